@@ -1,0 +1,44 @@
+PYTHON ?= python3
+BIN := .venv/bin
+FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
+
+.PHONY: install demo test lint format pocket-backbone pocket-scales readme clean help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
+
+install: .venv/installed ## make .venv with everything in it
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install ## run the default sweep into ./results and print the report
+	$(BIN)/petl-bench sweep --store results
+	$(BIN)/petl-bench report --store results
+
+test: install ## run all tests
+	$(BIN)/python -m pytest
+
+lint: install ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+pocket-backbone: install ## pretrain the bundled backbone again (about half an hour on two cores)
+	$(BIN)/python -m petl_bench.pretrain --fashion-mnist $(FASHION_MNIST)
+
+pocket-scales: install ## choose the scales of conf/tuned/pocket.yaml again, on val (about 20 minutes)
+	$(BIN)/python -m petl_bench.tune
+
+readme: install ## put fresh tables into README.md from ./results and ./results-pocket
+	$(BIN)/python -m petl_bench.readme
+
+clean: ## remove what the other targets made
+	rm -rf .venv results dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,11 @@
+"""Adapter methods, one file each; every file of this folder registers its own."""
+
+import importlib
+import pkgutil
+
+from petl_bench.adapters.base import ADAPTERS, Attached, Shape, attach
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ADAPTERS", "Attached", "Shape", "attach"]

@@ -1,0 +1,55 @@
+"""AdaptFormer (arXiv 2205.13535), as arXiv 2307.16867 uses it: parallel to the MLP branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from petl_bench.adapters.base import Attached, Shape, adapter
+from petl_bench.adapters.lowrank import pair
+from petl_bench.sites import Sites
+
+
+@dataclass(frozen=True)
+class AdaptFormerConfig:
+    dropout: float = 0.1
+    """Dropout between relu(down(x)) and up."""
+
+
+class AdaptFormerBranch(nn.Module):
+    """x -> branch(x) + scale * up(dropout(relu(down(x)))); the block adds x itself.
+
+    x is the residual stream after attention, not normalized; the adapter stands outside drop-path.
+    """
+
+    def __init__(
+        self, branch: nn.Module, down: nn.Linear, up: nn.Linear, scale: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.down = down
+        self.up = up
+        self.activation = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x and result: (batch, tokens, dim)."""
+        update = self.up(self.dropout(self.activation(self.down(x))))
+        return self.branch(x) + self.scale * update
+
+
+@adapter("adaptformer", config=AdaptFormerConfig)
+def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
+    """One pair a block: 2 * dim * hidden weights."""
+    attached = Attached()
+    for index, block in enumerate(sites.blocks):
+        down, up = pair(block.dim, shape.hidden, block.dim, shape.quantized)
+
+        def make(branch: nn.Module, down: nn.Linear = down, up: nn.Linear = up) -> nn.Module:
+            return AdaptFormerBranch(branch, down, up, shape.scale, config.dropout)
+
+        block.mlp.wrap(make)
+        attached.matrices.update({f"{index}.down": down, f"{index}.up": up})
+    return attached

@@ -1,0 +1,74 @@
+"""What every adapter method is: a config dataclass and an `attach` function under one name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from petl_bench.errors import UserError
+from petl_bench.registry import Registry
+from petl_bench.sites import Sites
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The settings that all adapter methods share.
+
+    Attributes:
+        hidden: number of hidden units, the rank of the update.
+        scale: fixed factor on the adapter's output.
+        quantized: whether the matrices are trained below 32 bits; initializations depend on it.
+    """
+
+    hidden: int
+    scale: float
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The trainable parts of an attached adapter, in the order in which they are stored.
+
+    Attributes:
+        matrices: bias-free linears that may be quantized, as "BLOCK.ROLE".
+        floats: parameters that are kept in float32.
+    """
+
+    matrices: dict[str, nn.Linear] = field(default_factory=dict)
+    floats: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    config: type
+    attach: Callable[[Sites, Shape, Any], Attached]
+
+
+ADAPTERS: Registry[Method] = Registry("adapter")
+
+
+def adapter(name: str, config: type) -> Callable[[Callable[[Sites, Shape, Any], Attached]], Method]:
+    """Decorator that registers an `attach` function with the dataclass of its own settings."""
+
+    def register(attach: Callable[[Sites, Shape, Any], Attached]) -> Method:
+        return ADAPTERS.register(name)(Method(config, attach))
+
+    return register
+
+
+def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
+    """Build adapter `name` into the backbone that `sites` belong to.
+
+    Raises:
+        UserError: unknown adapter, or settings it does not have or refuses.
+    """
+    method = ADAPTERS.get(name)
+    known = {f.name for f in dataclasses.fields(method.config)}
+    foreign = sorted(settings.keys() - known)
+    if foreign:
+        raise UserError(f"adapter {name} has no setting {foreign[0]!r}; it has: {', '.join(sorted(known))}")
+    return method.attach(sites, shape, method.config(**settings))

@@ -1,0 +1,19 @@
+"""No adapter: the head alone is trained (linear probing)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petl_bench.adapters.base import Attached, Shape, adapter
+from petl_bench.sites import Sites
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """No settings."""
+
+
+@adapter("linear", config=LinearConfig)
+def attach(sites: Sites, shape: Shape, config: LinearConfig) -> Attached:
+    """Nothing is attached: 0 weights."""
+    return Attached()

@@ -1,0 +1,67 @@
+"""The `petl-bench` command: parse, print, exit codes. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from petl_bench import __version__
+from petl_bench.cli import eval as eval_command
+from petl_bench.cli import inspect as inspect_command
+from petl_bench.cli import ls as ls_command
+from petl_bench.cli import report as report_command
+from petl_bench.cli import sweep as sweep_command
+from petl_bench.errors import UserError
+
+app = typer.Typer(
+    name="petl-bench",
+    help="Train, store, evaluate and compare quantized adapters on frozen vision backbones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("sweep")(sweep_command.sweep)
+app.command("eval")(eval_command.evaluate)
+app.command("report")(report_command.report)
+app.command("ls")(ls_command.ls)
+app.command("inspect")(inspect_command.inspect)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"petl-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 some runs failed, 2 usage or data error, 130 interrupted."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print(f"petl-bench: error: {_message(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'file'}: {error.strerror or error}"
+    return f"{type(error).__name__}: {error} (a fault of petl-bench; --debug shows where)"

@@ -1,0 +1,117 @@
+"""`petl-bench eval`: evaluate adapter files again, from the files alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, note, print_json
+from petl_bench.errors import UserError, did_you_mean
+from petl_bench.store import ADAPTER, ROW, Store
+from petl_bench.types import ResultRow, Runtime, TaskSpec
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run of a store, or an adapter file by itself."""
+
+    path: Path
+    store: Store | None = None
+    run_id: str = ""
+
+
+def evaluate(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN_ID|RUN_DIR|ADAPTER_FILE]...", show_default=False)
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    all_runs: Annotated[bool, typer.Option("--all", help="Every finished run of the store.")] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Evaluate on this task instead of the file's own.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Test accuracy from the adapter file and the backbone; exit 1 where it disagrees with the row."""
+    if bool(targets) == all_runs:
+        raise UserError("eval: name runs, directories or files to evaluate, or --all (and not both)")
+    found = [_find(text, Store(store)) for text in targets or []]
+    if all_runs:
+        shelf = Store(store)
+        found = [_run(shelf, row.run_id) for row in shelf.rows()]
+        if not found:
+            raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
+    other_task = _task(task) if task else None
+    disagree = 0
+    for target in found:
+        result = _evaluate(target, other_task)
+        disagree += result["agrees"] is False
+        if json:
+            print_json(result)
+        else:
+            verdict = {None: "", True: " = row", False: f" DISAGREES with row {result['acc_row']}"}
+            where = target.run_id or target.path
+            print(f"{where} {result['task']}: acc {result['acc']:.4f}{verdict[result['agrees']]}")
+    if disagree:
+        note(f"{disagree} of {len(found)} disagree with their row")
+        raise typer.Exit(1)
+
+
+def _find(text: str, store: Store) -> Target:
+    """A run_id of the store, a run's directory, or the path of an adapter file."""
+    path = Path(text)
+    if path.is_dir():
+        if not (path / ROW).is_file():
+            raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
+        return _run(Store(path.resolve().parent), path.resolve().name)
+    if path.is_file():
+        return Target(path)
+    if "/" in text or path.suffix:
+        raise UserError(f"{text}: no such file or directory")
+    return _run(store, store.find(text))
+
+
+def _run(store: Store, run_id: str) -> Target:
+    return Target(store.directory(run_id) / ADAPTER, store, run_id)
+
+
+def _task(name: str) -> TaskSpec:
+    from petl_bench.config import manifests
+
+    if name not in manifests():
+        raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}")
+    return manifests()[name]
+
+
+def _evaluate(target: Target, task: TaskSpec | None) -> dict[str, Any]:
+    """The columns of a row as far as they are known, with acc_row and agrees."""
+    from petl_bench import packing
+    from petl_bench.run import facts_of, score
+
+    where = str(target.path)
+    try:
+        file = packing.load(target.path.read_bytes(), where)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from error
+    if target.store is not None:
+        spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
+        own, backbone, known = spec.task, spec.backbone, asdict(row)
+    else:
+        facts = facts_of(file, where)
+        own, backbone = _task(facts.task) if task is None else task, facts.model.backbone
+        known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
+    task = task or own
+    accuracy = score(file, backbone, task, Runtime(store=""), where)
+    stored = known["acc"] if task.name == own.name else None
+    result = known | {"task": task.name, "suite": task.suite, "group": task.group, "acc": accuracy}
+    return result | {"acc_row": stored, "agrees": None if stored is None else stored == accuracy}
+
+
+def _columns(metadata: dict[str, str]) -> dict[str, Any]:
+    """The row columns that an adapter file's own metadata fills."""
+    names = ("adapter", "quantizer", "head", "normalization", "backbone")
+    columns: dict[str, Any] = {name: metadata[name] for name in names}
+    numbers = {"hidden": int(metadata["hidden"]), "bits": int(metadata["bits"])}
+    return columns | numbers | {"scale": float(metadata["scale"])}

@@ -1,0 +1,73 @@
+"""The plan that `petl-bench sweep --dry-run` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from petl_bench.cli.common import duration, print_json
+from petl_bench.store import Store
+from petl_bench.types import ResultRow, RunSpec
+
+
+def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: Store, json: bool) -> None:
+    """Runs by cell with their state, and an estimate of what is to do from finished runs."""
+    rows = list(store.rows()) if store.root.is_dir() else []
+    if json:
+        for i, spec in runs.items():
+            state = store.state(i)
+            print_json({"run_id": i, **_cell(spec), "seed": spec.seed, "state": state, "to_do": i in todo})
+        return
+    table = Table("task", "adapter", "hidden", "bits", "head", "protocol", "runs", "done", "failed", "to do")
+    counts: dict[tuple[str, ...], Counter[str]] = {}
+    for i, spec in runs.items():
+        counter = counts.setdefault(tuple(str(v) for v in _cell(spec).values()), Counter())
+        counter.update(["runs", store.state(i), *(["to do"] if i in todo else [])])
+    for cell, counter in counts.items():
+        table.add_row(*cell, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
+    Console(width=120, highlight=False).print(table)
+    print(f"{len(runs)} runs, {len(todo)} to do")
+    seconds, size, unknown = _estimate(todo, rows)
+    if todo and unknown == len(todo):
+        print("time and bytes: no finished run of this kind in the store to estimate from")
+    elif todo:
+        print(f"estimate from finished runs: {duration(seconds)} of one process, {size:,} bytes of files")
+        if unknown:
+            print(f"({unknown} runs are of a kind that has no finished run yet, and are not counted)")
+
+
+def _cell(spec: RunSpec) -> dict[str, str | int]:
+    return {
+        "task": spec.task.name,
+        "adapter": spec.adapter.name,
+        "hidden": spec.hidden,
+        "bits": spec.bits,
+        "head": spec.head,
+        "protocol": spec.protocol,
+    }
+
+
+def _estimate(todo: Mapping[str, RunSpec], rows: list[ResultRow]) -> tuple[float, int, int]:
+    """Seconds and bytes of the runs to do, and how many nothing is known of.
+
+    A run's kind is backbone, adapter, hidden, bits and head; its seconds grow with its epochs.
+    """
+    seconds: dict[tuple[object, ...], list[float]] = {}
+    sizes: dict[tuple[object, ...], list[int]] = {}
+    for row in rows:
+        kind = (row.backbone, row.adapter, row.hidden, row.bits, row.head)
+        seconds.setdefault(kind, []).append(row.seconds_train / row.epochs)
+        sizes.setdefault(kind, []).append(row.bytes_file)
+    total, size, unknown = 0.0, 0, 0
+    for spec in todo.values():
+        kind = (spec.backbone.display_name, spec.adapter.name, spec.hidden, spec.bits, spec.head)
+        if kind not in seconds:
+            unknown += 1
+            continue
+        total += median(seconds[kind]) * spec.train.epochs
+        size += int(median(sizes[kind]))
+    return total, size, unknown

@@ -1,0 +1,163 @@
+"""`petl-bench sweep`: plan, skip what is done, run the rest."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, duration, note, print_json
+from petl_bench.store import Store
+from petl_bench.types import Outcome, RunSpec
+
+if TYPE_CHECKING:
+    from petl_bench.config import LauncherSpec
+
+
+class Existing(StrEnum):
+    """What to do with runs that are in the store."""
+
+    skip = "skip"
+    rerun = "rerun"
+    retry_failed = "retry-failed"
+
+
+def sweep(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hydra overrides, for example: task=digits bits=1,4 seed=0,1,2 sweep=pocket"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
+    existing: Annotated[
+        Existing, typer.Option(help="Runs in the store: leave them, repeat all, or repeat failed ones.")
+    ] = Existing.skip,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
+    from petl_bench.config import plan
+    from petl_bench.identity import identify
+
+    planned = plan(overrides or [])
+    runs = {identify(spec): spec for spec in planned.runs}
+    shelf = Store(store)
+    todo = {i: spec for i, spec in runs.items() if _wanted(shelf.state(i), existing)}
+    if dry_run:
+        from petl_bench.cli.plan import print_plan
+
+        print_plan(runs, todo, shelf, json)
+        return
+    kept = [i for i in runs if i not in todo]
+    note(f"{len(runs)} runs: {len(kept)} in store {store}, {len(todo)} to do")
+    if json:
+        for i in kept:
+            if shelf.state(i) == "done":
+                print_json(asdict(shelf.row(i)))
+    failed = [i for i in kept if shelf.state(i) == "failed"]
+    if failed:
+        note(f"{len(failed)} failed earlier and are left so; --existing retry-failed runs them again")
+    begin = time.monotonic()
+    failed += _run(list(todo.values()), planned.launcher, store, fail_fast, json) if todo else []
+    if todo:
+        note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _wanted(state: str, existing: Existing) -> bool:
+    if existing is Existing.rerun or state == "missing":
+        return True
+    return existing is Existing.retry_failed and state == "failed"
+
+
+def _run(
+    specs: Sequence[RunSpec], launcher: LauncherSpec, store: Path, fail_fast: bool, json: bool
+) -> list[str]:
+    """Launch, report each outcome, and return the failed run_ids."""
+    from petl_bench.launch import launch
+
+    failed = []
+    outcomes = launch(specs, launcher, str(store))
+    progress = _Progress(len(specs))
+    try:
+        with progress:
+            for outcome in outcomes:
+                progress.advance(outcome)
+                if outcome.row is not None and json:
+                    print_json(asdict(outcome.row))
+                if outcome.error is not None:
+                    failed.append(outcome.run_id)
+                    if fail_fast:
+                        note("stopped at the first failure (--fail-fast)")
+                        break
+    except KeyboardInterrupt:
+        note("interrupted: finished runs are kept; the same command goes on from there")
+        raise typer.Exit(130) from None
+    finally:
+        outcomes.close()  # type: ignore[attr-defined]  # both launchers are generators
+    return failed
+
+
+class _Progress:
+    """A bar with an estimate on a terminal, one line a run elsewhere; both on stderr."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.total, self.count = total, 0
+        self.bar = None
+        if sys.stderr.isatty():
+            columns = (
+                "runs",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                "left",
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=600)
+            self.task = self.bar.add_task("", total=total)
+
+    def __enter__(self) -> None:
+        if self.bar is not None:
+            self.bar.start()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def advance(self, outcome: Outcome) -> None:
+        self.count += 1
+        line = f"[{self.count}/{self.total}] {_line(outcome)}"
+        if self.bar is None:
+            note(line)
+            return
+        self.bar.advance(self.task)
+        self.bar.console.print(line, markup=False, highlight=False)
+
+
+def _line(outcome: Outcome) -> str:
+    spec = outcome.spec
+    label = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
+    if spec.hidden:
+        label += f" h={spec.hidden} {spec.bits} bit"
+    label += f" seed {spec.seed}"
+    if outcome.row is None:
+        return f"{label}: FAILED: {outcome.error}"
+    row = outcome.row
+    seconds = duration(row.seconds_train + row.seconds_eval)
+    return f"{label}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}"

@@ -1,0 +1,258 @@
+"""Overrides -> plan of validated runs. The only module that knows Hydra and OmegaConf."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from petl_bench.errors import UserError, did_you_mean
+from petl_bench.types import FLOAT_BITS, RunSpec, TaskSpec, spec_from_dict, spec_to_dict
+
+_PACKAGE = Path(__file__).parent
+_TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
+CONF_DIR = _TOP / "conf"
+"""Inside the package in an installed wheel, at the top of the repository in a checkout."""
+MANIFEST_DIR = _TOP / "data_manifests"
+
+
+@dataclass(frozen=True)
+class LauncherSpec:
+    """How runs are spread over this machine; `auto` values are settled by the launcher."""
+
+    name: str
+    device: str = "auto"
+    workers: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one sweep, in order and without repetition, and how to launch them."""
+
+    runs: list[RunSpec]
+    launcher: LauncherSpec
+
+
+@cache
+def manifests() -> Mapping[str, TaskSpec]:
+    """All data manifests by task name.
+
+    Raises:
+        UserError: a manifest has an unknown, missing or mistyped key.
+    """
+    tasks = {}
+    for path in sorted(MANIFEST_DIR.glob("*.yaml")):
+        tasks[path.stem] = TaskSpec(**_conform(TaskSpec, OmegaConf.load(path), path.name))
+        if tasks[path.stem].name != path.stem:
+            raise UserError(f"{path.name}: name is {tasks[path.stem].name!r}, it must be {path.stem!r}")
+    return tasks
+
+
+def options(group: str) -> list[str]:
+    """Names of one config group, for example `adapter`."""
+    if group == "task":
+        return sorted(manifests())
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def description(group: str, name: str) -> str:
+    """The comment at the head of conf/GROUP/NAME.yaml: one sentence on what it is."""
+    lines = (CONF_DIR / group / f"{name}.yaml").read_text().splitlines()
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
+    return comments[0] if comments else ""
+
+
+def group_config(group: str, name: str) -> dict[str, Any]:
+    """The content of conf/GROUP/NAME.yaml, uncomposed."""
+    if name not in options(group):
+        raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
+    return _container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
+
+
+def plan(overrides: Sequence[str]) -> Plan:
+    """Expand overrides in Hydra's grammar into validated runs.
+
+    The axes of the chosen sweep (`sweep=demo` unless named otherwise) hold, except where an override
+    names the same key. Runs that differ only in settings their method has no use for are one run.
+
+    Raises:
+        UserError: an override cannot be read, names an unknown key or option, or has a bad value.
+    """
+    for name, task in manifests().items():
+        ConfigStore.instance().store(group="task", name=name, node=dataclasses.asdict(task))
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        try:
+            return _expand(list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_first_paragraph(error)) from error
+
+
+def _expand(overrides: list[str]) -> Plan:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = {o.get_key_element(): o for o in map(_checked, parser.parse_overrides(overrides))}
+    sweep = [o.input_line for o in parsed.values() if o.get_key_element() == "sweep"]
+    base = _compose(sweep, return_hydra_config=True)
+    _check_keys(parsed, base)
+    axes = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.params else {}
+    assert isinstance(axes, dict)
+    lines = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
+    chosen = list(map(_checked, parser.parse_overrides(lines))) + list(parsed.values())
+    values = [_values(o) for o in chosen if o.get_key_element() != "seed"]
+    seeds = [int(v.split("=")[1]) for o in chosen if o.get_key_element() == "seed" for v in _values(o)]
+    runs: dict[str, RunSpec] = {}
+    launcher = None
+    for combination in itertools.product(*values):
+        config = _compose(list(combination))
+        launcher = LauncherSpec(**_conform(LauncherSpec, config.launcher, "launcher"))
+        spec = _run_spec(config)
+        for seed in seeds or [spec.seed]:
+            run = dataclasses.replace(spec, seed=seed)
+            runs.setdefault(json.dumps(spec_to_dict(run), sort_keys=True), run)
+    assert launcher is not None
+    return Plan(list(runs.values()), launcher)
+
+
+def _checked(override: Override) -> Override:
+    """Refuse what has no meaning here: additions, deletions, random and continuous sweeps."""
+    value = override.value()
+    key = override.get_key_element()
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise UserError(f"{override.input_line!r}: only KEY=VALUE overrides are taken, no + and no ~")
+    if isinstance(value, IntervalSweep):
+        raise UserError(f"{override.input_line!r}: interval() has no end of values; list them: {key}=1,2,3")
+    if isinstance(value, Sweep) and getattr(value, "shuffle", False):
+        raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
+    if key == "seed" and not all(v.split("=")[1].isdigit() for v in _values(override)):
+        raise UserError(f"{override.input_line!r}: a seed is a whole number, 0 or more")
+    return override
+
+
+def _values(override: Override) -> list[str]:
+    """`key=a,b` -> ["key=a", "key=b"]; a plain override is a sweep of one."""
+    if not override.is_sweep_override():
+        assert override.input_line is not None
+        return [override.input_line]
+    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise UserError(f"{override.input_line!r} matches nothing")
+    return values
+
+
+def _check_keys(parsed: Mapping[str, Override], base: DictConfig) -> None:
+    """Every key must be a group or a value of the configuration; options must exist."""
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    groups = set(loader.list_groups("")) - {"hydra"}
+    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
+    known = groups | set(_flat_keys(_container(own)))
+    for key, override in parsed.items():
+        if key in groups:
+            choices = loader.get_group_options(key, results_filter=ObjectType.CONFIG)
+            for name in (value.split("=", 1)[1] for value in _values(override)):
+                if name not in choices:
+                    raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, choices)}")
+        elif key not in known and key.split(".")[0] not in ("adapter", "backbone"):
+            raise UserError(f"unknown key {key!r}: {did_you_mean(key, known)}")
+
+
+def _compose(overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
+    return compose("config", overrides=overrides, return_hydra_config=return_hydra_config)
+
+
+def _run_spec(config: DictConfig) -> RunSpec:
+    values = _container(config)
+    adapter: dict[str, Any] = values["adapter"]
+    name, unused = adapter.pop("name"), adapter.pop("unused", {})
+    defaults = group_config("adapter", name)
+    adapter = {key: _like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
+    if values["scale"] is None:
+        values["scale"] = unused.get("scale") or _tuned_scale(values, name)
+    values |= unused
+    if values["bits"] == FLOAT_BITS:
+        values["quantizer"] = {"name": "none"}
+    for group in ("quantizer", "head", "protocol"):
+        values[group] = values[group]["name"]
+    values["adapter"] = {"name": name, "settings": adapter}
+    wanted = {f.name: values[f.name] for f in dataclasses.fields(RunSpec)}
+    return spec_from_dict(_conform(RunSpec, OmegaConf.create(wanted), ""))
+
+
+def _tuned_scale(values: Mapping[str, Any], adapter: str) -> float:
+    task = values["task"]["name"]
+    scale = values["tuned"]["scales"].get(adapter, {}).get(task)
+    if scale is None:
+        raise UserError(
+            f"conf/tuned has no scale for adapter={adapter} on task={task}: give one, for example scale=1.0"
+        )
+    return float(scale)
+
+
+def _like(default: Any, value: Any, key: str) -> Any:
+    """`value` in the type of `default`, so that 1 and 1.0 are one setting."""
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise UserError(f"{key}={value!r}: expected {type(default).__name__}, as in the default {default!r}")
+    return value
+
+
+def _conform(cls: type, values: Any, where: str) -> dict[str, Any]:
+    """Merge into the typed schema of a dataclass: unknown keys and wrong types are refused."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(_thawed(cls)), values)
+        return _container(merged, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {_first_paragraph(error)}".removeprefix(": ")) from error
+
+
+@cache
+def _thawed(cls: type) -> type:
+    """A mutable twin of a frozen dataclass: OmegaConf makes frozen ones read-only before the merge."""
+    hints = get_type_hints(cls)
+    members: list[Any] = []
+    for f in dataclasses.fields(cls):
+        kind = _thawed(hints[f.name]) if is_dataclass(hints[f.name]) else hints[f.name]
+        if f.default_factory is not dataclasses.MISSING:
+            members.append((f.name, kind, field(default_factory=f.default_factory)))
+        elif f.default is not dataclasses.MISSING:
+            members.append((f.name, kind, field(default=f.default)))
+        else:
+            members.append((f.name, kind))
+    return make_dataclass(cls.__name__, members)
+
+
+def _container(config: Any, throw_on_missing: bool = False) -> dict[str, Any]:
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _flat_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+
+
+def _first_paragraph(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages without the hints that do not apply here."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    dull = ("reference_type", "object_type", "To append", "See https", "Set the env")
+    return "; ".join(line for line in lines if line and not line.startswith(dull))

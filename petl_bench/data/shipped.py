@@ -1,0 +1,64 @@
+"""Tasks from real images that well-kept packages ship: scikit-learn's digits, scikit-image's surfaces."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from petl_bench.data.base import SOURCES, Split
+
+SIZE = 32
+
+
+@SOURCES.register("digits")
+def digits(count: int) -> Split:
+    """Scanned handwritten digits (UCI, test part; 1,797 images of 8x8), enlarged by PIL's bilinear filter."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    order = np.random.RandomState(0).permutation(len(scans.target))[:count]
+    small = np.minimum(scans.images[order] * 16, 255).astype(np.uint8)
+    large = [Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in small]
+    return Split(
+        np.stack([np.asarray(image) for image in large])[:, None], scans.target[order].astype(np.int64)
+    )
+
+
+SURFACES = ("brick", "grass", "gravel", "immunohistochemistry", "moon")
+
+
+@SOURCES.register("surfaces")
+def surfaces(count: int) -> Split:
+    """Which of five photographed surfaces a 32x32 crop shows: brick, grass, gravel, stained tissue, moon.
+
+    Training, validation and test crops come from separate columns of each 512x512 image (0 to 255, 256 to
+    319, 320 to 511), turned by multiples of a right angle, in grey, at equal mean and contrast.
+    """
+    from skimage import data
+
+    grey = [_grey(getattr(data, name)()) for name in SURFACES]
+    random = np.random.RandomState(4)
+    label = random.randint(len(SURFACES), size=count).astype(np.int64)
+    turn, top = random.randint(4, size=count), random.randint(512 - SIZE + 1, size=count)
+    images = np.empty((count, 1, SIZE, SIZE), np.uint8)
+    for i in range(count):
+        low, high = (0, 256) if i < 800 else (256, 320) if i < 1000 else (320, 512)
+        left = random.randint(low, high - SIZE + 1)
+        crop = grey[label[i]][top[i] : top[i] + SIZE, left : left + SIZE]
+        images[i, 0] = _level(np.rot90(crop, turn[i]))
+    return Split(images, label)
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Luma in 0..255 by integer weights; a grey image stays as it is."""
+    wide = image.astype(np.int64)
+    return wide if wide.ndim == 2 else wide @ np.array([299, 587, 114]) // 1000
+
+
+def _level(crop: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Mean 128 and deviation 48: brightness and contrast do not give the class away."""
+    total, count = crop.sum(), crop.size
+    deviation = np.sqrt(float(count * (crop * crop).sum() - total * total)) / count
+    level = (crop - total / count) * (48 / (deviation + 1)) + 128
+    return np.clip(np.rint(level), 0, 255).astype(np.uint8)

@@ -1,0 +1,120 @@
+"""Drawn tasks: single sprites as in dSprites, and scenes of several shapes to count.
+
+All arithmetic that decides a pixel is in integers, and random numbers come from numpy's RandomState,
+whose stream is frozen: the images are the same on every machine. Lengths are in 1/256 of a canvas pixel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petl_bench.data.base import SOURCES, Split
+
+Integers = NDArray[np.int64]
+
+UNIT = 256
+CANVAS = 64  # twice the image's side; 2x2 means give five grey levels
+ORIENTATIONS = 40
+POSITIONS = 32
+SCALES = 6
+BINS = 16
+CHUNK = 500  # images drawn at a time, for memory
+
+_ANGLES = [2 * math.pi * k / ORIENTATIONS for k in range(ORIENTATIONS)]
+COSINE = np.array([round(math.cos(a) * UNIT) for a in _ANGLES], np.int64)
+SINE = np.array([round(math.sin(a) * UNIT) for a in _ANGLES], np.int64)
+
+
+def draw(
+    kind: Integers, size: Integers, orientation: Integers, x: Integers, y: Integers, canvas: int
+) -> NDArray[np.bool_]:
+    """Masks (N, canvas, canvas) of squares (kind 0), ellipses (1) and hearts (2).
+
+    Args:
+        kind, size, orientation: (N,); size is half the side of the square in units.
+        x, y: (N,) centre in units, from the left and from the top.
+    """
+    column = (slice(None), None, None)
+    grid = np.arange(canvas, dtype=np.int64) * UNIT + UNIT // 2
+    right, down = grid[None, None, :] - x[column], grid[None, :, None] - y[column]
+    cosine, sine = COSINE[orientation][column], SINE[orientation][column]
+    u = (right * cosine + down * sine) // size[column]  # 256 at the edge of the square
+    v = (down * cosine - right * sine) // size[column]
+    square = np.maximum(abs(u), abs(v)) <= UNIT
+    ellipse = u * u + 4 * v * v <= UNIT * UNIT * 5 // 3
+    a, b = np.clip(u, -600, 600), np.clip(-v + 40, -600, 600)
+    heart = (a * a + b * b - UNIT * UNIT) ** 3 <= UNIT * a * a * b * b * b
+    return np.choose(kind[column], [square, ellipse, heart])
+
+
+def shrink(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Masks (N, 64, 64) to grey images (N, 1, 32, 32) by 2x2 means, 255 inside."""
+    count, side = mask.shape[0], mask.shape[1] // 2
+    covered = mask.reshape(count, side, 2, side, 2).sum(axis=(2, 4), dtype=np.int64)
+    return (covered * 255 // 4).astype(np.uint8)[:, None]
+
+
+def first_of_each(images: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
+    """Indices of the first `count` images that differ from all before them: no image is in two splits."""
+    flat = images.reshape(len(images), -1)
+    _, index = np.unique(flat, axis=0, return_index=True)
+    assert len(index) >= count
+    return np.sort(index)[:count]
+
+
+def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Integers]:
+    """Images, horizontal positions (0..31) and orientations (0..39) of distinct random sprites."""
+    random = np.random.RandomState(seed)
+    total = count + count // 10
+    kind, scale = random.randint(3, size=total), random.randint(SCALES, size=total)
+    orientation = random.randint(ORIENTATIONS, size=total)
+    column, row = random.randint(POSITIONS, size=(2, total))
+    size = (scale + 5) * UNIT  # half side 5 to 10 pixels of the canvas
+    x, y = (column + 16) * UNIT + UNIT // 2, (row + 16) * UNIT + UNIT // 2
+    parts = [slice(start, start + CHUNK) for start in range(0, total, CHUNK)]
+    images = np.concatenate(
+        [shrink(draw(kind[p], size[p], orientation[p], x[p], y[p], CANVAS)) for p in parts]
+    )
+    chosen = first_of_each(images, count)
+    return images[chosen], column[chosen], orientation[chosen]
+
+
+@SOURCES.register("sprites_loc")
+def sprites_loc(count: int) -> Split:
+    """Where: the horizontal position in 16 bins, as VTAB bins dSprites."""
+    images, column, _ = _sprites(count, seed=1)
+    return Split(images, column * BINS // POSITIONS)
+
+
+@SOURCES.register("sprites_ori")
+def sprites_ori(count: int) -> Split:
+    """Which way: the orientation in 16 bins over the full turn, as VTAB bins dSprites.
+
+    A square looks the same four times a turn and an ellipse twice, so no method can be right always.
+    """
+    images, _, orientation = _sprites(count, seed=2)
+    return Split(images, orientation * BINS // ORIENTATIONS)
+
+
+@SOURCES.register("shapes_count")
+def shapes_count(count: int) -> Split:
+    """How many: 1 to 8 shapes, of all kinds, sizes and greys, that never touch; label = number - 1."""
+    random = np.random.RandomState(3)
+    cell, cells = CANVAS // 4, 16
+    number = random.randint(1, 9, size=count)
+    places = np.argsort(random.randint(1 << 30, size=(count, cells)), axis=1, kind="stable")
+    scene = np.zeros((count, CANVAS // 2, CANVAS // 2), np.uint8)
+    for k in range(8):
+        kind, orientation = random.randint(3, size=count), random.randint(ORIENTATIONS, size=count)
+        size = random.randint(3 * UNIT, 5 * UNIT, size=count)
+        x, y = cell * UNIT // 2 + random.randint(-UNIT, UNIT, size=(2, count))
+        grey = random.randint(100, 256, size=(count, 1, 1, 1))
+        shape = shrink(draw(kind, size, orientation, x, y, cell)).astype(np.int64) * grey // 255
+        row, column = np.divmod(places[:, k], 4)
+        for image in np.flatnonzero(k < number):
+            top, left = row[image] * cell // 2, column[image] * cell // 2
+            scene[image, top : top + cell // 2, left : left + cell // 2] = shape[image, 0]
+    return Split(scene[:, None], number - 1)

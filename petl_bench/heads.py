@@ -1,0 +1,36 @@
+"""Classifiers on the frozen features: float32, or 1 bit without bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from petl_bench.registry import Registry
+from petl_bench.types import FLOAT_BITS
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier module and how its weight is stored: at `bits`, biases always in float32."""
+
+    module: nn.Linear
+    bits: int
+    floats: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
+
+
+@HEADS.register("linear")
+def linear(features: int, classes: int) -> Head:
+    """Float32 weight and bias: 4 * (features + 1) * classes bytes."""
+    module = nn.Linear(features, classes)
+    return Head(module, FLOAT_BITS, {"bias": module.bias})
+
+
+@HEADS.register("binary")
+def binary(features: int, classes: int) -> Head:
+    """The "bi-head" of the released code: always 1 bit, no bias: features * classes / 8 + 8 bytes."""
+    return Head(nn.Linear(features, classes, bias=False), 1)

@@ -1,0 +1,48 @@
+"""Ways to spread runs over processes. One interface: iterate over outcomes as they finish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from ctypes.util import find_library
+
+from petl_bench.config import LauncherSpec
+from petl_bench.errors import UserError
+from petl_bench.launch import local, serial
+from petl_bench.types import Outcome, RunSpec, Runtime
+
+LAUNCHERS = {"local": local.launch, "serial": serial.launch}
+
+
+def launch(specs: Sequence[RunSpec], spec: LauncherSpec, store: str) -> Iterator[Outcome]:
+    """Run all specs and yield what becomes of each.
+
+    Raises:
+        UserError: bad launcher settings, or a model of the plan cannot be built.
+    """
+    if spec.workers < 0 or spec.threads < 1:
+        raise UserError(
+            f"launcher.workers={spec.workers} launcher.threads={spec.threads}: "
+            "workers must be 0 (automatic) or more, threads 1 or more"
+        )
+    device = _device(spec.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)
+    workers = min(spec.workers or automatic, len(specs))
+    runtime = Runtime(store=store, device=device, threads=spec.threads)
+    return LAUNCHERS[spec.name](specs, runtime, workers)
+
+
+def _device(name: str) -> str:
+    """`auto` settled: the first GPU where torch sees one, else the CPU."""
+    if name == "cpu" or (name == "auto" and find_library("cuda") is None):
+        return "cpu"  # known without the seconds that importing torch takes
+    import torch
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"launcher.device={name}: torch has no such device here; auto or cpu") from error
+    return name

@@ -1,0 +1,16 @@
+"""One run after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from petl_bench.types import Outcome, RunSpec, Runtime
+
+
+def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Iterator[Outcome]:
+    """Outcomes in the order of the plan."""
+    from petl_bench.run import attempt, preflight
+
+    preflight(specs)
+    for spec in specs:
+        yield attempt(spec, runtime)

@@ -1,0 +1,22 @@
+"""Trained state <-> bytes."""
+
+from petl_bench.packing.bits import pack, packed_size, unpack
+from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, dump, load
+from petl_bench.packing.metadata import Facts, describe, interpret, short_checksum
+from petl_bench.packing.tensors import Entry, StoredTensor
+
+__all__ = [
+    "MAX_OVERHEAD",
+    "AdapterFile",
+    "Entry",
+    "Facts",
+    "StoredTensor",
+    "describe",
+    "dump",
+    "interpret",
+    "load",
+    "pack",
+    "packed_size",
+    "short_checksum",
+    "unpack",
+]

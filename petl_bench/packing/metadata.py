@@ -1,0 +1,96 @@
+"""The text facts of an adapter file: everything but the backbone that rebuilding a model needs."""
+
+from __future__ import annotations
+
+import ast
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from petl_bench.errors import UserError
+from petl_bench.packing.file import AdapterFile
+from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, RunSpec
+
+_SETTING = "adapter."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an adapter file says of itself.
+
+    Attributes:
+        model: how to rebuild the model.
+        task: name of the task it was trained for.
+        normalization: of the input pixels.
+        backbone_checksum: as `short_checksum` gives it.
+    """
+
+    model: ModelSpec
+    task: str
+    normalization: str
+    backbone_checksum: str
+
+
+def short_checksum(sha256: str) -> str:
+    """The first 128 bits of a hexadecimal SHA-256, base64url: 22 characters."""
+    return base64.urlsafe_b64encode(bytes.fromhex(sha256)[:16]).decode().rstrip("=")
+
+
+def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
+    """The metadata of a run's adapter file."""
+    metadata = {
+        "adapter": spec.adapter.name,
+        "hidden": str(spec.hidden),
+        "bits": str(spec.bits),
+        "quantizer": spec.quantizer,
+        "scale": repr(spec.scale),
+        "head": spec.head,
+        "task": spec.task.name,
+        "normalization": spec.train.normalization,
+        "backbone": spec.backbone.display_name,
+        "backbone_sha256": short_checksum(backbone_sha256),
+    }
+    if not spec.backbone.label:
+        source = spec.backbone.weights
+        metadata["weights"] = source if source in ("pretrained", "random") else "file"
+        metadata["image_size"] = str(spec.backbone.image_size)
+        metadata |= {f"backbone.{key}": repr(value) for key, value in spec.backbone.options.items()}
+    return metadata | {_SETTING + key: repr(value) for key, value in spec.adapter.settings.items()}
+
+
+def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> Facts:
+    """The facts of a loaded file.
+
+    Args:
+        bundled: backbone label -> its spec, for backbones that the file names by label.
+        where: the file's path, for messages.
+
+    Raises:
+        UserError: a fact is missing or cannot be read.
+    """
+    metadata = file.metadata
+    try:
+        if "weights" in metadata:
+            options = _settings(metadata, "backbone.")
+            size = int(metadata["image_size"])
+            backbone = BackboneSpec(metadata["backbone"], metadata["weights"], size, options)
+        else:
+            backbone = bundled(metadata["backbone"])
+        model = ModelSpec(
+            backbone,
+            AdapterSpec(metadata["adapter"], _settings(metadata, _SETTING)),
+            int(metadata["hidden"]),
+            float(metadata["scale"]),
+            metadata["quantizer"],
+            int(metadata["bits"]),
+            metadata["head"],
+            next(t.entry.shape[0] for t in file.head if t.entry.name == "weight"),
+        )
+        return Facts(model, metadata["task"], metadata["normalization"], metadata["backbone_sha256"])
+    except (KeyError, ValueError, SyntaxError, StopIteration) as error:
+        raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
+
+
+def _settings(metadata: dict[str, str], prefix: str) -> dict[str, object]:
+    found = {key: value for key, value in metadata.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): ast.literal_eval(value) for key, value in found.items()}

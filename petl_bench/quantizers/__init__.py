@@ -1,0 +1,11 @@
+"""Codebooks and fake quantization; every file of this folder registers its own codebook family."""
+
+import importlib
+import pkgutil
+
+from petl_bench.quantizers.base import CODEBOOKS, Codebook, FakeQuantize
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["CODEBOOKS", "Codebook", "FakeQuantize"]

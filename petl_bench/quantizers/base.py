@@ -1,0 +1,119 @@
+"""Fake quantization with the straight-through gradient, over any codebook.
+
+Source: arXiv 2307.16867 and its released code (JieShibo/PETL-ViT, folder binary_adapter).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import solve_banded
+from torch import Tensor, nn
+
+from petl_bench.errors import UserError
+from petl_bench.registry import Registry
+
+EPSILON = 1e-5
+"""Added to the spread before dividing by it."""
+
+Levels = NDArray[np.float64]
+
+
+def moments(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation of the whole tensor: 0-d tensors."""
+    return weight.mean(), weight.std()
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A family of codebooks: 2**bits levels on a standardized axis, and what standardizes a weight.
+
+    Attributes:
+        levels: bits -> ascending levels, float64.
+        statistics: weight -> (shift, spread); z = (w - shift) / (spread + EPSILON).
+    """
+
+    levels: Callable[[int], Levels]
+    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = moments
+
+
+CODEBOOKS: Registry[Codebook] = Registry("quantizer")
+
+
+class FakeQuantize(nn.Module):
+    """Weight -> its quantized value; a torch parametrization.
+
+    forward: w_q = Q(z) * spread + shift with Q(z) the level of the cell that z falls in; a z on a
+    threshold belongs to the lower cell.
+    backward: straight-through, Q(z) counts as z + (Q(z) - z).detach(); gradients flow through shift and
+    spread, and nothing is clipped.
+    """
+
+    levels: Tensor
+    thresholds: Tensor
+
+    def __init__(self, quantizer: str, bits: int) -> None:
+        super().__init__()
+        if not 1 <= bits <= 8:
+            raise UserError(f"bits={bits} is out of range: a quantized weight has 1 to 8 bits")
+        self.bits = bits
+        self.codebook = CODEBOOKS.get(quantizer)
+        levels = self.codebook.levels(bits)
+        self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
+        thresholds = torch.tensor((levels[1:] + levels[:-1]) / 2, dtype=torch.float32)
+        self.register_buffer("thresholds", thresholds, persistent=False)
+
+    def standardize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z in the shape of weight, and the 0-d shift and spread."""
+        shift, spread = self.codebook.statistics(weight)
+        return (weight - shift) / (spread + EPSILON), shift, spread
+
+    def forward(self, weight: Tensor) -> Tensor:
+        z, shift, spread = self.standardize(weight)
+        nearest = self.levels[torch.bucketize(z.detach(), self.thresholds)]
+        return (z + (nearest - z).detach()) * spread + shift
+
+    @torch.no_grad()
+    def encode(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (uint8, shape of weight), shift and spread: what is stored of a weight."""
+        z, shift, spread = self.standardize(weight)
+        return torch.bucketize(z, self.thresholds).to(torch.uint8), shift, spread
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, shift: Tensor, spread: Tensor) -> Tensor:
+        """The float32 weight that `encode` stored."""
+        return self.levels[codes.long()] * spread + shift
+
+
+def density(z: Levels) -> Levels:
+    """Density of the standard normal."""
+    return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def solve(levels: Levels, system: Callable[[Levels], tuple[Levels, Levels]]) -> Levels:
+    """Damped Newton's method on a tridiagonal fixed-point system, to float64 convergence.
+
+    A step is halved until the levels stay ascending and the residual shrinks.
+
+    Args:
+        levels: ascending start values.
+        system: levels -> (residual (n,), banded Jacobian (3, n) in the order of scipy's solve_banded).
+    """
+    residual, jacobian = system(levels)
+    for _ in range(100):
+        step = solve_banded((1, 1), jacobian, residual)
+        for _ in range(50):
+            new = levels - step
+            new_residual, new_jacobian = system(new)
+            if np.all(np.diff(new) > 0) and np.abs(new_residual).sum() <= np.abs(residual).sum():
+                break
+            step = step / 2
+        levels, residual, jacobian = new, new_residual, new_jacobian
+        if np.abs(step).max() < 1e-13:
+            break
+    return (levels - levels[::-1]) / 2

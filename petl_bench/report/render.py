@@ -1,0 +1,158 @@
+"""Tables as text, markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from petl_bench.report.tables import BYTES, Line, Statistic, Table
+
+HOLE = "-"
+
+
+def text(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+    """Tables for a terminal; warnings go to stderr, not here."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=240, highlight=False)
+    for table in tables:
+        for title, header, body in _grids(table):
+            grid = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+            for number, name in enumerate(header):
+                grid.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+            for cells in body:
+                grid.add_row(*cells)
+            console.print(grid)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def markdown(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+    """Tables and warnings for a README or an issue."""
+    parts = []
+    for table in tables:
+        for title, header, body in _grids(table):
+            rule = [":--", *["--:"] * (len(header) - 1)]
+            lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
+            parts.append("\n".join([f"**{title}**", "", *lines]))
+    parts += [f"> Warning: {warning}" for warning in warnings]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+    """One line a cell (configuration and task)."""
+    cells = _cells(tables)
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(key for cell in cells for key in cell))
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+    return buffer.getvalue()
+
+
+def to_json(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+    """`rows`: a cell each; `averages`: a configuration each; `warnings`."""
+    averages = [
+        table.key
+        | line.key
+        | {
+            "tasks": line.complete,
+            "groups": {group: asdict(value) for group, value in line.groups.items()},
+            "mean_of_groups": asdict(line.mean_of_groups),
+            "mean_of_tasks": asdict(line.mean_of_tasks),
+            **line.bytes,
+            "bits_per_weight": line.bits_per_weight,
+        }
+        for table in tables
+        for line in table.lines
+    ]
+    content = {"rows": _cells(tables), "averages": averages, "warnings": list(warnings)}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+FORMATS = {"text": text, "markdown": markdown, "csv": to_csv, "json": to_json}
+
+
+def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and body of the accuracy table and of the bytes table."""
+    key = table.key
+    what = ", ".join(f"{name} {key[name]}" for name in ("suite", "backbone", "protocol"))
+    what += f", {key['epochs']} epochs"
+    groups = list(dict.fromkeys(task.group for task in table.tasks))
+    head = ["adapter", *_shown(table), *(t.name for t in table.tasks), *groups]
+    head += ["mean of groups", f"mean of {len(table.tasks)} tasks", "tasks", "seeds"]
+    body = [
+        [
+            *_label(line, table),
+            *(_percent(line.tasks[t.name]) for t in table.tasks),
+            *(_percent(line.groups[g]) for g in groups),
+            _percent(line.mean_of_groups),
+            _percent(line.mean_of_tasks),
+            line.complete,
+            _seeds(line),
+        ]
+        for line in table.lines
+    ]
+    sizes = [
+        [*_label(line, table), *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line)]
+        for line in table.lines
+    ]
+    size_head = ["adapter", *_shown(table), "adapter bytes", "head bytes", "overhead bytes", "file bytes"]
+    return [
+        (f"Test accuracy (%), {what}", head, body),
+        (f"Bytes of one task's adapter file (mean over tasks), {what}", [*size_head, "bits a weight"], sizes),
+    ]
+
+
+def _shown(table: Table) -> list[str]:
+    """Settings worth a column: bits and hidden always, the others where they differ."""
+    names = [name for name in table.lines[0].key if name != "adapter"]
+    varied = {name for name in names if len({_setting(line, name) for line in table.lines} - {HOLE}) > 1}
+    return [name for name in names if name in varied | {"bits", "hidden"}]
+
+
+def _label(line: Line, table: Table) -> list[str]:
+    return [str(line.key["adapter"]), *(_setting(line, name) for name in _shown(table))]
+
+
+def _setting(line: Line, name: str) -> str:
+    """A setting as text; a hole where the method does not have it."""
+    if line.key["hidden"] == 0 and name != "head":
+        return HOLE
+    if name == "quantizer" and line.key["quantizer"] == "none":
+        return HOLE
+    return str(line.key[name])
+
+
+def _percent(value: Statistic) -> str:
+    if value.mean is None:
+        return HOLE
+    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{spread}"
+
+
+def _seeds(line: Line) -> str:
+    counts = sorted({value.n for value in line.tasks.values() if value.n})
+    return "-".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+
+
+def _bits(line: Line) -> str:
+    return HOLE if line.bits_per_weight is None else f"{line.bits_per_weight:.2f}"
+
+
+def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    return [
+        table.key
+        | line.key
+        | {"task": task.name, "group": task.group, **asdict(line.tasks[task.name]), **line.bytes}
+        | {"bits_per_weight": line.bits_per_weight}
+        for table in tables
+        for line in table.lines
+        for task in table.tasks
+    ]

@@ -1,0 +1,154 @@
+"""Rows of the store -> cells (means over seeds) and lines (means over tasks). No average hides a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from petl_bench.types import ResultRow, TaskSpec
+
+TABLE_KEY = ["suite", "backbone", "protocol", "precision", "normalization", "epochs"]
+"""Rows that differ in one of these never share a table."""
+LINE_KEY = ["adapter", "hidden", "quantizer", "bits", "head"]
+"""One line of a table; the scale is chosen per task and joins in only where a task has several."""
+BYTES = ["bytes_adapter", "bytes_head", "bytes_overhead", "bytes_file"]
+PROVENANCE = {
+    "version": "petl-bench versions",
+    "git_revision": "git revisions",
+    "torch_version": "torch versions",
+    "device": "devices",
+    "backbone_sha256": "backbone weights",
+}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and standard deviation (unbiased; None at n = 1) over n seeds; mean None is a hole."""
+
+    n: int
+    mean: float | None
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic:
+        series = pd.Series(values, dtype=float)
+        count = len(series)
+        return cls(
+            count,
+            float(series.mean()) if count else None,
+            float(series.std()) if count > 1 else None,
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One configuration: a statistic for each task and each average, and bytes a task."""
+
+    key: dict[str, Any]
+    tasks: dict[str, Statistic]
+    groups: dict[str, Statistic]
+    mean_of_groups: Statistic
+    mean_of_tasks: Statistic
+    complete: str  # tasks with results out of all tasks of the suite, as "4/5"
+    bytes: dict[str, float]
+    bits_per_weight: float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """All lines of one suite under one protocol and recipe."""
+
+    key: dict[str, Any]
+    tasks: list[TaskSpec]
+    lines: list[Line]
+
+
+def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, TaskSpec]) -> tuple[list[Table], list[str]]:
+    """Tables and warnings.
+
+    Args:
+        rows: finished runs.
+        tasks: all known tasks; they say which tasks a suite's averages need.
+    """
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    if frame.empty:
+        return [], []
+    warnings = _provenance_warnings(frame)
+    tables = []
+    for values, part in frame.groupby(TABLE_KEY, sort=True):
+        line_key = [*LINE_KEY, "scale"] if _several(part, [*LINE_KEY, "task", "seed"]) else LINE_KEY
+        if _several(part, [*line_key, "task", "seed"]):
+            warnings.append(
+                "some cells have several runs of one seed that differ in settings a table does not show; "
+                "the latest counts (choose with --filter)"
+            )
+        latest = part.sort_values("finished_at").drop_duplicates([*line_key, "task", "seed"], keep="last")
+        key = dict(zip(TABLE_KEY, _tuple(values), strict=True))
+        needed = [t for t in tasks.values() if t.suite == key["suite"]]
+        needed = needed or [_known(name, part) for name in sorted(part["task"].unique())]
+        needed = sorted(needed, key=lambda t: (t.group, t.name))
+        lines = [
+            _line(dict(zip(line_key, _tuple(v), strict=True)), group, needed)
+            for v, group in latest.groupby(line_key, sort=False)
+        ]
+        lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
+        tables.append(Table(key, needed, lines))
+    if len({t.key["protocol"] for t in tables}) > 1:
+        warnings.append("several protocols: each has its own table, and numbers do not compare across them")
+    return tables, warnings
+
+
+def _line(key: dict[str, Any], part: pd.DataFrame, tasks: Sequence[TaskSpec]) -> Line:
+    by_task = {t.name: part[part["task"] == t.name] for t in tasks}
+    accuracy = part.pivot(index="seed", columns="task", values="acc").reindex(columns=[t.name for t in tasks])
+    groups = {
+        group: [t.name for t in tasks if t.group == group] for group in dict.fromkeys(t.group for t in tasks)
+    }
+    # A mean over tasks exists for a seed only where that seed has every task: skipna=False.
+    means = pd.DataFrame({g: accuracy[names].mean(axis=1, skipna=False) for g, names in groups.items()})
+    present = sum(not held.empty for held in by_task.values())
+    bits = part["bits_per_weight"].dropna()
+    return Line(
+        key={k: v.item() if hasattr(v, "item") else v for k, v in key.items()},
+        tasks={name: Statistic.of(held["acc"].tolist()) for name, held in by_task.items()},
+        groups={group: Statistic.of(means[group].dropna().tolist()) for group in groups},
+        mean_of_groups=Statistic.of(means.mean(axis=1, skipna=False).dropna().tolist()),
+        mean_of_tasks=Statistic.of(accuracy.mean(axis=1, skipna=False).dropna().tolist()),
+        complete=f"{present}/{len(tasks)}",
+        bytes={name: float(part.groupby("task")[name].mean().mean()) for name in BYTES},
+        bits_per_weight=float(bits.mean()) if len(bits) else None,
+    )
+
+
+def _several(frame: pd.DataFrame, key: list[str]) -> bool:
+    return bool(frame.duplicated(key).any())
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """linear first, then adapters by name; numbers by size."""
+    return (0, "") if value == "linear" else (1, value)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _known(name: str, part: pd.DataFrame) -> TaskSpec:
+    """A stand-in for a task whose manifest is not here: its row says suite and group."""
+    row = part[part["task"] == name].iloc[0]
+    return TaskSpec(name, row["suite"], row["group"], 0, "", {}, "")
+
+
+def _provenance_warnings(frame: pd.DataFrame) -> list[str]:
+    warnings = []
+    for column, what in PROVENANCE.items():
+        found = frame.groupby("backbone")[column].nunique() if column == "backbone_sha256" else None
+        count = int(found.max()) if found is not None else frame[column].nunique()
+        if count > 1:
+            warnings.append(f"rows come from {count} different {what}")
+    if frame["git_dirty"].any():
+        warnings.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
+    return warnings

@@ -1,0 +1,131 @@
+"""One directory a run; the only writer of result files. A run is done when its row.json is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from petl_bench.errors import UserError, did_you_mean
+from petl_bench.types import ResultRow, RunSpec, row_from_dict, spec_from_dict, spec_to_dict
+
+ADAPTER = "adapter.safetensors"
+ROW = "row.json"
+SPEC = "spec.json"
+ERROR = "error.json"
+LOG = "run.log"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory of finished and failed runs; any number of processes may write different runs."""
+
+    root: Path
+
+    def directory(self, run_id: str) -> Path:
+        return self.root / run_id
+
+    def open(self, run_id: str) -> Path:
+        """The run's directory, made if needed, without the events and log of an earlier attempt.
+
+        Raises:
+            UserError: the store cannot be written.
+        """
+        directory = self.directory(run_id)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for old in [*directory.glob("events.out.tfevents.*"), *directory.glob(LOG)]:
+                old.unlink()
+        except OSError as error:
+            raise UserError(f"store {self.root}: cannot write there: {error.strerror}") from error
+        return directory
+
+    def put(self, spec: RunSpec, row: ResultRow, adapter: bytes) -> None:
+        """Keep a finished run; the row is written last, so that its presence means done."""
+        directory = self._made(row.run_id)
+        _write(directory / ADAPTER, adapter)
+        _write(directory / SPEC, _json(spec_to_dict(spec)))
+        _write(directory / ROW, _json(asdict(row)))
+        (directory / ERROR).unlink(missing_ok=True)
+
+    def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
+        """Keep what went wrong with a run, and no row of an earlier attempt."""
+        directory = self._made(run_id)
+        _write(directory / SPEC, _json(spec_to_dict(spec)))
+        _write(directory / ERROR, _json(error))
+        (directory / ROW).unlink(missing_ok=True)
+
+    def _made(self, run_id: str) -> Path:
+        directory = self.directory(run_id)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def state(self, run_id: str) -> str:
+        """`done`, `failed` or `missing`."""
+        directory = self.directory(run_id)
+        if (directory / ROW).is_file():
+            return "done"
+        return "failed" if (directory / ERROR).is_file() else "missing"
+
+    def row(self, run_id: str) -> ResultRow:
+        """Raises UserError where the run is not finished or its row cannot be read."""
+        path = self.directory(run_id) / ROW
+        return self._read(path, row_from_dict)
+
+    def spec(self, run_id: str) -> RunSpec:
+        return self._read(self.directory(run_id) / SPEC, spec_from_dict)
+
+    def error(self, run_id: str) -> str:
+        """The message of a failed run."""
+        return str(self._read(self.directory(run_id) / ERROR, lambda values: values["message"]))
+
+    def rows(self) -> Iterator[ResultRow]:
+        """All finished runs, by run_id.
+
+        Raises:
+            UserError: there is no such store, or a row in it cannot be read.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"store {self.root}: no such directory; `petl-bench sweep --store DIR` makes one")
+        for path in sorted(self.root.glob(f"*/{ROW}")):
+            yield self.row(path.parent.name)
+
+    def find(self, run_id: str) -> str:
+        """The full run_id of a finished run; an unambiguous beginning is enough."""
+        known = [path.parent.name for path in self.root.glob(f"*/{ROW}")]
+        found = [name for name in known if name.startswith(run_id)]
+        if len(found) != 1:
+            what = "fits several runs" if found else "is no finished run"
+            raise UserError(f"{run_id!r} {what} of store {self.root}: {did_you_mean(run_id, found or known)}")
+        return found[0]
+
+    def _read(self, path: Path, parse: Any) -> Any:
+        try:
+            return parse(json.loads(path.read_text()))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: damaged: {error}; `--existing rerun` makes it anew") from error
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write so that the file is there whole or not at all, after a power cut too."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
