@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -40,6 +39,13 @@ class LauncherSpec:
     device: str = "auto"
     workers: int = 0
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.threads < 1:
+            raise UserError(
+                f"launcher.workers={self.workers} launcher.threads={self.threads}: "
+                "workers must be 0 (automatic) or more, threads 1 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,11 @@ def plan(overrides: Sequence[str]) -> Plan:
 def _expand(overrides: list[str]) -> Plan:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     parsed = {o.get_key_element(): o for o in map(_checked, parser.parse_overrides(overrides))}
-    sweep = [o.input_line for o in parsed.values() if o.get_key_element() == "sweep"]
-    base = _compose(sweep, return_hydra_config=True)
-    _check_keys(parsed, base)
+    groups = _check_options(parsed)
+    base = _compose(
+        [o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"], hydra=True
+    )
+    _check_keys(parsed, base, groups)
     axes = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.params else {}
     assert isinstance(axes, dict)
     lines = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
@@ -155,25 +163,40 @@ def _values(override: Override) -> list[str]:
     return values
 
 
-def _check_keys(parsed: Mapping[str, Override], base: DictConfig) -> None:
-    """Every key must be a group or a value of the configuration; options must exist."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    groups = set(loader.list_groups("")) - {"hydra"}
-    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
-    known = groups | set(_flat_keys(_container(own)))
-    for key, override in parsed.items():
-        if key in groups:
-            choices = loader.get_group_options(key, results_filter=ObjectType.CONFIG)
-            for name in (value.split("=", 1)[1] for value in _values(override)):
-                if name not in choices:
-                    raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, choices)}")
-        elif key not in known and key.split(".")[0] not in ("adapter", "backbone"):
-            raise UserError(f"unknown key {key!r}: {did_you_mean(key, known)}")
+def _check_options(parsed: Mapping[str, Override]) -> set[str]:
+    """All config groups; an override of one must name options that exist."""
+    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | {"task"}
+    for key in groups & parsed.keys():
+        for name in (value.split("=", 1)[1] for value in _values(parsed[key])):
+            if name not in options(key):
+                raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, options(key))}")
+    return groups
 
 
-def _compose(overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
-    return compose("config", overrides=overrides, return_hydra_config=return_hydra_config)
+def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[str]) -> None:
+    """Every key must be a group or a value of the configuration, and no fact of a data set."""
+    own = _container(OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"]))
+    known = groups | set(_flat_keys(own))
+    for key in parsed.keys() - groups:
+        root = key.split(".")[0]
+        if root == "task":
+            raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
+        if key not in known and root not in ("adapter", "backbone"):
+            near = known if difflib.get_close_matches(key, known) else groups | own.keys()
+            raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
+
+
+def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
+    try:
+        return compose("config", overrides=overrides, return_hydra_config=hydra)
+    except ConfigCompositionException as error:
+        for key in (line.split("=")[0] for line in overrides if f"'{line.split('=')[0]}'" in str(error)):
+            group = key.split(".")[0]
+            chosen = next((o for o in overrides if o.startswith(f"{group}=")), f"the default {group}")
+            raise UserError(
+                f"{key!r}: {chosen} has no such setting; `conf/{group}` shows what it has"
+            ) from error
+        raise
 
 
 def _run_spec(config: DictConfig) -> RunSpec:
@@ -184,6 +207,8 @@ def _run_spec(config: DictConfig) -> RunSpec:
     adapter = {key: _like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     if values["scale"] is None:
         values["scale"] = unused.get("scale") or _tuned_scale(values, name)
+    if values["hidden"] < 1 and "hidden" not in unused:
+        raise UserError(f"hidden={values['hidden']} is out of range: adapter={name} needs 1 or more")
     values |= unused
     if values["bits"] == FLOAT_BITS:
         values["quantizer"] = {"name": "none"}

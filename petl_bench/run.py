@@ -112,11 +112,13 @@ def preflight(specs: Iterable[RunSpec]) -> None:
             assemble(spec.model)
 
 
-def train(spec: RunSpec, runtime: Runtime, log: SummaryWriter | None = None) -> Trained:
-    """Train a fresh adapted model on the training images of the run's protocol."""
+def train(
+    spec: RunSpec, runtime: Runtime, log: SummaryWriter | None = None, split: str = "train800val200"
+) -> Trained:
+    """Train a fresh adapted model on all training images, or on `split` alone."""
     torch.set_num_threads(runtime.threads)
     device = torch.device(runtime.device)
-    images = data.load(spec.task, "train800val200")
+    images = data.load(spec.task, split)
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
     adapted.quantize()
     adapted.network.to(device)

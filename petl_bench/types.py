@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -115,12 +116,12 @@ class RunSpec:
         problems = [
             (self.bits in (*range(1, 9), FLOAT_BITS), "bits", self.bits, "1 to 8, or 32 for none"),
             (self.hidden >= 0, "hidden", self.hidden, "a positive number of hidden units"),
-            (self.scale > 0, "scale", self.scale, "a positive number"),
+            (0 < self.scale < math.inf, "scale", self.scale, "a positive number"),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),
             (self.train.epochs >= 1, "train.epochs", self.train.epochs, "at least 1"),
             (self.train.batch_size >= 1, "train.batch_size", self.train.batch_size, "at least 1"),
-            (self.train.lr > 0, "train.lr", self.train.lr, "a positive number"),
+            (0 < self.train.lr < math.inf, "train.lr", self.train.lr, "a positive number"),
             (0 <= self.train.drop_path < 1, "train.drop_path", self.train.drop_path, "in [0, 1)"),
             (
                 self.train.normalization in NORMALIZATIONS,
@@ -129,6 +130,9 @@ class RunSpec:
                 "one of " + ", ".join(NORMALIZATIONS),
             ),
         ]
+        for name in ("weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "schedule_lag"):
+            value = getattr(self.train, name)
+            problems.append((0 <= value < math.inf, f"train.{name}", value, "0 or more"))
         for fine, key, value, right in problems:
             if not fine:
                 raise UserError(f"{key}={value} is out of range: it must be {right}")

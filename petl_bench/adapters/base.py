@@ -71,4 +71,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
     foreign = sorted(settings.keys() - known)
     if foreign:
         raise UserError(f"adapter {name} has no setting {foreign[0]!r}; it has: {', '.join(sorted(known))}")
-    return method.attach(sites, shape, method.config(**settings))
+    try:
+        return method.attach(sites, shape, method.config(**settings))
+    except ValueError as error:
+        raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error

@@ -25,6 +25,11 @@ def print_json(values: Mapping[str, Any]) -> None:
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit a person would use."""
     if seconds < 100:

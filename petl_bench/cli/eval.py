@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +32,10 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option("--task", help="Evaluate on this task instead of the file's own.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="Backbone weights file, for adapter files that do not name theirs."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Test accuracy from the adapter file and the backbone; exit 1 where it disagrees with the row."""
@@ -46,7 +50,7 @@ def evaluate(
     other_task = _task(task) if task else None
     disagree = 0
     for target in found:
-        result = _evaluate(target, other_task)
+        result = _evaluate(target, other_task, weights)
         disagree += result["agrees"] is False
         if json:
             print_json(result)
@@ -85,9 +89,10 @@ def _task(name: str) -> TaskSpec:
     return manifests()[name]
 
 
-def _evaluate(target: Target, task: TaskSpec | None) -> dict[str, Any]:
+def _evaluate(target: Target, task: TaskSpec | None, weights: str | None) -> dict[str, Any]:
     """The columns of a row as far as they are known, with acc_row and agrees."""
     from petl_bench import packing
+    from petl_bench.packing import FROM_FILE
     from petl_bench.run import facts_of, score
 
     where = str(target.path)
@@ -102,6 +107,10 @@ def _evaluate(target: Target, task: TaskSpec | None) -> dict[str, Any]:
         facts = facts_of(file, where)
         own, backbone = _task(facts.task) if task is None else task, facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
+    if weights is not None:
+        backbone = replace(backbone, weights=weights)
+    elif backbone.weights == FROM_FILE:
+        raise UserError(f"{where}: was trained on weights from a file; name it with --weights PATH")
     task = task or own
     accuracy = score(file, backbone, task, Runtime(store=""), where)
     stored = known["acc"] if task.name == own.name else None

@@ -9,7 +9,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from petl_bench.cli.common import duration, print_json
+from petl_bench.cli.common import counted, duration, print_json
 from petl_bench.store import Store
 from petl_bench.types import ResultRow, RunSpec
 
@@ -30,7 +30,7 @@ def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: 
     for cell, counter in counts.items():
         table.add_row(*cell, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
     Console(width=120, highlight=False).print(table)
-    print(f"{len(runs)} runs, {len(todo)} to do")
+    print(f"{counted(len(runs), 'run')}, {len(todo)} to do")
     seconds, size, unknown = _estimate(todo, rows)
     if todo and unknown == len(todo):
         print("time and bytes: no finished run of this kind in the store to estimate from")

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, duration, note, print_json
+from petl_bench.cli.common import (
+    DEFAULT_STORE,
+    JsonOption,
+    StoreOption,
+    counted,
+    duration,
+    note,
+    print_json,
+)
 from petl_bench.store import Store
 from petl_bench.types import Outcome, RunSpec
 
@@ -55,7 +63,7 @@ def sweep(
         print_plan(runs, todo, shelf, json)
         return
     kept = [i for i in runs if i not in todo]
-    note(f"{len(runs)} runs: {len(kept)} in store {store}, {len(todo)} to do")
+    note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
     if json:
         for i in kept:
             if shelf.state(i) == "done":
@@ -97,11 +105,11 @@ def _run(
                     if fail_fast:
                         note("stopped at the first failure (--fail-fast)")
                         break
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         note("interrupted: finished runs are kept; the same command goes on from there")
-        raise typer.Exit(130) from None
+        raise
     finally:
-        outcomes.close()  # type: ignore[attr-defined]  # both launchers are generators
+        outcomes.close()
     return failed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from ctypes.util import find_library
 
 from petl_bench.config import LauncherSpec
@@ -14,17 +14,12 @@ from petl_bench.types import Outcome, RunSpec, Runtime
 LAUNCHERS = {"local": local.launch, "serial": serial.launch}
 
 
-def launch(specs: Sequence[RunSpec], spec: LauncherSpec, store: str) -> Iterator[Outcome]:
-    """Run all specs and yield what becomes of each.
+def launch(specs: Sequence[RunSpec], spec: LauncherSpec, store: str) -> Generator[Outcome, None, None]:
+    """Run all specs and yield what becomes of each; closing the generator ends what is running.
 
     Raises:
-        UserError: bad launcher settings, or a model of the plan cannot be built.
+        UserError: no such device, or a model of the plan cannot be built.
     """
-    if spec.workers < 0 or spec.threads < 1:
-        raise UserError(
-            f"launcher.workers={spec.workers} launcher.threads={spec.threads}: "
-            "workers must be 0 (automatic) or more, threads 1 or more"
-        )
     device = _device(spec.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)

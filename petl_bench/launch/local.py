@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -15,7 +15,7 @@ from petl_bench.identity import identify
 from petl_bench.types import Outcome, RunSpec, Runtime
 
 
-def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Iterator[Outcome]:
+def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Generator[Outcome, None, None]:
     """Outcomes as they finish.
 
     Closing the iterator, or an interrupt, ends the workers at once: only the runs in progress are lost.

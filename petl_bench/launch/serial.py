@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from petl_bench.types import Outcome, RunSpec, Runtime
 
 
-def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Iterator[Outcome]:
+def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Generator[Outcome, None, None]:
     """Outcomes in the order of the plan."""
     from petl_bench.run import attempt, preflight
 

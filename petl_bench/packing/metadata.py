@@ -12,6 +12,8 @@ from petl_bench.packing.file import AdapterFile
 from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, RunSpec
 
 _SETTING = "adapter."
+FROM_FILE = "file"
+"""Stands for the path of a weights file, which may differ from machine to machine."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
     }
     if not spec.backbone.label:
         source = spec.backbone.weights
-        metadata["weights"] = source if source in ("pretrained", "random") else "file"
+        metadata["weights"] = source if source in ("pretrained", "random") else FROM_FILE
         metadata["image_size"] = str(spec.backbone.image_size)
         metadata |= {f"backbone.{key}": repr(value) for key, value in spec.backbone.options.items()}
     return metadata | {_SETTING + key: repr(value) for key, value in spec.adapter.settings.items()}
