@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import platform
-import resource
-import subprocess
 import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from petl_bench import __version__, data, packing
+from petl_bench import data, packing
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
 from petl_bench.identity import backbone_sha256, identify
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.packing import AdapterFile, Facts
+from petl_bench.provenance import peak_memory, provenance
 from petl_bench.store import LOG, Store
 from petl_bench.train import Pixels, evaluate, fit, log_result
 from petl_bench.types import BackboneSpec, Outcome, ResultRow, RunSpec, Runtime, TaskSpec, row_from_dict
@@ -58,7 +55,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
         row = row_from_dict(
             _settings(spec)
             | _sizes(file, len(adapter))
-            | _provenance(runtime.device)
+            | provenance(runtime.device)
             | {
                 "run_id": run_id,
                 "status": "done",
@@ -71,7 +68,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "seconds_train": round(trained.seconds, 3),
                 "seconds_eval": round(time.perf_counter() - begin, 3),
                 "images_per_second": round(trained.images * spec.train.epochs / trained.seconds, 1),
-                "peak_memory_bytes": _peak_memory(runtime.device),
+                "peak_memory_bytes": peak_memory(runtime.device),
                 "backbone_sha256": checksum,
                 "started_at": started.isoformat(timespec="seconds"),
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,43 +185,6 @@ def _settings(spec: RunSpec) -> dict[str, object]:
 def _hyperparameters(row: ResultRow) -> dict[str, str | float]:
     names = ("task", "backbone", "adapter", "hidden", "scale", "quantizer", "bits", "head", "protocol")
     return {name: getattr(row, name) for name in (*names, "epochs", "seed")}
-
-
-def _provenance(device: str) -> dict[str, object]:
-    on_gpu = device.startswith("cuda")
-    return {
-        "device": torch.cuda.get_device_name(device)
-        if on_gpu
-        else platform.processor() or platform.machine(),
-        "version": __version__,
-        "torch_version": torch.__version__,
-        **_git_state(),
-    }
-
-
-@cache
-def _git_state() -> dict[str, object]:
-    """Revision and dirtiness of the checkout this package runs from; empty for an installed wheel."""
-    top = Path(__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(top), *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != top:
-            return {"git_revision": "", "git_dirty": False}
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
-        return {"git_revision": git("rev-parse", "HEAD"), "git_dirty": dirty}
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_revision": "", "git_dirty": False}
-
-
-def _peak_memory(device: str) -> int:
-    """Peak bytes on the GPU, or of this process so far on the CPU."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class _LogFile:

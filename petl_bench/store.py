@@ -26,6 +26,19 @@ class Store:
 
     root: Path
 
+    def create(self) -> None:
+        """Make the store's directory.
+
+        Raises:
+            UserError: it cannot be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UserError(f"store {self.root}: cannot write there: {error.strerror}") from error
+
     def directory(self, run_id: str) -> Path:
         return self.root / run_id
 

@@ -62,6 +62,7 @@ def sweep(
 
         print_plan(runs, todo, shelf, json)
         return
+    shelf.create()
     kept = [i for i in runs if i not in todo]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
     if json:
