@@ -112,7 +112,12 @@ def plan(overrides: Sequence[str]) -> Plan:
 
 def _expand(overrides: list[str]) -> Plan:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = {o.get_key_element(): o for o in map(_checked, parser.parse_overrides(overrides))}
+    parsed: dict[str, Override] = {}
+    for override in map(_checked, parser.parse_overrides(overrides)):
+        key = override.get_key_element()
+        if key in parsed:
+            raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
+        parsed[key] = override
     groups = _check_options(parsed)
     base = _compose(
         [o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"], hydra=True
@@ -147,6 +152,8 @@ def _checked(override: Override) -> Override:
         raise UserError(f"{override.input_line!r}: interval() has no end of values; list them: {key}=1,2,3")
     if isinstance(value, Sweep) and getattr(value, "shuffle", False):
         raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
+    if key == "sweep" and override.is_sweep_override():
+        raise UserError(f"{override.input_line!r}: one sweep at a time")
     if key == "seed" and not all(v.split("=")[1].isdigit() for v in _values(override)):
         raise UserError(f"{override.input_line!r}: a seed is a whole number, 0 or more")
     return override

@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -140,7 +140,8 @@ def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Ru
         raise UserError(
             f"{where}: has a head of {facts.model.classes} classes, {task.name} has {task.classes}"
         )
-    network = restore(facts.model, file, where).to(device)
+    model = replace(facts.model, backbone=backbone)
+    network = restore(model, file, where).to(device)
     pixels = Pixels(facts.normalization, backbone.image_size, device)
     return evaluate(network, data.load(task, "test"), pixels)
 

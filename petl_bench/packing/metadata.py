@@ -11,7 +11,11 @@ from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile
 from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, RunSpec
 
-_SETTING = "adapter."
+_SETTING = "a."
+"""Stands before the adapter's own settings; short, because the container has a limit."""
+_OPTION = "b."
+"""Stands before the options of a backbone that has no label."""
+_PRETRAINED = "pretrained"
 FROM_FILE = "file"
 """Stands for the path of a weights file, which may differ from machine to machine."""
 
@@ -54,9 +58,10 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
     }
     if not spec.backbone.label:
         source = spec.backbone.weights
-        metadata["weights"] = source if source in ("pretrained", "random") else FROM_FILE
         metadata["image_size"] = str(spec.backbone.image_size)
-        metadata |= {f"backbone.{key}": repr(value) for key, value in spec.backbone.options.items()}
+        if source != _PRETRAINED:
+            metadata["weights"] = "random" if source == "random" else FROM_FILE
+        metadata |= {_OPTION + key: repr(value) for key, value in spec.backbone.options.items()}
     return metadata | {_SETTING + key: repr(value) for key, value in spec.adapter.settings.items()}
 
 
@@ -72,10 +77,10 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
     """
     metadata = file.metadata
     try:
-        if "weights" in metadata:
-            options = _settings(metadata, "backbone.")
-            size = int(metadata["image_size"])
-            backbone = BackboneSpec(metadata["backbone"], metadata["weights"], size, options)
+        if "image_size" in metadata:
+            options, size = _settings(metadata, _OPTION), int(metadata["image_size"])
+            source = metadata.get("weights", _PRETRAINED)
+            backbone = BackboneSpec(metadata["backbone"], source, size, options)
         else:
             backbone = bundled(metadata["backbone"])
         model = ModelSpec(
