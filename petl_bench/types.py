@@ -115,7 +115,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         problems = [
             (self.bits in (*range(1, 9), FLOAT_BITS), "bits", self.bits, "1 to 8, or 32 for none"),
-            (self.hidden >= 0, "hidden", self.hidden, "a positive number of hidden units"),
+            (self.hidden >= 0, "hidden", self.hidden, "a number of hidden units, 0 or more"),
             (0 < self.scale < math.inf, "scale", self.scale, "a positive number"),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),

@@ -119,8 +119,9 @@ def read_layout(text: str) -> list[Entry]:
     """
     entries = []
     for part in filter(None, text.split(";")):
-        span = re.fullmatch(r"(?:(\d+)-(\d+):)?(.*)", part)
-        assert span is not None
+        span = re.fullmatch(r"(?:(\d{1,4})-(\d{1,4}):)?([^\n:]*)", part)
+        if span is None:
+            raise ValueError(f"layout part {part!r} cannot be read")
         first, last, body = span.groups()
         prefixes = [""] if first is None else [f"{i}." for i in range(int(first), int(last) + 1)]
         for prefix in prefixes:
@@ -129,8 +130,9 @@ def read_layout(text: str) -> list[Entry]:
 
 
 def _read_entry(prefix: str, text: str) -> Entry:
-    match = re.fullmatch(r"([\w.]+)=(\d+(?:x\d+)*)(?:@([1-8]))?", text)
+    match = re.fullmatch(r"([\w.]+)=(\d+(?:x\d+)*|)(?:@([1-8]))?", text)
     if match is None:
         raise ValueError(f"layout entry {text!r} cannot be read")
     name, shape, bits = match.groups()
-    return Entry(prefix + name, tuple(map(int, shape.split("x"))), int(bits or FLOAT_BITS))
+    sizes = tuple(map(int, shape.split("x"))) if shape else ()
+    return Entry(prefix + name, sizes, int(bits or FLOAT_BITS))

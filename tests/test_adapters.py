@@ -1,0 +1,231 @@
+import dataclasses
+
+import pytest
+import torch
+
+from petl_bench import adapters, backbones, packing
+from petl_bench.adapters import ADAPTERS, Shape
+from petl_bench.errors import UserError
+from petl_bench.heads import HEADS
+from petl_bench.model import assemble, restore
+from petl_bench.packing import dump, load
+from petl_bench.train import fit
+from petl_bench.types import AdapterSpec, RunSpec, TaskSpec
+from tests import tiny
+
+DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
+every_adapter = pytest.mark.parametrize("name", list(ADAPTERS))
+LOW_RANK = ["adaptformer", "lora"]
+
+
+def attached(name, hidden=4, scale=1.0, quantized=True, settings=None):
+    network, sites = backbones.build(tiny.BACKBONE)
+    torch.manual_seed(0)
+    parts = adapters.attach(name, settings or {}, sites, Shape(hidden, scale, quantized))
+    return network.eval(), parts
+
+
+def some_images(count=4):
+    return torch.from_numpy(tiny.split(count).images).float() / 255
+
+
+@every_adapter
+@pytest.mark.parametrize("quantized", [False, True])
+def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
+    network, sites = backbones.build(tiny.BACKBONE)
+    originals = {id(p): (p, p.detach().clone()) for p in network.parameters()}
+    parts = adapters.attach(name, {}, sites, Shape(4, 1.0, quantized))
+    after = {id(p): p for p in network.parameters()}
+    for key, (parameter, value) in originals.items():
+        assert after[key] is parameter
+        assert torch.equal(parameter, value)
+        assert not parameter.requires_grad
+    new = {key for key in after if key not in originals}
+    declared = [*(matrix.weight for matrix in parts.matrices.values()), *parts.floats.values()]
+    assert new == {id(parameter) for parameter in declared}
+    assert all(parameter.requires_grad for parameter in declared)
+    assert all(matrix.bias is None for matrix in parts.matrices.values())
+
+
+@every_adapter
+def test_unquantized_adapter_starts_as_the_frozen_backbone(name):
+    # `up` is zero at 32 bits (method.md), whatever the scale.
+    images = some_images()
+    frozen, _ = backbones.build(tiny.BACKBONE)
+    with torch.no_grad():
+        expected = frozen.eval()(images)
+        found = attached(name, scale=100.0, quantized=False)[0](images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_a_trained_adapter_changes_the_features(name):
+    images = some_images()
+    network, parts = attached(name, quantized=False)
+    with torch.no_grad():
+        before = network(images)
+        for role, matrix in parts.matrices.items():
+            if role.endswith("up"):
+                # Not a constant: layer norm takes away what all dimensions share.
+                matrix.weight.normal_(std=0.1)
+        assert (network(images) - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_scale_multiplies_what_the_adapter_adds(name):
+    # s * up(...) with s = 0.5 is 1 * (0.5 up)(...), by the formulas of method.md.
+    images = some_images()
+    small, parts = attached(name, scale=0.5)
+    large, twins = attached(name, scale=1.0)
+    with torch.no_grad():
+        for role, matrix in parts.matrices.items():
+            matrix.weight.mul_(100)
+            factor = 0.5 if role.endswith("up") else 1.0
+            twins.matrices[role].weight.copy_(factor * matrix.weight)
+        torch.testing.assert_close(small(images), large(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_initialization(name):
+    # method.md: up trunc-normal of std 1e-3 cut at +-2e-3 when quantized, zeros at 32 bits; down as torch's
+    # Linear, which is uniform within 1 / sqrt(inputs) (torch.nn.Linear's documentation).
+    _, parts = attached(name, hidden=32, quantized=True)
+    ups = torch.cat([m.weight.flatten() for role, m in parts.matrices.items() if role.endswith("up")])
+    downs = torch.cat([m.weight.flatten() for role, m in parts.matrices.items() if role.endswith("down")])
+    assert ups.abs().max() <= 2e-3
+    # A normal cut at 2 deviations has deviation 0.8796 (1 - 2 * 2 * pdf(2) / (2 * cdf(2) - 1) = 0.7737 of
+    # variance); about 3,000 draws or more: 5 standard errors are 5%.
+    assert ups.std().item() == pytest.approx(0.8796e-3, rel=0.05)
+    bound = DIM**-0.5
+    assert downs.abs().max() <= bound
+    assert downs.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)  # deviation of a uniform
+    _, parts = attached(name, hidden=32, quantized=False)
+    assert not any(m.weight.any() for role, m in parts.matrices.items() if role.endswith("up"))
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_dropout_is_a_tenth_by_default_and_may_be_set(name):
+    def rates(settings):
+        network, _ = attached(name, settings=settings)
+        return {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} - {0.0}
+
+    assert rates({}) == {0.1}  # method.md: dropout 0.1 for both adapters
+    assert rates({"dropout": 0.25}) == {0.25}
+    assert rates({"dropout": 0.0}) == set()
+
+
+# Order of tensors in the authors' files (method.md): for each block AdaptFormer down, up; LoRA q.down, q.up,
+# v.down, v.up.
+ORDER = {
+    "linear": [],
+    "adaptformer": ["0.down", "0.up", "1.down", "1.up"],
+    "lora": [f"{i}.{role}.{part}" for i in (0, 1) for role in ("q", "v") for part in ("down", "up")],
+}
+
+
+@pytest.mark.parametrize("name", list(ORDER))
+def test_matrices_are_in_the_order_of_the_released_files(name):
+    _, parts = attached(name, hidden=3)
+    assert list(parts.matrices) == ORDER[name]
+    assert parts.floats == {}
+    shapes = {"down": (3, DIM), "up": (DIM, 3)}  # codes are row-major (out, in)
+    for role, matrix in parts.matrices.items():
+        assert tuple(matrix.weight.shape) == shapes[role.split(".")[-1]]
+
+
+@every_adapter
+def test_stored_tensors_follow_the_order_of_the_matrices(name):
+    adapted = tiny.quantized_model(tiny.model_spec(name, bits=2))
+    entries = [tensor.entry for tensor in adapted.file({}).adapter]
+    assert [entry.name for entry in entries] == [*adapted.adapter.matrices, *adapted.adapter.floats]
+    assert all(entry.bits == 2 for entry in entries[: len(adapted.adapter.matrices)])
+
+
+@every_adapter
+def test_trainable_parameters_are_all_that_require_gradients(name):
+    adapted = tiny.quantized_model(tiny.model_spec(name))
+    needing = {id(p) for p in adapted.network.parameters() if p.requires_grad}
+    assert needing == {id(p) for p in adapted.trainable}
+    assert len(adapted.trainable) == len(needing)
+
+
+@every_adapter
+def test_foreign_setting_is_refused(name):
+    with pytest.raises(UserError, match=f"{name} has no setting 'droput'"):
+        attached(name, settings={"droput": 0.1})
+
+
+@every_adapter
+def test_misspelt_adapter_offers_the_right_one(name):
+    with pytest.raises(UserError, match=f"did you mean.*'{name}'"):
+        attached(name[:-1])
+
+
+def test_unknown_adapter_of_a_model_is_refused():
+    spec = dataclasses.replace(tiny.model_spec(), adapter=AdapterSpec("adaptformre"))
+    with pytest.raises(UserError, match="did you mean 'adaptformer'"):
+        assemble(spec)
+
+
+@pytest.mark.parametrize("hidden", [0, -1])
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_no_hidden_units_are_refused(name, hidden):
+    with pytest.raises(UserError, match=f"hidden={hidden}"):
+        attached(name, hidden=hidden)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.5])
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_impossible_dropout_is_refused(name, dropout):
+    with pytest.raises(UserError, match=str(dropout)):
+        attached(name, settings={"dropout": dropout})
+
+
+@pytest.mark.parametrize("bits", [1, 3, 32])
+@pytest.mark.parametrize("head", list(HEADS))
+@every_adapter
+def test_a_reloaded_model_gives_the_logits_of_the_trained_one(name, head, bits):
+    # method.md: at 32 bits the released code saves the head alone, so that a reloaded run is broken.
+    model = tiny.model_spec(name, head, bits, scale=3.0, dropout=0.1)
+    adapted = tiny.quantized_model(model, seed=9)
+    recipe, data = tiny.recipe(4, 8, warmup_epochs=0, lr=1e-2), tiny.split(16)
+    images = some_images()
+    with torch.no_grad():
+        fresh = adapted.network.eval()(images)
+    fit(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0)
+    task = TaskSpec("made-up", "none", "none", tiny.CLASSES, "none", {}, "")
+    run = RunSpec(
+        task,
+        model.backbone,
+        model.adapter,
+        model.hidden,
+        model.scale,
+        model.quantizer,
+        bits,
+        head,
+        "fixed",
+        "fp32",
+        9,
+        recipe,
+    )
+    file = load(dump(adapted.file(packing.describe(run, "0" * 64))), "here")
+    facts = packing.interpret(file, lambda label: pytest.fail("the backbone is not a bundled one"), "here")
+    assert facts.model == model
+    with torch.no_grad():
+        trained = adapted.network.eval()(images)
+        reloaded = restore(facts.model, file, "here").eval()(images)
+    torch.testing.assert_close(reloaded, trained, rtol=0, atol=1e-5)
+    assert (trained - fresh).abs().max() > 1e-2  # a file of the fresh model would not pass
+
+
+def test_a_file_of_another_shape_is_refused():
+    file = tiny.quantized_model(tiny.model_spec(hidden=4)).file({})
+    for other in (
+        tiny.model_spec(hidden=5),
+        tiny.model_spec(bits=2),
+        tiny.model_spec("lora"),
+        tiny.model_spec("linear"),
+        tiny.model_spec(head="binary"),
+    ):
+        with pytest.raises(UserError, match=r"here: holds"):
+            restore(other, file, "here")

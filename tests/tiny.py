@@ -1,0 +1,58 @@
+"""Small models, recipes and data that the tests share."""
+
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from petl_bench.adapters import ADAPTERS
+from petl_bench.data import Split
+from petl_bench.model import assemble
+from petl_bench.train import Pixels
+from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, TrainSpec
+
+BACKBONE = BackboneSpec(
+    "vit_tiny_patch16_224", "random", 32, {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+)
+CLASSES = 5
+
+
+def model_spec(adapter="adaptformer", head="linear", bits=1, hidden=4, scale=1.0, dropout=0.0):
+    has_dropout = "dropout" in {field.name for field in fields(ADAPTERS.get(adapter).config)}
+    settings = {"dropout": dropout} if has_dropout else {}
+    return ModelSpec(
+        BACKBONE, AdapterSpec(adapter, settings), hidden, scale, "l1_median", bits, head, CLASSES
+    )
+
+
+def quantized_model(spec, seed=0):
+    adapted = assemble(spec, seed)
+    adapted.quantize()
+    return adapted
+
+
+def recipe(epochs=20, batch_size=8, **changes):
+    """The VTAB-1K recipe of the released code (method.md), without drop-path, over fewer epochs."""
+    values = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 10,
+        "warmup_lr": 1e-6,
+        "min_lr": 1e-5,
+        "schedule_lag": 1,
+        "drop_path": 0.0,
+        "normalization": "none",
+    }
+    return TrainSpec(**(values | changes))
+
+
+def split(count, seed=0, classes=CLASSES):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    return Split(images, random.integers(0, classes, count))
+
+
+def pixels():
+    return Pixels("none", 32, torch.device("cpu"))
