@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -44,7 +45,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
     """
     started, run_id, store = datetime.now(UTC), identify(spec), Store(Path(runtime.store))
     directory = store.open(run_id)
-    with SummaryWriter(str(directory)) as log, _LogFile(directory):
+    with _LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
         trained = train(spec, runtime, log)
         checksum = backbone_sha256(spec.backbone)
@@ -189,7 +190,7 @@ def _hyperparameters(row: ResultRow) -> dict[str, str | float]:
 
 
 class _LogFile:
-    """Sends the package's log to the run's directory while the run lasts."""
+    """Sends the package's log, and the troubles of TensorBoard's thread, to the run's directory."""
 
     def __init__(self, directory: Path) -> None:
         self.handler = logging.FileHandler(directory / LOG)
@@ -198,7 +199,9 @@ class _LogFile:
     def __enter__(self) -> None:
         logger.setLevel(logging.INFO)
         logger.addHandler(self.handler)
+        threading.excepthook = lambda args: logger.error("thread: %s", args.exc_value)
 
     def __exit__(self, *exception: object) -> None:
+        threading.excepthook = threading.__excepthook__
         logger.removeHandler(self.handler)
         self.handler.close()

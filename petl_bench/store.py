@@ -18,6 +18,7 @@ ROW = "row.json"
 SPEC = "spec.json"
 ERROR = "error.json"
 LOG = "run.log"
+FILES = (ADAPTER, ROW, SPEC, ERROR)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Store:
         return self.root / run_id
 
     def open(self, run_id: str) -> Path:
-        """The run's directory, made if needed, without the events and log of an earlier attempt.
+        """The run's directory, made if needed, without an earlier attempt's events, log and half files.
 
         Raises:
             UserError: the store cannot be written.
@@ -51,8 +52,9 @@ class Store:
         directory = self.directory(run_id)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            for old in [*directory.glob("events.out.tfevents.*"), *directory.glob(LOG)]:
-                old.unlink()
+            for pattern in ("events.out.tfevents.*", LOG, *(f".{name}.*" for name in FILES)):
+                for old in directory.glob(pattern):
+                    old.unlink()
         except OSError as error:
             raise UserError(f"store {self.root}: cannot write there: {error.strerror}") from error
         return directory
@@ -60,6 +62,7 @@ class Store:
     def put(self, spec: RunSpec, row: ResultRow, adapter: bytes) -> None:
         """Keep a finished run; the row is written last, so that its presence means done."""
         directory = self._made(row.run_id)
+        (directory / ROW).unlink(missing_ok=True)  # an old row must never stand beside a new file
         _write(directory / ADAPTER, adapter)
         _write(directory / SPEC, _json(spec_to_dict(spec)))
         _write(directory / ROW, _json(asdict(row)))

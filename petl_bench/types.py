@@ -14,6 +14,9 @@ from petl_bench.errors import UserError
 PROTOCOL_VERSION = 1
 """Raised whenever the meaning of a number changes; part of every run's identity."""
 
+SPLITS = ("train800", "val200", "test")
+"""The splits of every task, in the order in which fingerprints take them."""
+
 FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 

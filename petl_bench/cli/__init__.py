@@ -70,4 +70,6 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
-    return f"{type(error).__name__}: {error} (a fault of petl-bench; --debug shows where)"
+    return (
+        f"{type(error).__name__}: {error} (a fault of petl-bench; `petl-bench --debug COMMAND` shows where)"
+    )

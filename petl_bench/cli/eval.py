@@ -114,7 +114,9 @@ def _evaluate(target: Target, task: TaskSpec | None, weights: str | None) -> dic
     task = task or own
     accuracy = score(file, backbone, task, Runtime(store=""), where)
     stored = known["acc"] if task.name == own.name else None
-    result = known | {"task": task.name, "suite": task.suite, "group": task.group, "acc": accuracy}
+    facts_of_task: dict[str, Any] = {"task": task.name, "suite": task.suite, "group": task.group}
+    facts_of_task |= {"n_test": task.splits["test"], "data_fingerprint": task.fingerprint}
+    result = known | facts_of_task | {"acc": accuracy}
     return result | {"acc_row": stored, "agrees": None if stored is None else stored == accuracy}
 
 

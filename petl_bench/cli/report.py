@@ -70,4 +70,4 @@ def _same(held: object, wanted: str) -> bool:
             return float(held) == float(wanted)
         except ValueError:
             return False
-    return str(held) == wanted
+    return str(held).lower() == wanted.lower()

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
-from petl_bench.types import TaskSpec
-
-SPLITS = ("train800", "val200", "test")
+from petl_bench.types import SPLITS, TaskSpec
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def shapes_count(count: int) -> Split:
     scene = np.zeros((count, CANVAS // 2, CANVAS // 2), np.uint8)
     for k in range(8):
         kind, orientation = random.randint(3, size=count), random.randint(ORIENTATIONS, size=count)
-        size = random.randint(3 * UNIT, 5 * UNIT, size=count)
+        size = random.randint(3 * UNIT, 4 * UNIT + UNIT // 4, size=count)  # leaves the cell's rim free
         x, y = cell * UNIT // 2 + random.randint(-UNIT, UNIT, size=(2, count))
         grey = random.randint(100, 256, size=(count, 1, 1, 1))
         shape = shrink(draw(kind, size, orientation, x, y, cell)).astype(np.int64) * grey // 255

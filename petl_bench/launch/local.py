@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+from petl_bench.errors import UserError
 from petl_bench.identity import identify
 from petl_bench.types import Outcome, RunSpec, Runtime
 
@@ -28,13 +29,20 @@ def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Generato
     try:
         check = executor.submit(_preflight, specs)
         futures = {executor.submit(_attempt, spec, runtime): spec for spec in specs}
-        check.result()
+        _wait_for(check)
         for future in as_completed(futures):
             yield _outcome(future, futures[future])
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+
+
+def _wait_for(check: Future[None]) -> None:
+    try:
+        check.result()
+    except BrokenProcessPool as error:
+        raise UserError("a worker process was killed while it built the models (out of memory?)") from error
 
 
 def _outcome(future: Future[Outcome], spec: RunSpec) -> Outcome:

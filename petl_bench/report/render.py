@@ -150,7 +150,8 @@ def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
     return [
         table.key
         | line.key
-        | {"task": task.name, "group": task.group, **asdict(line.tasks[task.name]), **line.bytes}
+        | {"task": task.name, "group": task.group, **asdict(line.tasks[task.name])}
+        | line.task_bytes.get(task.name, dict.fromkeys(BYTES))
         | {"bits_per_weight": line.bits_per_weight}
         for table in tables
         for line in table.lines

@@ -53,7 +53,8 @@ class Line:
     mean_of_groups: Statistic
     mean_of_tasks: Statistic
     complete: str  # tasks with results out of all tasks of the suite, as "4/5"
-    bytes: dict[str, float]
+    bytes: dict[str, float]  # mean over tasks
+    task_bytes: dict[str, dict[str, float]]
     bits_per_weight: float | None
 
 
@@ -118,6 +119,11 @@ def _line(key: dict[str, Any], part: pd.DataFrame, tasks: Sequence[TaskSpec]) ->
         mean_of_groups=Statistic.of(means.mean(axis=1, skipna=False).dropna().tolist()),
         mean_of_tasks=Statistic.of(accuracy.mean(axis=1, skipna=False).dropna().tolist()),
         complete=f"{present}/{len(tasks)}",
+        task_bytes={
+            name: {column: float(held[column].mean()) for column in BYTES}
+            for name, held in by_task.items()
+            if len(held)
+        },
         bytes={name: float(part.groupby("task")[name].mean().mean()) for name in BYTES},
         bits_per_weight=float(bits.mean()) if len(bits) else None,
     )

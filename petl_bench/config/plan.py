@@ -1,4 +1,4 @@
-"""Overrides -> plan of validated runs. The only module that knows Hydra and OmegaConf."""
+"""Overrides in Hydra's grammar -> plan of validated runs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, make_dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from petl_bench.config.files import CONF_DIR, group_config, manifests, options
+from petl_bench.config.schema import conform, container, first_paragraph, like
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import FLOAT_BITS, RunSpec, TaskSpec, spec_from_dict, spec_to_dict
-
-_PACKAGE = Path(__file__).parent
-_TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
-CONF_DIR = _TOP / "conf"
-"""Inside the package in an installed wheel, at the top of the repository in a checkout."""
-MANIFEST_DIR = _TOP / "data_manifests"
+from petl_bench.types import FLOAT_BITS, RunSpec, spec_from_dict, spec_to_dict
 
 
 @dataclass(frozen=True)
@@ -56,42 +50,6 @@ class Plan:
     launcher: LauncherSpec
 
 
-@cache
-def manifests() -> Mapping[str, TaskSpec]:
-    """All data manifests by task name.
-
-    Raises:
-        UserError: a manifest has an unknown, missing or mistyped key.
-    """
-    tasks = {}
-    for path in sorted(MANIFEST_DIR.glob("*.yaml")):
-        tasks[path.stem] = TaskSpec(**_conform(TaskSpec, OmegaConf.load(path), path.name))
-        if tasks[path.stem].name != path.stem:
-            raise UserError(f"{path.name}: name is {tasks[path.stem].name!r}, it must be {path.stem!r}")
-    return tasks
-
-
-def options(group: str) -> list[str]:
-    """Names of one config group, for example `adapter`."""
-    if group == "task":
-        return sorted(manifests())
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
-
-
-def description(group: str, name: str) -> str:
-    """The comment at the head of conf/GROUP/NAME.yaml: one sentence on what it is."""
-    lines = (CONF_DIR / group / f"{name}.yaml").read_text().splitlines()
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
-    return comments[0] if comments else ""
-
-
-def group_config(group: str, name: str) -> dict[str, Any]:
-    """The content of conf/GROUP/NAME.yaml, uncomposed."""
-    if name not in options(group):
-        raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
-    return _container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
-
-
 def plan(overrides: Sequence[str]) -> Plan:
     """Expand overrides in Hydra's grammar into validated runs.
 
@@ -106,8 +64,13 @@ def plan(overrides: Sequence[str]) -> Plan:
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
             return _expand(list(overrides))
+        except OverrideParseException as error:
+            raise UserError(
+                f"override {error.override!r} cannot be read: expected KEY=VALUE or KEY=A,B, with special "
+                f"characters in quotes ({first_paragraph(error)})"
+            ) from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_first_paragraph(error)) from error
+            raise UserError(first_paragraph(error)) from error
 
 
 def _expand(overrides: list[str]) -> Plan:
@@ -133,7 +96,7 @@ def _expand(overrides: list[str]) -> Plan:
     launcher = None
     for combination in itertools.product(*values):
         config = _compose(list(combination))
-        launcher = LauncherSpec(**_conform(LauncherSpec, config.launcher, "launcher"))
+        launcher = LauncherSpec(**conform(LauncherSpec, config.launcher, "launcher"))
         spec = _run_spec(config)
         for seed in seeds or [spec.seed]:
             run = dataclasses.replace(spec, seed=seed)
@@ -182,12 +145,14 @@ def _check_options(parsed: Mapping[str, Override]) -> set[str]:
 
 def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[str]) -> None:
     """Every key must be a group or a value of the configuration, and no fact of a data set."""
-    own = _container(OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"]))
+    own = container(OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"]))
     known = groups | set(_flat_keys(own))
     for key in parsed.keys() - groups:
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
+        if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
+            raise UserError(f"{key!r} cannot be overridden: choose with {root}={' or '.join(options(root))}")
         if key not in known and root not in ("adapter", "backbone"):
             near = known if difflib.get_close_matches(key, known) else groups | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
@@ -199,19 +164,21 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
     except ConfigCompositionException as error:
         for key in (line.split("=")[0] for line in overrides if f"'{line.split('=')[0]}'" in str(error)):
             group = key.split(".")[0]
-            chosen = next((o for o in overrides if o.startswith(f"{group}=")), f"the default {group}")
-            raise UserError(
-                f"{key!r}: {chosen} has no such setting; `conf/{group}` shows what it has"
-            ) from error
+            default = next(d[group] for d in OmegaConf.load(CONF_DIR / "config.yaml").defaults if group in d)
+            name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
+            settings = set(_flat_keys(group_config(group, name))) - {"name"}
+            settings = {f"{group}.{setting}" for setting in settings if not setting.startswith("unused")}
+            hint = did_you_mean(key, settings)
+            raise UserError(f"{group}={name} has no setting {key!r}: {hint}") from error
         raise
 
 
 def _run_spec(config: DictConfig) -> RunSpec:
-    values = _container(config)
+    values = container(config)
     adapter: dict[str, Any] = values["adapter"]
     name, unused = adapter.pop("name"), adapter.pop("unused", {})
     defaults = group_config("adapter", name)
-    adapter = {key: _like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
+    adapter = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     if values["scale"] is None:
         values["scale"] = unused.get("scale") or _tuned_scale(values, name)
     if values["hidden"] < 1 and "hidden" not in unused:
@@ -223,7 +190,7 @@ def _run_spec(config: DictConfig) -> RunSpec:
         values[group] = values[group]["name"]
     values["adapter"] = {"name": name, "settings": adapter}
     wanted = {f.name: values[f.name] for f in dataclasses.fields(RunSpec)}
-    return spec_from_dict(_conform(RunSpec, OmegaConf.create(wanted), ""))
+    return spec_from_dict(conform(RunSpec, OmegaConf.create(wanted), ""))
 
 
 def _tuned_scale(values: Mapping[str, Any], adapter: str) -> float:
@@ -236,55 +203,8 @@ def _tuned_scale(values: Mapping[str, Any], adapter: str) -> float:
     return float(scale)
 
 
-def _like(default: Any, value: Any, key: str) -> Any:
-    """`value` in the type of `default`, so that 1 and 1.0 are one setting."""
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise UserError(f"{key}={value!r}: expected {type(default).__name__}, as in the default {default!r}")
-    return value
-
-
-def _conform(cls: type, values: Any, where: str) -> dict[str, Any]:
-    """Merge into the typed schema of a dataclass: unknown keys and wrong types are refused."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(_thawed(cls)), values)
-        return _container(merged, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {_first_paragraph(error)}".removeprefix(": ")) from error
-
-
-@cache
-def _thawed(cls: type) -> type:
-    """A mutable twin of a frozen dataclass: OmegaConf makes frozen ones read-only before the merge."""
-    hints = get_type_hints(cls)
-    members: list[Any] = []
-    for f in dataclasses.fields(cls):
-        kind = _thawed(hints[f.name]) if is_dataclass(hints[f.name]) else hints[f.name]
-        if f.default_factory is not dataclasses.MISSING:
-            members.append((f.name, kind, field(default_factory=f.default_factory)))
-        elif f.default is not dataclasses.MISSING:
-            members.append((f.name, kind, field(default=f.default)))
-        else:
-            members.append((f.name, kind))
-    return make_dataclass(cls.__name__, members)
-
-
-def _container(config: Any, throw_on_missing: bool = False) -> dict[str, Any]:
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 def _flat_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         yield prefix + key
         if isinstance(value, dict):
             yield from _flat_keys(value, f"{prefix}{key}.")
-
-
-def _first_paragraph(error: Exception) -> str:
-    """Hydra's and OmegaConf's messages without the hints that do not apply here."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    dull = ("reference_type", "object_type", "To append", "See https", "Set the env")
-    return "; ".join(line for line in lines if line and not line.startswith(dull))

@@ -1,0 +1,16 @@
+"""Overrides -> plan of validated runs. The only package that knows Hydra and OmegaConf."""
+
+from petl_bench.config.files import CONF_DIR, MANIFEST_DIR, description, group_config, manifests, options
+from petl_bench.config.plan import LauncherSpec, Plan, plan
+
+__all__ = [
+    "CONF_DIR",
+    "MANIFEST_DIR",
+    "LauncherSpec",
+    "Plan",
+    "description",
+    "group_config",
+    "manifests",
+    "options",
+    "plan",
+]

@@ -1,0 +1,186 @@
+"""The real command line for tests: `petl` runs it in a new process, `finished_store` is one small sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from petl_bench.cli import main
+from petl_bench.types import ResultRow, RunSpec, run_id
+
+# A loaded machine is no fault of the code: no deadlines, no complaint about slow data.
+hypothesis.settings.register_profile(
+    "petl-bench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("petl-bench")
+
+SCRIPT = str(Path(sys.executable).with_name("petl-bench"))
+SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
+"""2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""
+WEIGHTS = "0" * 64
+"""Stands for the checksum of the backbone weights where only its being the same matters."""
+
+COLUMNS = {f.name for f in fields(ResultRow)}
+
+
+def petl(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`petl-bench ARGUMENTS` in a new process, its stdout and stderr apart and as text."""
+    return subprocess.run(
+        [SCRIPT, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def json_lines(text: str) -> list[dict]:
+    """Every line of stdout as a JSON object; fails where a line is anything else."""
+    objects = [json.loads(line) for line in text.splitlines()]
+    assert all(isinstance(found, dict) for found in objects)
+    return objects
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one message of a refused command: exit 2, nothing on stdout, no traceback."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("petl-bench: error: ")
+    assert "a fault of petl-bench" not in lines[0]
+    return lines[0].removeprefix("petl-bench: error: ")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Poll until the condition holds; a limit only so that a hang becomes a failure."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.05)
+
+
+def session_processes(leader: int) -> dict[int, str]:
+    """Living processes (not zombies) of the session that `leader` began: pid -> command line."""
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
+            command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if int(session) == leader and state not in "ZX":
+            found[int(directory.name)] = command
+    return found
+
+
+def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
+    """A row with made-up results, as `Store.put` takes it."""
+    row = ResultRow(
+        run_id=run_id(spec, WEIGHTS),
+        suite=spec.task.suite,
+        task=spec.task.name,
+        group=spec.task.group,
+        backbone=spec.backbone.display_name,
+        adapter=spec.adapter.name,
+        hidden=spec.hidden,
+        scale=spec.scale,
+        quantizer=spec.quantizer,
+        bits=spec.bits,
+        head=spec.head,
+        protocol=spec.protocol,
+        precision=spec.precision,
+        normalization=spec.train.normalization,
+        seed=spec.seed,
+        epochs=spec.train.epochs,
+        status="done",
+        acc=acc,
+        acc_val=None,
+        acc_best_peek=None,
+        n_train=1000,
+        n_test=spec.task.splits["test"],
+        bytes_adapter=len(adapter),
+        bytes_head=0,
+        bytes_overhead=0,
+        bytes_file=len(adapter),
+        bits_per_weight=float(spec.bits) if spec.hidden else None,
+        params_trainable=1,
+        seconds_train=1.0,
+        seconds_eval=0.5,
+        images_per_second=1000.0,
+        peak_memory_bytes=1,
+        device="made-up",
+        data_fingerprint=spec.task.fingerprint,
+        backbone_sha256=WEIGHTS,
+        version="0",
+        git_revision="made-up",
+        git_dirty=False,
+        torch_version="0",
+        started_at="2026-01-01T00:00:00+00:00",
+        finished_at="2026-01-01T00:00:01+00:00",
+    )
+    return dataclasses.replace(row, **changes)
+
+
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the sweep SWEEP, run once for all tests and xdist workers. Copy it to change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    store = shared / "finished_store"
+    with (shared / "finished_store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished_store.stdout").is_file():
+            done = petl("sweep", "--store", store, *SWEEP, "--json", cwd=shared)
+            assert done.returncode == 0, done.stderr
+            (shared / "finished_store.stdout").write_text(done.stdout)
+            (shared / "finished_store.stderr").write_text(done.stderr)
+    return store
+
+
+@pytest.fixture
+def store_copy(finished_store: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store that a test may change."""
+    copy = tmp_path / "store"
+    shutil.copytree(finished_store, copy)
+    return copy
+
+
+def rows_of(store: Path) -> list[dict]:
+    """All row.json of a store, read without petl_bench."""
+    return [json.loads(path.read_text()) for path in sorted(store.glob("*/row.json"))]
+
+
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> subprocess.CompletedProcess[str]:
+    """The command's own entry point in this process: torch is loaded once for many small calls."""
+    monkeypatch.setattr(sys, "argv", ["petl-bench", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    code = end.value.code
+    return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, out, err)
+
+
+def pick(store: Path, **wanted: object) -> dict:
+    """The one row of a store that has these values."""
+    (row,) = [row for row in rows_of(store) if all(row[key] == value for key, value in wanted.items())]
+    return row

@@ -1,0 +1,206 @@
+"""`eval`, `inspect` and `ls` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from petl_bench.config import manifests, options
+from petl_bench.store import ADAPTER, ROW
+from tests.conftest import (
+    COLUMNS,
+    call,
+    error_of,
+    json_lines,
+    petl,
+    pick,
+    rows_of,
+)
+
+# eval
+
+
+def test_eval_all_agrees_in_a_new_process(finished_store: Path, tmp_path: Path) -> None:
+    done = petl("eval", "--all", "--store", finished_store, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = json_lines(done.stdout)
+    for line, row in zip(lines, rows_of(finished_store), strict=True):
+        assert set(line) == COLUMNS | {"acc_row", "agrees"}
+        assert line["acc"] == line["acc_row"] == row["acc"]
+        assert line["agrees"] is True
+
+
+def test_eval_takes_a_run_id_a_directory_or_a_file(
+    finished_store: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    first, second, third = rows_of(finished_store)[:3]
+    alone = tmp_path / "somewhere.safetensors"
+    shutil.copy(finished_store / third["run_id"] / ADAPTER, alone)
+    targets = [first["run_id"][:8], finished_store / second["run_id"], alone]
+    done = call(capsys, monkeypatch, "eval", *targets, "--store", finished_store, "--json")
+    assert done.returncode == 0, done.stderr
+    lines = json_lines(done.stdout)
+    assert [line["run_id"] for line in lines] == [first["run_id"], second["run_id"], None]
+    assert [line["acc"] for line in lines] == [row["acc"] for row in (first, second, third)]
+    assert [line["agrees"] for line in lines] == [True, True, None]  # a lone file has no row to agree with
+    for key in (
+        "task",
+        "suite",
+        "group",
+        "adapter",
+        "hidden",
+        "bits",
+        "quantizer",
+        "head",
+        "scale",
+        "backbone",
+    ):
+        assert lines[2][key] == third[key]
+
+
+def test_eval_tells_a_row_that_does_not_agree(store_copy: Path, capsys, monkeypatch) -> None:
+    row = pick(store_copy, task="digits", adapter="linear")
+    wrong = row | {"acc": row["acc"] - 0.25}
+    (store_copy / row["run_id"] / ROW).write_text(json.dumps(wrong))
+    done = call(capsys, monkeypatch, "eval", row["run_id"], "--store", store_copy, "--json")
+    assert done.returncode == 1
+    (line,) = json_lines(done.stdout)
+    assert (line["acc"], line["acc_row"], line["agrees"]) == (row["acc"], wrong["acc"], False)
+    assert "1 of 1 disagree" in done.stderr
+    done = call(capsys, monkeypatch, "eval", row["run_id"], "--store", store_copy)
+    assert done.returncode == 1
+    assert "DISAGREES" in done.stdout
+
+
+def test_eval_on_another_task(finished_store: Path, capsys, monkeypatch) -> None:
+    row = pick(finished_store, task="sprites_loc", adapter="lora", bits=1)
+    arguments = ["eval", row["run_id"], "--store", finished_store, "--json", "--task"]
+    done = call(capsys, monkeypatch, *arguments, "sprites_ori")
+    assert done.returncode == 0
+    (line,) = json_lines(done.stdout)
+    other = manifests()["sprites_ori"]
+    assert (line["task"], line["acc_row"], line["agrees"]) == ("sprites_ori", None, None)
+    assert (line["n_test"], line["data_fingerprint"]) == (other.splits["test"], other.fingerprint)
+    message = error_of(call(capsys, monkeypatch, *arguments, "digits"))
+    assert "16 classes" in message
+    assert "digits has 10" in message
+    assert "did you mean 'digits'" in error_of(call(capsys, monkeypatch, *arguments, "digit"))
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    middle = len(data) // 2
+    return {
+        "truncated": data[:-1],
+        "cut in half": data[:middle],
+        "empty": b"",
+        "altered": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        "altered metadata": data.replace(b"hidden=16", b"hidden=17"),
+        "longer": data + b"\0",
+        "foreign": b"PK\x03\x04" + data[4:],
+        "text": b"not a file of weights\n" * 9,
+    }
+
+
+@pytest.mark.parametrize("kind", list(damaged(bytes(99))))
+def test_eval_and_inspect_refuse_damaged_files(
+    kind: str, finished_store: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    row = pick(finished_store, task="digits", adapter="adaptformer", bits=1)
+    data = (finished_store / row["run_id"] / ADAPTER).read_bytes()
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(damaged(data)[kind])
+    assert path.read_bytes() != data
+    for command in ("eval", "inspect"):
+        message = error_of(call(capsys, monkeypatch, command, path))
+        assert str(path) in message
+        assert "adapter file" in message
+
+
+def test_eval_refuses_a_file_of_other_weights(
+    finished_store: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    from petl_bench import packing
+
+    row = pick(finished_store, task="digits", adapter="linear")
+    file = packing.load((finished_store / row["run_id"] / ADAPTER).read_bytes(), "")
+    file.metadata["backbone_sha256"] = packing.short_checksum("0" * 64)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(packing.dump(file))
+    assert "other weights of pocket" in error_of(call(capsys, monkeypatch, "eval", path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "--all"),
+        (["--all", "abc"], "--all"),
+        (["zzz"], "'zzz' is no finished run"),
+        (["no/such/file"], "no/such/file: no such file"),
+        (["."], "not the directory of a finished run"),
+        (["--all", "--store", "nowhere"], "nowhere: no such directory"),
+    ],
+)
+def test_eval_needs_something_to_evaluate(arguments: list[str], named: str, finished_store: Path) -> None:
+    store = [] if "--store" in arguments else ["--store", finished_store]
+    assert named in error_of(petl("eval", *arguments, *store, cwd=finished_store))
+
+
+# inspect
+
+
+@pytest.mark.parametrize("bits", [1, 32])
+def test_inspect_accounts_for_every_byte(bits: int, finished_store: Path) -> None:
+    row = pick(finished_store, task="sprites_loc", adapter="lora", bits=bits)
+    path = finished_store / row["run_id"] / ADAPTER
+    done = petl("inspect", path, "--json")
+    assert done.returncode == 0
+    (found,) = json_lines(done.stdout)
+    promised = (
+        "adapter hidden bits quantizer head backbone task scale classes bytes_adapter bytes_adapter_raw"
+    )
+    promised += " bytes_head bytes_overhead bytes_file bits_per_weight packing tensors"
+    assert set(promised.split()) <= set(found)
+    shared = ("adapter", "hidden", "bits", "quantizer", "head", "backbone", "task", "scale")
+    shared += ("bytes_adapter", "bytes_head", "bytes_overhead", "bytes_file", "bits_per_weight")
+    assert {key: found[key] for key in shared} == {key: row[key] for key in shared}
+    assert found["classes"] == 16
+    assert found["bytes_file"] == path.stat().st_size
+    assert found["bytes_adapter"] + found["bytes_head"] + found["bytes_overhead"] == path.stat().st_size
+    assert 0 < found["bytes_overhead"] <= 512  # the guide's bound
+    assert sum(t["bytes"] for t in found["tensors"]) == found["bytes_adapter"] + found["bytes_head"]
+    assert all({"name", "shape", "bits", "bytes", "packing"} <= set(t) for t in found["tensors"])
+    # LoRA on the pocket backbone: 4 blocks x (q, v) x (down, up), each 16 x 64 weights
+    assert sum(t["name"].count(".") == 2 for t in found["tensors"]) == 16
+    # a quantized matrix: its codes and two float32 statistics
+    assert found["bytes_adapter"] == 16 * (1024 * bits // 8 + (8 if bits < 32 else 0))
+    assert found["bits_per_weight"] == 8 * found["bytes_adapter"] / (16 * 1024)
+    text = petl("inspect", path.parent).stdout  # a run's directory will do
+    assert f"{found['bytes_file']}" in text
+    assert found["checksum"] in text
+
+
+# ls
+
+
+@pytest.mark.parametrize(
+    "kind", ["backbones", "adapters", "quantizers", "heads", "tasks", "protocols", "sweeps"]
+)
+def test_ls(kind: str) -> None:
+    names = options(kind.removesuffix("s"))
+    listed = json_lines(petl("ls", kind, "--json").stdout)
+    assert sorted(entry["name"] for entry in listed) == names
+    assert all(entry["description"] for entry in listed)
+
+
+def test_ls_takes_a_pattern() -> None:
+    done = petl("ls", "tasks", "sprites_*")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["sprites_loc", "sprites_ori"]
+    listed = json_lines(petl("ls", "tasks", "digits", "--json").stdout)
+    assert listed[0]["classes"] == 10
+    assert listed[0]["splits"] == {"train800": 800, "val200": 200, "test": 797}
+    nothing = petl("ls", "tasks", "zzz*")
+    assert nothing.stdout == ""
+    assert "zzz*" in nothing.stderr

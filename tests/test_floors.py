@@ -1,0 +1,232 @@
+"""The floors of the house: a file imports only from lower floors, or from its own sub-package."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import petl_bench
+
+PACKAGE = Path(petl_bench.__file__).parent
+FLOORS = {
+    "__init__": -2,  # the version, which every floor may ask for
+    "errors": -1,
+    "types": 0,
+    "registry": 0,
+    "config": 1,
+    "store": 1,
+    "weights": 1,
+    "sites": 1,
+    "data": 2,
+    "backbones": 2,
+    "heads": 2,
+    "adapters": 2,
+    "quantizers": 2,
+    "packing": 2,
+    "train": 3,
+    "model": 3,
+    "identity": 3,
+    "provenance": 3,
+    "run": 4,
+    "pretrain": 5,
+    "tune": 5,
+    "launch": 5,
+    "report": 5,
+    "readme": 6,
+    "cli": 6,
+    "__main__": 7,
+}
+"""The guide's architecture map; errors and the package's version lie below it, scripts beside launch, readme
+above report, whose tables it shows."""
+WRITERS = {"store.py", "pretrain.py", "tune.py", "readme.py", "cli/report.py"}
+"""store.py keeps results; the scripts write their own products, `report --out` the user's file."""
+MAX_LINES = 300
+
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text()
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+
+
+def room(file: str) -> str:
+    """The module or sub-package of petl_bench that a file belongs to."""
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def imports(source: str, file: str) -> Iterator[str]:
+    """Dotted names of all imports of a file, wherever they stand; relative ones made absolute."""
+    package = ["petl_bench", *file.split("/")[:-1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def upward(sources: Mapping[str, str]) -> list[str]:
+    """What breaks the floors: files on no floor, and imports that do not run down."""
+    rooms = {room(file) for file in sources}
+    problems = []
+    for file, source in sources.items():
+        if room(file) not in FLOORS:
+            problems.append(f"{file} is on no floor")
+            continue
+        for name in imports(source, file):
+            parts = name.split(".")
+            if parts[0] != "petl_bench":
+                continue
+            target = parts[1] if len(parts) > 1 and parts[1] in rooms else "__init__"
+            if target == room(file) or target not in FLOORS:
+                continue
+            if FLOORS[target] >= FLOORS[room(file)]:
+                problems.append(f"{file} (floor {FLOORS[room(file)]}) imports {name} ({FLOORS[target]})")
+    return problems
+
+
+def writes(source: str) -> list[str]:
+    """Calls of a file that write other files."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if name in ("write_text", "write_bytes"):
+            found.append(name)
+        if isinstance(function, ast.Attribute) and ast.unparse(function) in ("os.replace", "os.rename"):
+            found.append(ast.unparse(function))
+        if name in ("open", "fdopen"):
+            strings = [
+                a.value
+                for a in [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
+                if isinstance(a, ast.Constant) and isinstance(a.value, str)
+            ]
+            if any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in strings):
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_imports_run_down_only() -> None:
+    assert upward(SOURCES) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "reported"),
+    [
+        ("types.py", "from petl_bench.run import execute", True),  # up
+        ("types.py", "import petl_bench.cli.sweep", True),
+        ("types.py", "from petl_bench import run", True),
+        ("types.py", "from . import run", True),
+        ("store.py", "def f():\n    from petl_bench import config", True),  # sideways, in a function
+        ("report/tables.py", "from ..launch import launch", True),
+        ("report/tables.py", "if TYPE_CHECKING:\n    from petl_bench.cli import main", True),
+        ("data/base.py", "from petl_bench.packing import load", True),
+        ("report/render.py", "from petl_bench.report.tables import Table", False),  # its own sub-package
+        ("report/render.py", "from .tables import Table", False),
+        ("run.py", "from petl_bench import __version__, data", False),
+        ("types.py", "from petl_bench.errors import UserError", False),
+        ("attic.py", "", True),  # on no floor
+    ],
+)
+def test_the_checker_bites(file: str, source: str, reported: bool) -> None:
+    known = {name: "" for name in SOURCES if room(name) in FLOORS}
+    problems = upward({**known, file: source})
+    assert [p.split()[0] for p in problems] == ([file] if reported else [])
+
+
+def test_only_config_knows_hydra() -> None:
+    users = {
+        file
+        for file, source in SOURCES.items()
+        if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(source, file))
+    }
+    assert users
+    assert {room(file) for file in users} == {"config"}
+
+
+def test_only_the_store_writes_result_files() -> None:
+    assert {file for file, source in SOURCES.items() if writes(source)} <= WRITERS
+    assert writes(SOURCES["store.py"])
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("path.write_text('x')", 1),
+        ("path.write_bytes(b'x')", 1),
+        ("import os\nos.replace(a, b)", 1),
+        ("open(path, 'w')", 1),
+        ("open(path, mode='ab')", 1),
+        ("path.open('x')", 1),
+        ("os.fdopen(handle, 'wb')", 1),
+        ("open(path)", 0),
+        ("path.open('rb')", 0),
+        ("store.open('run')", 0),
+        ("text.replace('a', 'b')", 0),
+    ],
+)
+def test_the_search_for_writers_bites(source: str, count: int) -> None:
+    assert len(writes(source)) == count
+
+
+def test_files_stay_short() -> None:
+    long = {file: count for file, text in SOURCES.items() if (count := len(text.splitlines())) > MAX_LINES}
+    assert long == {}
+
+
+PROBE = """
+import json, sys
+sys.argv = ["petl-bench", *sys.argv[1:]]
+from petl_bench.cli import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code or 0
+print("\\n" + json.dumps({"code": code, "modules": sorted(sys.modules)}))
+"""
+
+
+def loaded(*arguments: object, cwd: Path) -> set[str]:
+    """Top-level modules that a command has imported by its end; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd,
+        env=os.environ,
+    )
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert end["code"] == 0, done.stderr
+    return {name.split(".")[0] for name in end["modules"]}
+
+
+def test_the_probe_sees_imports(tmp_path: Path) -> None:
+    assert {"petl_bench", "hydra"} <= loaded("ls", "tasks", cwd=tmp_path)
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    assert not loaded("--help", cwd=tmp_path) & {"torch", "timm", "hydra", "omegaconf", "pandas", "numpy"}
+
+
+def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_path: Path) -> None:
+    run = next(finished_store.glob("*/row.json")).parent
+    commands = [
+        ["sweep", "--dry-run", "--store", finished_store, "task=digits"],
+        ["report", "--store", finished_store],
+        ["ls", "adapters"],
+        ["inspect", run],
+    ]
+    for command in commands:
+        assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}, command

@@ -1,0 +1,203 @@
+"""`report`: its numbers against plain Python, its forms, its warnings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from petl_bench.config import plan
+from petl_bench.store import ROW, Store
+from tests.conftest import (
+    error_of,
+    make_row,
+    petl,
+    rows_of,
+)
+
+# report
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All five tasks, linear and LoRA, three seeds, with made-up results; seed 2 of LoRA lacks surfaces."""
+    root = tmp_path_factory.mktemp("made_up")
+    store = Store(root)
+    runs = plan(["adapter=linear,lora", "bits=1", "seed=0,1,2"]).runs
+    assert len(runs) == 30
+    for number, spec in enumerate(runs):
+        if (spec.adapter.name, spec.seed, spec.task.name) != ("lora", 2, "surfaces"):
+            acc = (number * 37 % 101) / 101  # any values: all 30 differ
+            adapter = bytes(100 + number)
+            store.put(spec, make_row(spec, acc, adapter), adapter)
+    return root
+
+
+def summary(values: Sequence[float]) -> dict[str, object]:
+    """n, mean and sample deviation (n - 1), by Python's statistics; a deviation needs two values."""
+    mean = pytest.approx(statistics.mean(values), rel=1e-12) if values else None
+    spread = pytest.approx(statistics.stdev(values), rel=1e-9) if len(values) > 1 else None
+    return {"n": len(values), "mean": mean, "std": spread}
+
+
+def test_the_numbers_of_a_report(made_up: Path) -> None:
+    done = petl("report", "--store", made_up, "--format", "json")
+    assert done.returncode == 0
+    content = json.loads(done.stdout)
+    assert set(content) >= {"rows", "warnings"}
+    assert content["warnings"] == []
+    accuracy = {(r["adapter"], r["task"], r["seed"]): r["acc"] for r in rows_of(made_up)}
+    groups = {
+        "natural": ["digits"],
+        "specialized": ["surfaces"],
+        "structured": ["sprites_loc", "sprites_ori", "shapes_count"],
+    }
+    tasks = [task for names in groups.values() for task in names]
+    assert len(content["rows"]) == 10  # 2 methods x 5 tasks
+    for cell in content["rows"]:
+        values = [accuracy.get((cell["adapter"], cell["task"], seed)) for seed in range(3)]
+        expected = summary([value for value in values if value is not None])
+        assert {key: cell[key] for key in ("n", "mean", "std")} == expected
+    for line in content["averages"]:
+        name = line["adapter"]
+        whole = [s for s in range(3) if all((name, task, s) in accuracy for task in tasks)]
+        assert whole == ([0, 1, 2] if name == "linear" else [0, 1])
+        of_groups = {
+            (g, s): statistics.mean(accuracy[name, task, s] for task in names)
+            for g, names in groups.items()
+            for s in range(3)
+            if all((name, task, s) in accuracy for task in names)
+        }
+        for group in groups:
+            expected = summary([of_groups[group, s] for s in range(3) if (group, s) in of_groups])
+            assert line["groups"][group] == expected
+        headline = [statistics.mean(of_groups[g, s] for g in groups) for s in whole]
+        assert line["mean_of_groups"] == summary(headline)
+        plain = [statistics.mean(accuracy[name, task, s] for task in tasks) for s in whole]
+        assert line["mean_of_tasks"] == summary(plain)
+
+
+def test_a_cell_has_the_bytes_of_its_own_task(made_up: Path) -> None:
+    rows = rows_of(made_up)
+    for cell in json.loads(petl("report", "--store", made_up, "--format", "json").stdout)["rows"]:
+        own = [r["bytes_file"] for r in rows if (r["adapter"], r["task"]) == (cell["adapter"], cell["task"])]
+        assert cell["bytes_file"] == pytest.approx(statistics.mean(own))
+
+
+def test_forms_of_a_report(made_up: Path, tmp_path: Path) -> None:
+    text = petl("report", "--store", made_up).stdout
+    first = next(r for r in rows_of(made_up) if r["task"] == "digits" and r["adapter"] == "linear")
+    values = [r["acc"] for r in rows_of(made_up) if (r["task"], r["adapter"]) == ("digits", "linear")]
+    shown = f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+    assert shown in text
+    assert "mean of groups" in text
+    assert "mean of 5 tasks" in text
+    assert first["protocol"] in text
+    markdown = petl("report", "--store", made_up, "--format", "markdown").stdout
+    grid = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in grid[:4]}) == 1  # header, rule and two methods
+    assert shown in markdown
+    lines = list(csv.DictReader(io.StringIO(petl("report", "--store", made_up, "--format", "csv").stdout)))
+    cells = json.loads(petl("report", "--store", made_up, "--format", "json").stdout)["rows"]
+    assert len(lines) == 10
+    for line, cell in zip(lines, cells, strict=True):
+        assert line == {key: "" if value is None else str(value) for key, value in cell.items()}
+    done = petl("report", "--store", made_up, "--out", "table.md", "--format", "markdown", cwd=tmp_path)
+    assert done.stdout == ""
+    assert (tmp_path / "table.md").read_text() == markdown
+
+
+def test_one_seed_has_no_deviation(made_up: Path) -> None:
+    text = petl("report", "--store", made_up, "--filter", "seed=0").stdout
+    assert "±" not in text
+    assert "mean of groups" in text
+
+
+def cells_of(markdown: str) -> Iterator[dict[str, str]]:
+    """The lines of the first markdown table by column name."""
+    grid = [
+        line.strip("|").split("|") for line in markdown.partition("\n\n**")[0].splitlines() if line[:1] == "|"
+    ]
+    names = [name.strip() for name in grid[0]]
+    for line in grid[2:]:
+        yield dict(zip(names, map(str.strip, line), strict=True))
+
+
+def test_no_mean_hides_a_hole(finished_store: Path) -> None:
+    done = petl("report", "--store", finished_store, "--format", "markdown")
+    assert done.returncode == 0
+    lines = list(cells_of(done.stdout))
+    assert len(lines) == 5  # linear, and two adapters at two widths
+    for line in lines:
+        held = {"digits", "sprites_loc", "natural"}  # natural has the one task digits
+        holes = {"surfaces", "sprites_ori", "shapes_count", "specialized", "structured", "mean of groups"}
+        assert {name: line[name] for name in holes} == dict.fromkeys(holes, "-")
+        assert all(re.fullmatch(r"\d+\.\d", line[name]) for name in held)
+        assert line["mean of 5 tasks"] == "-"
+        assert line["tasks"] == "2/5"
+        assert line["seeds"] == "1"
+    averages = json.loads(petl("report", "--store", finished_store, "--format", "json").stdout)["averages"]
+    for line in averages:
+        assert line["mean_of_groups"] == line["mean_of_tasks"] == {"n": 0, "mean": None, "std": None}
+
+
+def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for spec, changes in zip(
+        plan(["task=digits", "adapter=linear", "seed=0,1"]).runs,
+        [{}, {"git_revision": "another", "torch_version": "9", "git_dirty": True}],
+        strict=True,
+    ):
+        store.put(spec, make_row(spec, 0.5, **changes), b"adapter")
+    done = petl("report", "--store", tmp_path, "--format", "json")
+    warnings = json.loads(done.stdout)["warnings"]
+    for what in ("2 different git revisions", "2 different torch versions", "uncommitted"):
+        assert any(what in warning for warning in warnings)
+        assert what in done.stderr
+    assert "> Warning: " in petl("report", "--store", tmp_path, "--format", "markdown").stdout
+    clean = petl("report", "--store", tmp_path, "--format", "json", "--filter", "seed=0")
+    assert json.loads(clean.stdout)["warnings"] == []
+    assert clean.stderr == ""
+
+
+def test_filters(made_up: Path) -> None:
+    def rows(*filters: str) -> list[dict]:
+        arguments = [argument for text in filters for argument in ("--filter", text)]
+        done = petl("report", "--store", made_up, "--format", "json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return [cell for cell in json.loads(done.stdout)["rows"] if cell["n"]]
+
+    assert {cell["adapter"] for cell in rows("adapter=lora")} == {"lora"}
+    assert {(c["task"], c["n"]) for c in rows("adapter=lora", "task=digits", "seed=1")} == {("digits", 1)}
+    assert {cell["bits"] for cell in rows("bits=1.0")} == {1}
+    assert len(rows("git_dirty=false")) == 10  # as row.json writes it
+    message = error_of(petl("report", "--store", made_up, "--filter", "adaptor=lora"))
+    assert "did you mean 'adapter'" in message
+    message = error_of(petl("report", "--store", made_up, "--filter", "bits=7"))
+    assert "bits is one of: 1, 32" in message
+    assert "COLUMN=VALUE" in error_of(petl("report", "--store", made_up, "--filter", "bits"))
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for store, what in [("nowhere", "no such directory"), ("empty", "holds no finished run")]:
+        message = error_of(petl("report", "--store", store, cwd=tmp_path))
+        assert f"store {store}" in message
+        assert what in message
+        assert "petl-bench sweep" in message
+
+
+def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    spec = plan(["sweep=none", "adapter=linear"]).runs[0]
+    row = make_row(spec, 0.5)
+    store.put(spec, row, b"adapter")
+    (tmp_path / row.run_id / ROW).write_text("{")
+    message = error_of(petl("report", "--store", tmp_path))
+    assert str(tmp_path / row.run_id / ROW) in message

@@ -1,0 +1,98 @@
+"""The wheel by itself: everything it needs is inside, and it works from any directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import petl_bench
+
+CHECKOUT = Path(petl_bench.__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(
+    not (CHECKOUT / "pyproject.toml").is_file(), reason="these tests build the wheel from a checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(CHECKOUT),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = out.glob("petl_bench-*.whl")
+    return wheel
+
+
+def test_the_wheel_holds_code_configuration_manifests_and_weights(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f"petl_bench/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "conf").rglob("*.yaml")}
+    expected |= {f"petl_bench/data_manifests/{path.name}" for path in CHECKOUT.glob("data_manifests/*.yaml")}
+    expected |= {
+        str(path.relative_to(CHECKOUT))
+        for path in (CHECKOUT / "petl_bench").rglob("*")
+        if path.suffix in (".py", ".safetensors")
+    }
+    assert len(expected) > 40
+    assert expected <= names
+    assert not [name for name in names if name.startswith("tests") or name.endswith(".pyc")]
+
+
+def test_an_installed_wheel_sweeps_from_any_directory(wheel: Path, tmp_path: Path) -> None:
+    # A new environment: the wheel unpacked (what installing a pure Python wheel is), its dependencies
+    # from this interpreter's site-packages. A .pth file adds that folder behind its own and does not run
+    # the .pth files in it, so that an editable install there counts for nothing.
+    home, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    site = Path(
+        subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    program = "import sys; from petl_bench.cli import main; sys.exit(main())"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [python, *arguments]
+        return subprocess.run(
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
+        )
+
+    where = run("-c", "import petl_bench; print(petl_bench.__file__)").stdout.strip()
+    assert where == str(site / "petl_bench" / "__init__.py")
+    overrides = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
+    done = run("-c", program, "sweep", *overrides, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["task"] == "surfaces"
+    assert row["version"] == petl_bench.__version__
+    assert row["git_revision"] == ""  # an installed wheel is no checkout
+    kept = elsewhere / "results" / row["run_id"]
+    assert json.loads((kept / "row.json").read_text()) == row
+    assert row["bytes_file"] == (kept / "adapter.safetensors").stat().st_size
+    assert "pocket" in run("-c", program, "report").stdout
+    assert run("-c", program, "ls", "tasks").stdout.count("\n") >= 5
