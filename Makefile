@@ -20,7 +20,7 @@ demo: install ## run the default sweep into ./results and print the report
 	$(BIN)/petl-bench report --store results
 
 test: install ## run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: install ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -267,7 +267,7 @@ MISTAKES = [
     ("++seed=1", "++seed=1", ("KEY=VALUE",)),
     ("~seed", "~seed", ("KEY=VALUE",)),
     ("bits", "bits", ("KEY=VALUE", "missing EQUAL")),
-    ("data.root=[", "data.root=[", ("",)),
+    ("data.root=[", "data.root=[", ("KEY=VALUE",)),
 ]
 
 

@@ -152,7 +152,8 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
         if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
-            raise UserError(f"{key!r} cannot be overridden: choose with {root}={' or '.join(options(root))}")
+            choices = " or ".join(f"{root}={name}" for name in options(root))
+            raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
         if key not in known and root not in ("adapter", "backbone"):
             near = known if difflib.get_close_matches(key, known) else groups | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")

@@ -80,33 +80,26 @@ FORMATS = {"text": text, "markdown": markdown, "csv": to_csv, "json": to_json}
 
 
 def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and body of the accuracy table and of the bytes table."""
-    key = table.key
-    what = ", ".join(f"{name} {key[name]}" for name in ("suite", "backbone", "protocol"))
-    what += f", {key['epochs']} epochs"
+    """Title, header and body of three tables: accuracy by task, averages, bytes."""
+    what = ", ".join(f"{name} {table.key[name]}" for name in ("suite", "backbone", "protocol"))
+    what += f", {table.key['epochs']} epochs"
+    labels = ["adapter", *_shown(table)]
     groups = list(dict.fromkeys(task.group for task in table.tasks))
-    head = ["adapter", *_shown(table), *(t.name for t in table.tasks), *groups]
-    head += ["mean of groups", f"mean of {len(table.tasks)} tasks", "tasks", "seeds"]
-    body = [
-        [
-            *_label(line, table),
-            *(_percent(line.tasks[t.name]) for t in table.tasks),
-            *(_percent(line.groups[g]) for g in groups),
-            _percent(line.mean_of_groups),
-            _percent(line.mean_of_tasks),
-            line.complete,
-            _seeds(line),
-        ]
-        for line in table.lines
-    ]
-    sizes = [
-        [*_label(line, table), *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line)]
-        for line in table.lines
-    ]
-    size_head = ["adapter", *_shown(table), "adapter bytes", "head bytes", "overhead bytes", "file bytes"]
+    means = ["mean of groups", f"mean of {len(table.tasks)} tasks", "tasks", "seeds"]
+    sizes = ["adapter bytes", "head bytes", "overhead bytes", "file bytes", "bits a weight"]
+    by_task, averages, size = [], [], []
+    for line in table.lines:
+        label = _label(line, table)
+        by_task.append([*label, *(_percent(line.tasks[task.name]) for task in table.tasks)])
+        both = (_percent(line.mean_of_groups), _percent(line.mean_of_tasks))
+        averages.append(
+            [*label, *(_percent(line.groups[g]) for g in groups), *both, line.complete, _seeds(line)]
+        )
+        size.append([*label, *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line)])
     return [
-        (f"Test accuracy (%), {what}", head, body),
-        (f"Bytes of one task's adapter file (mean over tasks), {what}", [*size_head, "bits a weight"], sizes),
+        (f"Test accuracy (%), {what}", [*labels, *(task.name for task in table.tasks)], by_task),
+        ("Averages (%) over groups and tasks", [*labels, *groups, *means], averages),
+        ("Bytes of one task's adapter file, mean over tasks", [*labels, *sizes], size),
     ]
 
 

@@ -1,0 +1,79 @@
+"""What a run leaves behind besides its row: events, log, spec; and what its identity covers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from petl_bench.identity import identify
+from petl_bench.store import Store
+from petl_bench.types import run_id
+from tests.conftest import pick, rows_of
+
+EPOCHS = 1
+"""train.epochs of the shared sweep."""
+
+
+def test_tensorboard_reads_one_directory_a_run(finished_store: Path) -> None:
+    for row in rows_of(finished_store):
+        directory = finished_store / row["run_id"]
+        assert len(list(directory.rglob("events.out.tfevents.*"))) == 1
+        events = EventAccumulator(str(directory))
+        events.Reload()
+        assert {"train/loss", "train/lr", "test/acc", "bytes/file"} <= set(events.Tags()["scalars"])
+        assert len(events.Scalars("train/loss")) == EPOCHS
+        assert events.Scalars("bytes/file")[0].value == row["bytes_file"]
+        assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_the_spec_beside_a_row_gives_its_run_id(finished_store: Path) -> None:
+    store = Store(finished_store)
+    for row in rows_of(finished_store):
+        assert identify(store.spec(row["run_id"])) == row["run_id"]
+
+
+def test_identity_covers_what_decides_numbers_and_nothing_else(finished_store: Path) -> None:
+    row = pick(finished_store, task="digits", adapter="lora", bits=1)
+    spec, sha = Store(finished_store).spec(row["run_id"]), row["backbone_sha256"]
+    task = dataclasses.replace(spec.task, about={"title": "another"})
+    backbone = dataclasses.replace(spec.backbone, weights="elsewhere.safetensors", label="renamed")
+    assert run_id(dataclasses.replace(spec, task=task, backbone=backbone), sha) == row["run_id"]
+    changed = [
+        dataclasses.replace(spec, seed=1),
+        dataclasses.replace(spec, scale=spec.scale * 2),
+        dataclasses.replace(spec, bits=2),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, fingerprint="0" * 64)),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, lr=spec.train.lr * 2)),
+        dataclasses.replace(spec, adapter=dataclasses.replace(spec.adapter, settings={"dropout": 0.2})),
+    ]
+    ids = {run_id(other, sha) for other in changed} | {run_id(spec, "0" * 64), row["run_id"]}
+    assert len(ids) == len(changed) + 2
+
+
+def test_the_log_ends_with_the_result(finished_store: Path) -> None:
+    for row in rows_of(finished_store):
+        log = (finished_store / row["run_id"] / "run.log").read_text().splitlines()
+        assert f"acc {row['acc']:.4f}, {row['bytes_file']} bytes" in log[-1]
+
+
+def test_a_row_is_strict_json_with_every_column_of_the_contract(finished_store: Path) -> None:
+    """The columns that the guide's cli.md names; others may stand beside them."""
+    named = """
+        run_id suite task group backbone adapter hidden scale quantizer bits head protocol precision seed
+        epochs status acc acc_val acc_best_peek n_train n_test bytes_adapter bytes_head bytes_overhead
+        bytes_file bits_per_weight params_trainable seconds_train seconds_eval images_per_second
+        peak_memory_bytes device data_fingerprint backbone_sha256 version git_revision git_dirty torch_version
+        started_at finished_at
+    """
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)  # NaN and Infinity are not JSON
+
+    for path in finished_store.glob("*/row.json"):
+        row = json.loads(path.read_text(), parse_constant=refuse)
+        assert set(named.split()) <= set(row)
+        assert row["bytes_adapter"] + row["bytes_head"] + row["bytes_overhead"] == row["bytes_file"]
+        assert row["bytes_overhead"] <= 512
