@@ -86,7 +86,7 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     labels = ["adapter", *_shown(table)]
     groups = list(dict.fromkeys(task.group for task in table.tasks))
     means = ["mean of groups", f"mean of {len(table.tasks)} tasks", "tasks", "seeds"]
-    sizes = ["adapter bytes", "head bytes", "overhead bytes", "file bytes", "bits a weight"]
+    sizes = ["adapter bytes", "head bytes", "overhead bytes", "file bytes", "bits a weight", "tasks"]
     by_task, averages, size = [], [], []
     for line in table.lines:
         label = _label(line, table)
@@ -99,7 +99,7 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     return [
         (f"Test accuracy (%), {what}", [*labels, *(task.name for task in table.tasks)], by_task),
         ("Averages (%) over groups and tasks", [*labels, *groups, *means], averages),
-        ("Bytes of one task's adapter file, mean over tasks", [*labels, *sizes], size),
+        ("Bytes of one task's adapter file, mean over the tasks run", [*labels, *sizes], size),
     ]
 
 
