@@ -91,11 +91,9 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     for line in table.lines:
         label = _label(line, table)
         by_task.append([*label, *(_percent(line.tasks[task.name]) for task in table.tasks)])
-        both = (_percent(line.mean_of_groups), _percent(line.mean_of_tasks))
-        averages.append(
-            [*label, *(_percent(line.groups[g]) for g in groups), *both, line.complete, _seeds(line)]
-        )
-        size.append([*label, *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line)])
+        values = [*(line.groups[group] for group in groups), line.mean_of_groups, line.mean_of_tasks]
+        averages.append([*label, *map(_percent, values), line.complete, _seeds(line)])
+        size.append([*label, *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line), line.complete])
     return [
         (f"Test accuracy (%), {what}", [*labels, *(task.name for task in table.tasks)], by_task),
         ("Averages (%) over groups and tasks", [*labels, *groups, *means], averages),
