@@ -20,8 +20,12 @@ PROVENANCE = {
     "git_revision": "git revisions",
     "torch_version": "torch versions",
     "device": "devices",
-    "backbone_sha256": "backbone weights",
+    "backbone_sha256": "weights of one backbone",
+    "data_fingerprint": "versions of one task's data",
 }
+"""Columns in which the rows of a table should agree, and how a warning calls them."""
+WITHIN = {"backbone_sha256": "backbone", "data_fingerprint": "task"}
+"""Columns that should agree among rows of one backbone or one task only."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,8 @@ def _known(name: str, part: pd.DataFrame) -> TaskSpec:
 def _provenance_warnings(frame: pd.DataFrame) -> list[str]:
     warnings = []
     for column, what in PROVENANCE.items():
-        found = frame.groupby("backbone")[column].nunique() if column == "backbone_sha256" else None
-        count = int(found.max()) if found is not None else frame[column].nunique()
+        within = frame.groupby(WITHIN[column]) if column in WITHIN else frame.groupby(lambda _: 0)
+        count = int(within[column].nunique().max())
         if count > 1:
             warnings.append(f"rows come from {count} different {what}")
     if frame["git_dirty"].any():
