@@ -80,7 +80,7 @@ def fit(
     parameters = list(trainable)
     device = parameters[0].device
     images, labels = torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = torch.Generator().manual_seed(seed)
     losses = []
     model.train()

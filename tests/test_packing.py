@@ -140,9 +140,7 @@ def test_layout_of_a_single_number():
     assert read_layout(write_layout(entries)) == entries
 
 
-@pytest.mark.parametrize(
-    "text", ["down", "down=", "a=1x", "a=1@9", "a=1@0", "0-:a=1", "a=1;b", "a=-1", "=1", "a=1\n"]
-)
+@pytest.mark.parametrize("text", ["down", "a=1x", "a=1@9", "a=1@0", "0-:a=1", "a=1;b", "a=-1", "=1", "a=1\n"])
 def test_foreign_layouts_are_refused(text):
     with pytest.raises(ValueError, match="cannot be read"):
         read_layout(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ Levels = NDArray[np.float64]
 
 def moments(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased standard deviation of the whole tensor: 0-d tensors."""
-    return weight.mean(), weight.std()
+    deviation, mean = torch.std_mean(weight)
+    return mean, deviation
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,31 @@ class Codebook:
 
 
 CODEBOOKS: Registry[Codebook] = Registry("quantizer")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Fake quantization over `moments`, its gradient in closed form: a third of autograd's operations.
+
+    With rho = s / (s + eps) and q the level of z:
+    dL/dw = rho g + (1 - rho) mean(g) + (w - m) / ((N - 1) s) * sum(g (q - rho z)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
+        shift, spread = moments(weight)
+        z = (weight - shift) / (spread + EPSILON)
+        nearest = levels[torch.bucketize(z, thresholds)]
+        ctx.save_for_backward(z, nearest, spread)
+        return nearest * spread + shift
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        z, nearest, spread = ctx.saved_tensors
+        rho = spread / (spread + EPSILON)
+        through_spread = (gradient * (nearest - rho * z)).sum() / ((z.numel() - 1) * rho)
+        # (w - m) / s = z / rho
+        return rho * gradient + (1 - rho) * gradient.mean() + z * through_spread, None, None
 
 
 class FakeQuantize(nn.Module):
@@ -74,6 +101,8 @@ class FakeQuantize(nn.Module):
         return (weight - shift) / (spread + EPSILON), shift, spread
 
     def forward(self, weight: Tensor) -> Tensor:
+        if self.codebook.statistics is moments:
+            return _StraightThrough.apply(weight, self.levels, self.thresholds)
         z, shift, spread = self.standardize(weight)
         nearest = self.levels[torch.bucketize(z.detach(), self.thresholds)]
         return (z + (nearest - z).detach()) * spread + shift
