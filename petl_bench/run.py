@@ -189,11 +189,16 @@ def _hyperparameters(row: ResultRow) -> dict[str, str | float]:
     return {name: getattr(row, name) for name in (*names, "epochs", "seed")}
 
 
+class _QuietFileHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: on a full disk the run's own error is the message."""
+
+
 class _LogFile:
     """Sends the package's log, and the troubles of TensorBoard's thread, to the run's directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.handler = logging.FileHandler(directory / LOG)
+        self.handler = _QuietFileHandler(directory / LOG)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
     def __enter__(self) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -203,9 +203,23 @@ def test_decode_of_encode_is_the_forward(name, weight, bits):
 @settings(deadline=None, max_examples=60)
 @given(weight=tensors, bits=st.integers(1, 8))
 def test_forward_equals_the_reference(name, weight, bits):
+    found, expected = FakeQuantize(name, bits)(weight), reference_forward(name, weight, bits)
+    clear = clear_of_thresholds(name, weight, bits)
+    assume(clear.any())
     atol = 1e-6 * max(1.0, weight.abs().max().item())
-    expected = reference_forward(name, weight, bits)
-    torch.testing.assert_close(FakeQuantize(name, bits)(weight), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(found[clear], expected[clear], rtol=0, atol=atol)
+
+
+def clear_of_thresholds(name, weight, bits):
+    """Where float32's rounding of mean and weight cannot move z into the next cell: the mean of values near
+    2 is known to about 2.4e-7, and z to that over the spread; two right implementations may differ there."""
+    w = weight.double()
+    shift, spread = (w.min(), w.max() - w.min()) if name == "minmax" else (w.mean(), w.std())
+    levels = torch.linspace(0, 1, 2**bits).double() if name == "minmax" else REFERENCES[name](bits)
+    levels = torch.as_tensor(levels)
+    z = (w - shift) / (spread + 1e-5)
+    distance = (z.unsqueeze(-1) - (levels[1:] + levels[:-1]) / 2).abs().amin(-1)
+    return distance > 8 * torch.finfo(torch.float32).eps * w.abs().max() / (spread + 1e-5) + 1e-5
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))

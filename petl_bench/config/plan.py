@@ -169,8 +169,8 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
             name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
             settings = set(_flat_keys(group_config(group, name))) - {"name"}
             settings = {f"{group}.{setting}" for setting in settings if not setting.startswith("unused")}
-            hint = did_you_mean(key, settings)
-            raise UserError(f"{group}={name} has no setting {key!r}: {hint}") from error
+            hint = did_you_mean(key, settings) if settings else "it has none"
+            raise UserError(f"{key!r} is no setting of {group}={name}: {hint}") from error
         raise
 
 
