@@ -213,3 +213,16 @@ def test_failed_runs_are_kept_and_the_others_go_on(tmp_path: Path) -> None:
     assert "not finite" in done.stderr
     assert failed.stat().st_mtime_ns > first
     assert (store / row["run_id"] / ROW).stat().st_mtime_ns == kept
+
+
+def test_a_setting_that_the_method_refuses_stops_a_sweep_before_it_starts(tmp_path: Path) -> None:
+    """A dropout of 2 is a number like its default, so only the method itself can refuse it."""
+    store = tmp_path / "store"
+    done = petl("sweep", "--store", store, "adapter=lora", "adapter.dropout=2", "task=digits", "bits=1,32")
+    message = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert message.startswith("petl-bench: error: ")
+    assert "adapter lora" in message
+    assert "'dropout': 2.0" in message
+    assert "Traceback" not in done.stderr
+    assert list(store.iterdir()) == []

@@ -27,9 +27,10 @@ def launch(specs: Sequence[RunSpec], runtime: Runtime, workers: int) -> Generato
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
-        check = executor.submit(_preflight, specs)
+        # One check a worker, so that all of them start and import at once; no run before the check is passed.
+        for check in [executor.submit(_preflight, specs) for _ in range(workers)]:
+            _wait_for(check)
         futures = {executor.submit(_attempt, spec, runtime): spec for spec in specs}
-        _wait_for(check)
         for future in as_completed(futures):
             yield _outcome(future, futures[future])
     finally:
