@@ -48,7 +48,7 @@ CODEBOOKS: Registry[Codebook] = Registry("quantizer")
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Fake quantization over `moments`, its gradient in closed form: a third of autograd's operations.
+    """Fake quantization over `moments`, its gradient in closed form: one step instead of autograd's chain.
 
     With rho = s / (s + eps) and q the level of z:
     dL/dw = rho g + (1 - rho) mean(g) + (w - m) / ((N - 1) s) * sum(g (q - rho z)).
