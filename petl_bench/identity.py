@@ -1,9 +1,13 @@
-"""The run_id of a spec, without importing torch where the weights are a file."""
+"""The run_id of a spec and what it takes: checksums of weights, fingerprints of data. Torch only at need."""
 
 from __future__ import annotations
 
-from petl_bench import weights
-from petl_bench.types import BackboneSpec, RunSpec, run_id
+from collections.abc import Iterable
+from dataclasses import replace
+
+from petl_bench import data, weights
+from petl_bench.data.files import Report, nothing
+from petl_bench.types import BackboneSpec, Cache, RunSpec, TaskSpec, run_id
 
 
 def backbone_sha256(spec: BackboneSpec) -> str:
@@ -19,3 +23,20 @@ def backbone_sha256(spec: BackboneSpec) -> str:
 def identify(spec: RunSpec) -> str:
     """The run's identity; see petl_bench.types.run_id."""
     return run_id(spec, backbone_sha256(spec.backbone))
+
+
+def settle(specs: Iterable[RunSpec], cache: Cache, report: Report = nothing) -> list[RunSpec]:
+    """The runs with their data found, counted and fingerprinted; each task once.
+
+    Raises:
+        UserError: data are missing or are not those of the manifest.
+    """
+    settled: list[tuple[TaskSpec, TaskSpec]] = []
+    runs = []
+    for spec in specs:
+        task = next((found for planned, found in settled if planned == spec.task), None)
+        if task is None:
+            task = data.settle(spec.task, cache, report)
+            settled.append((spec.task, task))
+        runs.append(replace(spec, task=task))
+    return runs

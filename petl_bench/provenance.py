@@ -8,6 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import PIL
 import torch
 
 from petl_bench import __version__
@@ -19,6 +20,7 @@ def provenance(device: str) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "version": __version__,
         "torch_version": torch.__version__,
+        "pillow_version": PIL.__version__,
         **_git_state(),
     }
 

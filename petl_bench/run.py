@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -21,11 +19,19 @@ from petl_bench.identity import backbone_sha256, identify
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
-from petl_bench.store import LOG, Store
-from petl_bench.train import Pixels, evaluate, fit, log_result
-from petl_bench.types import BackboneSpec, Outcome, ResultRow, RunSpec, Runtime, TaskSpec, row_from_dict
-
-logger = logging.getLogger("petl_bench")
+from petl_bench.record import LogFile, hyperparameters, logger, settings, sizes
+from petl_bench.store import Store
+from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result
+from petl_bench.types import (
+    TRAINVAL,
+    BackboneSpec,
+    Outcome,
+    ResultRow,
+    RunSpec,
+    Runtime,
+    TaskSpec,
+    row_from_dict,
+)
 
 
 @dataclass(frozen=True)
@@ -35,37 +41,61 @@ class Trained:
     adapted: Adapted
     seconds: float
     images: int
+    peeks: list[float]
+    """Test accuracies on the way, protocol peek only."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Test accuracy and the number of images it is over."""
+
+    accuracy: float
+    images: int
+
+
+Trial = dict[str, float | None]
+"""One candidate of protocol sealed: scale, lr, acc_val."""
 
 
 def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
     """Run `spec` from first to last and keep its row and adapter file in the store.
+
+    Test images are decoded once training is over, and not before; protocol `peek` alone looks earlier.
+
+    Args:
+        spec: its task settled (petl_bench.data.settle).
 
     Raises:
         UserError: backbone, adapter, settings or data do not fit, or the store cannot be written.
     """
     started, run_id, store = datetime.now(UTC), identify(spec), Store(Path(runtime.store))
     directory = store.open(run_id)
-    with _LogFile(directory), SummaryWriter(str(directory)) as log:
+    with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
-        trained = train(spec, runtime, log)
+        begin = time.perf_counter()
+        chosen, trials = choose(spec, runtime)
+        seconds_search = time.perf_counter() - begin
+        trained = train(chosen, runtime, log)
         checksum = backbone_sha256(spec.backbone)
-        adapter = packing.dump(trained.adapted.file(packing.describe(spec, checksum)))
+        adapter = packing.dump(trained.adapted.file(packing.describe(chosen, checksum)))
+        logger.info("run %s: trained and packed; now test is looked at", run_id)
         begin = time.perf_counter()
         file = packing.load(adapter, run_id)
-        accuracy = score(file, spec.backbone, spec.task, runtime, run_id)
+        right = score(file, spec.backbone, spec.task, runtime, run_id)
         row = row_from_dict(
-            _settings(spec)
-            | _sizes(file, len(adapter))
+            settings(chosen)
+            | sizes(file, len(adapter))
             | provenance(runtime.device)
             | {
                 "run_id": run_id,
                 "status": "done",
-                "acc": accuracy,
-                "acc_val": None,
-                "acc_best_peek": None,
+                "acc": right.accuracy,
+                "acc_val": max((trial["acc_val"] or 0.0 for trial in trials), default=None),
+                "acc_best_peek": max(trained.peeks, default=None),
                 "n_train": trained.images,
-                "n_test": spec.task.splits["test"],
+                "n_test": right.images,
                 "params_trainable": sum(p.numel() for p in trained.adapted.trainable),
+                "seconds_search": round(seconds_search, 3),
                 "seconds_train": round(trained.seconds, 3),
                 "seconds_eval": round(time.perf_counter() - begin, 3),
                 "images_per_second": round(trained.images * spec.train.epochs / trained.seconds, 1),
@@ -75,10 +105,49 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        log_result(log, _hyperparameters(row), {"test/acc": row.acc, "bytes/file": row.bytes_file})
-        store.put(spec, row, adapter)
+        log_result(log, hyperparameters(row), {"test/acc": row.acc, "bytes/file": row.bytes_file})
+        store.put(spec, row, adapter, trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
+
+
+def choose(spec: RunSpec, runtime: Runtime) -> tuple[RunSpec, list[Trial]]:
+    """Protocol `sealed`: the candidate that does best on val after training without val.
+
+    The smaller scale, then the smaller rate, wins a tie. A candidate whose training diverges has no accuracy.
+    Nothing in here asks for a test image. Without candidates to choose from, the spec itself and no trials.
+
+    Raises:
+        UserError: all candidates diverge.
+    """
+    candidates = spec.candidates
+    if len(candidates) == 1:
+        return candidates[0], []
+    trials: list[Trial] = []
+    for candidate in candidates:
+        try:
+            accuracy: float | None = validate(candidate, runtime)
+        except DivergedError as error:
+            accuracy = None
+            logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
+        trials.append({"scale": candidate.scale, "lr": candidate.train.lr, "acc_val": accuracy})
+        logger.info("scale %s, lr %s: acc on val %s", candidate.scale, candidate.train.lr, accuracy)
+    scores = [-1.0 if trial["acc_val"] is None else trial["acc_val"] for trial in trials]
+    if max(scores) < 0:
+        raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
+    return candidates[scores.index(max(scores))], trials
+
+
+def validate(spec: RunSpec, runtime: Runtime) -> float:
+    """Accuracy on val of a model trained on train."""
+    trained = train(spec, runtime, split="train")
+    return _evaluate(spec, trained.adapted, "val", runtime)
+
+
+def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:
+    size = spec.backbone.image_size
+    pixels = Pixels(spec.train.normalization, size, torch.device(runtime.device))
+    return evaluate(adapted.network, data.load(spec.task, split, size, runtime.cache), pixels)
 
 
 def attempt(spec: RunSpec, runtime: Runtime) -> Outcome:
@@ -107,27 +176,46 @@ def preflight(specs: Iterable[RunSpec]) -> None:
         key = (spec.backbone, spec.adapter, spec.hidden, spec.quantizer, spec.head)
         if key not in seen:
             seen.append(key)
-            assemble(spec.model)
+            assemble(spec.candidates[0].model)
 
 
 def train(
-    spec: RunSpec, runtime: Runtime, log: SummaryWriter | None = None, split: str = "train800val200"
+    spec: RunSpec, runtime: Runtime, log: SummaryWriter | None = None, split: str = TRAINVAL
 ) -> Trained:
-    """Train a fresh adapted model on all training images, or on `split` alone."""
+    """Train a fresh adapted model on all training images, or on `train` alone."""
     torch.set_num_threads(runtime.threads)
     device = torch.device(runtime.device)
-    images = data.load(spec.task, split)
+    size = spec.backbone.image_size
+    images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
     adapted.quantize()
     adapted.network.to(device)
-    pixels = Pixels(spec.train.normalization, spec.backbone.image_size, device)
+    peeks: list[float] = []
+
+    def peek(epoch: int) -> None:
+        if (epoch + 1) % spec.protocol.every == 0 or epoch + 1 == spec.train.epochs:
+            peeks.append(_evaluate(spec, adapted, "test", runtime))
+
     begin = time.perf_counter()
-    fit(adapted.network, adapted.trainable, images, spec.train, pixels, spec.seed, log)
-    return Trained(adapted, time.perf_counter() - begin, len(images))
+    fit(
+        adapted.network,
+        adapted.trainable,
+        images,
+        spec.train,
+        Pixels(spec.train.normalization, size, device),
+        spec.seed,
+        log,
+        classes=spec.task.classes,
+        loaders=runtime.loaders,
+        after_epoch=peek if spec.protocol.name == "peek" else None,
+    )
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return Trained(adapted, time.perf_counter() - begin, len(images), peeks)
 
 
-def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> float:
-    """Test accuracy of an adapter file on a fresh backbone.
+def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:
+    """Test accuracy of an adapter file on a fresh backbone; the task settled.
 
     Raises:
         UserError: the file was trained on other backbone weights or another number of classes.
@@ -144,69 +232,10 @@ def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Ru
     model = replace(facts.model, backbone=backbone)
     network = restore(model, file, where).to(device)
     pixels = Pixels(facts.normalization, backbone.image_size, device)
-    return evaluate(network, data.load(task, "test"), pixels)
+    images = data.load(task, "test", backbone.image_size, runtime.cache)
+    return Score(evaluate(network, images, pixels), len(images))
 
 
 def facts_of(file: AdapterFile, where: str) -> Facts:
     """What an adapter file says, its backbone looked up in conf/backbone."""
     return packing.interpret(file, lambda name: BackboneSpec(**group_config("backbone", name)), where)
-
-
-def _sizes(file: AdapterFile, total: int) -> dict[str, object]:
-    return {
-        "bytes_adapter": file.bytes_adapter,
-        "bytes_head": file.bytes_head,
-        "bytes_overhead": total - file.bytes_adapter - file.bytes_head,
-        "bytes_file": total,
-        "bits_per_weight": file.bits_per_weight,
-    }
-
-
-def _settings(spec: RunSpec) -> dict[str, object]:
-    """The columns of a row that repeat its spec."""
-    return {
-        "suite": spec.task.suite,
-        "task": spec.task.name,
-        "group": spec.task.group,
-        "backbone": spec.backbone.display_name,
-        "adapter": spec.adapter.name,
-        "hidden": spec.hidden,
-        "scale": spec.scale,
-        "quantizer": spec.quantizer,
-        "bits": spec.bits,
-        "head": spec.head,
-        "protocol": spec.protocol,
-        "precision": spec.precision,
-        "normalization": spec.train.normalization,
-        "seed": spec.seed,
-        "epochs": spec.train.epochs,
-        "data_fingerprint": spec.task.fingerprint,
-    }
-
-
-def _hyperparameters(row: ResultRow) -> dict[str, str | float]:
-    names = ("task", "backbone", "adapter", "hidden", "scale", "quantizer", "bits", "head", "protocol")
-    return {name: getattr(row, name) for name in (*names, "epochs", "seed")}
-
-
-class _QuietFileHandler(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say nothing: on a full disk the run's own error is the message."""
-
-
-class _LogFile:
-    """Sends the package's log, and the troubles of TensorBoard's thread, to the run's directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.handler = _QuietFileHandler(directory / LOG)
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-
-    def __enter__(self) -> None:
-        logger.setLevel(logging.INFO)
-        logger.addHandler(self.handler)
-        threading.excepthook = lambda args: logger.error("thread: %s", args.exc_value)
-
-    def __exit__(self, *exception: object) -> None:
-        threading.excepthook = threading.__excepthook__
-        logger.removeHandler(self.handler)
-        self.handler.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ ADAPTER = "adapter.safetensors"
 ROW = "row.json"
 SPEC = "spec.json"
 ERROR = "error.json"
+SEARCH = "search.json"
 LOG = "run.log"
-FILES = (ADAPTER, ROW, SPEC, ERROR)
+FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH)
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,21 @@ class Store:
             raise UserError(f"store {self.root}: cannot write there: {error.strerror}") from error
         return directory
 
-    def put(self, spec: RunSpec, row: ResultRow, adapter: bytes) -> None:
-        """Keep a finished run; the row is written last, so that its presence means done."""
+    def put(
+        self, spec: RunSpec, row: ResultRow, adapter: bytes, trials: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Keep a finished run; the row is written last, so that its presence means done.
+
+        Args:
+            trials: what protocol sealed tried, an object each; kept in search.json.
+        """
         directory = self._made(row.run_id)
         (directory / ROW).unlink(missing_ok=True)  # an old row must never stand beside a new file
         _write(directory / ADAPTER, adapter)
         _write(directory / SPEC, _json(spec_to_dict(spec)))
+        (directory / SEARCH).unlink(missing_ok=True)
+        if trials:
+            _write(directory / SEARCH, _json({"trials": list(trials)}))
         _write(directory / ROW, _json(asdict(row)))
         (directory / ERROR).unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.ndimage
 
 from petl_bench import data
-from petl_bench.config import manifests
+from petl_bench.config import manifests, plan_task
 from petl_bench.data.base import SPLITS, concatenate
 from petl_bench.data.sprites import CANVAS, UNIT, draw, shrink
 from petl_bench.errors import UserError
@@ -66,7 +66,7 @@ def test_training_takes_both_training_splits(task: TaskSpec) -> None:
 
 DIGESTS = """
 import json, petl_bench.data as data
-from petl_bench.config import manifests
+from petl_bench.config import manifests, plan_task
 print(json.dumps({t.name: data.digest(data.read(t.source, t.splits)) for t in manifests().values()}))
 """
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from petl_bench.types import Cache
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Directory of runs.", show_default=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout and nothing else.")]
@@ -37,3 +40,46 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the benchmark's files; else $PETL_BENCH_DATA, else ./data."),
+]
+OverrideOption = Annotated[
+    Path | None, typer.Option("--override", help="YAML file of split sizes that differ from the manifests.")
+]
+
+
+def data_settings(root: Path | None, override: Path | None = None) -> dict[str, str | int]:
+    """The `data` settings of a command that takes no overrides."""
+    where = str(root or os.environ.get("PETL_BENCH_DATA", "data"))
+    return {"root": where, "override": str(override or ""), "images": 1000}
+
+
+def default_cache() -> Cache:
+    """The cache of a command that takes no overrides."""
+    return Cache(os.environ.get("PETL_BENCH_CACHE", ""))
+
+
+class Counter:
+    """Progress of work on many files: a bar with an estimate on a terminal, silence elsewhere; on stderr."""
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (what, BarColumn(), MofNCompleteColumn(), "left", TimeRemainingColumn())
+        console = Console(stderr=True)
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("", total=total)
+
+    def __enter__(self) -> Counter:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, count: int) -> None:
+        self.bar.advance(self.task, count)

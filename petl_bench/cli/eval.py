@@ -8,8 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, note, print_json
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.cli.common import (
+    DEFAULT_STORE,
+    JsonOption,
+    RootOption,
+    StoreOption,
+    data_settings,
+    default_cache,
+    note,
+    print_json,
+)
+from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import ResultRow, Runtime, TaskSpec
 
@@ -36,6 +45,7 @@ def evaluate(
         str | None,
         typer.Option("--weights", help="Backbone weights file, for adapter files that do not name theirs."),
     ] = None,
+    root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Test accuracy from the adapter file and the backbone; exit 1 where it disagrees with the row."""
@@ -47,10 +57,10 @@ def evaluate(
         found = [_run(shelf, row.run_id) for row in shelf.rows()]
         if not found:
             raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
-    other_task = _task(task) if task else None
+    other_task = _task(task, root) if task else None
     disagree = 0
     for target in found:
-        result = _evaluate(target, other_task, weights)
+        result = _evaluate(target, other_task, weights, root)
         disagree += result["agrees"] is False
         if json:
             print_json(result)
@@ -81,15 +91,26 @@ def _run(store: Store, run_id: str) -> Target:
     return Target(store.directory(run_id) / ADAPTER, store, run_id)
 
 
-def _task(name: str) -> TaskSpec:
-    from petl_bench.config import manifests
+def _task(name: str, root: Path | None) -> TaskSpec:
+    from petl_bench.config import plan_task
+    from petl_bench.data import settle
 
-    if name not in manifests():
-        raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}")
-    return manifests()[name]
+    return settle(plan_task(name, data_settings(root)), default_cache())
 
 
-def _evaluate(target: Target, task: TaskSpec | None, weights: str | None) -> dict[str, Any]:
+def _moved(task: TaskSpec, root: Path) -> TaskSpec:
+    """A stored run's task with its files in another folder; the same data, or an error."""
+    from petl_bench.data import settle
+
+    found = settle(replace(task, place={"root": str(root)}), default_cache()) if task.place else task
+    if found.fingerprint != task.fingerprint:
+        raise UserError(f"--root {root}: holds another copy of {task.name} than the run was evaluated on")
+    return found
+
+
+def _evaluate(
+    target: Target, task: TaskSpec | None, weights: str | None, root: Path | None
+) -> dict[str, Any]:
     """The columns of a row as far as they are known, with acc_row and agrees."""
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
@@ -103,21 +124,22 @@ def _evaluate(target: Target, task: TaskSpec | None, weights: str | None) -> dic
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, asdict(row)
+        own = own if root is None or task is not None else _moved(own, root)
     else:
         facts = facts_of(file, where)
-        own, backbone = _task(facts.task) if task is None else task, facts.model.backbone
+        own, backbone = task or _task(facts.task, root), facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
     if weights is not None:
         backbone = replace(backbone, weights=weights)
     elif backbone.weights == FROM_FILE:
         raise UserError(f"{where}: was trained on weights from a file; name it with --weights PATH")
     task = task or own
-    accuracy = score(file, backbone, task, Runtime(store=""), where)
+    right = score(file, backbone, task, Runtime(store="", cache=default_cache()), where)
     stored = known["acc"] if task.name == own.name else None
     facts_of_task: dict[str, Any] = {"task": task.name, "suite": task.suite, "group": task.group}
-    facts_of_task |= {"n_test": task.splits["test"], "data_fingerprint": task.fingerprint}
-    result = known | facts_of_task | {"acc": accuracy}
-    return result | {"acc_row": stored, "agrees": None if stored is None else stored == accuracy}
+    facts_of_task |= {"n_test": right.images, "data_fingerprint": task.fingerprint}
+    result = known | facts_of_task | {"acc": right.accuracy}
+    return result | {"acc_row": stored, "agrees": None if stored is None else stored == right.accuracy}
 
 
 def _columns(metadata: dict[str, str]) -> dict[str, Any]:

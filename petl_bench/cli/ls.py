@@ -34,7 +34,7 @@ def ls(
         if json:
             print_json(entry)
         else:
-            print(f"{entry['name']:<16} {_describe(entry)}".rstrip())
+            print(f"{entry['name']:<26} {_describe(entry)}".rstrip())
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
@@ -53,5 +53,7 @@ def _entries(kind: Kind) -> list[dict[str, Any]]:
 def _describe(entry: dict[str, Any]) -> str:
     if "suite" not in entry:
         return str(entry["description"])
-    facts = f"{entry['suite']}/{entry['group']}, {entry['classes']} classes"
-    return f"{facts}, {entry['splits']['test']} test images: {entry['description']}"
+    facts = f"{entry['suite']}/{entry['group']}"
+    if entry["classes"]:
+        facts += f", {entry['classes']} classes, {entry['splits']['test']} test images"
+    return f"{facts}: {entry['description']}"

@@ -22,7 +22,9 @@ def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: 
             state = store.state(i)
             print_json({"run_id": i, **_cell(spec), "seed": spec.seed, "state": state, "to_do": i in todo})
         return
-    table = Table("task", "adapter", "hidden", "bits", "head", "protocol", "runs", "done", "failed", "to do")
+    table = Table(
+        "task", "adapter", "hidden", "bits", "head", "protocol", "shots", "runs", "done", "failed", "to do"
+    )
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for i, spec in runs.items():
         counter = counts.setdefault(tuple(str(v) for v in _cell(spec).values()), Counter())
@@ -47,24 +49,28 @@ def _cell(spec: RunSpec) -> dict[str, str | int]:
         "hidden": spec.hidden,
         "bits": spec.bits,
         "head": spec.head,
-        "protocol": spec.protocol,
+        "protocol": spec.protocol.name,
+        "shots": spec.task.shots,
     }
 
 
 def _estimate(todo: Mapping[str, RunSpec], rows: list[ResultRow]) -> tuple[float, int, int]:
     """Seconds and bytes of the runs to do, and how many nothing is known of.
 
-    A run's kind is backbone, adapter, hidden, bits and head; its seconds grow with its epochs.
+    A run's kind is backbone, adapter, hidden, bits, head and protocol; its seconds grow with its epochs.
     """
     seconds: dict[tuple[object, ...], list[float]] = {}
     sizes: dict[tuple[object, ...], list[int]] = {}
     for row in rows:
-        kind = (row.backbone, row.adapter, row.hidden, row.bits, row.head)
-        seconds.setdefault(kind, []).append(row.seconds_train / row.epochs)
+        kind = (row.backbone, row.adapter, row.hidden, row.bits, row.head, row.protocol)
+        seconds.setdefault(kind, []).append((row.seconds_search + row.seconds_train) / row.epochs)
         sizes.setdefault(kind, []).append(row.bytes_file)
     total, size, unknown = 0.0, 0, 0
     for spec in todo.values():
-        kind = (spec.backbone.display_name, spec.adapter.name, spec.hidden, spec.bits, spec.head)
+        kind = (
+            spec.backbone.display_name,
+            *(spec.adapter.name, spec.hidden, spec.bits, spec.head, spec.protocol.name),
+        )
         if kind not in seconds:
             unknown += 1
             continue

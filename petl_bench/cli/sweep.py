@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 
 from petl_bench.cli.common import (
     DEFAULT_STORE,
+    Counter,
     JsonOption,
     StoreOption,
     counted,
@@ -25,7 +26,7 @@ from petl_bench.store import Store
 from petl_bench.types import Outcome, RunSpec
 
 if TYPE_CHECKING:
-    from petl_bench.config import LauncherSpec
+    from petl_bench.config import Plan
 
 
 class Existing(StrEnum):
@@ -51,10 +52,13 @@ def sweep(
 ) -> None:
     """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
     from petl_bench.config import plan
-    from petl_bench.identity import identify
+    from petl_bench.identity import identify, settle
 
     planned = plan(overrides or [])
-    runs = {identify(spec): spec for spec in planned.runs}
+    with Counter("reading data") as counter:
+        runs = {identify(spec): spec for spec in settle(planned.runs, planned.cache, counter)}
+    for warning in _cautions(runs.values()):
+        note(f"warning: {warning}")
     shelf = Store(store)
     todo = {i: spec for i, spec in runs.items() if _wanted(shelf.state(i), existing)}
     if dry_run:
@@ -73,11 +77,30 @@ def sweep(
     if failed:
         note(f"{len(failed)} failed earlier and are left so; --existing retry-failed runs them again")
     begin = time.monotonic()
-    failed += _run(list(todo.values()), planned.launcher, store, fail_fast, json) if todo else []
+    failed += _run(list(todo.values()), planned, store, fail_fast, json) if todo else []
     if todo:
         note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
     if failed:
         raise typer.Exit(1)
+
+
+PUBLISHED_SUITES = ("vtab", "fgvc")
+
+
+def _cautions(specs: Iterable[RunSpec]) -> list[str]:
+    """What keeps rows of these runs from being compared with the field's published ones."""
+    benchmark = [spec for spec in specs if spec.task.suite in PUBLISHED_SUITES]
+    others = sorted({spec.backbone.display_name for spec in benchmark if not spec.backbone.published})
+    changed = sorted({f"{spec.task.name} ({spec.task.override})" for spec in benchmark if spec.task.override})
+    cautions = []
+    if others:
+        cautions.append(
+            f"published rows were made with other weights than {', '.join(others)} "
+            "(backbone=vit_b16_in21k has theirs): do not compare them"
+        )
+    if changed:
+        cautions.append(f"sizes of these differ from the benchmark: {', '.join(changed)}; rows say so")
+    return cautions
 
 
 def _wanted(state: str, existing: Existing) -> bool:
@@ -86,14 +109,12 @@ def _wanted(state: str, existing: Existing) -> bool:
     return existing is Existing.retry_failed and state == "failed"
 
 
-def _run(
-    specs: Sequence[RunSpec], launcher: LauncherSpec, store: Path, fail_fast: bool, json: bool
-) -> list[str]:
+def _run(specs: Sequence[RunSpec], planned: Plan, store: Path, fail_fast: bool, json: bool) -> list[str]:
     """Launch, report each outcome, and return the failed run_ids."""
     from petl_bench.launch import launch
 
     failed = []
-    outcomes = launch(specs, launcher, str(store))
+    outcomes = launch(specs, planned.launcher, str(store), planned.cache)
     progress = _Progress(len(specs))
     try:
         with progress:
@@ -164,6 +185,8 @@ def _line(outcome: Outcome) -> str:
     label = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
     if spec.hidden:
         label += f" h={spec.hidden} {spec.bits} bit"
+    if spec.task.shots:
+        label += f" {spec.task.shots} shots split {spec.task.split_seed}"
     label += f" seed {spec.seed}"
     if outcome.row is None:
         return f"{label}: FAILED: {outcome.error}"

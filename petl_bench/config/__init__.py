@@ -2,6 +2,7 @@
 
 from petl_bench.config.files import CONF_DIR, MANIFEST_DIR, description, group_config, manifests, options
 from petl_bench.config.plan import LauncherSpec, Plan, plan
+from petl_bench.config.tasks import overridden, plan_task
 
 __all__ = [
     "CONF_DIR",
@@ -12,5 +13,7 @@ __all__ = [
     "group_config",
     "manifests",
     "options",
+    "overridden",
     "plan",
+    "plan_task",
 ]

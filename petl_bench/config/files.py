@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from petl_bench.config.schema import conform, container
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import SPLITS, TaskSpec
+from petl_bench.types import RESIZES, SPLITS, ListFacts, Manifest
 
 _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
@@ -22,24 +22,52 @@ MANIFEST_DIR = _TOP / "data_manifests"
 
 
 @cache
-def manifests() -> Mapping[str, TaskSpec]:
-    """All data manifests by task name.
+def manifests() -> Mapping[str, Manifest]:
+    """All data manifests by task name, in the order of their suites' tables.
 
     Raises:
-        UserError: a manifest has an unknown, missing or mistyped key.
+        UserError: a manifest has an unknown, missing or mistyped key, or facts that cannot be.
     """
-    tasks = {}
+    found = {}
     for path in sorted(MANIFEST_DIR.glob("*.yaml")):
         try:
-            task = TaskSpec(**conform(TaskSpec, OmegaConf.load(path), path.name))
+            manifest = read_manifest(path.read_text(encoding="utf-8"), path.name)
         except yaml.YAMLError as error:
             raise UserError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
-        if task.name != path.stem:
-            raise UserError(f"{path.name}: name is {task.name!r}, it must be {path.stem!r}")
-        if sorted(task.splits) != sorted(SPLITS) or min(task.splits.values()) < 1:
-            raise UserError(f"{path.name}: splits must give the sizes of {', '.join(SPLITS)}")
-        tasks[path.stem] = task
-    return tasks
+        if manifest.name != path.stem:
+            raise UserError(f"{path.name}: name is {manifest.name!r}, it must be {path.stem!r}")
+        found[path.stem] = manifest
+    return found
+
+
+def read_manifest(text: str, where: str) -> Manifest:
+    """One manifest from its YAML text.
+
+    Raises:
+        UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
+        yaml.YAMLError: the text is no YAML.
+    """
+    values = conform(Manifest, OmegaConf.create(yaml.safe_load(text)), where)
+    values["lists"] = {name: ListFacts(**facts) for name, facts in values["lists"].items()}
+    manifest = Manifest(**values)
+    own, listed = manifest.classes == 0, bool(manifest.shots)
+    needed = [] if own else ["test", "val"] if listed else sorted(SPLITS)
+    problems = [
+        (manifest.classes >= 0, f"classes is {manifest.classes}, it must be positive"),
+        (
+            sorted(manifest.splits) == needed,
+            f"splits must give the sizes of {', '.join(needed) or 'nothing'}",
+        ),
+        (min(manifest.splits.values(), default=1) > 0, "splits must be positive"),
+        (manifest.resize in RESIZES, f"resize is {manifest.resize!r}; known: {', '.join(RESIZES)}"),
+        (manifest.metric == "accuracy", f"metric is {manifest.metric!r}; known: accuracy"),
+        (manifest.train_classes <= manifest.classes, "train_classes are more than classes"),
+        (listed == bool(manifest.split_seeds), "shots and split_seeds go together"),
+    ]
+    for fine, problem in problems:
+        if not fine:
+            raise UserError(f"{where}: {problem}")
+    return manifest
 
 
 def options(group: str) -> list[str]:

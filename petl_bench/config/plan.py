@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +14,19 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Sweep
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from petl_bench.config.files import CONF_DIR, group_config, manifests, options
-from petl_bench.config.schema import conform, container, first_paragraph, like
+from petl_bench.config.schema import conform, container, first_paragraph
+from petl_bench.config.specs import run_spec
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import FLOAT_BITS, RunSpec, spec_from_dict, spec_to_dict
+from petl_bench.types import Cache, RunSpec, spec_to_dict
+
+LATE = ("task", "hidden", "bits", "scale", "seed", "precision", "shots", "split_seed")
+"""Axes that are set after composing: Hydra composes once for each combination of all others."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class LauncherSpec:
     device: str = "auto"
     workers: int = 0
     threads: int = 1
+    loaders: int = 0
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.threads < 1:
+        if self.workers < 0 or self.threads < 1 or self.loaders < 0:
             raise UserError(
-                f"launcher.workers={self.workers} launcher.threads={self.threads}: "
-                "workers must be 0 (automatic) or more, threads 1 or more"
+                f"launcher.workers={self.workers} launcher.threads={self.threads} "
+                f"launcher.loaders={self.loaders}: "
+                "workers must be 0 (automatic) or more, threads 1 or more, loaders 0 or more"
             )
 
 
@@ -48,6 +54,7 @@ class Plan:
 
     runs: list[RunSpec]
     launcher: LauncherSpec
+    cache: Cache
 
 
 def plan(overrides: Sequence[str]) -> Plan:
@@ -59,8 +66,8 @@ def plan(overrides: Sequence[str]) -> Plan:
     Raises:
         UserError: an override cannot be read, names an unknown key or option, or has a bad value.
     """
-    for name, task in manifests().items():
-        ConfigStore.instance().store(group="task", name=name, node=dataclasses.asdict(task))
+    for name in manifests():
+        ConfigStore.instance().store(group="task", name=name, node={"name": name})
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
             return _expand(list(overrides))
@@ -86,23 +93,46 @@ def _expand(overrides: list[str]) -> Plan:
         [o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"], hydra=True
     )
     _check_keys(parsed, base, groups)
-    axes = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.params else {}
-    assert isinstance(axes, dict)
-    lines = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
-    chosen = list(map(_checked, parser.parse_overrides(lines))) + list(parsed.values())
-    values = [_values(o) for o in chosen if o.get_key_element() != "seed"]
-    seeds = [int(v.split("=")[1]) for o in chosen if o.get_key_element() == "seed" for v in _values(o)]
+    axes = dict(base.hydra.sweeper.params or {})
+    own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
+    chosen = list(map(_checked, parser.parse_overrides(own))) + list(parsed.values())
+    axes_of = {override.get_key_element(): _values(override) for override in chosen}
     runs: dict[str, RunSpec] = {}
-    launcher = None
-    for combination in itertools.product(*values):
-        config = _compose(list(combination))
-        launcher = LauncherSpec(**conform(LauncherSpec, config.launcher, "launcher"))
-        spec = _run_spec(config)
-        for seed in seeds or [spec.seed]:
-            run = dataclasses.replace(spec, seed=seed)
-            runs.setdefault(json.dumps(spec_to_dict(run), sort_keys=True), run)
-    assert launcher is not None
-    return Plan(list(runs.values()), launcher)
+    config: dict[str, Any] = {}
+    for combination in itertools.product(*axes_of.values()):
+        lines = dict(zip(axes_of, combination, strict=True))
+        early = [line for key, line in lines.items() if key not in LATE]
+        late = {key: _value(line) for key, line in lines.items() if key in LATE}
+        config = _composed(tuple(early + _of_suite(late.get("task", base.task.name), axes_of)))
+        spec = run_spec({**config, **late, "task": late.get("task", config["task"]["name"])})
+        runs.setdefault(json.dumps(spec_to_dict(spec), sort_keys=True), spec)
+    data = config["data"]
+    if not 0 < data["cache_gb"] < float("inf"):
+        raise UserError(f"data.cache_gb={data['cache_gb']} is out of range: it must be a positive number")
+    cache = Cache(str(data["cache"]), int(data["cache_gb"] * 1e9))
+    return Plan(
+        list(runs.values()), LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher")), cache
+    )
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return container(_compose(list(overrides)))
+
+
+@functools.cache
+def _value(line: str) -> Any:
+    """The typed value of `key=value`."""
+    value = OverridesParser.create().parse_override(line).value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _of_suite(task: str, chosen: Mapping[str, Any]) -> list[str]:
+    """The recipe and the tuned scales of the task's suite, where none are chosen."""
+    suite = manifests()[task].suite
+    train = suite if suite in options("train") else "vtab"
+    tuned = suite if suite in options("tuned") else "none"
+    return [f"{key}={name}" for key, name in (("train", train), ("tuned", tuned)) if key not in chosen]
 
 
 def _checked(override: Override) -> Override:
@@ -154,7 +184,7 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
         if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
-        if key not in known and root not in ("adapter", "backbone"):
+        if key not in known and root not in ("adapter", "backbone", "protocol"):
             near = known if difflib.get_close_matches(key, known) else groups | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
 
@@ -172,36 +202,6 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
             hint = did_you_mean(key, settings) if settings else "it has none"
             raise UserError(f"{key!r} is no setting of {group}={name}: {hint}") from error
         raise
-
-
-def _run_spec(config: DictConfig) -> RunSpec:
-    values = container(config)
-    adapter: dict[str, Any] = values["adapter"]
-    name, unused = adapter.pop("name"), adapter.pop("unused", {})
-    defaults = group_config("adapter", name)
-    adapter = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
-    if values["scale"] is None:
-        values["scale"] = unused.get("scale") or _tuned_scale(values, name)
-    if values["hidden"] < 1 and "hidden" not in unused:
-        raise UserError(f"hidden={values['hidden']} is out of range: adapter={name} needs 1 or more")
-    values |= unused
-    if values["bits"] == FLOAT_BITS:
-        values["quantizer"] = {"name": "none"}
-    for group in ("quantizer", "head", "protocol"):
-        values[group] = values[group]["name"]
-    values["adapter"] = {"name": name, "settings": adapter}
-    wanted = {f.name: values[f.name] for f in dataclasses.fields(RunSpec)}
-    return spec_from_dict(conform(RunSpec, OmegaConf.create(wanted), ""))
-
-
-def _tuned_scale(values: Mapping[str, Any], adapter: str) -> float:
-    task = values["task"]["name"]
-    scale = values["tuned"]["scales"].get(adapter, {}).get(task)
-    if scale is None:
-        raise UserError(
-            f"conf/tuned has no scale for adapter={adapter} on task={task}: give one, for example scale=1.0"
-        )
-    return float(scale)
 
 
 def _flat_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

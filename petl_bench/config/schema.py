@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import field, is_dataclass, make_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,11 +51,21 @@ def _thawed(cls: type) -> type:
     hints = get_type_hints(cls)
     members: list[Any] = []
     for f in dataclasses.fields(cls):
-        kind = _thawed(hints[f.name]) if is_dataclass(hints[f.name]) else hints[f.name]
+        kind = _thawed_type(hints[f.name])
         if f.default_factory is not dataclasses.MISSING:
-            members.append((f.name, kind, field(default_factory=f.default_factory)))
+            factory: Any = kind if is_dataclass(kind) else f.default_factory
+            members.append((f.name, kind, field(default_factory=factory)))
         elif f.default is not dataclasses.MISSING:
             members.append((f.name, kind, field(default=f.default)))
         else:
             members.append((f.name, kind))
     return make_dataclass(cls.__name__, members)
+
+
+def _thawed_type(hint: Any) -> Any:
+    """The hint with every frozen dataclass in it thawed."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _thawed(hint)
+    arguments = get_args(hint)
+    thawed = tuple(_thawed_type(argument) for argument in arguments)
+    return hint if thawed == arguments else get_origin(hint)[thawed]

@@ -1,11 +1,12 @@
-"""Tasks as verified splits; every file of this folder registers its own sources."""
+"""Tasks as verified splits; every file of this folder registers its own generators and layouts."""
 
 import importlib
 import pkgutil
 
-from petl_bench.data.base import SOURCES, Split, digest, load, read
+from petl_bench.data.base import GENERATORS, Ragged, Split, digest, generate
+from petl_bench.data.settle import load, manifest_of, settle
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["SOURCES", "Split", "digest", "load", "read"]
+__all__ = ["GENERATORS", "Ragged", "Split", "digest", "generate", "load", "manifest_of", "settle"]

@@ -1,25 +1,49 @@
-"""Splits of a task as uint8 arrays, checked against its manifest."""
+"""Splits of a task as uint8 arrays, and the generators of the bundled tasks."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petl_bench.errors import UserError
 from petl_bench.registry import Registry
-from petl_bench.types import SPLITS, TaskSpec
+from petl_bench.types import SPLITS
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Images of different sizes, one after another in one flat array, each (height, width, 3)."""
+
+    flat: Pixels
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each image begins, and where the last one ends: (N + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.heights * self.widths * 3)])
+
+    def __getitem__(self, index: slice) -> Ragged:
+        ends = self.offsets()
+        start, stop, _ = index.indices(len(self))
+        return Ragged(self.flat[ends[start] : ends[stop]], self.heights[index], self.widths[index])
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, channels, height, width) in 0..255, channels 1 or 3, and labels (N,)."""
+    """Images and labels (N,).
 
-    images: NDArray[np.uint8]
+    Images are (N, channels, height, width) in 0..255, channels 1 or 3; or Ragged in their native sizes.
+    """
+
+    images: Pixels | Ragged
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -31,46 +55,18 @@ class Split:
 
 def concatenate(first: Split, second: Split) -> Split:
     """Both splits' images, the first's before the second's."""
+    assert isinstance(first.images, np.ndarray)
+    assert isinstance(second.images, np.ndarray)
     return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
 
 
-SOURCES: Registry[Callable[[int], Split]] = Registry("data source")
-"""Generators and readers: number of images in all -> the images in the order train800, val200, test."""
+GENERATORS: Registry[Callable[[int], Split]] = Registry("data source")
+"""Bundled tasks: number of images in all -> the images in the order train, val, test."""
 
 
-def load(task: TaskSpec, split: str) -> Split:
-    """One split of a task, verified; `train800val200` is the two training splits together.
-
-    Raises:
-        UserError: the data are not those that the manifest describes.
-    """
-    splits = _verified(task.name, task.source, tuple(task.splits.items()), task.classes, task.fingerprint)
-    if split == "train800val200":
-        return concatenate(splits["train800"], splits["val200"])
-    return splits[split]
-
-
-@cache
-def _verified(
-    name: str, source: str, sizes: tuple[tuple[str, int], ...], classes: int, fingerprint: str
-) -> Mapping[str, Split]:
-    splits = read(source, dict(sizes))
-    found = digest(splits)
-    if found != fingerprint:
-        raise UserError(
-            f"task {name}: the data have fingerprint {found[:16]}..., "
-            f"its manifest says {fingerprint[:16]}...; "
-            "the library that ships or draws the images has changed them, so results would not compare"
-        )
-    labels = np.concatenate([split.labels for split in splits.values()])
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"task {name}: labels reach {labels.max()}, its manifest says {classes} classes")
-    return splits
-
-
-def read(source: str, sizes: Mapping[str, int]) -> dict[str, Split]:
-    """All splits of a source, unverified, cut in the order train800, val200, test."""
-    everything = SOURCES.get(source)(sum(sizes.values()))
+def generate(source: str, sizes: Mapping[str, int]) -> dict[str, Split]:
+    """All splits of a generator, unverified, cut in the order train, val, test."""
+    everything = GENERATORS.get(source)(sum(sizes.values()))
     splits, start = {}, 0
     for split in SPLITS:
         splits[split] = everything[start : start + sizes[split]]
@@ -79,10 +75,11 @@ def read(source: str, sizes: Mapping[str, int]) -> dict[str, Split]:
 
 
 def digest(splits: Mapping[str, Split]) -> str:
-    """SHA-256 over names, shapes, images and labels (int64, little-endian) of all splits."""
+    """SHA-256 over names, shapes, images and labels (int64, little-endian) of all generated splits."""
     sha = hashlib.sha256()
     for name in SPLITS:
         images, labels = splits[name].images, splits[name].labels
+        assert isinstance(images, np.ndarray)
         sha.update(f"{name} {images.shape}".encode())
         sha.update(np.ascontiguousarray(images).tobytes() + labels.astype("<i8").tobytes())
     return sha.hexdigest()

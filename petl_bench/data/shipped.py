@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petl_bench.data.base import SOURCES, Split
+from petl_bench.data.base import GENERATORS, Split
 
 SIZE = 32
 
 
-@SOURCES.register("digits")
+@GENERATORS.register("digits")
 def digits(count: int) -> Split:
     """Scanned handwritten digits (UCI, test part; 1,797 images of 8x8), enlarged by PIL's bilinear filter."""
     from sklearn.datasets import load_digits
@@ -28,7 +28,7 @@ def digits(count: int) -> Split:
 SURFACES = ("brick", "grass", "gravel", "immunohistochemistry", "moon")
 
 
-@SOURCES.register("surfaces")
+@GENERATORS.register("surfaces")
 def surfaces(count: int) -> Split:
     """Which of five photographed surfaces a 32x32 crop shows: brick, grass, gravel, stained tissue, moon.
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from petl_bench.data.base import SOURCES, Split
+from petl_bench.data.base import GENERATORS, Split
 
 Integers = NDArray[np.int64]
 
@@ -82,14 +82,14 @@ def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Intege
     return images[chosen], column[chosen], orientation[chosen]
 
 
-@SOURCES.register("sprites_loc")
+@GENERATORS.register("sprites_loc")
 def sprites_loc(count: int) -> Split:
     """Where: the horizontal position in 16 bins, as VTAB bins dSprites."""
     images, column, _ = _sprites(count, seed=1)
     return Split(images, column * BINS // POSITIONS)
 
 
-@SOURCES.register("sprites_ori")
+@GENERATORS.register("sprites_ori")
 def sprites_ori(count: int) -> Split:
     """Which way: the orientation in 16 bins over the full turn, as VTAB bins dSprites.
 
@@ -99,7 +99,7 @@ def sprites_ori(count: int) -> Split:
     return Split(images, orientation * BINS // ORIENTATIONS)
 
 
-@SOURCES.register("shapes_count")
+@GENERATORS.register("shapes_count")
 def shapes_count(count: int) -> Split:
     """How many: 1 to 8 shapes, of all kinds, sizes and greys, that never touch; label = number - 1."""
     random = np.random.RandomState(3)

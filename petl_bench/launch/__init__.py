@@ -9,13 +9,19 @@ from ctypes.util import find_library
 from petl_bench.config import LauncherSpec
 from petl_bench.errors import UserError
 from petl_bench.launch import local, serial
-from petl_bench.types import Outcome, RunSpec, Runtime
+from petl_bench.types import Cache, Outcome, RunSpec, Runtime
 
 LAUNCHERS = {"local": local.launch, "serial": serial.launch}
 
 
-def launch(specs: Sequence[RunSpec], spec: LauncherSpec, store: str) -> Generator[Outcome, None, None]:
+def launch(
+    specs: Sequence[RunSpec], spec: LauncherSpec, store: str, cache: Cache
+) -> Generator[Outcome, None, None]:
     """Run all specs and yield what becomes of each; closing the generator ends what is running.
+
+    Args:
+        specs: with their tasks settled.
+        cache: where decoded images are kept.
 
     Raises:
         UserError: no such device, or a model of the plan cannot be built.
@@ -24,7 +30,7 @@ def launch(specs: Sequence[RunSpec], spec: LauncherSpec, store: str) -> Generato
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)
     workers = min(spec.workers or automatic, len(specs))
-    runtime = Runtime(store=store, device=device, threads=spec.threads)
+    runtime = Runtime(store, device, spec.threads, spec.loaders, cache)
     return LAUNCHERS[spec.name](specs, runtime, workers)
 
 

@@ -66,6 +66,7 @@ def to_json(tables: Sequence[Table], warnings: Sequence[str]) -> str:
             "groups": {group: asdict(value) for group, value in line.groups.items()},
             "mean_of_groups": asdict(line.mean_of_groups),
             "mean_of_tasks": asdict(line.mean_of_tasks),
+            "last_epoch": asdict(line.last_epoch) if line.last_epoch else None,
             **line.bytes,
             "bits_per_weight": line.bits_per_weight,
         }
@@ -83,20 +84,27 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and body of three tables: accuracy by task, averages, bytes."""
     what = ", ".join(f"{name} {table.key[name]}" for name in ("suite", "backbone", "protocol"))
     what += f", {table.key['epochs']} epochs"
+    what += f", {table.key['shots']} shots" if table.key["shots"] else ""
+    what += ", altered data" if table.key["altered"] else ""
+    peek = table.key["protocol"] == "peek"
+    accuracy = "Best test accuracy seen (%) †" if peek else "Test accuracy (%)"
     labels = ["adapter", *_shown(table)]
     groups = list(dict.fromkeys(task.group for task in table.tasks))
-    means = ["mean of groups", f"mean of {len(table.tasks)} tasks", "tasks", "seeds"]
+    means = ["mean of groups", f"mean of {len(table.tasks)} tasks"]
+    means += ["mean of groups, last epoch"] if table.key["protocol"] == "peek" else []
+    means += ["tasks", "seeds"]
     sizes = ["adapter bytes", "head bytes", "overhead bytes", "file bytes", "bits a weight", "tasks"]
     by_task, averages, size = [], [], []
     for line in table.lines:
         label = _label(line, table)
         by_task.append([*label, *(_percent(line.tasks[task.name]) for task in table.tasks)])
         values = [*(line.groups[group] for group in groups), line.mean_of_groups, line.mean_of_tasks]
-        averages.append([*label, *map(_percent, values), line.complete, _seeds(line)])
+        last = [_percent(line.last_epoch)] if line.last_epoch else []
+        averages.append([*label, *map(_percent, values), *last, line.complete, _seeds(line)])
         size.append([*label, *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line), line.complete])
     return [
-        (f"Test accuracy (%), {what}", [*labels, *(task.name for task in table.tasks)], by_task),
-        ("Averages (%) over groups and tasks", [*labels, *groups, *means], averages),
+        (f"{accuracy}, {what}", [*labels, *(task.name for task in table.tasks)], by_task),
+        ("Averages (%) over groups and tasks" + (" †" if peek else ""), [*labels, *groups, *means], averages),
         ("Bytes of one task's adapter file, mean over the tasks run", [*labels, *sizes], size),
     ]
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from petl_bench.data import Split
 from petl_bench.errors import UserError
+from petl_bench.train.augment import Augmented, Mixing
+from petl_bench.train.pixels import Pixels
 from petl_bench.types import NORMALIZATIONS, TrainSpec
 
 EVALUATION_BATCH = 256
+
+
+class DivergedError(UserError):
+    """Training went to a loss that is not finite."""
 
 
 def learning_rate(epoch: int, recipe: TrainSpec) -> float:
@@ -33,23 +39,6 @@ def learning_rate(epoch: int, recipe: TrainSpec) -> float:
     return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * wave
 
 
-class Pixels:
-    """Turns uint8 images (N, 1 or 3, H, W) into the backbone's input (N, 3, S, S) in float32."""
-
-    def __init__(self, normalization: str, size: int, device: torch.device) -> None:
-        mean, deviation = NORMALIZATIONS[normalization]
-        self.mean = torch.tensor(mean, device=device)[:, None, None]
-        self.deviation = torch.tensor(deviation, device=device)[:, None, None]
-        self.size = size
-
-    def __call__(self, images: Tensor) -> Tensor:
-        pixels = images.float() / 255
-        if pixels.shape[-1] != self.size:
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True)
-            pixels = pixels.clamp(0, 1)
-        return (pixels.expand(-1, 3, -1, -1) - self.mean) / self.deviation
-
-
 def fit(
     model: nn.Module,
     trainable: Iterable[nn.Parameter],
@@ -58,20 +47,28 @@ def fit(
     pixels: Pixels,
     seed: int,
     log: SummaryWriter | None = None,
+    *,
+    classes: int = 0,
+    loaders: int = 0,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train in place with AdamW; incomplete batches are dropped.
 
     Args:
-        model: on its device; receives (batch, 3, S, S).
+        model: on its device; receives (batch, 3, S, S) and returns (batch, classes).
         trainable: the parameters to train; all others must be frozen already.
-        seed: decides the order of images; dropout follows torch's global generator.
+        seed: decides the order of images and their augmentation; dropout follows torch's global generator.
         log: TensorBoard writer for loss and learning rate, one value an epoch.
+        classes: of the task; needed for mixup and cutmix only.
+        loaders: processes that augment images; the images do not depend on their number.
+        after_epoch: called with the number of the epoch, from 0.
 
     Returns:
         The mean loss of each epoch.
 
     Raises:
-        UserError: fewer images than one batch, or a loss that is not finite.
+        UserError: fewer images than one batch, or an odd one with mixup.
+        DivergedError: a loss that is not finite.
     """
     if len(split) < recipe.batch_size:
         raise UserError(
@@ -79,30 +76,67 @@ def fit(
         )
     parameters = list(trainable)
     device = parameters[0].device
-    images, labels = torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    order = torch.Generator().manual_seed(seed)
+    schedule = _schedule(len(split), recipe, seed)
+    batches = iter(_batches(split, schedule, recipe, pixels, seed, device, loaders))
+    mix = Mixing(recipe, classes, seed, device)
     losses = []
-    model.train()
-    for epoch in range(recipe.epochs):
+    for epoch, indices in enumerate(schedule):
+        model.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch, recipe)
         total = torch.zeros((), device=device)
-        batches = torch.randperm(len(split), generator=order).to(device).split(recipe.batch_size)
-        full = [batch for batch in batches if len(batch) == recipe.batch_size]
-        for batch in full:
-            loss = F.cross_entropy(model(pixels(images[batch])), labels[batch])
+        for _ in indices:
+            images, target = mix(*next(batches))
+            loss = mix.loss(model(images), target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.detach()
-        losses.append(total.item() / len(full))
+        losses.append(total.item() / len(indices))
         if not math.isfinite(losses[-1]):
-            raise UserError(f"the loss is not finite at epoch {epoch}: lower train.lr or scale")
+            raise DivergedError(f"the loss is not finite at epoch {epoch}: lower train.lr or scale")
         if log is not None:
             log.add_scalar("train/loss", losses[-1], epoch)
             log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
+        if after_epoch is not None:
+            after_epoch(epoch)
     return losses
+
+
+def _schedule(count: int, recipe: TrainSpec, seed: int) -> list[list[Tensor]]:
+    """The indices of each full batch of each epoch."""
+    order = torch.Generator().manual_seed(seed)
+    full = count // recipe.batch_size
+    return [
+        list(torch.randperm(count, generator=order).split(recipe.batch_size)[:full])
+        for _ in range(recipe.epochs)
+    ]
+
+
+def _batches(
+    split: Split,
+    schedule: list[list[Tensor]],
+    recipe: TrainSpec,
+    pixels: Pixels,
+    seed: int,
+    device: torch.device,
+    loaders: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Input and labels of every batch, in order."""
+    labels = torch.from_numpy(split.labels).to(device)
+    flat = [batch for epoch in schedule for batch in epoch]
+    if recipe.augment.crop:
+        mean, deviation = NORMALIZATIONS[recipe.normalization]
+        augmented = Augmented(split.images, recipe.augment, pixels.size, (mean, deviation), seed)
+        for index, images in zip(flat, augmented.batches(schedule, loaders), strict=True):
+            yield pixels(images.to(device)), labels[index.to(device)]
+        return
+    assert isinstance(split.images, np.ndarray)
+    held = torch.from_numpy(split.images).to(device)
+    for index in flat:
+        batch = index.to(device)
+        yield pixels(held[batch]), labels[batch]
 
 
 @torch.inference_mode()
@@ -111,6 +145,7 @@ def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
     device = next(model.parameters()).device
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
+    assert isinstance(split.images, np.ndarray)
     for start in range(0, len(split), EVALUATION_BATCH):
         images = torch.from_numpy(split.images[start : start + EVALUATION_BATCH]).to(device)
         labels = torch.from_numpy(split.labels[start : start + EVALUATION_BATCH]).to(device)

@@ -1,0 +1,153 @@
+"""Where the files of a task are: one function for each layout that manifests name as `source`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from petl_bench.data.lists import Fault, Listing, read_list
+from petl_bench.errors import UserError
+from petl_bench.registry import Registry
+from petl_bench.types import TRAINVAL, Manifest, TaskSpec
+
+VTAB_LISTS = {
+    "train": "train800.txt",
+    "val": "val200.txt",
+    TRAINVAL: "train800val200.txt",
+    "test": "test.txt",
+}
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+"""What counts as an image in a folder tree."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layout finds its folders, and the listings of train, val, trainval and test.
+
+    Attributes:
+        locate: facts and root -> the folders `lists` and `images`; raises UserError where there are none.
+        listings: a located task -> its listings.
+        split_folders: whether the list of a split names files of `images/SPLIT/` only.
+    """
+
+    locate: Callable[[Manifest, Path], dict[str, str]]
+    listings: Callable[[TaskSpec], dict[str, Listing]]
+    split_folders: bool = False
+
+
+LAYOUTS: Registry[Layout] = Registry("data layout")
+
+
+def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:
+    """The task with the folders of its files in `place`.
+
+    Raises:
+        UserError: they are not under the root.
+    """
+    root = Path(task.place.get("root", "")).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root={root}: no such folder; {task.name} needs its images there")
+    layout = LAYOUTS.get(task.source)
+    place = {"root": str(root), **layout.locate(manifest, root)}
+    return TaskSpec(**{**vars(task), "place": place})
+
+
+def _first(root: Path, candidates: list[str], what: str, inside: str = "") -> Path:
+    for name in candidates:
+        if (root / name / inside).is_dir():
+            return root / name / inside
+    tried = ", ".join(str(Path(name) / inside) for name in candidates)
+    raise UserError(f"{root}: holds no folder for {what}; looked for {tried}")
+
+
+def _vtab_place(manifest: Manifest, root: Path) -> dict[str, str]:
+    folder = str(_first(root, manifest.folders, manifest.name))
+    return {"lists": folder, "images": folder}
+
+
+def _vtab_listings(task: TaskSpec) -> dict[str, Listing]:
+    lists, images = Path(task.place["lists"]), Path(task.place["images"])
+    return {split: read_list(lists / name, images) for split, name in VTAB_LISTS.items()}
+
+
+def _own_place(manifest: Manifest, root: Path) -> dict[str, str]:
+    return {"lists": str(root), "images": str(root)}
+
+
+def _few_shot_place(manifest: Manifest, root: Path) -> dict[str, str]:
+    lists = _first(root, manifest.folders, f"the lists of {manifest.name}", "annotations")
+    test = read_list(lists / "test_meta.list", lists).names
+    holding = [name for name in manifest.images if test and (root / name / test[0]).is_file()]
+    images = root / holding[0] if holding else _first(root, manifest.images, f"the images of {manifest.name}")
+    return {"lists": str(lists), "images": str(images)}
+
+
+def few_shot_list(shots: int, split_seed: int) -> str:
+    """File name of a training list."""
+    return f"train_meta.list.num_shot_{shots}.seed_{split_seed}"
+
+
+def _few_shot_listings(task: TaskSpec) -> dict[str, Listing]:
+    lists, images = Path(task.place["lists"]), Path(task.place["images"])
+    train = read_list(lists / few_shot_list(task.shots, task.split_seed), images)
+    val, test = (read_list(lists / f"{split}_meta.list", images) for split in ("val", "test"))
+    return {"train": train, "val": val, TRAINVAL: train, "test": test}
+
+
+def _tree_listings(task: TaskSpec) -> dict[str, Listing]:
+    """`train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` alone; classes are the sorted folder names.
+
+    `drawn` images, or all where there are fewer, are drawn by `split_seed` for trainval, four fifths of
+    them for train; without a test folder the images left over are test.
+    """
+    root = Path(task.place["images"])
+    parted = (root / "train").is_dir() and (root / "test").is_dir()
+    pool = _walk(root, "train" if parted else "")
+    order = np.random.RandomState(task.split_seed).permutation(len(pool))
+    drawn = min(task.drawn, len(pool))
+    cut = drawn * 4 // 5
+    parts = {"train": order[:cut], "val": order[cut:drawn], TRAINVAL: order[:drawn]}
+    listings = {split: _chosen(pool, np.asarray(index)) for split, index in parts.items()}
+    if parted:
+        test = _walk(root, "test")
+        classes = _classes(root / "train")
+        if _classes(root / "test") != classes:
+            fault = Fault("class_coverage", str(root), "train/ and test/ do not hold the same class folders")
+            test.faults.append(fault)
+        return listings | {"test": test}
+    return listings | {"test": _chosen(pool, np.sort(order[drawn:]))}
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _walk(root: Path, part: str) -> Listing:
+    folder = root / part
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(_classes(folder)):
+        found = (path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGES)
+        names += sorted(path.relative_to(root).as_posix() for path in found)
+        labels += [label] * (len(names) - len(labels))
+    faults = [] if names else [Fault("empty_folder", str(folder), "no class folder with images is in it")]
+    return Listing(root, folder, names, np.array(labels, np.int64), faults)
+
+
+def _chosen(pool: Listing, index: np.ndarray) -> Listing:
+    names = [pool.names[i] for i in index]
+    return Listing(pool.folder, pool.source, names, pool.labels[index], pool.faults)
+
+
+LAYOUTS.register("vtab")(Layout(_vtab_place, _vtab_listings, split_folders=True))
+LAYOUTS.register("folder")(Layout(_own_place, _vtab_listings))
+LAYOUTS.register("few_shot")(Layout(_few_shot_place, _few_shot_listings))
+LAYOUTS.register("tree")(Layout(_own_place, _tree_listings))
+
+
+def folder_of(split: str) -> str:
+    """`images/train800`: where VTAB's layout keeps the files of a split."""
+    return f"images/{VTAB_LISTS[split].removesuffix('.txt')}"

@@ -1,0 +1,79 @@
+"""What a run writes down of itself besides its numbers: columns that repeat the spec, sizes, the log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from petl_bench.packing import AdapterFile
+from petl_bench.store import LOG
+from petl_bench.types import ResultRow, RunSpec
+
+logger = logging.getLogger("petl_bench")
+
+
+def sizes(file: AdapterFile, total: int) -> dict[str, object]:
+    """The columns of bytes, of a file of `total` bytes."""
+    return {
+        "bytes_adapter": file.bytes_adapter,
+        "bytes_head": file.bytes_head,
+        "bytes_overhead": total - file.bytes_adapter - file.bytes_head,
+        "bytes_file": total,
+        "bits_per_weight": file.bits_per_weight,
+    }
+
+
+def settings(spec: RunSpec) -> dict[str, object]:
+    """The columns of a row that repeat its spec."""
+    return {
+        "suite": spec.task.suite,
+        "task": spec.task.name,
+        "group": spec.task.group,
+        "backbone": spec.backbone.display_name,
+        "adapter": spec.adapter.name,
+        "hidden": spec.hidden,
+        "scale": spec.scale,
+        "quantizer": spec.quantizer,
+        "bits": spec.bits,
+        "head": spec.head,
+        "protocol": spec.protocol.name,
+        "precision": spec.precision,
+        "normalization": spec.train.normalization,
+        "seed": spec.seed,
+        "epochs": spec.train.epochs,
+        "lr": spec.train.lr,
+        "shots": spec.task.shots,
+        "split_seed": spec.task.split_seed,
+        "data_override": spec.task.override,
+        "data_fingerprint": spec.task.fingerprint,
+    }
+
+
+def hyperparameters(row: ResultRow) -> dict[str, str | float]:
+    """The settings on TensorBoard's HPARAMS page."""
+    names = ("task", "backbone", "adapter", "hidden", "scale", "quantizer", "bits", "head", "protocol")
+    return {name: getattr(row, name) for name in (*names, "epochs", "seed")}
+
+
+class _QuietFileHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: on a full disk the run's own error is the message."""
+
+
+class LogFile:
+    """Sends the package's log, and the troubles of TensorBoard's thread, to the run's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.handler = _QuietFileHandler(directory / LOG)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    def __enter__(self) -> None:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self.handler)
+        threading.excepthook = lambda args: logger.error("thread: %s", args.exc_value)
+
+    def __exit__(self, *exception: object) -> None:
+        threading.excepthook = threading.__excepthook__
+        logger.removeHandler(self.handler)
+        self.handler.close()

@@ -1,0 +1,59 @@
+"""PIL's bicubic enlargement of 8-bit images, bit for bit, on any device.
+
+Small images are kept in their native size and enlarged here, batch by batch. Pillow
+(src/libImaging/Resample.c) resizes in two passes, with filter weights rounded to 22 fractional bits and a
+result rounded and cut to 8 bits after each pass; the filter is Keys' cubic with a = -0.5, widened where an
+axis shrinks. An enlargement takes the columns first; since Pillow 13 some reductions of the height take the
+rows first, so that only enlargements are the same in all versions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+PRECISION = 22
+A = -0.5
+
+
+def bicubic(images: Tensor, height: int, width: int) -> Tensor:
+    """(..., H, W) uint8 -> (..., height, width) uint8, as PIL.Image.resize with BICUBIC; columns first."""
+    if images.shape[-1] != width:
+        images = _rounded(images.double() @ _weights(images.shape[-1], width).to(images.device).T)
+    if images.shape[-2] != height:
+        images = _rounded(_weights(images.shape[-2], height).to(images.device) @ images.double())
+    return images
+
+
+def _rounded(sums: Tensor) -> Tensor:
+    """Sums of integers, exact in float64, back to 8 bits."""
+    return ((sums + (1 << (PRECISION - 1))) / (1 << PRECISION)).floor_().clamp_(0, 255).to(torch.uint8)
+
+
+@cache
+def _weights(old: int, new: int) -> Tensor:
+    """The integer weight of each source position in each target position: (new, old), float64."""
+    step = old / new
+    widened = max(step, 1.0)
+    reach = 2 * widened
+    weights = torch.zeros(new, old, dtype=torch.float64)
+    for target in range(new):
+        centre = (target + 0.5) * step
+        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), old)
+        values = [_cubic((source - centre + 0.5) / widened) for source in range(first, last)]
+        total = sum(values)
+        for source, value in enumerate(values, first):
+            scaled = value / total * (1 << PRECISION)
+            weights[target, source] = int(scaled - 0.5) if scaled < 0 else int(scaled + 0.5)
+    return weights
+
+
+def _cubic(x: float) -> float:
+    x = abs(x)
+    if x < 1:
+        return ((A + 2) * x - (A + 3)) * x * x + 1
+    if x < 2:
+        return (((x - 5) * x + 8) * x - 4) * A
+    return 0.0

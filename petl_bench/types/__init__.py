@@ -1,0 +1,46 @@
+"""What a run is, what it yields, and its identity. Standard library only."""
+
+from petl_bench.types.manifest import ListFacts, Manifest
+from petl_bench.types.parts import (
+    FLOAT_BITS,
+    NORMALIZATIONS,
+    RESIZES,
+    SPLITS,
+    TRAINVAL,
+    AdapterSpec,
+    AugmentSpec,
+    BackboneSpec,
+    ModelSpec,
+    ProtocolSpec,
+    TaskSpec,
+    TrainSpec,
+)
+from petl_bench.types.row import Cache, Outcome, ResultRow, Runtime, row_from_dict
+from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict
+
+__all__ = [
+    "FLOAT_BITS",
+    "NORMALIZATIONS",
+    "PROTOCOL_VERSION",
+    "RESIZES",
+    "SPLITS",
+    "TRAINVAL",
+    "AdapterSpec",
+    "AugmentSpec",
+    "BackboneSpec",
+    "Cache",
+    "ListFacts",
+    "Manifest",
+    "ModelSpec",
+    "Outcome",
+    "ProtocolSpec",
+    "ResultRow",
+    "RunSpec",
+    "Runtime",
+    "TaskSpec",
+    "TrainSpec",
+    "row_from_dict",
+    "run_id",
+    "spec_from_dict",
+    "spec_to_dict",
+]

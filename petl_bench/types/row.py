@@ -1,0 +1,97 @@
+"""What a run yields, and where it executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from petl_bench.types.run import RunSpec
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One finished run. Every stored key is typed and explained here and nowhere else."""
+
+    run_id: str
+    suite: str
+    task: str
+    group: str
+    backbone: str
+    adapter: str
+    hidden: int
+    scale: float
+    quantizer: str
+    bits: int
+    head: str
+    protocol: str
+    precision: str
+    normalization: str
+    seed: int
+    epochs: int
+    lr: float  # as chosen, where protocol sealed searches it
+    shots: int  # training images a class of a few-shot set, else 0
+    split_seed: int  # which draw of the training images
+    data_override: str  # facts of the manifest that the user overrode; empty for the real benchmark
+    status: str  # "done"
+    acc: float  # fraction of test images right, from the reloaded file
+    acc_val: float | None  # the winner's on val, after training without val, where the protocol selects there
+    acc_best_peek: float | None  # best over test evaluations, protocol peek only
+    n_train: int
+    n_test: int
+    bytes_adapter: int
+    bytes_head: int
+    bytes_overhead: int
+    bytes_file: int  # the three above summed = size on disk
+    bits_per_weight: float | None  # 8 * bytes_adapter / adapter weights; None without an adapter
+    params_trainable: int
+    seconds_search: float  # protocol sealed: training and scoring all candidates
+    seconds_train: float
+    seconds_eval: float
+    images_per_second: float  # training images over seconds_train
+    peak_memory_bytes: int
+    device: str
+    data_fingerprint: str
+    backbone_sha256: str
+    version: str
+    git_revision: str
+    git_dirty: bool
+    torch_version: str
+    pillow_version: str  # decides the last bits of resized images
+    started_at: str  # UTC, ISO 8601
+    finished_at: str
+
+
+def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
+    """A row from its JSON object; raises TypeError on missing or unknown keys."""
+    return ResultRow(**values)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Directory of what is derived from data files, and the bytes it may take."""
+
+    directory: str = ""
+    """Empty: `petl-bench` in the user's cache folder."""
+    limit: int = 50_000_000_000
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a run executes; nothing here may change its numbers."""
+
+    store: str
+    device: str = "cpu"
+    threads: int = 1
+    loaders: int = 0  # processes that augment images; 0: the run's own
+    cache: Cache = field(default_factory=Cache)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one planned run: a row, or an error text."""
+
+    run_id: str
+    spec: RunSpec
+    row: ResultRow | None = None
+    error: str | None = None

@@ -1,0 +1,145 @@
+"""A run and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from petl_bench.errors import UserError
+from petl_bench.types.parts import (
+    FLOAT_BITS,
+    NORMALIZATIONS,
+    AdapterSpec,
+    AugmentSpec,
+    BackboneSpec,
+    ModelSpec,
+    ProtocolSpec,
+    TaskSpec,
+    TrainSpec,
+)
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the meaning of a number changes; part of every run's identity."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides the numbers of one run, and nothing else."""
+
+    task: TaskSpec
+    backbone: BackboneSpec
+    adapter: AdapterSpec
+    hidden: int
+    scale: float | None
+    """None where protocol `sealed` is to choose it."""
+    quantizer: str
+    bits: int
+    head: str
+    protocol: ProtocolSpec
+    precision: str
+    seed: int
+    train: TrainSpec
+
+    def __post_init__(self) -> None:
+        problems = [
+            (self.bits in (*range(1, 9), FLOAT_BITS), "bits", self.bits, "1 to 8, or 32 for none"),
+            (self.hidden >= 0, "hidden", self.hidden, "a number of hidden units, 0 or more"),
+            (self.scale is None or 0 < self.scale < math.inf, "scale", self.scale, "a positive number"),
+            (
+                all(0 < value < math.inf for value in [*self.protocol.scales, *self.protocol.lrs]),
+                "protocol.scales or protocol.lrs",
+                [*self.protocol.scales, *self.protocol.lrs],
+                "positive numbers",
+            ),
+            (
+                self.scale is not None or bool(self.protocol.scales),
+                "scale",
+                self.scale,
+                "a positive number, or protocol=sealed with scales to choose from",
+            ),
+            (self.seed >= 0, "seed", self.seed, "0 or more"),
+            (self.precision in ("fp32",), "precision", self.precision, "fp32"),
+            (self.train.epochs >= 1, "train.epochs", self.train.epochs, "at least 1"),
+            (self.train.batch_size >= 1, "train.batch_size", self.train.batch_size, "at least 1"),
+            (0 < self.train.lr < math.inf, "train.lr", self.train.lr, "a positive number"),
+            (0 <= self.train.drop_path < 1, "train.drop_path", self.train.drop_path, "in [0, 1)"),
+            (
+                self.train.normalization in NORMALIZATIONS,
+                "train.normalization",
+                self.train.normalization,
+                "one of " + ", ".join(NORMALIZATIONS),
+            ),
+        ]
+        for name in ("weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "schedule_lag"):
+            value = getattr(self.train, name)
+            problems.append((0 <= value < math.inf, f"train.{name}", value, "0 or more"))
+        for fine, key, value, right in problems:
+            if not fine:
+                raise UserError(f"{key}={value} is out of range: it must be {right}")
+
+    @property
+    def candidates(self) -> list[RunSpec]:
+        """What protocol `sealed` chooses from, the smaller scale and then the smaller rate first.
+
+        One run, this one, where nothing is left to choose.
+        """
+        scales: list[float | None] = [*sorted(self.protocol.scales)] or [self.scale]
+        rates = sorted(self.protocol.lrs) or [self.train.lr]
+        return [
+            replace(self, scale=scale, train=replace(self.train, lr=rate))
+            for scale in scales
+            for rate in rates
+        ]
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model of a run whose scale is chosen."""
+        assert self.scale is not None
+        return ModelSpec(
+            self.backbone,
+            self.adapter,
+            self.hidden,
+            self.scale,
+            self.quantizer,
+            self.bits,
+            self.head,
+            self.task.classes,
+        )
+
+
+def spec_to_dict(spec: RunSpec) -> dict[str, Any]:
+    """A run as a JSON object."""
+    return asdict(spec)
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
+    """The inverse of `spec_to_dict`; raises TypeError or KeyError on foreign content."""
+    rest = {f.name: values[f.name] for f in fields(RunSpec)}
+    rest |= {
+        "task": TaskSpec(**values["task"]),
+        "backbone": BackboneSpec(**values["backbone"]),
+        "adapter": AdapterSpec(**values["adapter"]),
+        "protocol": ProtocolSpec(**values["protocol"]),
+        "train": TrainSpec(**values["train"] | {"augment": AugmentSpec(**values["train"]["augment"])}),
+    }
+    return RunSpec(**rest)
+
+
+def run_id(spec: RunSpec, backbone_sha256: str) -> str:
+    """Identity of a run: 12 hexadecimal digits.
+
+    The hash covers the spec, the data fingerprint, the checksum of the backbone weights and the protocol
+    version. Paths of data and weights are left out, and what only names or describes the backbone.
+    """
+    identity = spec_to_dict(spec)
+    task, backbone = identity["task"], identity["backbone"]
+    del task["place"]
+    for key in ("weights", "label", "normalization", "published"):
+        del backbone[key]
+    identity |= {"backbone_sha256": backbone_sha256, "protocol_version": PROTOCOL_VERSION}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
