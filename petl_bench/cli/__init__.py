@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from petl_bench import __version__
+from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
 from petl_bench.cli import inspect as inspect_command
 from petl_bench.cli import ls as ls_command
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
 app.command("report")(report_command.report)
+app.add_typer(data_command.app, name="data")
 app.command("ls")(ls_command.ls)
 app.command("inspect")(inspect_command.inspect)
 

@@ -89,7 +89,7 @@ def file_facts(
     known = _read(index)
     facts, todo = {}, []
     for name in dict.fromkeys(names):
-        found, stat = known.get(name), _stat(folder / name)
+        found, stat = known.get(name), _stat(f"{folder}/{name}")
         if stat is None:
             facts[name] = FileFacts(0, 0, "", error=MISSING)
         elif found and stat == (found.size, found.modified) and (found.decoded or not decode):
@@ -138,9 +138,9 @@ def in_threads(
             report(len(chunk))
 
 
-def _stat(path: Path) -> tuple[int, int] | None:
+def _stat(path: str | Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns

@@ -120,7 +120,7 @@ def _verified(name: str, source: str, sizes: str, classes: int, fingerprint: str
 def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
     """The task with sizes and classes as found, which must be those of the manifest where it says any."""
     hint = f"`petl-bench data verify {task.suite} --root {task.place['root']}` lists all that is wrong"
-    if task.suite == "folder":
+    if task.suite == "own":
         hint = "see `petl-bench data info folder` for the layout"
     for part, listing in listings.items():
         if listing.faults:
@@ -147,7 +147,7 @@ def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
         raise UserError(
             f"task {task.name}: labels go from {lowest} to {highest}, not from 0 to {classes - 1}; {hint}"
         )
-    name = Path(task.place["root"]).resolve().name if task.suite == "folder" else task.name
+    name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
     return replace(task, name=name, splits=sizes, classes=classes)
 
 

@@ -21,7 +21,7 @@ HOLE = "-"
 def text(tables: Sequence[Table], warnings: Sequence[str]) -> str:
     """Tables for a terminal; warnings go to stderr, not here."""
     buffer = io.StringIO()
-    console = Console(file=buffer, width=240, highlight=False)
+    console = Console(file=buffer, width=400, highlight=False)
     for table in tables:
         for title, header, body in _grids(table):
             grid = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -89,6 +89,7 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     peek = table.key["protocol"] == "peek"
     accuracy = "Best test accuracy seen (%) †" if peek else "Test accuracy (%)"
     labels = ["adapter", *_shown(table)]
+    names = [task.name.removeprefix(f"{table.key['suite']}_") for task in table.tasks]
     groups = list(dict.fromkeys(task.group for task in table.tasks))
     means = ["mean of groups", f"mean of {len(table.tasks)} tasks"]
     means += ["mean of groups, last epoch"] if table.key["protocol"] == "peek" else []
@@ -103,7 +104,7 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
         averages.append([*label, *map(_percent, values), *last, line.complete, _seeds(line)])
         size.append([*label, *(f"{line.bytes[name]:,.0f}" for name in BYTES), _bits(line), line.complete])
     return [
-        (f"{accuracy}, {what}", [*labels, *(task.name for task in table.tasks)], by_task),
+        (f"{accuracy}, {what}", [*labels, *names], by_task),
         ("Averages (%) over groups and tasks" + (" †" if peek else ""), [*labels, *groups, *means], averages),
         ("Bytes of one task's adapter file, mean over the tasks run", [*labels, *sizes], size),
     ]

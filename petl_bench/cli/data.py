@@ -1,0 +1,190 @@
+"""`petl-bench data`: verify, prepare and describe the benchmarks' files."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter as Tally
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from petl_bench.cli.common import (
+    Counter,
+    JsonOption,
+    OverrideOption,
+    counted,
+    data_settings,
+    default_cache,
+    note,
+    print_json,
+)
+from petl_bench.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from petl_bench.data.verify import Problem, TaskReport
+    from petl_bench.types import Manifest
+
+app = typer.Typer(no_args_is_help=True, help="Verify, prepare and describe the benchmarks' files.")
+
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="vtab, fgvc, or a task such as vtab_cifar or 'vtab_d*'.")
+]
+RootArgument = Annotated[Path, typer.Option("--root", help="Folder of the benchmark's files.")]
+SHOWN = 5
+"""Problems of one kind, task and split that the table's footer prints in full; --json prints all."""
+
+
+@app.command("verify")
+def verify(
+    suite: SuiteArgument,
+    root: RootArgument,
+    override: OverrideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check lists, counts, labels, every image and what train and test share; exit 1 where anything is wrong."""
+    from petl_bench.config import overridden, plan_task
+    from petl_bench.data.verify import verify as verify_task
+
+    manifests = _manifests(suite)
+    if not root.is_dir():
+        raise UserError(f"--root {root}: no such folder")
+    reports: list[TaskReport] = []
+    settings = data_settings(root, override)
+    reports += _whole_root(suite, root, manifests)
+    with Counter("files") as counter:
+        for manifest in [] if reports else manifests:
+            changed, _ = overridden(manifest, str(override or ""))
+            spec = plan_task(manifest.name, settings, *(manifest.shots[:1] or [1]))
+            reports.append(verify_task(spec, changed, default_cache(), counter))
+            if json:
+                for problem in reports[-1].problems:
+                    print_json(asdict(problem))
+    wrong = sum(len(report.problems) for report in reports)
+    if json:
+        print_json(_summary(suite, root, reports))
+    else:
+        _print(reports)
+    if wrong:
+        note(f"{counted(wrong, 'problem')} in {root}")
+        raise typer.Exit(1)
+
+
+@app.command("info")
+def info(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name.")], json: JsonOption = False
+) -> None:
+    """The facts of a task's manifest: sizes, layout, preprocessing, licence, where to get it."""
+    from petl_bench.config import manifests
+
+    if task not in manifests():
+        raise UserError(f"unknown task {task!r}: {did_you_mean(task, manifests())}")
+    facts = asdict(manifests()[task])
+    if json:
+        print_json(facts)
+        return
+    about, lists = facts.pop("about"), facts.pop("lists")
+    for key, value in {**facts, **about}.items():
+        if value not in ("", [], {}, 0):
+            print(f"{key:<14} {value}")
+    for name, held in lists.items():
+        print(f"{name:<40} {held['lines']} lines, SHA-256 {held['sha256']}")
+
+
+def _manifests(suite: str) -> list[Manifest]:
+    """The tasks with files that a suite, a task's name or a pattern means."""
+    from petl_bench.config import manifests
+
+    files = [manifest for manifest in manifests().values() if not manifest.fingerprint]
+    found = [m for m in files if suite == m.suite or fnmatch.fnmatch(m.name, suite)]
+    if not found:
+        known = {m.suite for m in files} | {m.name for m in files}
+        bundled = any(suite in (m.suite, m.name) for m in manifests().values())
+        why = "is bundled and has no files" if bundled else "is no suite and no task with files"
+        raise UserError(f"{suite!r} {why}: {did_you_mean(suite, known)}")
+    return found
+
+
+def _whole_root(suite: str, root: Path, manifests: Sequence[Manifest]) -> list[TaskReport]:
+    """What is wrong with the root as a whole: empty, or the folder of another suite."""
+    from petl_bench.config import manifests as all_manifests
+    from petl_bench.data.verify import Problem, TaskReport
+
+    if any(manifest.suite == "own" for manifest in manifests):
+        return []
+    if not any(not path.name.startswith(".") for path in root.iterdir()):
+        message = (
+            f"the folder is empty; `petl-bench data prepare {suite} --archive FILE --root {root}` fills it"
+        )
+        return [TaskReport("", [Problem("", "", "empty_folder", str(root), message)])]
+
+    def there(found: Sequence[Manifest]) -> int:
+        return sum(any((root / folder).is_dir() for folder in m.folders) for m in found)
+
+    suites = {m.suite for m in manifests}
+    others = [m for m in all_manifests().values() if m.suite not in suites]
+    if there(manifests) == 0 and there(others):
+        other = next(m.suite for m in others if there([m]))
+        message = f"holds no folder of {suite} but those of {other}: wrong suite? `data verify {other}`"
+        return [TaskReport("", [Problem("", "", "wrong_suite", str(root), message)])]
+    return []
+
+
+def _summary(suite: str, root: Path, reports: Sequence[TaskReport]) -> dict[str, Any]:
+    tasks = [
+        {key: value for key, value in asdict(report).items() if key != "problems"}
+        | {"problems": len(report.problems)}
+        for report in reports
+        if report.task
+    ]
+    wrong = sum(len(report.problems) for report in reports)
+    return {
+        "summary": True,
+        "suite": suite,
+        "root": str(root),
+        "ok": not wrong,
+        "problems": wrong,
+        "tasks": tasks,
+    }
+
+
+def _print(reports: Sequence[TaskReport]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=130, highlight=False)
+    table = Table("task", "images", "formats", "JPEG quality", "fingerprint", "problems")
+    for report in reports:
+        total = max(sum(report.formats.values()), 1)
+        formats = ", ".join(f"{name} {100 * n / total:.0f}%" for name, n in report.formats.items())
+        quality = "{}..{}..{}".format(*report.jpeg_quality) if report.jpeg_quality else "-"
+        cells = (
+            report.task or "-",
+            f"{report.images:,}",
+            formats or "-",
+            quality,
+            report.fingerprint[:16] or "-",
+        )
+        table.add_row(*cells, str(len(report.problems)))
+    console.print(table)
+    for report in reports:
+        for line in (*_lines(report.problems), *(f"{report.task}: note: {text}" for text in report.notes)):
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def _lines(problems: Sequence[Problem]) -> list[str]:
+    """The first few of each kind, and how many more."""
+    shown: Tally[tuple[str, str]] = Tally()
+    lines = []
+    for problem in problems:
+        cell = (problem.split, problem.kind)
+        shown[cell] += 1
+        if shown[cell] <= SHOWN:
+            where = " ".join(part for part in (problem.task, problem.split) if part)
+            lines.append(f"{where}: {problem.kind}: {problem.path}: {problem.message}".removeprefix(": "))
+    more = [
+        f"... and {n - SHOWN} more {kind} {split}".rstrip() for (split, kind), n in shown.items() if n > SHOWN
+    ]
+    return lines + more

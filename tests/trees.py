@@ -1,0 +1,127 @@
+"""Folders in the exact layouts of the benchmarks, with small real images that can be learnt from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from petl_bench.config import manifests
+from petl_bench.types import Manifest
+
+VTAB = [manifest for manifest in manifests().values() if manifest.suite == "vtab"]
+TESTS = 2
+"""Test images a class of the small test sets."""
+
+
+def picture(label: int, number: int, side: int) -> Image.Image:
+    """A picture that tells its class by colour and stripes, and no other picture is the same."""
+    random = np.random.RandomState((label * 100_003 + number) % 2**32)
+    colour = np.array([(label * 83 + 40) % 200 + 28, (label * 47 + 90) % 200 + 28, (label * 29) % 200 + 28])
+    wave = np.sin(np.arange(side) * (0.3 + label % 7) + label)[None, :, None]
+    pixels = colour + 25 * wave + random.normal(0, 12, (side, side, 3))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """As JPEG of quality 90 or as PNG, by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=90)
+
+
+def vtab_task(
+    folder: Path, classes: int, sizes: dict[str, int], suffix: str = ".jpg", side: int = 24, seen: int = 0
+) -> None:
+    """One task in VTAB's layout.
+
+    Args:
+        sizes: of train, val and test.
+        seen: classes that training images show; 0: all.
+    """
+    names = {"train": "train800", "val": "val200", "test": "test"}
+    number, lists = 0, {}
+    for split, name in names.items():
+        lines = []
+        for index in range(sizes[split]):
+            label = number % (classes if split == "test" else seen or classes)
+            path = f"images/{name}/{index:06d}{suffix}"
+            save(picture(label, number, side), folder / path)
+            lines.append((path, label))
+            number += 1
+        lists[split] = lines
+    both, union = [*lists["train"], *lists["val"]], []
+    (folder / "images/train800val200").mkdir()
+    for index, (path, label) in enumerate(both):
+        copy = f"images/train800val200/{index:06d}{suffix}"
+        os.link(folder / path, folder / copy)
+        union.append((copy, label))
+    for name, lines in (*((names[s], lists[s]) for s in names), ("train800val200", union)):
+        write_list(folder / f"{name}.txt", lines)
+
+
+def write_list(path: Path, lines: Sequence[tuple[str, int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name} {label}\n" for name, label in lines))
+
+
+def vtab(root: Path, tasks: Sequence[Manifest] = VTAB) -> Path:
+    """The tasks with their 1,000 training images and small test sets; returns the override file for these.
+
+    svhn and eurosat hold PNG files, the others JPEG; svhn, cifar, dsprites and others are smaller than 32
+    pixels, resisc45 and kitti larger.
+    """
+    overrides = {}
+    for manifest in tasks:
+        name = manifest.folders[0]
+        sizes = manifest.splits | {"test": max(TESTS * manifest.classes, 20)}
+        suffix = ".png" if name in ("svhn", "eurosat") else ".jpg"
+        side = 40 if name in ("resisc45", "kitti") else 24
+        vtab_task(root / name, manifest.classes, sizes, suffix, side, manifest.train_classes)
+        overrides[manifest.name] = {"splits": {"test": sizes["test"]}}
+    path = root.parent / f"{root.name}-override.yaml"
+    path.write_text(yaml.safe_dump(overrides))
+    return path
+
+
+def few_shot(root: Path, golden: Path, sets: Sequence[str], held: int | None = None) -> Path:
+    """Sets with their circulated lists and generated images of several sizes.
+
+    Args:
+        golden: folder of the real lists.
+        sets: names as in golden.
+        held: val and test lists cut to so many lines; None: whole.
+
+    Returns:
+        The override file that says so.
+    """
+    overrides = {}
+    by_folder = {m.folders[0].split("/")[1]: m for m in manifests().values() if m.suite == "fgvc"}
+    for name in sets:
+        manifest, wanted = by_folder[name], dict[str, int]()
+        target = root / manifest.folders[0] / "annotations"
+        shutil.copytree(golden / name / "annotations", target)
+        for path in target.iterdir():
+            lines = path.read_text().splitlines(keepends=True)
+            if held is not None and path.name in ("val_meta.list", "test_meta.list"):
+                lines = lines[:: max(1, len(lines) // held)][:held]
+                path.write_text("".join(lines))
+            if path.name == "train_meta.list":
+                path.unlink()
+                continue
+            for line in lines:
+                image, label = line.rsplit(" ", 1)
+                wanted[image] = int(label)
+        for image, label in wanted.items():
+            number = int.from_bytes(hashlib.sha256(image.encode()).digest()[:3], "big")
+            save(picture(label, number, 30 + number % 25), root / manifest.images[0] / image)
+        if held is not None:
+            overrides[manifest.name] = {"splits": {"val": held, "test": held}}
+    path = root.parent / f"{root.name}-override.yaml"
+    path.write_text(yaml.safe_dump(overrides))
+    return path
