@@ -44,7 +44,7 @@ def verify(
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check lists, counts, labels, every image and what train and test share; exit 1 where anything is wrong."""
+    """Check lists, counts, labels, every image, and what train and test share; exit 1 on any fault."""
     from petl_bench.config import overridden, plan_task
     from petl_bench.data.verify import verify as verify_task
 
@@ -70,6 +70,52 @@ def verify(
     if wrong:
         note(f"{counted(wrong, 'problem')} in {root}")
         raise typer.Exit(1)
+
+
+@app.command("prepare")
+def prepare(
+    suite: SuiteArgument,
+    root: RootArgument,
+    archive: Annotated[
+        Path | None, typer.Option("--archive", help="A .zip or .tar file, or a folder of these or of files.")
+    ] = None,
+    from_hub: Annotated[
+        str | None,
+        typer.Option(
+            "--from-hub", metavar="OWNER/NAME", help="A data set repository of the Hugging Face hub."
+        ),
+    ] = None,
+    override: OverrideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Unpack a circulated archive, put its folders where they belong, then verify."""
+    from petl_bench.data.arrange import prepare as prepare_root
+    from petl_bench.data.hub import prepare_from_hub
+
+    manifests = _manifests(suite)
+    if any(manifest.suite == "own" for manifest in manifests):
+        raise UserError(f"{suite}: your own data need no preparing; see `petl-bench data info {suite}`")
+    folders = _known_folders(manifests)
+    if archive is not None and from_hub is None:
+        placed = prepare_root(archive, root, folders, note)
+    elif from_hub is not None and archive is None:
+        placed = prepare_from_hub(from_hub, root, folders, note)
+    else:
+        hubs = sorted({m.about["hub"] for m in manifests if "hub" in m.about})
+        known = f"; {suite} is at {', '.join(hubs)}" if hubs else ""
+        raise UserError(f"give either --archive PATH or --from-hub OWNER/NAME{known}")
+    note(f"placed {', '.join(placed) or 'nothing new'}; now verifying")
+    verify(suite, root, override, json)
+
+
+def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Every folder of these tasks and the variants it circulates under."""
+    folders = {}
+    for manifest in manifests:
+        for names in (manifest.folders, manifest.images):
+            if names:
+                folders[names[0]] = names[1:]
+    return folders
 
 
 @app.command("info")

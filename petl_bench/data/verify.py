@@ -180,8 +180,8 @@ def _labels(task: _Task) -> Iterator[Problem]:
         if len(wrong):
             first = wrong[0]
             message = (
-                f"{len(wrong)} labels out of range, the first {listing.names[first]} {listing.labels[first]}; "
-                f"the {classes} classes are 0 to {classes - 1}"
+                f"{len(wrong)} labels out of range, the first {listing.labels[first]} of "
+                f"{listing.names[first]}; the {classes} classes are 0 to {classes - 1}"
             )
             yield task.problem(part, "label_range", listing.source, message)
         covered, expected = len(np.unique(listing.labels)), classes

@@ -1,0 +1,264 @@
+"""Circulated archives, unpacked without trust: plain files only, and nothing outside the target folder.
+
+All members are looked at before the first one is written. Files are opened by name with "xb" below folders
+made here, and no link is ever made, so a name that passes `_checked` cannot lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self, cast
+
+from petl_bench.errors import UserError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+JUNK = frozenset({"__MACOSX", ".DS_Store", ".git", ".cache"})
+"""What file managers, git and the hub's client leave behind; as are files whose names begin with `._`."""
+CHUNK = 1 << 20
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    flaw: str
+    """Why it is refused, or nothing."""
+    folder: bool
+    size: int
+    """Bytes when unpacked."""
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(source: Path, target: Path, report: Report) -> None:
+    """Unpack an archive, or a folder of archives and plain trees, into the new folder `target`.
+
+    An archive lands in a folder named after it unless it has one single top folder. Archives inside an
+    archive are unpacked too, one level deep. Files get mode 0644, folders 0755; junk is skipped. When this
+    fails, what is in `target` is incomplete.
+
+    Raises:
+        UserError: the source is missing, damaged or of no known kind, does not fit on the disk, or has a
+            member that is no plain file or folder, or whose name leads outside, or that is there twice.
+        OSError: the disk.
+    """
+    if target.exists():
+        raise UserError(f"{target}: is there already; archives are unpacked into a new folder only")
+    if not source.exists():
+        raise UserError(f"{source}: no such archive or folder")
+    if not source.is_dir() and _stem(source.name) is None:
+        raise UserError(
+            f"{source}: no archive by its name; known are {', '.join(SUFFIXES)} and folders "
+            "(unpack other kinds yourself and give the folder)"
+        )
+    target.mkdir(parents=True)
+    if not source.is_dir():
+        _unpack_archive(source, target, str(source), report, nested=True)
+        return
+    files, folders = _checked(list(_tree_members(source)), str(source))
+    plain = {name: member for name, member in files.items() if _stem(name) is None}
+    _write(plain, folders, target, str(source))
+    for name in sorted(files.keys() - plain.keys()):
+        _unpack_archive(source / name, (target / name).parent, str(source / name), report, nested=True)
+
+
+def _stem(name: str) -> str | None:
+    """An archive's name without its suffix; None where the name is no archive's."""
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    return name[: -len(suffix)] if suffix else None
+
+
+def _unpack_archive(file: Path, into: Path, where: str, report: Report, nested: bool) -> None:
+    with _damage_said(where), _members(file) as members:
+        files, folders = _checked(members, where)
+        tops = {name.partition("/")[0] for name in (*files, *folders)}
+        alone = len(tops) == 1 and tops <= folders
+        base = into if alone else into / (_stem(file.name) or "")
+        report(f"{where}: unpacking {len(files)} files")
+        _write(files, folders, base, where)
+    inner = [name for name in files if _stem(name) is not None]
+    for name in inner if nested else ():
+        _unpack_archive(base / name, (base / name).parent, f"{where}: {name}", report, nested=False)
+        (base / name).unlink()
+
+
+@contextmanager
+def _damage_said(where: str) -> Iterator[None]:
+    """What the libraries raise over a damaged archive, as one message."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise UserError(f"{where}: {error}; unpack it with another program and give the folder") from error
+    except (
+        *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
+        *(EOFError, ValueError, OSError),
+    ) as error:
+        # Without an error number, or after a seek to nowhere, it is the archive; else the disk.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(
+            f"{where}: cannot be read as an archive ({reason}); it is damaged or incomplete: get it again"
+        ) from error
+
+
+@contextmanager
+def _members(file: Path) -> Iterator[list[_Member]]:
+    """All members of an archive, openable as long as this context lasts."""
+    if file.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(file) as archive:
+            # A damaged length hides entries in the comment of the one before; zipfile does not count them.
+            if any(b"PK\1\2" in info.comment for info in archive.infolist()):
+                raise zipfile.BadZipFile("its directory is damaged")
+            yield [_zip_member(archive, info) for info in archive.infolist()]
+        return
+    with tarfile.open(file, "r:*", tarinfo=_StrictHeader) as tar:
+        found = [_tar_member(tar, info) for info in tar.getmembers()]
+        while cast(IO[bytes], tar.fileobj).read(CHUNK):
+            pass  # up to the checksum that ends a compressed stream, which tarfile alone never reads
+        yield found
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Left alone, tarfile takes a damaged or missing header for the archive's end; only a zero block is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    flaw = _kind(info.external_attr >> 16)  # zero where the archive was not made on Unix
+    if info.flag_bits & 0x1:
+        flaw = "is encrypted"
+    return _Member(info.filename, flaw, info.is_dir(), info.file_size, lambda: archive.open(info))
+
+
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    flaw = "" if info.isreg() or info.isdir() else "is a device, a pipe or another special file"
+    if info.issym() or info.islnk():
+        flaw = "is a symbolic link" if info.issym() else "is a hard link"
+    return _Member(info.name, flaw, info.isdir(), info.size, lambda: cast(IO[bytes], tar.extractfile(info)))
+
+
+def _tree_members(source: Path) -> Iterator[_Member]:
+    """The files and folders below a folder, junk left out."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for directory, folders, names in os.walk(source, onerror=stop):
+        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        for name in (*folders, *sorted(names)):
+            path = Path(directory, name)
+            yield _file_member(path, path.relative_to(source).as_posix())
+
+
+def _file_member(path: Path, name: str) -> _Member:
+    status = path.lstat()
+    folder = stat.S_ISDIR(status.st_mode)
+    return _Member(name, _kind(status.st_mode), folder, status.st_size, lambda: path.open("rb"))
+
+
+def _kind(mode: int) -> str:
+    """Nothing for the mode of a plain file or folder, or what is wrong with it."""
+    if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR):
+        return ""
+    return "is a symbolic link" if stat.S_ISLNK(mode) else "is a device, a pipe or another special file"
+
+
+def _name_flaw(name: str) -> str:
+    """What is wrong with a member's name, or nothing."""
+    parts = name.split("/")
+    if name.startswith("/"):
+        return "has an absolute name"
+    if "\\" in name:
+        return "has a backslash in its name"
+    if ".." in parts:
+        return "has '..' in its name"
+    if any(part[1:2] == ":" for part in parts):
+        return "has a drive letter in its name"
+    return ""
+
+
+def _is_junk(part: str) -> bool:
+    return part in JUNK or part.startswith("._")
+
+
+def _checked(members: list[_Member], where: str) -> tuple[dict[str, _Member], set[str]]:
+    """Plain files by clean name, and all folders.
+
+    Raises:
+        UserError: a member is not what an archive of images needs to hold.
+    """
+    files: dict[str, _Member] = {}
+    folders: set[str] = set()
+    for member in members:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        flaw = _name_flaw(member.name) or member.flaw
+        if not flaw and name in files and not member.folder:
+            flaw = "is there twice"
+        if not flaw and not name and not member.folder:
+            flaw = "has no name"
+        if flaw:
+            raise _refused(member.name, flaw, where)
+        if any(_is_junk(part) for part in parts):
+            continue
+        if not member.folder:
+            files[name] = member
+            name = name.rpartition("/")[0]
+        while name and name not in folders:
+            folders.add(name)
+            name = name.rpartition("/")[0]
+    for name in sorted(folders & files.keys()):
+        raise _refused(name, "is both a file and a folder", where)
+    return files, folders
+
+
+def _refused(name: str, flaw: str, where: str) -> UserError:
+    return UserError(
+        f"{where}: member {name!r} {flaw}; refused, because an archive of images holds plain, unencrypted "
+        "files and folders, each once, with relative names"
+    )
+
+
+def _write(files: Mapping[str, _Member], folders: set[str], base: Path, where: str) -> None:
+    """Write checked members below `base`.
+
+    Raises:
+        UserError: they are larger than the free disk space, or something of the same name is there.
+    """
+    try:
+        for path in (base, *(base / folder for folder in sorted(folders))):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o755)
+        size, free = sum(member.size for member in files.values()), shutil.disk_usage(base).free
+        if size > free:
+            raise UserError(f"{where}: takes {size:,} bytes unpacked, the disk of {base} has {free:,} free")
+        for name, member in files.items():
+            path = base / name
+            with member.open() as packed, path.open("xb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, CHUNK)
+            path.chmod(0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"{where}: {error.filename} is there from another archive too; give the archives one by one"
+        ) from error
