@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from timm.models.convnext import ConvNeXt
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from petl_bench import weights
+from petl_bench import checkpoints, weights
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.registry import Registry
 from petl_bench.sites import BlockSites, Branch, Sites, Slot
@@ -24,13 +22,16 @@ from petl_bench.types import BackboneSpec
 FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
 """Sites of each family, filed under the name of its timm class."""
 
+_checksums: dict[str, str] = {}
+
 
 def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]:
     """A frozen backbone without classifier, on the CPU, and its sites.
 
     Args:
         spec: architecture and weights; `random` weights are those of seed 0.
-        drop_path: stochastic depth rate at the last block, rising linearly from 0 at the first.
+        drop_path: stochastic depth rate at the last block, rising linearly from 0 at the first (in
+            ConvNeXt from stage to stage).
 
     Raises:
         UserError: unknown architecture, family or weights file, or weights that do not fit.
@@ -38,24 +39,21 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
     model = create(spec, drop_path)
     path = weights.find(spec.weights)
     if path is not None:
-        _load(model, path)
+        checkpoints.load(model, path)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model, FAMILIES.get(type(model).__name__)(model)
 
 
 def state_checksum(spec: BackboneSpec) -> str:
-    """SHA-256 over names and values of the weights that timm provides (pretrained or random)."""
-    return _state_checksum(spec.weights, spec.name, spec.image_size, repr(sorted(spec.options.items())))
-
-
-@cache
-def _state_checksum(source: str, name: str, image_size: int, options: str) -> str:
-    spec = BackboneSpec(name, source, image_size, dict(ast.literal_eval(options)))
-    digest = hashlib.sha256()
-    for key, value in sorted(create(spec, 0.0).state_dict().items()):
-        digest.update(key.encode() + value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 over names and float32 values of the loaded backbone, whatever file they came from."""
+    key = repr(spec)
+    if key not in _checksums:
+        digest = hashlib.sha256()
+        for name, value in sorted(build(spec)[0].state_dict().items()):
+            digest.update(name.encode() + value.float().contiguous().numpy().tobytes())
+        _checksums[key] = digest.hexdigest()
+    return _checksums[key]
 
 
 def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
@@ -66,12 +64,14 @@ def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
     random_state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
+        # Only architectures tied to one input size take it: a ConvNeXt has no such argument.
+        sized = timm.get_pretrained_cfg(spec.name).fixed_input_size
         return timm.create_model(
             spec.name,
             pretrained=spec.weights == "pretrained",
-            img_size=spec.image_size,
             num_classes=0,
             drop_path_rate=drop_path,
+            **({"img_size": spec.image_size} if sized else {}),
             **spec.options,
         )
     except (TypeError, RuntimeError, OSError, AssertionError) as error:
@@ -80,37 +80,39 @@ def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
         torch.random.set_rng_state(random_state)
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    """Load every backbone tensor from a safetensors file; a classifier in the file is left out."""
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"backbone weights {path}: not a readable safetensors file: {error}") from error
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    misshapen = [k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape]
-    if missing or misshapen:
-        raise UserError(
-            f"backbone weights {path} do not fit the architecture: "
-            f"{len(missing)} tensors missing {missing[:3]}, {len(misshapen)} of another shape {misshapen[:3]}"
-        )
-    model.load_state_dict({key: state[key].float() for key in wanted})
-
-
 @FAMILIES.register("VisionTransformer")
 def _vision_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, VisionTransformer)
+    blocks = [_transformer_block(block, ("norm2", "mlp", "ls2", "drop_path2")) for block in model.blocks]
+    return Sites(blocks, dict(model.named_parameters()), Slot(model, "head"), model.num_features)
+
+
+@FAMILIES.register("SwinTransformer")
+def _swin_transformer(model: nn.Module) -> Sites:
+    assert isinstance(model, SwinTransformer)
+    branch = ("norm2", "mlp", "drop_path2")
+    blocks = [_transformer_block(block, branch) for stage in model.layers for block in stage.blocks]
+    return Sites(blocks, dict(model.named_parameters()), Slot(model.head, "fc"), model.num_features)
+
+
+def _transformer_block(block: Any, branch: tuple[str, ...]) -> BlockSites:
+    if not all(hasattr(block, name) for name in ("attn", *branch)):
+        raise UserError(f"backbone: blocks of type {type(block).__name__} are not plain transformer blocks")
+    linears = {role: Slot(block.attn, role) for role in ("qkv", "proj")}
+    linears |= {role: Slot(block.mlp, role) for role in ("fc1", "fc2")}
+    parts = tuple(Slot(block, name) for name in branch)
+    return BlockSites(block.attn.qkv.in_features, linears, Branch(parts))
+
+
+@FAMILIES.register("ConvNeXt")
+def _convnext(model: nn.Module) -> Sites:
+    assert isinstance(model, ConvNeXt)
     blocks = []
-    for block in model.blocks:
-        if not all(hasattr(block, name) for name in ("norm2", "mlp", "ls2", "drop_path2")):
-            raise UserError(f"backbone: blocks of type {type(block).__name__} are not plain ViT blocks")
-        attention, mlp = block.attn, block.mlp
-        linears = {
-            "qkv": Slot(attention, "qkv"),
-            "proj": Slot(attention, "proj"),
-            "fc1": Slot(mlp, "fc1"),
-            "fc2": Slot(mlp, "fc2"),
-        }
-        branch = Branch(*(Slot(block, name) for name in ("norm2", "mlp", "ls2", "drop_path2")))
-        blocks.append(BlockSites(model.embed_dim, linears, branch))
-    return Sites(blocks, Slot(model, "head"), model.num_features)
+    for stage in model.stages:
+        for index, block in enumerate(stage.blocks):
+            # The small variants have convolutions in the place of the linears.
+            fc = {role: getattr(block.mlp, role) for role in ("fc1", "fc2")}
+            linears = {role: Slot(block.mlp, role) for role in fc if isinstance(fc[role], nn.Linear)}
+            branch = Branch((Slot(stage.blocks, str(index)),), channels_first=True)
+            blocks.append(BlockSites(block.conv_dw.out_channels, linears, branch))
+    return Sites(blocks, dict(model.named_parameters()), Slot(model.head, "fc"), model.head_hidden_size)

@@ -13,11 +13,14 @@ from petl_bench.types import FLOAT_BITS
 
 @dataclass(frozen=True)
 class Head:
-    """A classifier module and how its weight is stored: at `bits`, biases always in float32."""
+    """A classifier module and how its weight is stored: at `bits`, biases always in float32.
+
+    `floats` is as in petl_bench.model.Part.
+    """
 
     module: nn.Linear
     bits: int
-    floats: dict[str, nn.Parameter] = field(default_factory=dict)
+    floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
 
 
 HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
@@ -27,7 +30,7 @@ HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
 def linear(features: int, classes: int) -> Head:
     """Float32 weight and bias: 4 * (features + 1) * classes bytes."""
     module = nn.Linear(features, classes)
-    return Head(module, FLOAT_BITS, {"bias": module.bias})
+    return Head(module, FLOAT_BITS, {"bias": [module.bias]})
 
 
 @HEADS.register("binary")

@@ -11,9 +11,12 @@ from petl_bench.types import BackboneSpec, Cache, RunSpec, TaskSpec, run_id
 
 
 def backbone_sha256(spec: BackboneSpec) -> str:
-    """SHA-256 of the weights: of their file, or of the state that timm provides."""
+    """SHA-256 of the weights: of a bundled file as it is, else of the values that are loaded.
+
+    So an .npz, a safetensors file and timm's own download of the same weights are one backbone.
+    """
     path = weights.find(spec.weights)
-    if path is not None:
+    if path is not None and weights.bundled(spec.weights):
         return weights.checksum(path)
     from petl_bench.backbones import state_checksum
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,10 +24,14 @@ HEAD_QUANTIZER = "l1_median"
 
 @dataclass(frozen=True)
 class Part:
-    """Adapter or head: its matrices, each stored at `bits`, and its float parameters, in file order."""
+    """Adapter or head: its matrices, each stored at `bits`, and its float parameters, in file order.
+
+    Each list of `floats` is stored as one float32 vector: a method that trains the backbone's own parameters
+    has hundreds, whose names and shapes the backbone knows.
+    """
 
     matrices: dict[str, nn.Linear]
-    floats: dict[str, nn.Parameter]
+    floats: dict[str, list[nn.Parameter]]
     bits: int
     quantizer: str
 
@@ -34,7 +39,7 @@ class Part:
     def trainable(self) -> list[nn.Parameter]:
         """Latent weights of quantized matrices, weights of others, then floats."""
         weights = [_weight(linear) for linear in self.matrices.values()]
-        return [*weights, *self.floats.values()]
+        return [*weights, *chain.from_iterable(self.floats.values())]
 
     def quantize(self) -> None:
         """Put fake quantization on the matrices; their latent weights become the parameters."""
@@ -56,7 +61,7 @@ class Part:
             stored.append(
                 StoredTensor(entry, codes=codes.cpu().numpy(), shift=shift.item(), spread=spread.item())
             )
-        return stored + [_float_tensor(name, value) for name, value in self.floats.items()]
+        return stored + [_float_tensor(name, _vector(group)) for name, group in self.floats.items()]
 
     @torch.no_grad()
     def restore(self, stored: Sequence[StoredTensor], where: str) -> None:
@@ -66,15 +71,19 @@ class Part:
             UserError: names, shapes or bits are not those of this part.
         """
         expected = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
-        expected += [Entry(name, tuple(p.shape), FLOAT_BITS) for name, p in self.floats.items()]
+        expected += [Entry(name, tuple(_vector(g).shape), FLOAT_BITS) for name, g in self.floats.items()]
         for entry, tensor in zip(expected, stored, strict=False):
             if entry != tensor.entry:
                 raise UserError(f"{where}: holds {tensor.entry} where the model has {entry}")
         if len(expected) != len(stored):
             raise UserError(f"{where}: holds {len(stored)} tensors where the model has {len(expected)}")
-        targets = [*(linear.weight for linear in self.matrices.values()), *self.floats.values()]
-        for target, tensor in zip(targets, stored, strict=True):
-            target.copy_(self._value(tensor))
+        values = map(self._value, stored)
+        for linear in self.matrices.values():
+            linear.weight.copy_(next(values))
+        for group in self.floats.values():
+            pieces = next(values).split([parameter.numel() for parameter in group])
+            for parameter, piece in zip(group, pieces, strict=True):
+                parameter.copy_(piece.view_as(parameter))
 
     def _value(self, tensor: StoredTensor) -> Tensor:
         if tensor.values is not None:
@@ -142,16 +151,20 @@ def _float_tensor(name: str, value: Tensor) -> StoredTensor:
     return StoredTensor(Entry(name, tuple(value.shape), FLOAT_BITS), values=value.detach().cpu().numpy())
 
 
+def _vector(group: list[nn.Parameter]) -> Tensor:
+    return torch.cat([parameter.flatten() for parameter in group])
+
+
 def _quantizer(linear: nn.Linear) -> FakeQuantize:
-    chain: Any = linear.parametrizations
-    quantizer = chain.weight[0]
+    parametrizations: Any = linear.parametrizations
+    quantizer = parametrizations.weight[0]
     assert isinstance(quantizer, FakeQuantize)
     return quantizer
 
 
 def _weight(linear: nn.Linear) -> nn.Parameter:
     """The parameter that training updates: the latent weight where the linear is quantized."""
-    chain: Any = linear.parametrizations if parametrize.is_parametrized(linear) else None
-    weight = linear.weight if chain is None else chain.weight.original
+    latent: Any = linear.parametrizations if parametrize.is_parametrized(linear) else None
+    weight = linear.weight if latent is None else latent.weight.original
     assert isinstance(weight, nn.Parameter)
     return weight

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+
+from petl_bench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -24,47 +26,103 @@ class Slot:
         setattr(self.parent, self.name, module)
 
 
+class Permuted(nn.Module):
+    """A module between two layouts: x -> module(x with its dimensions in `order`), put back in place."""
+
+    def __init__(self, module: nn.Module, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.order = order
+        self.inverse = tuple(order.index(dimension) for dimension in range(len(order)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x and result of the same shape and layout."""
+        result: Tensor = self.module(x.permute(self.order))
+        return result.permute(self.inverse)
+
+
+_CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Branch:
-    """A residual branch x -> drop_path(layer_scale(module(norm(x)))), fed by the residual stream."""
+    """A branch fed by the residual stream: the modules in `parts`, one after another.
 
-    norm: Slot
-    module: Slot
-    layer_scale: Slot
-    drop_path: Slot
+    In a transformer block these are norm, MLP, layer scale (where there is one) and drop path, and the
+    block adds the stream to what they give. A ConvNeXt block is one part, which adds the stream itself.
+
+    Attributes:
+        parts: the slots in the order in which they run.
+        channels_first: whether the stream is (batch, dim, height, width), not (batch, ..., dim).
+    """
+
+    parts: tuple[Slot, ...]
+    channels_first: bool = False
 
     def wrap(self, make: Callable[[nn.Module], nn.Module]) -> None:
-        """Put `make(branch)` where the branch stood; it sees the residual stream, not normalized.
+        """Put `make(branch)` where the branch stood; both work on (batch, ..., dim), not normalized.
 
-        The family's own forward stays as it is: it runs the new module in the place of `module` and
-        identities in the places of the other three.
+        The family's own forward stays as it is: it runs the new module in the place of the first part and
+        identities in the places of the others.
         """
-        parts = [self.norm, self.module, self.layer_scale, self.drop_path]
-        branch = nn.Sequential(*(part.get() for part in parts))
-        for part in parts:
+        branch: nn.Module = nn.Sequential(*(part.get() for part in self.parts))
+        for part in self.parts:
             part.set(nn.Identity())
-        self.module.set(make(branch))
+        if self.channels_first:
+            made: nn.Module = Permuted(make(Permuted(branch, _CHANNELS_FIRST)), _CHANNELS_LAST)
+        else:
+            made = make(branch)
+        self.parts[0].set(made)
 
 
 @dataclass(frozen=True)
 class BlockSites:
-    """The sites of one transformer block.
+    """The sites of one block.
 
     Attributes:
-        dim: width of the residual stream.
-        linears: nn.Linear slots under the roles qkv, proj, fc1, fc2; qkv maps dim -> (q, k, v).
-        mlp: the MLP branch.
+        dim: width of the residual stream, which may differ from block to block.
+        linears: nn.Linear slots under those of the roles qkv, proj, fc1, fc2 that the block has; qkv maps
+            dim -> (q, k, v).
+        mlp: the MLP branch; the whole block where the block is one branch.
     """
 
     dim: int
     linears: dict[str, Slot]
     mlp: Branch
 
+    def linear(self, role: str) -> Slot:
+        """The slot of a linear.
+
+        Raises:
+            UserError: the block has no linear in this role.
+        """
+        if role not in self.linears:
+            raise UserError(
+                f"this adapter needs a linear {role!r} in every block of the backbone, whose blocks have "
+                f"{', '.join(self.linears) or 'no linears'}: choose another adapter or backbone"
+            )
+        return self.linears[role]
+
 
 @dataclass(frozen=True)
 class Sites:
-    """All sites of a backbone: its blocks from input to output, and the classifier's place."""
+    """All sites of a backbone.
+
+    Attributes:
+        blocks: from input to output.
+        parameters: the backbone's own, frozen, by timm's names and in timm's order.
+        head: the classifier's place.
+        features: number of features that arrive there.
+    """
 
     blocks: list[BlockSites]
+    parameters: dict[str, nn.Parameter]
     head: Slot
     features: int
+
+    def unfreeze(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """The named parameters of the backbone, from now on with gradients."""
+        chosen = [self.parameters[name] for name in names]
+        for parameter in chosen:
+            parameter.requires_grad_()
+        return chosen

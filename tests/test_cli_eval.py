@@ -200,7 +200,7 @@ def test_ls_takes_a_pattern() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["sprites_loc", "sprites_ori"]
     listed = json_lines(petl("ls", "tasks", "digits", "--json").stdout)
     assert listed[0]["classes"] == 10
-    assert listed[0]["splits"] == {"train800": 800, "val200": 200, "test": 797}
+    assert listed[0]["splits"] == {"train": 800, "val": 200, "test": 797}
     nothing = petl("ls", "tasks", "zzz*")
     assert nothing.stdout == ""
     assert "zzz*" in nothing.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.config import manifests, plan
-from petl_bench.store import ADAPTER, ERROR, ROW, SPEC, Store
+from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from tests.conftest import (
     COLUMNS,
     SWEEP,
@@ -100,11 +100,15 @@ def test_a_sweep_keeps_and_prints_its_rows(finished_store: Path) -> None:
         assert row["n_train"] == 1000
         assert row["n_test"] == manifests()[row["task"]].splits["test"]
         assert row["data_fingerprint"] == manifests()[row["task"]].fingerprint
+        assert (row["protocol"], row["acc_val"], row["acc_best_peek"]) == ("fixed", None, None)
+        assert row["lr"] == 5e-3  # conf/train/pocket.yaml
+        assert (row["shots"], row["split_seed"], row["data_override"]) == (0, 0, "")
         assert row["bytes_file"] == (directory / ADAPTER).stat().st_size
         assert row["bytes_file"] == row["bytes_adapter"] + row["bytes_head"] + row["bytes_overhead"]
         assert json.loads((directory / SPEC).read_text())["seed"] == row["seed"]
         assert list(directory.glob("events.out.tfevents.*"))
         assert not (directory / ERROR).exists()
+        assert not (directory / SEARCH).exists()
         assert not list(directory.glob(".*"))
 
 
@@ -169,13 +173,16 @@ def test_dry_run_counts_states(store_copy: Path, tmp_path: Path) -> None:
 
 
 def test_dry_run_estimates_from_finished_runs(finished_store: Path, tmp_path: Path) -> None:
-    overrides = ["sweep=none", "task=surfaces", "adapter=lora", "bits=1", "train.epochs=1"]
+    overrides = ["sweep=none", "task=surfaces", "adapter=lora", "bits=1", "train.epochs=1", "protocol=fixed"]
     done = petl("sweep", "--store", finished_store, "--dry-run", *overrides, cwd=tmp_path)
     alike = [r for r in rows_of(finished_store) if r["adapter"] == "lora" and r["bits"] == 1]
     # the median over finished runs of the same kind: of the two here, their mean
     assert f"{int(statistics.median(r['bytes_file'] for r in alike)):,} bytes" in done.stdout
     none = petl("sweep", "--store", tmp_path / "empty", "--dry-run", *overrides, cwd=tmp_path)
     assert "no finished run of this kind" in none.stdout
+    # a run that chooses its scale trains six models: none of the finished ones is of its kind
+    other = petl("sweep", "--store", finished_store, "--dry-run", *overrides[:-1], cwd=tmp_path)
+    assert "no finished run of this kind" in other.stdout
     assert not (tmp_path / "empty").exists()
 
 

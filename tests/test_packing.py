@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as npst
 from safetensors.numpy import save
 
 from petl_bench import packing
+from petl_bench.config import group_config, manifests
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.packing import (
@@ -25,11 +26,13 @@ from petl_bench.packing import (
     unpack,
 )
 from petl_bench.packing.tensors import read_layout, write_layout
-from petl_bench.types import AdapterSpec, BackboneSpec, RunSpec, TaskSpec
+from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec
 from tests import tiny
 
 # ViT-B/16: 12 blocks of 768 dimensions (Dosovitskiy et al. 2021, table 1).
 DIM, DEPTH = 768, 12
+LONGEST = max(manifests(), key=len)
+assert len(LONGEST) >= len("vtab_diabetic_retinopathy")
 
 
 @st.composite
@@ -135,12 +138,56 @@ def test_equal_blocks_share_one_part_of_the_layout():
     assert write_layout(entries) == "0-11:down=32x768@1,up=768x32@1;bias=10"
 
 
+def test_blocks_of_other_widths_share_one_part_of_the_layout():
+    # LoRA of hidden 8 on two ConvNeXt stages: fc1 maps d -> 4d, fc2 4d -> d (arXiv 2201.03545).
+    entries = []
+    for index, dim in enumerate([128, 128, 256, 256]):
+        shapes = {"fc1.down": (8, dim), "fc1.up": (4 * dim, 8), "fc2.down": (8, 4 * dim), "fc2.up": (dim, 8)}
+        entries += [Entry(f"{index}.{name}", shape, 1) for name, shape in shapes.items()]
+    text = "0-1=128,2-3=256:fc1.down=8xd@1,fc1.up=4dx8@1,fc2.down=8x4d@1,fc2.up=dx8@1"
+    assert write_layout(entries) == text
+    assert read_layout(text) == entries
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((8, 16), (8, 24)),
+        ((4, 4), (8, 8)),
+        ((2, 3), (4, 5)),
+        ((0, 2), (3, 2)),
+        ((8, 2), (2, 8)),
+        ((8,), (8, 2)),
+    ],
+)
+def test_layout_of_two_blocks_of_other_shapes(first, second):
+    entries = [Entry("0.a", first, 1), Entry("1.a", second, 1)]
+    assert read_layout(write_layout(entries)) == entries
+
+
 def test_layout_of_a_single_number():
     entries = [Entry("0.scale", (), 32), Entry("1.scale", (), 32)]
     assert read_layout(write_layout(entries)) == entries
 
 
-@pytest.mark.parametrize("text", ["down", "a=1x", "a=1@9", "a=1@0", "0-:a=1", "a=1;b", "a=-1", "=1", "a=1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "down",
+        "a=1x",
+        "a=1@9",
+        "a=1@0",
+        "0-:a=1",
+        ":a=1",
+        "0-1=:a=d",
+        "0-1:a=d",
+        "a=d",
+        "a=1;b",
+        "a=-1",
+        "=1",
+        "a=1\n",
+    ],
+)
 def test_foreign_layouts_are_refused(text):
     with pytest.raises(ValueError, match="cannot be read"):
         read_layout(text)
@@ -323,23 +370,18 @@ def test_head_sizes_follow_the_published_formula():
 
 @payloads
 def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, hidden, expected):
-    # 102 classes: Oxford Flowers 102 (Nilsback and Zisserman 2008), the longest task name of VTAB-1K.
-    task = TaskSpec("oxford_flowers102", "vtab", "natural", 102, "none", {}, "")
-    backbone = BackboneSpec("vit_base_patch16_224", "random", 224)
-    run = RunSpec(
-        task,
-        backbone,
+    # 102 classes: Oxford Flowers 102 (Nilsback and Zisserman 2008).
+    model = ModelSpec(
+        BackboneSpec("vit_base_patch16_224", "random", 224),
         AdapterSpec(adapter),
         hidden,
         10.0,
         "l1_median",
         1,
         "linear",
-        "fixed",
-        "fp32",
-        42,
-        tiny.recipe(100, 64),
+        102,
     )
+    run = tiny.run_spec(model, tiny.recipe(100, 64), 42, LONGEST)
     adapted = assemble(run.model)
     adapted.quantize()
     file = adapted.file(packing.describe(run, "0123456789abcdef" * 4))
@@ -349,6 +391,34 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
     data = dump(file)
     assert len(data) - file.bytes_adapter - file.bytes_head <= MAX_OVERHEAD == 512
     assert_same(load(data, "here"), file)
+
+
+# Float32: the biases of ViT-B, 768 * (patches 1 + 12 * (qkv 3, proj 1, fc1 4, fc2 1, norms 2) + last norm 1);
+# all its parameters, 86,567,656 (torchvision's vit_b_16) less 1000 * 769 of the classifier.
+# Pairs of hidden 8 at 1 bit: inputs + outputs bytes and two times 8. Blocks of each width from section 3.3 of
+# arXiv 2103.14030 (Swin-B) and section 3 of arXiv 2201.03545 (ConvNeXt-B).
+STAGES = {
+    "swin_b_in22k": {128: 2, 256: 2, 512: 18, 1024: 2},
+    "convnext_b_in22k": {128: 3, 256: 3, 512: 27, 1024: 3},
+}
+OTHERS = [
+    ("vit_b16_in21k", "bitfit", 4 * 768 * (1 + 12 * 11 + 1)),
+    ("vit_b16_in21k", "full", 4 * (86_567_656 - 1000 * 769)),
+    ("swin_b_in22k", "adaptformer", sum(n * (2 * dim + 16) for dim, n in STAGES["swin_b_in22k"].items())),
+    ("swin_b_in22k", "lora", sum(n * (4 * dim + 32) for dim, n in STAGES["swin_b_in22k"].items())),
+    ("convnext_b_in22k", "lora", sum(n * (10 * dim + 32) for dim, n in STAGES["convnext_b_in22k"].items())),
+]
+
+
+@pytest.mark.parametrize(("label", "adapter", "expected"), OTHERS)
+def test_files_of_other_methods_and_families_have_little_more_than_their_payload(label, adapter, expected):
+    backbone = BackboneSpec(**group_config("backbone", label) | {"weights": "random"})
+    model = tiny.model_spec(adapter, hidden=8, scale=10.0, dropout=0.1, backbone=backbone)
+    adapted = tiny.quantized_model(model)
+    run = tiny.run_spec(model, tiny.recipe(100, 64), 42, LONGEST)
+    file = adapted.file(packing.describe(run, "0123456789abcdef" * 4))
+    assert file.bytes_adapter == expected
+    assert len(dump(file)) - expected - file.bytes_head <= MAX_OVERHEAD
 
 
 GOLDEN = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))

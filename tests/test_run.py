@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from petl_bench.identity import identify
 from petl_bench.store import Store
-from petl_bench.types import run_id
+from petl_bench.types import AugmentSpec, ProtocolSpec, run_id
 from tests.conftest import pick, rows_of
 
 EPOCHS = 1
@@ -38,14 +38,26 @@ def test_the_spec_beside_a_row_gives_its_run_id(finished_store: Path) -> None:
 def test_identity_covers_what_decides_numbers_and_nothing_else(finished_store: Path) -> None:
     row = pick(finished_store, task="digits", adapter="lora", bits=1)
     spec, sha = Store(finished_store).spec(row["run_id"]), row["backbone_sha256"]
-    task = dataclasses.replace(spec.task, about={"title": "another"})
-    backbone = dataclasses.replace(spec.backbone, weights="elsewhere.safetensors", label="renamed")
+    task = dataclasses.replace(spec.task, place={"root": "elsewhere", "lists": "elsewhere/digits"})
+    backbone = dataclasses.replace(
+        spec.backbone, weights="elsewhere.safetensors", label="renamed", normalization="half", published=True
+    )
     assert run_id(dataclasses.replace(spec, task=task, backbone=backbone), sha) == row["run_id"]
     changed = [
         dataclasses.replace(spec, seed=1),
         dataclasses.replace(spec, scale=spec.scale * 2),
         dataclasses.replace(spec, bits=2),
         dataclasses.replace(spec, task=dataclasses.replace(spec.task, fingerprint="0" * 64)),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, resize="crop")),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, shots=1)),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, split_seed=1)),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, drawn=1000)),
+        dataclasses.replace(spec, task=dataclasses.replace(spec.task, override="splits.test=40")),
+        dataclasses.replace(spec, protocol=ProtocolSpec("sealed")),
+        dataclasses.replace(spec, protocol=ProtocolSpec("sealed", scales=[1.0])),
+        dataclasses.replace(spec, protocol=ProtocolSpec("sealed", lrs=[1.0])),
+        dataclasses.replace(spec, protocol=ProtocolSpec("peek", every=10)),
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, augment=AugmentSpec(crop=True))),
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, lr=spec.train.lr * 2)),
         dataclasses.replace(spec, adapter=dataclasses.replace(spec.adapter, settings={"dropout": 0.2})),
     ]

@@ -20,7 +20,7 @@ import pytest
 from petl_bench import packing
 from petl_bench.config import plan
 from petl_bench.errors import UserError
-from petl_bench.store import ADAPTER, ERROR, ROW, SPEC, Store
+from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.types import RunSpec
 from tests.conftest import json_lines, make_row, petl, rows_of, wait_until
 
@@ -44,6 +44,16 @@ def test_a_run_comes_back_as_it_was_put(tmp_path: Path, spec: RunSpec) -> None:
     assert (store.directory(row.run_id) / ADAPTER).read_bytes() == b"adapter"
     assert json.loads((store.directory(row.run_id) / ROW).read_text()) == asdict(row)
     assert sorted(path.name for path in store.directory(row.run_id).iterdir()) == [ADAPTER, ROW, SPEC]
+
+
+def test_what_a_search_tried_is_kept_beside_its_row(tmp_path: Path, spec: RunSpec) -> None:
+    store, row = Store(tmp_path), make_row(spec, 0.5)
+    trials = [{"scale": 0.1, "lr": 1e-3, "acc_val": 0.25}, {"scale": 10.0, "lr": 1e-3, "acc_val": None}]
+    store.put(spec, row, b"adapter", trials)
+    path = store.directory(row.run_id) / SEARCH
+    assert json.loads(path.read_text()) == {"trials": trials}
+    store.put(spec, row, b"adapter")  # a rerun that searched nothing leaves no search of another
+    assert not path.exists()
 
 
 def test_states(tmp_path: Path, spec: RunSpec) -> None:

@@ -9,20 +9,54 @@ from petl_bench.adapters import ADAPTERS
 from petl_bench.data import Split
 from petl_bench.model import assemble
 from petl_bench.train import Pixels
-from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, TrainSpec
+from petl_bench.types import (
+    AdapterSpec,
+    BackboneSpec,
+    ModelSpec,
+    ProtocolSpec,
+    RunSpec,
+    TaskSpec,
+    TrainSpec,
+)
 
 BACKBONE = BackboneSpec(
     "vit_tiny_patch16_224", "random", 32, {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 )
+FAMILIES = {
+    "VisionTransformer": BACKBONE,
+    "SwinTransformer": BackboneSpec(
+        "swin_tiny_patch4_window7_224",
+        "random",
+        32,
+        {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+    ),
+    # Layer scale starts at 1e-6 in timm, where a block could do anything unseen.
+    "ConvNeXt": BackboneSpec(
+        "convnext_atto",
+        "random",
+        32,
+        {"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16], "conv_mlp": False, "ls_init_value": 0.5},
+    ),
+}
+"""A small backbone of each family, by the name of its timm class."""
 CLASSES = 5
 
 
-def model_spec(adapter="adaptformer", head="linear", bits=1, hidden=4, scale=1.0, dropout=0.0):
+def model_spec(
+    adapter="adaptformer", head="linear", bits=1, hidden=4, scale=1.0, dropout=0.0, backbone=BACKBONE
+):
     has_dropout = "dropout" in {field.name for field in fields(ADAPTERS.get(adapter).config)}
     settings = {"dropout": dropout} if has_dropout else {}
     return ModelSpec(
-        BACKBONE, AdapterSpec(adapter, settings), hidden, scale, "l1_median", bits, head, CLASSES
+        backbone, AdapterSpec(adapter, settings), hidden, scale, "l1_median", bits, head, CLASSES
     )
+
+
+def run_spec(model, train, seed=0, task="made-up"):
+    """A run whose model is `model`."""
+    facts = TaskSpec(task, "none", "none", model.classes, "none", {}, "")
+    shape = (model.hidden, model.scale, model.quantizer, model.bits, model.head)
+    return RunSpec(facts, model.backbone, model.adapter, *shape, ProtocolSpec("fixed"), "fp32", seed, train)
 
 
 def quantized_model(spec, seed=0):

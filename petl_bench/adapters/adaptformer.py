@@ -18,9 +18,10 @@ class AdaptFormerConfig:
 
 
 class AdaptFormerBranch(nn.Module):
-    """x -> branch(x) + scale * up(dropout(relu(down(x)))); the block adds x itself.
+    """x -> branch(x) + scale * up(dropout(relu(down(x)))).
 
-    x is the residual stream after attention, not normalized; the adapter stands outside drop-path.
+    In a transformer x is the residual stream after attention, not normalized, and the block adds x to the
+    result. In ConvNeXt the branch is the whole block and x its input. The adapter stands outside drop-path.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class AdaptFormerBranch(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x and result: (batch, tokens, dim)."""
+        """x and result: (batch, ..., dim)."""
         update = self.up(self.dropout(self.activation(self.down(x))))
         return self.branch(x) + self.scale * update
 

@@ -35,11 +35,11 @@ class Attached:
 
     Attributes:
         matrices: bias-free linears that may be quantized, as "BLOCK.ROLE".
-        floats: parameters that are kept in float32.
+        floats: lists of parameters that are kept in float32; each list is stored as one vector.
     """
 
     matrices: dict[str, nn.Linear] = field(default_factory=dict)
-    floats: dict[str, nn.Parameter] = field(default_factory=dict)
+    floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
     """Build adapter `name` into the backbone that `sites` belong to.
 
     Raises:
-        UserError: unknown adapter, or settings it does not have or refuses.
+        UserError: unknown adapter, settings it does not have or refuses, or sites the backbone does not have.
     """
     method = ADAPTERS.get(name)
     known = {f.name for f in dataclasses.fields(method.config)}

@@ -1,4 +1,7 @@
-"""LoRA (arXiv 2106.09685) on the query and value projections, as arXiv 2307.16867 uses it."""
+"""LoRA (arXiv 2106.09685) on the query and value projections, as arXiv 2307.16867 uses it.
+
+Blocks without attention (ConvNeXt) have the same updates on both linears of their MLP instead.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class LowRankUpdate(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, dim) in and out."""
+        """x (batch, ..., inputs); result (batch, ..., outputs)."""
         update: Tensor = self.up(self.dropout(self.down(x)))
         return self.scale * update
 
@@ -49,15 +52,42 @@ class QueryValueLoRA(nn.Module):
         return torch.cat([q + self.query(x), k, v + self.value(x)], dim=-1)
 
 
+class LoRALinear(nn.Module):
+    """A frozen linear plus a low-rank update."""
+
+    def __init__(self, linear: nn.Module, update: LowRankUpdate) -> None:
+        super().__init__()
+        self.linear = linear
+        self.update = update
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, ..., inputs); result (batch, ..., outputs)."""
+        result: Tensor = self.linear(x) + self.update(x)
+        return result
+
+
 @adapter("lora", config=LoRAConfig)
 def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
-    """Two pairs a block: 4 * dim * hidden weights, in the order q.down, q.up, v.down, v.up."""
+    """Two pairs a block, in the order q.down, q.up, v.down, v.up: 4 * dim * hidden weights.
+
+    On blocks without qkv fc1.down, fc1.up, fc2.down, fc2.up: 2 * (inputs + outputs of fc1) * hidden weights.
+    """
     attached = Attached()
+
+    def update(name: str, inputs: int, outputs: int) -> LowRankUpdate:
+        down, up = pair(inputs, shape.hidden, outputs, shape.quantized)
+        attached.matrices.update({f"{name}.down": down, f"{name}.up": up})
+        return LowRankUpdate(down, up, shape.scale, config.dropout)
+
     for index, block in enumerate(sites.blocks):
-        slot, updates = block.linears["qkv"], []
-        for role in ("q", "v"):
-            down, up = pair(block.dim, shape.hidden, block.dim, shape.quantized)
-            updates.append(LowRankUpdate(down, up, shape.scale, config.dropout))
-            attached.matrices.update({f"{index}.{role}.down": down, f"{index}.{role}.up": up})
-        slot.set(QueryValueLoRA(slot.get(), *updates))
+        if "qkv" in block.linears:
+            slot = block.linear("qkv")
+            query, value = (update(f"{index}.{role}", block.dim, block.dim) for role in ("q", "v"))
+            slot.set(QueryValueLoRA(slot.get(), query, value))
+            continue
+        for role in ("fc1", "fc2"):
+            slot = block.linear(role)
+            linear = slot.get()
+            assert isinstance(linear, nn.Linear)
+            slot.set(LoRALinear(linear, update(f"{index}.{role}", linear.in_features, linear.out_features)))
     return attached

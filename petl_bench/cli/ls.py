@@ -30,11 +30,12 @@ def ls(
     entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], pattern)]
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
+    width = max((len(entry["name"]) for entry in entries), default=0)
     for entry in entries:
         if json:
             print_json(entry)
         else:
-            print(f"{entry['name']:<26} {_describe(entry)}".rstrip())
+            print(f"{entry['name']:<{width}}  {_describe(entry)}".rstrip())
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def _images(
                 raise UserError(f"{path}: has changed since the data were fingerprinted; start again")
             with Image.open(io.BytesIO(data)) as image:
                 return pixels(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path}: cannot be decoded: {error}; see `petl-bench data verify`") from error
 
     return in_threads(one, zip(listing.names, facts, strict=True))

@@ -76,7 +76,8 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Report = no
         spec = located(spec, manifest)
     except UserError as error:
         root = Path(spec.place["root"])
-        return TaskReport(spec.name, [Problem(spec.name, "", "missing_folder", str(root), str(error))])
+        message = str(error).removeprefix(f"{root}: ")
+        return TaskReport(spec.name, [Problem(spec.name, "", "missing_folder", str(root), message)])
     task = _Task(spec, manifest, _parts(spec, manifest), LAYOUTS.get(spec.source).split_folders)
     names = [name for listing in task.parts.values() for name in listing.names]
     facts = file_facts(_folder(task), names, cache, decode=True, report=report)
@@ -156,7 +157,9 @@ def _lists(task: _Task) -> Iterator[Problem]:
 
 
 def _overridden(task: _Task, part: str) -> bool:
-    return f"splits.{part}=" in task.spec.override
+    """Whether the user has given the list another size."""
+    splits = ("train", "val") if part == TRAINVAL else (part,)
+    return any(f"splits.{split}=" in task.spec.override for split in splits)
 
 
 def _folders(task: _Task, part: str, listing: Listing) -> Iterator[Problem]:
@@ -174,8 +177,9 @@ def _folders(task: _Task, part: str, listing: Listing) -> Iterator[Problem]:
 
 def _labels(task: _Task) -> Iterator[Problem]:
     """Labels in range, and all classes there where they should be."""
-    classes = task.spec.classes
-    for part, listing in task.parts.items() if classes else ():
+    highest = max((int(listing.labels.max(initial=0)) for listing in task.parts.values()), default=0)
+    classes = task.spec.classes or highest + 1
+    for part, listing in task.parts.items():
         wrong = np.flatnonzero((listing.labels < 0) | (listing.labels >= classes))
         if len(wrong):
             first = wrong[0]
@@ -188,7 +192,8 @@ def _labels(task: _Task) -> Iterator[Problem]:
         if part == TRAINVAL:
             expected = task.manifest.train_classes or classes
         whole = part in (TRAINVAL, "test") or part in task.manifest.lists
-        if listing.names and whole and not task.spec.override and covered != expected and not len(wrong):
+        counted = task.spec.classes > 0 and not _overridden(task, part)
+        if listing.names and whole and counted and covered != expected and not len(wrong):
             message = f"has images of {covered} classes, it should be {expected}: wrong class count"
             yield task.problem(part, "class_coverage", listing.source, message)
 

@@ -106,6 +106,6 @@ def _text(file: AdapterFile) -> str:
     """Metadata as a query string; its last value is the SHA-256 of all before it and the payload."""
     layout = _HEAD.join(write_layout([t.entry for t in part]) for part in (file.adapter, file.head))
     values = {"format": FORMAT} | file.metadata | {"layout": layout}
-    text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|')}" for key, value in values.items())
+    text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())
     digest = hashlib.sha256(text.encode() + _payload(file)).digest()
     return f"{text}&sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"

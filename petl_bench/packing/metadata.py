@@ -61,7 +61,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         metadata["image_size"] = str(spec.backbone.image_size)
         if source != _PRETRAINED:
             metadata["weights"] = "random" if source == "random" else FROM_FILE
-        metadata |= {_OPTION + key: repr(value) for key, value in spec.backbone.options.items()}
+        metadata |= {_OPTION + key: _compact(value) for key, value in spec.backbone.options.items()}
     return metadata | {_SETTING + key: repr(value) for key, value in spec.adapter.settings.items()}
 
 
@@ -96,6 +96,11 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         return Facts(model, metadata["task"], metadata["normalization"], metadata["backbone_sha256"])
     except (KeyError, ValueError, SyntaxError, StopIteration) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
+
+
+def _compact(value: object) -> str:
+    """`repr` without the spaces that it puts into lists, which a URL query string triples."""
+    return f"[{','.join(map(_compact, value))}]" if isinstance(value, list) else repr(value)
 
 
 def _settings(metadata: dict[str, str], prefix: str) -> dict[str, object]:

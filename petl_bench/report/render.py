@@ -24,7 +24,8 @@ def text(tables: Sequence[Table], warnings: Sequence[str]) -> str:
     console = Console(file=buffer, width=400, highlight=False)
     for table in tables:
         for title, header, body in _grids(table):
-            grid = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+            console.print(title, markup=False, soft_wrap=True)
+            grid = RichTable(box=box.SIMPLE_HEAD)
             for number, name in enumerate(header):
                 grid.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
             for cells in body:

@@ -9,9 +9,12 @@ from typing import Any
 from petl_bench.types.run import RunSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One finished run. Every stored key is typed and explained here and nowhere else."""
+    """One finished run. Every stored key is typed and explained here and nowhere else.
+
+    Columns with a default are younger than the first rows, which can still be read.
+    """
 
     run_id: str
     suite: str
@@ -29,10 +32,10 @@ class ResultRow:
     normalization: str
     seed: int
     epochs: int
-    lr: float  # as chosen, where protocol sealed searches it
-    shots: int  # training images a class of a few-shot set, else 0
-    split_seed: int  # which draw of the training images
-    data_override: str  # facts of the manifest that the user overrode; empty for the real benchmark
+    lr: float | None = None  # as chosen, where protocol sealed searches it
+    shots: int = 0  # training images a class of a few-shot set, else 0
+    split_seed: int = 0  # which draw of the training images
+    data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
     status: str  # "done"
     acc: float  # fraction of test images right, from the reloaded file
     acc_val: float | None  # the winner's on val, after training without val, where the protocol selects there
@@ -45,7 +48,7 @@ class ResultRow:
     bytes_file: int  # the three above summed = size on disk
     bits_per_weight: float | None  # 8 * bytes_adapter / adapter weights; None without an adapter
     params_trainable: int
-    seconds_search: float  # protocol sealed: training and scoring all candidates
+    seconds_search: float = 0.0  # protocol sealed: training and scoring all candidates
     seconds_train: float
     seconds_eval: float
     images_per_second: float  # training images over seconds_train
@@ -57,7 +60,7 @@ class ResultRow:
     git_revision: str
     git_dirty: bool
     torch_version: str
-    pillow_version: str  # decides the last bits of resized images
+    pillow_version: str = ""  # decides the last bits of resized images
     started_at: str  # UTC, ISO 8601
     finished_at: str
 

@@ -1,0 +1,397 @@
+"""Augmentation: the same for any number of processes, timm's transforms, mixed and smoothed targets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+
+from petl_bench import run
+from petl_bench.config import plan
+from petl_bench.data import Ragged
+from petl_bench.errors import UserError
+from petl_bench.identity import identify, settle
+from petl_bench.store import ADAPTER
+from petl_bench.train import Pixels, fit
+from petl_bench.train.augment import Augmented, Mixing
+from petl_bench.types import NORMALIZATIONS, AugmentSpec, Cache, RunSpec, Runtime
+from tests import tiny, trees
+
+SIZE = 32
+FULL = AugmentSpec(crop=True, color_jitter=0.4, auto_augment="rand-m9-mstd0.5-inc1")
+JITTER = AugmentSpec(crop=True, color_jitter=0.4)
+PLAIN = AugmentSpec(crop=True)
+KINDS = {"full": FULL, "jitter": JITTER, "plain": PLAIN}
+SCHEDULE = [[torch.tensor([3, 0]), torch.tensor([4, 2])], [torch.tensor([0, 3]), torch.tensor([1, 4])]]
+"""Two epochs of two batches; the second sees images of the first again."""
+
+
+def pictures(side: int | None = None) -> list[np.ndarray]:
+    """Five images (height, width, 3) of different sizes, or all of one size."""
+    sizes = [(40, 52), (33, 61), (48, 48), (70, 35), (24, 30)]
+    found = [np.asarray(trees.picture(label, label, 70)) for label in range(5)]
+    return [image[: side or h, : side or w] for image, (h, w) in zip(found, sizes, strict=True)]
+
+
+def ragged(images: list[np.ndarray]) -> Ragged:
+    shapes = np.array([image.shape[:2] for image in images], np.int64)
+    flat = np.concatenate([np.ascontiguousarray(image).ravel() for image in images])
+    return Ragged(flat, shapes[:, 0], shapes[:, 1])
+
+
+def augmented(spec: AugmentSpec = FULL, seed: int = 0, normalization: str = "imagenet") -> Augmented:
+    return Augmented(ragged(pictures()), spec, SIZE, NORMALIZATIONS[normalization], seed)
+
+
+def all_batches(loaders: int, spec: AugmentSpec = FULL) -> Tensor:
+    return torch.stack(list(augmented(spec).batches(SCHEDULE, loaders)))
+
+
+# One image at a time
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_do_not_depend_on_the_number_of_processes(kind: str) -> None:
+    alone = all_batches(0, KINDS[kind])
+    assert alone.shape == (4, 2, 3, SIZE, SIZE)
+    assert alone.dtype == torch.uint8
+    assert torch.equal(alone, all_batches(2, KINDS[kind]))
+
+
+def test_images_do_not_depend_on_what_was_asked_for_before() -> None:
+    """Each image of each batch by itself, in reverse, from a fresh object."""
+    together, fresh = all_batches(0), augmented()
+    wanted = [(epoch, int(i)) for epoch, held in enumerate(SCHEDULE) for batch in held for i in batch]
+    single = torch.stack([fresh[item] for item in reversed(wanted)]).flip(0)
+    assert torch.equal(together.flatten(0, 1), single)
+
+
+def digest() -> str:
+    return hashlib.sha256(all_batches(0).numpy().tobytes()).hexdigest()
+
+
+def test_another_process_makes_the_same_images() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from tests.test_augment import digest; print(digest())"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == [digest()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_depend_on_seed_epoch_and_index(kind: str) -> None:
+    first, other = augmented(KINDS[kind]), augmented(KINDS[kind], seed=1)
+    drawn = [first[epoch, 0] for epoch in range(4)] + [other[epoch, 0] for epoch in range(4)]
+    assert len({image.numpy().tobytes() for image in drawn}) == len(drawn)
+    same = Augmented(ragged([pictures()[0]] * 3), KINDS[kind], SIZE, NORMALIZATIONS["imagenet"], 0)
+    assert len({same[0, index].numpy().tobytes() for index in range(3)}) == 3
+
+
+def generators() -> tuple[object, ...]:
+    kind, keys, *rest = np.random.get_state()
+    return random.getstate(), kind, keys.tobytes(), *rest, torch.random.get_rng_state().numpy().tobytes()
+
+
+def test_the_generators_of_the_process_are_left_as_they_were() -> None:
+    torch.manual_seed(5)
+    before = generators()
+    items = augmented()
+    for epoch in range(3):
+        items[epoch, 1]
+    recipe = tiny.recipe(1, 8, augment=AugmentSpec(erasing=1.0, mixup=0.8, cutmix=1.0, smoothing=0.1))
+    mixing = Mixing(recipe, tiny.CLASSES, 0, torch.device("cpu"))
+    mixing(torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator()), torch.arange(8) % tiny.CLASSES)
+    assert generators() == before
+
+
+def test_the_generators_are_put_back_after_an_error() -> None:
+    items, before = augmented(), generators()
+    with pytest.raises(IndexError):
+        items[0, 99]
+    assert generators() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_arrays_give_what_ragged_images_give(kind: str) -> None:
+    images = pictures(24)
+    arrays = np.stack(images).transpose(0, 3, 1, 2)
+    normalization = NORMALIZATIONS["imagenet"]
+    first = Augmented(ragged(images), KINDS[kind], SIZE, normalization, 3)
+    second = Augmented(np.ascontiguousarray(arrays), KINDS[kind], SIZE, normalization, 3)
+    for item in [(epoch, index) for epoch in range(2) for index in range(5)]:
+        assert torch.equal(first[item], second[item])
+
+
+def test_one_channel_counts_as_three_equal_ones() -> None:
+    grey = np.stack(pictures(24)).transpose(0, 3, 1, 2)[:, :1]
+    normalization = NORMALIZATIONS["imagenet"]
+    first = Augmented(np.ascontiguousarray(grey), FULL, SIZE, normalization, 0)
+    second = Augmented(np.ascontiguousarray(np.repeat(grey, 3, 1)), FULL, SIZE, normalization, 0)
+    for index in range(5):
+        assert torch.equal(first[0, index], second[0, index])
+
+
+def test_a_slice_of_a_ragged_split_keeps_its_images() -> None:
+    images = pictures()
+    part = ragged(images)[1:4]
+    items = Augmented(part, PLAIN, SIZE, NORMALIZATIONS["none"], 0)
+    reference = Augmented(ragged(images[1:4]), PLAIN, SIZE, NORMALIZATIONS["none"], 0)
+    assert len(part) == 3
+    assert all(torch.equal(items[0, index], reference[0, index]) for index in range(3))
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 999),
+    index=st.integers(0, 4),
+    kind=st.sampled_from([*KINDS]),
+)
+def test_an_item_is_timms_transform_under_its_seeds(seed: int, epoch: int, index: int, kind: str) -> None:
+    """timm's own transform up to a float tensor, under the seed that (seed, epoch, index) spawn.
+
+    A colour jitter of nothing at all, in place of none, and the filling of rotated corners by the mean
+    colour are all that could tell the two apart.
+    """
+    spec = KINDS[kind]
+    mean, deviation = NORMALIZATIONS["imagenet"]
+    transform = create_transform(
+        SIZE,
+        is_training=True,
+        scale=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        hflip=0.5,
+        color_jitter=spec.color_jitter or None,
+        auto_augment=spec.auto_augment or None,
+        interpolation="bicubic",
+        mean=mean,
+        std=deviation,
+    )
+    (number,) = np.random.SeedSequence((seed, epoch, index)).generate_state(1).tolist()
+    state = generators_seeded(number)
+    try:
+        expected = transform(Image.fromarray(pictures()[index]))
+    finally:
+        state()
+    found = augmented(spec, seed)[epoch, index]
+    pixels = Pixels("imagenet", SIZE, torch.device("cpu"))(found[None])[0]
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-5)
+
+
+def generators_seeded(number: int) -> Callable[[], None]:
+    """Seed all three generators; what is returned puts them back."""
+    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+    def back() -> None:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.random.set_rng_state(before[2])
+
+    return back
+
+
+# Whole batches
+
+COUNT, CLASSES, SIDE = 8, 5, 16
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+
+
+def mixing(seed: int = 0, batch_size: int = COUNT, **augment: float) -> Mixing:
+    recipe = tiny.recipe(1, batch_size, augment=AugmentSpec(**augment))
+    return Mixing(recipe, CLASSES, seed, torch.device("cpu"))
+
+
+def flat_images() -> Tensor:
+    """Image i is of the one value i + 1 in its first channel, so that a mixture tells its parts."""
+    values = torch.arange(1.0, COUNT + 1)
+    return values[:, None, None, None].expand(COUNT, 3, SIDE, SIDE).clone()
+
+
+def soft_loss(logits: Tensor, labels: Tensor, share: float, smoothing: float) -> float:
+    """Cross-entropy of share * own + (1 - share) * partner, each smoothed; partners by reversed order."""
+    hot = torch.full((len(labels), CLASSES), smoothing / CLASSES, dtype=torch.float64)
+    hot[torch.arange(len(labels)), labels] += 1 - smoothing
+    target = share * hot + (1 - share) * hot.flip(0)
+    log = logits.double() - torch.logsumexp(logits.double(), 1, keepdim=True)
+    return -(target * log).sum(1).mean().item()
+
+
+def own_share(mixed: Tensor) -> float:
+    """How much of each image is its own, told from its pixels: images are `flat_images`."""
+    own, partner = flat_images(), flat_images().flip(0)
+    shares = ((mixed - partner) / (own - partner)).mean((1, 2, 3))
+    assert shares.max() - shares.min() < 1e-4  # one share for the batch
+    return shares.mean().item()
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from([(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)]),
+    smoothing=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_the_loss_of_mixed_images_is_of_targets_mixed_alike(
+    seed: int, kind: tuple[float, float], smoothing: float
+) -> None:
+    mix = mixing(seed, mixup=kind[0], cutmix=kind[1], smoothing=smoothing)
+    images, target = mix(flat_images(), LABELS)
+    share = own_share(images)
+    logits = torch.randn(COUNT, CLASSES, generator=torch.Generator().manual_seed(1))
+    expected = soft_loss(logits, LABELS, share, smoothing)
+    assert mix.loss(logits, target).item() == pytest.approx(expected, abs=1e-4)
+    cut = (images == flat_images()) | (images == flat_images().flip(0))
+    if kind[1] == 0:
+        # Mixup: one weight everywhere, the Beta(0.8, 0.8) draw that follows timm's draw of whether to mix.
+        state = generators_seeded(np.random.SeedSequence((seed, 1)).generate_state(1).item())
+        np.random.rand()
+        drawn = np.random.beta(kind[0], kind[0])
+        state()
+        assert share == pytest.approx(drawn, abs=1e-4)
+    elif kind[0] == 0:
+        assert cut.all()  # cutmix: every pixel is one or the other's
+
+
+def test_with_both_some_batches_are_mixed_and_some_cut() -> None:
+    mix, cut = mixing(mixup=0.8, cutmix=1.0), []
+    for _ in range(40):
+        images, _ = mix(flat_images(), LABELS)
+        cut.append(bool(((images == flat_images()) | (images == flat_images().flip(0))).all()))
+    assert {True, False} == set(cut)
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    def shares(seed: int) -> list[float]:
+        mix = mixing(seed, mixup=0.8)
+        return [own_share(mix(flat_images(), LABELS)[0]) for _ in range(4)]
+
+    first = shares(0)
+    assert first == shares(0)
+    assert len({*first, *shares(1)}) == 8
+
+
+@settings(max_examples=30)
+@given(smoothing=st.floats(0, 0.9), seed=st.integers(0, 1000))
+def test_label_smoothing_equals_its_closed_form(smoothing: float, seed: int) -> None:
+    """(1 - s) * CE(label) + s * mean over classes of CE(class): Szegedy et al. 2016, section 7."""
+    mix = mixing(smoothing=smoothing)
+    logits = torch.randn(COUNT, CLASSES, generator=torch.Generator().manual_seed(seed))
+    images, target = mix(flat_images(), LABELS)
+    assert torch.equal(images, flat_images())
+    log = logits.double() - torch.logsumexp(logits.double(), 1, keepdim=True)
+    entropy = -((1 - smoothing) * log[torch.arange(COUNT), LABELS] + smoothing * log.mean(1)).mean()
+    assert mix.loss(logits, target).item() == pytest.approx(entropy.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("augment", [{"mixup": 0.8}, {"cutmix": 1.0}])
+def test_an_odd_batch_cannot_be_mixed(augment: dict[str, float]) -> None:
+    adapted = tiny.quantized_model(tiny.model_spec())
+    recipe = tiny.recipe(1, 7, augment=AugmentSpec(**augment))
+    with pytest.raises(UserError, match=r"train\.batch_size=7.*even number"):
+        fit(
+            adapted.network,
+            adapted.trainable,
+            tiny.split(16),
+            recipe,
+            tiny.pixels(),
+            seed=0,
+            classes=tiny.CLASSES,
+        )
+    assert mixing(batch_size=7, smoothing=0.1, erasing=0.5) is not None  # which need no pairs
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31))
+def test_erasing_changes_one_rectangle_of_an_image(seed: int) -> None:
+    """Of 2 % to a third of the area, as Zhong et al. 2017 have it; sides are rounded to whole pixels."""
+    images, target = mixing(seed, erasing=1.0)(flat_images(), LABELS)
+    assert torch.equal(target, LABELS)
+    changed = (images != flat_images()).any(1)
+    erased = 0
+    for mask in changed:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        if not len(rows):
+            continue  # timm gives up after ten rectangles that do not fit
+        erased += 1
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert box.all()
+        height, width = box.shape
+        assert (height - 0.5) * (width - 0.5) <= SIDE * SIDE / 3
+        assert (height + 0.5) * (width + 0.5) >= 0.02 * SIDE * SIDE
+    assert erased >= COUNT - 1
+
+
+def test_erasing_happens_as_often_as_it_is_set() -> None:
+    mix, erased = mixing(erasing=0.25), 0
+    for _ in range(100):
+        images, _ = mix(flat_images(), LABELS)
+        erased += int((images != flat_images()).flatten(1).any(1).sum())
+    # 800 images at 0.25: mean 200, deviation 12.2; five deviations either way.
+    assert 139 <= erased <= 261
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few-shot set of the user's own: class folders with images of several sizes."""
+    root = tmp_path_factory.mktemp("tree") / "own"
+    for label in range(4):
+        for number in range(30):
+            image = trees.picture(label, number, 30 + (number + label) % 25)
+            trees.save(image, root / f"class {label}/{number}.jpg")
+    return root
+
+
+def spec_of(root: Path, cache: Path, recipe: str) -> RunSpec:
+    overrides = ["sweep=none", "task=tree", f"data.root={root}", "data.images=80", "hidden=4", "scale=1"]
+    overrides += [f"train={recipe}", "train.epochs=2", "train.batch_size=32", "train.warmup_epochs=0"]
+    (spec,) = settle(plan(overrides).runs, Cache(str(cache)))
+    return spec
+
+
+@pytest.mark.parametrize("recipe", ["fgvc", "fgvc_noah"])
+def test_training_with_augmentation_gives_one_file_whatever_the_loaders(
+    recipe: str, own: Path, tmp_path: Path
+) -> None:
+    files = []
+    for loaders in (0, 2):
+        spec = spec_of(own, tmp_path / "cache", recipe)
+        runtime = Runtime(str(tmp_path / str(loaders)), loaders=loaders, cache=Cache(str(tmp_path / "cache")))
+        row = run.execute(spec, runtime)
+        # 80 of 120 images are drawn, the rest are test.
+        assert (row.n_train, row.n_test, row.normalization) == (80, 40, "imagenet")
+        files.append((tmp_path / str(loaders) / row.run_id / ADAPTER).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_augmentation_decides_the_model_and_the_identity(own: Path, tmp_path: Path) -> None:
+    spec, runtime = spec_of(own, tmp_path, "fgvc"), Runtime("", cache=Cache(str(tmp_path)))
+    other = replace(spec, train=replace(spec.train, augment=replace(spec.train.augment, auto_augment="")))
+    assert identify(spec) != identify(other)
+    heads = [
+        run.train(each, runtime).adapted.head.matrices["weight"].weight.detach() for each in (spec, other)
+    ]
+    assert not torch.equal(*heads)

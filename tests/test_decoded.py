@@ -1,0 +1,606 @@
+"""The cache of decoded images: Pillow's bits, real processes that fill it together, die in it, or find no room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from petl_bench.config import plan_task
+from petl_bench.data import load, settle
+from petl_bench.data.decoded import decoded, native_sizes, resized
+from petl_bench.data.files import FileFacts, file_facts
+from petl_bench.data.lists import Listing
+from petl_bench.errors import UserError
+from petl_bench.train.pixels import Pixels
+from petl_bench.types import Cache
+from tests.conftest import wait_until
+from tests.trees import picture, save, vtab_task, write_list
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Images:
+    """A listing and what is known of its files, as a run has them before it decodes."""
+
+    listing: Listing
+    facts: list[FileFacts]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.listing.folder / name for name in self.listing.names]
+
+
+def images_of(
+    folder: Path, names: Sequence[str], cache: Cache, labels: Sequence[int] | None = None
+) -> Images:
+    known = file_facts(folder, names, cache)
+    assert not [fact.error for fact in known.values() if fact.error]
+    numbers = np.array(labels if labels is not None else [0] * len(names), np.int64)
+    return Images(Listing(folder, folder / "list.txt", list(names), numbers), [known[n] for n in names])
+
+
+def pictures(folder: Path, count: int, side: int, cache: Cache, first: int = 0) -> Images:
+    """PNG files of one size, no two alike."""
+    names = [f"{number:04d}.png" for number in range(first, first + count)]
+    for number, name in enumerate(names, first):
+        save(picture(number % 7, number, side), folder / name)
+    return images_of(folder, names, cache)
+
+
+def fill(images: Images, size: int, cache: Cache, resize: str = "stretch") -> np.ndarray:
+    return decoded(images.listing, images.facts, resize, size, cache)
+
+
+def stretched(path: Path, size: int) -> np.ndarray:
+    """Pillow alone: the file as RGB, bicubic to size x size, (3, size, size)."""
+    with Image.open(path) as image:
+        square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square).transpose(2, 0, 1)
+
+
+def cropped(path: Path, size: int) -> np.ndarray:
+    """torchvision's usual preparation for evaluation, on a PIL image."""
+    with Image.open(path) as image:
+        return np.asarray(usual(size)(image.convert("RGB"))).transpose(2, 0, 1)
+
+
+def usual(size: int) -> Compose:
+    return Compose([Resize(int(256 / 224 * size), InterpolationMode.BICUBIC), CenterCrop(size)])
+
+
+def in_cache(cache: Cache) -> tuple[list[str], list[str]]:
+    """Names of the cache files, and of temporary files left beside them."""
+    names = sorted(path.name for path in (Path(cache.directory) / "decoded").iterdir())
+    return [n for n in names if n.endswith(".npy") and n[0] != "."], [n for n in names if n[0] == "."]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(str(tmp_path / "cache"))
+
+
+# Pillow's bits
+
+SHAPES = [(64, 64), (31, 97), (97, 31), (200, 151), (49, 50), (48, 300), (5, 3), (1, 1)]
+"""Widths and heights: portrait and landscape, odd, larger and smaller than the inputs below."""
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files in every mode that data sets hold: colour, grey, palette, with transparency, CMYK, two levels."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for number, (width, height) in enumerate(SHAPES):
+        random = np.random.RandomState(number)
+        colour = Image.fromarray(random.randint(0, 256, (height, width, 3)).astype(np.uint8))
+        transparent = random.randint(0, 256, (height, width, 4)).astype(np.uint8)
+        made = {
+            "colour.jpg": colour,
+            "colour.png": colour,
+            "grey.jpg": colour.convert("L"),
+            "grey.png": colour.convert("L"),
+            "palette.png": colour.convert("P"),
+            "palette.gif": colour.convert("P"),
+            "rgba.png": Image.fromarray(transparent),
+            "grey-alpha.png": Image.fromarray(transparent[..., :2].copy(), "LA"),
+            "cmyk.jpg": colour.convert("CMYK"),
+            "levels.png": colour.convert("1"),
+        }
+        for name, image in made.items():
+            image.save(folder / f"{width}x{height}-{name}")
+    return folder
+
+
+@pytest.mark.parametrize("size", [32, 51, 224])
+@pytest.mark.parametrize(("resize", "expected"), [("stretch", stretched), ("crop", cropped)])
+def test_every_kind_of_file_is_decoded_and_resized_as_by_pillow(
+    kinds: Path, cache: Cache, size: int, resize: str, expected
+) -> None:
+    images = images_of(kinds, sorted(path.name for path in kinds.iterdir()), cache)
+    found = fill(images, size, cache, resize)
+    assert found.dtype == np.uint8
+    assert found.shape == (len(SHAPES) * 10, 3, size, size)
+    for path, image in zip(images.paths, found, strict=True):
+        np.testing.assert_array_equal(image, expected(path, size), err_msg=path.name)
+    np.testing.assert_array_equal(fill(images, size, cache, resize), found)  # once more, from the file
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([28, 32, 51, 64]))
+@example(224, 225, 224)
+@example(500, 375, 224)
+@example(333, 500, 224)
+def test_the_crop_is_torchvisions_for_any_size(width: int, height: int, size: int) -> None:
+    image = Image.fromarray(
+        np.random.RandomState(width * 301 + height).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    )
+    np.testing.assert_array_equal(np.asarray(resized(image, "crop", size)), np.asarray(usual(size)(image)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(24, 24), (20, 31), (48, 13), (1, 1), (48, 48)])
+def test_small_images_of_one_size_are_kept_as_they_are_and_enlarged_later(
+    tmp_path: Path, cache: Cache, width: int, height: int
+) -> None:
+    for number in range(5):
+        pixels = np.random.RandomState(number).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    images = images_of(tmp_path, [f"{number}.png" for number in range(5)], cache)
+    found = fill(images, 48, cache)
+    assert found.shape == (5, 3, height, width)
+    fed = Pixels("none", 48, CPU)(torch.from_numpy(np.array(found)))
+    for path, image, own in zip(images.paths, found, fed, strict=True):
+        np.testing.assert_array_equal(image, np.asarray(Image.open(path)).transpose(2, 0, 1))
+        expected = stretched(path, 48).astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(own.numpy(), expected)
+
+
+def test_images_of_two_sizes_or_too_large_are_stored_in_the_inputs_size(tmp_path: Path, cache: Cache) -> None:
+    pictures(tmp_path, 2, 24, cache)
+    pictures(tmp_path, 1, 25, cache, first=2)
+    pictures(tmp_path, 2, 49, cache, first=3)
+    for numbers in ([0, 1, 2], [3, 4]):
+        images = images_of(tmp_path, [f"{number:04d}.png" for number in numbers], cache)
+        found = fill(images, 48, cache)
+        assert found.shape == (len(numbers), 3, 48, 48)
+        np.testing.assert_array_equal(found, [stretched(path, 48) for path in images.paths])
+
+
+def test_native_sizes_gives_the_very_pixels(kinds: Path, cache: Cache) -> None:
+    images = images_of(kinds, sorted(path.name for path in kinds.iterdir()), cache)
+    found = native_sizes(images.listing, images.facts, cache)
+    ends = found.offsets()
+    assert len(found) == len(images.paths)
+    assert ends[-1] == len(found.flat)
+    for number, path in enumerate(images.paths):
+        with Image.open(path) as image:
+            expected = np.asarray(image.convert("RGB"))
+        shape = (found.heights[number], found.widths[number], 3)
+        assert shape == expected.shape
+        np.testing.assert_array_equal(found.flat[ends[number] : ends[number + 1]].reshape(shape), expected)
+    part = found[7:12]
+    np.testing.assert_array_equal(part.flat, found.flat[ends[7] : ends[12]])
+    np.testing.assert_array_equal(part.heights, found.heights[7:12])
+
+
+def test_what_is_changed_in_memory_stays_out_of_the_cache(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path, 3, 24, cache)
+    found = fill(images, 48, cache)
+    before = np.array(found)
+    found[:] = 0
+    np.testing.assert_array_equal(fill(images, 48, cache), before)
+
+
+# One file for all who need the same images
+
+
+def test_two_tasks_over_the_same_images_share_one_file(tmp_path: Path, cache: Cache) -> None:
+    # As dsprites_loc and dsprites_ori do: the same files in two folders, with other labels.
+    sizes = {"train": 8, "val": 4, "test": 6}
+    vtab_task(tmp_path / "first", 4, sizes, ".png")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    for name in ("train800", "val200", "train800val200", "test"):
+        lines = (tmp_path / "first" / f"{name}.txt").read_text().split()
+        pairs = list(zip(lines[::2], map(int, lines[1::2]), strict=True))
+        write_list(tmp_path / "second" / f"{name}.txt", [(path, 3 - label) for path, label in pairs])
+    tasks = [
+        settle(plan_task("folder", {"root": str(tmp_path / name), "override": "", "images": 1000}), cache)
+        for name in ("first", "second")
+    ]
+    assert tasks[0].fingerprint != tasks[1].fingerprint
+    first, second = (load(task, "train", 48, cache) for task in tasks)
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.labels, 3 - second.labels)
+    assert len(in_cache(cache)[0]) == 1
+
+
+# Other processes
+
+CHILD = """
+import hashlib, json, logging, sys, time
+from pathlib import Path
+import numpy as np
+from petl_bench.data.decoded import decoded
+from petl_bench.data.files import file_facts
+from petl_bench.data.lists import Listing
+from petl_bench.types import Cache
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+folder, directory, start = map(Path, sys.argv[1:4])
+limit, size, repeats, works = *map(int, sys.argv[4:7]), json.loads(sys.argv[7])
+cache = Cache(str(directory), limit)
+jobs = []
+for names in works:
+    facts = file_facts(folder, names, cache)
+    listing = Listing(folder, folder / "list.txt", names, np.zeros(len(names), np.int64))
+    jobs.append((listing, [facts[name] for name in names]))
+print("ready", flush=True)
+while not start.exists():
+    time.sleep(0.001)
+shas = [
+    hashlib.sha256(decoded(*job, "stretch", size, cache).tobytes()).hexdigest()
+    for _ in range(repeats)
+    for job in jobs
+]
+print(json.dumps(shas), flush=True)
+"""
+
+
+def child(
+    folder: Path, cache: Cache, start: Path, size: int, works: list[list[str]], repeats: int = 1
+) -> subprocess.Popen[str]:
+    """Another process that decodes `works`, lists of file names, one after another, once `start` is there."""
+    numbers = [str(cache.limit), str(size), str(repeats), json.dumps(works)]
+    command = [sys.executable, "-c", CHILD, str(folder), cache.directory, str(start), *numbers]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_together(processes: list[subprocess.Popen[str]], start: Path) -> list[tuple[list[str], str]]:
+    """Let them go when all are ready; the hashes that each found, and its log."""
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+        start.touch()
+        ended = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, (_, messages) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, messages
+    return [(json.loads(out), messages) for out, messages in ended]
+
+
+def test_processes_that_fill_one_cache_at_once_end_with_one_valid_file(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path / "images", 300, 40, cache)
+    size, names, start = 32, images.listing.names, tmp_path / "start"
+    results = run_together([child(tmp_path / "images", cache, start, size, [names]) for _ in range(3)], start)
+    expected = np.stack([stretched(path, size) for path in images.paths])
+    shas = {sha for found, _ in results for sha in found}
+    assert shas == {hashlib.sha256(expected.tobytes()).hexdigest()}
+    assert sum(messages.count("decoding 300 images") for _, messages in results) == 1
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+    np.testing.assert_array_equal(np.load(Path(cache.directory) / "decoded" / files[0]), expected)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 names of large images, seconds of work: three files of 1000 x 750 with many links."""
+    folder = tmp_path_factory.mktemp("slow")
+    for number in range(3):
+        noise = np.random.RandomState(number).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((1000, 750)).save(folder / f"{number:03d}.jpg")
+    for number in range(3, 300):
+        os.link(folder / f"{number % 3:03d}.jpg", folder / f"{number:03d}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("written", [1, 20 * 3 * 64 * 64], ids=["just begun", "midway"])
+def test_a_killed_fill_leaves_nothing_that_is_taken_for_valid(
+    slow: Path, tmp_path: Path, cache: Cache, written: int
+) -> None:
+    names, start, folder = [f"{n:03d}.jpg" for n in range(300)], tmp_path / "go", Path(cache.directory)
+    images = images_of(slow, names, cache)
+
+    def begun() -> bool:
+        return any(path.stat().st_size >= written for path in (folder / "decoded").glob(".*"))
+
+    with child(slow, cache, start, 64, [names]) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            start.touch()
+            wait_until(lambda: begun() or process.poll() is not None)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL  # and not at its own end
+    files, temporary = in_cache(cache)
+    assert files == []
+    assert len(temporary) == 1  # a half file is there, and does not count
+    found = fill(images, 64, cache)
+    expected = [stretched(slow / name, 64) for name in names[:3]]
+    np.testing.assert_array_equal(found, [expected[number % 3] for number in range(300)])
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+
+
+def test_the_next_process_goes_on_where_another_was_killed_while_it_waited(
+    slow: Path, tmp_path: Path, cache: Cache
+) -> None:
+    names, folder = [f"{n:03d}.jpg" for n in range(300)], Path(cache.directory)
+    images_of(slow, names, cache)
+    starts = [tmp_path / "first", tmp_path / "second"]
+    first, second = (child(slow, cache, start, 64, [names]) for start in starts)
+    try:
+        for process in (first, second):
+            assert process.stdout.readline() == "ready\n"
+        starts[0].touch()
+        wait_until(lambda: any((folder / "decoded").glob(".*")) or first.poll() is not None)
+        starts[1].touch()
+        time.sleep(0.2)  # the second is at the lock now, or will be: either way it must come through
+        first.send_signal(signal.SIGKILL)
+        out, messages = second.communicate(timeout=120)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert second.returncode == 0, messages
+    (sha,) = json.loads(out)
+    expected = [stretched(slow / name, 64) for name in names[:3]]
+    whole = np.stack([expected[number % 3] for number in range(300)])
+    assert sha == hashlib.sha256(whole.tobytes()).hexdigest()
+    assert in_cache(cache)[1] == []
+
+
+# Room
+
+ONE = 10 * 3 * 24 * 24
+"""Bytes of ten images of 24 x 24, without the file's header."""
+HEADERS = 1000
+"""More than the headers of four .npy files (128 bytes each)."""
+
+
+def tens(folder: Path, cache: Cache, count: int) -> list[Images]:
+    return [pictures(folder, 10, 24, cache, first=10 * number) for number in range(count)]
+
+
+def age(cache: Cache, seconds: int) -> None:
+    """As if all files of the cache had last been used so long ago, or longer."""
+    for path in (Path(cache.directory) / "decoded").glob("*.npy"):
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "cache"), 2 * ONE + HEADERS)
+    first, second, third = tens(tmp_path, cache, 3)
+    made = {}
+    for name, images in (("first", first), ("second", second)):
+        fill(images, 48, cache)
+        (made[name],) = set(in_cache(cache)[0]) - set(made.values())
+        age(cache, 1000)
+    fill(first, 48, cache)  # made first, but used last
+    found = fill(third, 48, cache)
+    files, temporary = in_cache(cache)
+    assert made["first"] in files
+    assert made["second"] not in files
+    assert (len(files), temporary) == (2, [])
+    assert sum(path.stat().st_size for path in (tmp_path / "cache/decoded").glob("*.npy")) <= cache.limit
+    again = fill(second, 48, cache)  # what was removed is made again
+    np.testing.assert_array_equal(again, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in second.paths])
+    np.testing.assert_array_equal(found, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in third.paths])
+
+
+def test_a_removed_file_can_still_be_read_by_who_has_it(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "cache"), ONE + HEADERS)
+    first, second = tens(tmp_path, cache, 2)
+    held = fill(first, 48, cache)
+    fill(second, 48, cache)
+    assert len(in_cache(cache)[0]) == 1
+    np.testing.assert_array_equal(held, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in first.paths])
+
+
+def test_more_than_the_limit_is_refused_and_takes_nothing_else_away(tmp_path: Path) -> None:
+    small = Cache(str(tmp_path / "cache"), ONE + HEADERS)
+    images, more = tens(tmp_path, small, 1)[0], pictures(tmp_path / "more", 30, 24, small)
+    fill(images, 48, small)
+    before = in_cache(small)
+    with pytest.raises(UserError) as caught:
+        fill(more, 48, small)
+    # The setting's name and value (18280 bytes), what is needed (3 * ONE = 51840 bytes), and the way out.
+    assert re.match(r"data\.cache_gb=1\.828e-05: .* 0\.00 GB; raise the limit$", str(caught.value))
+    assert in_cache(small) == before
+    assert fill(more, 48, Cache(small.directory)).shape == (30, 3, 24, 24)
+
+
+def test_processes_that_crowd_each_other_out_still_get_their_images(tmp_path: Path) -> None:
+    # The limit holds one of three sets, and every process wants them in turn, in another order.
+    cache, start = Cache(str(tmp_path / "cache"), ONE + HEADERS), tmp_path / "start"
+    names = [images.listing.names for images in tens(tmp_path / "images", cache, 3)]
+    orders = [[0, 1, 2], [2, 1, 0], [1, 0, 2]]
+    processes = [
+        child(tmp_path / "images", cache, start, 48, [names[i] for i in order], 40) for order in orders
+    ]
+    results = run_together(processes, start)
+    expected = [
+        hashlib.sha256(
+            np.stack(
+                [np.asarray(Image.open(tmp_path / "images" / n)).transpose(2, 0, 1) for n in own]
+            ).tobytes()
+        ).hexdigest()
+        for own in names
+    ]
+    for order, (shas, _) in zip(orders, results, strict=True):
+        assert shas == [expected[i] for i in order] * 40
+    assert in_cache(cache)[1] == []
+
+
+# A cache that cannot be written
+
+
+@pytest.mark.parametrize("blocked", ["", "decoded"], ids=["a file is the folder", "a file inside it"])
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path, cache: Cache, blocked: str) -> None:
+    images = pictures(tmp_path / "images", 2, 24, cache)
+    shutil.rmtree(cache.directory)
+    path = Path(cache.directory, blocked)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no folder")
+    with pytest.raises(UserError) as caught:
+        fill(images, 48, cache)
+    assert str(caught.value).startswith(f"data.cache={cache.directory}: ")
+    assert "File exists" in str(caught.value)
+    assert "name another folder" in str(caught.value)
+    assert path.read_text() == "no folder"
+
+
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory; the test is skipped where none can be mounted."""
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("a small file system can be mounted by root only")
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
+        pytest.skip(f"mount refused: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    yield from mounted(tmp_path / "disk", "size=256k")
+
+
+@pytest.fixture
+def sealed_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that can only be read."""
+    yield from mounted(tmp_path / "disk", "size=256k,ro")
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
+    cache = Cache(str(small_disk / "cache"))
+    some, many = tens(tmp_path, cache, 1)[0], pictures(tmp_path / "many", 200, 24, cache)
+    kept = np.array(fill(some, 48, cache))
+    with pytest.raises(UserError) as caught:
+        fill(many, 48, cache)  # 200 * 3 * 24 * 24 = 345,600 bytes
+    assert str(caught.value).startswith(f"data.cache={cache.directory}: cannot keep 0.00 GB")
+    assert "No space left on device" in str(caught.value)
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+    np.testing.assert_array_equal(fill(some, 48, cache), kept)
+
+
+def test_a_read_only_disk_is_one_error(sealed_disk: Path, tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path, 2, 24, cache)
+    with pytest.raises(UserError, match=r"data\.cache=.*: .*Read-only file system.*name another folder"):
+        fill(images, 48, Cache(str(sealed_disk)))
+
+
+# Files that are not what was known of them
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_an_image_changed_after_fingerprinting_is_refused(tmp_path: Path, cache: Cache, native: bool) -> None:
+    images = pictures(tmp_path, 3, 24, cache)
+    changed = images.paths[1]
+    save(picture(0, 999, 24), changed)
+    with pytest.raises(UserError) as caught:
+        if native:
+            native_sizes(images.listing, images.facts, cache)
+        else:
+            fill(images, 48, cache)
+    assert str(caught.value).startswith(f"{changed}: has changed")
+    assert in_cache(cache) == ([], [])
+
+
+def test_an_image_gone_after_fingerprinting_is_said(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path, 3, 24, cache)
+    images.paths[2].unlink()
+    with pytest.raises(UserError) as caught:
+        fill(images, 48, cache)
+    assert str(images.paths[2]) in str(caught.value)
+    assert "No such file" in str(caught.value)
+    assert in_cache(cache) == ([], [])
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, cache: Cache) -> None:
+    path = tmp_path / "cut.jpg"
+    save(picture(0, 0, 64), path)
+    path.write_bytes(path.read_bytes()[:-100])  # the header is whole, the pixels are not
+    images = images_of(tmp_path, ["cut.jpg"], cache)
+    with pytest.raises(UserError) as caught:
+        fill(images, 48, cache)
+    assert str(caught.value).startswith(f"{path}: cannot be decoded")
+    assert "petl-bench data verify" in str(caught.value)
+    assert in_cache(cache) == ([], [])
+
+
+def test_other_content_under_the_same_names_is_decoded_anew(tmp_path: Path, cache: Cache) -> None:
+    fill(pictures(tmp_path, 2, 24, cache), 48, cache)
+    save(picture(0, 999, 24), tmp_path / "0001.png")
+    names = ["0000.png", "0001.png"]
+    found = fill(images_of(tmp_path, names, cache), 48, cache)
+    np.testing.assert_array_equal(
+        found, [np.asarray(Image.open(tmp_path / n)).transpose(2, 0, 1) for n in names]
+    )
+
+
+DAMAGE = {
+    "cut": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "null": lambda text: "null",
+    "list": lambda text: "[]",
+    "no files": lambda text: '{"format": 1}',
+    "files a list": lambda text: '{"format": 1, "files": []}',
+    "fields missing": lambda text: re.sub(r"\[(\d+),[^]]*\]", r"[\1]", text),
+    "not text": lambda text: "\udc80\udcff",
+    "of another format": lambda text: text.replace('"format":1', '"format":0'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
+def test_a_damaged_index_is_made_again(tmp_path: Path, cache: Cache, damage) -> None:
+    images = pictures(tmp_path, 3, 24, cache)
+    (index,) = (Path(cache.directory) / "files").iterdir()
+    text = index.read_text()
+    damaged = damage(text).encode(errors="surrogateescape")
+    assert damaged != text.encode()
+    index.write_bytes(damaged)
+    again = images_of(tmp_path, images.listing.names, cache)
+    assert again.facts == images.facts
+    assert [fact.sha256 for fact in again.facts] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in images.paths
+    ]
+    assert json.loads(index.read_text()) == json.loads(text)
+    assert [path.name for path in index.parent.iterdir()] == [index.name]
+
+
+def test_facts_are_kept_by_size_and_time(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path, 2, 24, cache)
+    path, names = images.paths[0], images.listing.names
+    before, stat = images.facts[0], path.stat()
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file_facts(tmp_path, names, cache)[names[0]] == before  # nothing was read
+    time.sleep(0.01)
+    os.utime(path)
+    after = file_facts(tmp_path, names, cache)[names[0]]
+    assert after.sha256 == hashlib.sha256(bytes(stat.st_size)).hexdigest()
+    assert after.error
