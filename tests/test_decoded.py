@@ -1,4 +1,4 @@
-"""The cache of decoded images: Pillow's bits, real processes that fill it together, die in it, or find no room."""
+"""The cache of decoded images: Pillow's bits, and real processes that fill it together, die or lack room."""
 
 from __future__ import annotations
 
@@ -522,10 +522,7 @@ def test_an_image_changed_after_fingerprinting_is_refused(tmp_path: Path, cache:
     changed = images.paths[1]
     save(picture(0, 999, 24), changed)
     with pytest.raises(UserError) as caught:
-        if native:
-            native_sizes(images.listing, images.facts, cache)
-        else:
-            fill(images, 48, cache)
+        native_sizes(images.listing, images.facts, cache) if native else fill(images, 48, cache)
     assert str(caught.value).startswith(f"{changed}: has changed")
     assert in_cache(cache) == ([], [])
 

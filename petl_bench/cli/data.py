@@ -51,19 +51,17 @@ def verify(
     manifests = _manifests(suite)
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder")
-    reports: list[TaskReport] = []
     settings = data_settings(root, override)
-    reports += _whole_root(suite, root, manifests)
+    reports = _whole_root(suite, root, manifests)
     with Counter("files") as counter:
         for manifest in [] if reports else manifests:
             changed, _ = overridden(manifest, str(override or ""))
             spec = plan_task(manifest.name, settings, *(manifest.shots[:1] or [1]))
             reports.append(verify_task(spec, changed, default_cache(), counter))
-            if json:
-                for problem in reports[-1].problems:
-                    print_json(asdict(problem))
     wrong = sum(len(report.problems) for report in reports)
     if json:
+        for problem in (problem for report in reports for problem in report.problems):
+            print_json(asdict(problem))
         print_json(_summary(suite, root, reports))
     else:
         _print(reports)

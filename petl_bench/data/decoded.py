@@ -7,7 +7,9 @@ import io
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +50,7 @@ def decoded(listing: Listing, facts: Sequence[FileFacts], resize: str, size: int
         square = image if native else resized(image, resize, size)
         return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)).tobytes()
 
-    path = _filled(listing, facts, way, (len(facts), 3, height, width), pixels, cache)
-    return np.load(path, mmap_mode="c")
+    return _mapped(listing, facts, way, (len(facts), 3, height, width), pixels, cache)
 
 
 def native_sizes(listing: Listing, facts: Sequence[FileFacts], cache: Cache) -> Ragged:
@@ -61,8 +62,8 @@ def native_sizes(listing: Listing, facts: Sequence[FileFacts], cache: Cache) -> 
     heights = np.array([fact.height for fact in facts], np.int64)
     widths = np.array([fact.width for fact in facts], np.int64)
     total = int((heights * widths * 3).sum())
-    path = _filled(listing, facts, "native", (total,), lambda image: image.tobytes(), cache)
-    return Ragged(np.load(path, mmap_mode="c"), heights, widths)
+    flat = _mapped(listing, facts, "native", (total,), lambda image: image.tobytes(), cache)
+    return Ragged(flat, heights, widths)
 
 
 def resized(image: Image.Image, resize: str, size: int) -> Image.Image:
@@ -82,35 +83,44 @@ def resized(image: Image.Image, resize: str, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _filled(
+def _mapped(
     listing: Listing,
     facts: Sequence[FileFacts],
     way: str,
     shape: tuple[int, ...],
     pixels: Callable[[Image.Image], bytes],
     cache: Cache,
-) -> Path:
+) -> Pixels:
     """The cache file of these images, made by the first process that asks while the others wait."""
     folder = cache_folder(cache) / "decoded"
     content = hashlib.sha256("".join(fact.sha256 for fact in facts).encode()).hexdigest()
     path = folder / f"{content[:32]}-{way}-pillow{PIL.__version__.split('.')[0]}.npy"
     try:
         folder.mkdir(exist_ok=True)
-        if not path.exists():
+        while True:
+            with suppress(FileNotFoundError):  # not there, or removed by another process since
+                os.utime(path)  # the least recently used files make room first
+                return np.load(path, mmap_mode="c")
             with FileLock(f"{path}.lock"):
                 if not path.exists():
-                    for left in folder.glob(f".{path.name}.*"):
-                        left.unlink()  # of a process that was killed: the lock says that none is at work
+                    _clean(folder, path.name)
                     _make_room(folder, int(np.prod(shape)), cache)
                     logger.info("decoding %d images of %s", len(listing), listing.source)
                     _write(path, shape, _images(listing, facts, pixels))
-        os.utime(path)  # the least recently used files make room first
     except OSError as error:
         raise UserError(
             f"data.cache={cache_folder(cache)}: cannot keep {_gigabytes(int(np.prod(shape)))} of decoded "
             f"images there: {error.strerror or error}; name another folder"
         ) from error
-    return path
+
+
+def _clean(folder: Path, name: str) -> None:
+    """Remove what killed processes left: of this file, whose lock is held, and anything a day old."""
+    yesterday = time.time() - 24 * 3600
+    for left in folder.glob(".*.npy.*"):
+        with suppress(FileNotFoundError):
+            if left.name.startswith(f".{name}.") or left.stat().st_mtime < yesterday:
+                left.unlink()
 
 
 def _images(
@@ -159,7 +169,11 @@ def _make_room(folder: Path, needed: int, cache: Cache) -> None:
             f"data.cache_gb={cache.limit / 1e9:g}: one set of decoded images takes {_gigabytes(needed)}; "
             "raise the limit"
         )
-    held = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy"))
+    held = []
+    for path in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):
+            held.append((path.stat().st_mtime, path.stat().st_size, path))
+    held.sort()
     total = sum(size for _, size, _ in held)
     for _, size, path in held:
         if total + needed <= cache.limit:

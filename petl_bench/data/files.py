@@ -114,6 +114,8 @@ def look(path: Path, decode: bool) -> FileFacts:
     except OSError as error:
         return FileFacts(*stat, "", error=f"cannot be read: {error.strerror}")
     sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return FileFacts(*stat, sha256, decoded=True, error="is an empty file")
     try:
         with Image.open(io.BytesIO(data)) as image:
             quality = _quality(image)
@@ -141,7 +143,7 @@ def in_threads(
 def _stat(path: str | Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns
 

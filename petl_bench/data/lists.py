@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -65,7 +66,7 @@ def read_list(path: Path, folder: Path) -> Listing:
 
 def _problem(name: str, label: str) -> tuple[str, str] | None:
     pure = PurePosixPath(name)
-    if not name or not label.removeprefix("-").isdigit():
+    if not name or "\0" in name or not re.fullmatch("-?[0-9]{1,9}", label):
         return "malformed_line", "is not `relative/path.jpg LABEL` with a whole number as label"
     if pure.is_absolute() or ".." in pure.parts or "\\" in name:
         return "escaping_path", "leads out of the data folder; paths must be relative, with / and without .."

@@ -85,7 +85,8 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Report = no
     repeated = [*_repeats(task, facts)]
     notes = []
     if manifest.repeats and repeated:
-        notes.append(f"{len(repeated)} test images are training images too: {manifest.repeats}")
+        count = sum(problem.split == "test" for problem in repeated)
+        notes.append(f"{count} test images are training images too: {manifest.repeats}")
         repeated = []
     whole = all(fact.sha256 for fact in facts.values()) and all(task.parts.values())
     if whole:
@@ -240,7 +241,7 @@ def _repeats(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
         return {facts[name].sha256: name for part in parts for name in task.parts[part].names}
 
     training = [part for part in task.parts if part not in ("val", "test", TRAINVAL)]
-    elsewhere = {"val": held(training), "test": held([*task.parts.keys() - {"test"}])}
+    elsewhere = {"val": held(training), "test": held([p for p in task.parts if p != "test"])}
     for part, others in elsewhere.items():
         listing = task.parts[part]
         for name in dict.fromkeys(listing.names):
