@@ -21,8 +21,9 @@ from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
 from petl_bench.record import LogFile, hyperparameters, logger, settings, sizes
 from petl_bench.store import Store
-from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result
+from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, transform
 from petl_bench.types import (
+    NORMALIZATIONS,
     TRAINVAL,
     BackboneSpec,
     Outcome,
@@ -173,9 +174,12 @@ def preflight(specs: Iterable[RunSpec]) -> None:
     """
     seen = []
     for spec in specs:
-        key = (spec.backbone, spec.adapter, spec.hidden, spec.quantizer, spec.head)
+        key = (spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer, spec.head)
         if key not in seen:
             seen.append(key)
+            if spec.train.augment.crop:
+                recipe = spec.train
+                transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
             assemble(spec.candidates[0].model)
 
 

@@ -35,7 +35,7 @@ def test_help(command: str) -> None:
     promised = {
         "": ["sweep", "eval", "report", "ls", "inspect", "--debug"],
         "sweep": ["--store", "--dry-run", "--existing", "--fail-fast", "--json"],
-        "eval": ["--store", "--all", "--task", "--json"],
+        "eval": ["--store", "--all", "--task", "--root", "--json"],
         "report": ["--store", "--format", "--out", "--filter"],
         "ls": ["--json"],
         "inspect": ["--json"],

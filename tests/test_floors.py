@@ -25,7 +25,6 @@ FLOORS = {
     "weights": 1,
     "checkpoints": 1,
     "sites": 1,
-    "checkpoints": 1,
     "resample": 2,
     "data": 2,
     "backbones": 2,

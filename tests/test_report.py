@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -153,19 +154,82 @@ def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for spec, changes in zip(
         plan(["task=digits", "adapter=linear", "seed=0,1"]).runs,
-        [{}, {"git_revision": "another", "torch_version": "9", "git_dirty": True}],
+        [{}, {"git_revision": "another", "torch_version": "9", "pillow_version": "9", "git_dirty": True}],
         strict=True,
     ):
         store.put(spec, make_row(spec, 0.5, **changes), b"adapter")
     done = petl("report", "--store", tmp_path, "--format", "json")
     warnings = json.loads(done.stdout)["warnings"]
-    for what in ("2 different git revisions", "2 different torch versions", "uncommitted"):
+    for what in (
+        "2 different git revisions",
+        "2 different torch versions",
+        "2 different pillow versions",
+        "uncommitted",
+    ):
         assert any(what in warning for warning in warnings)
         assert what in done.stderr
     assert "> Warning: " in petl("report", "--store", tmp_path, "--format", "markdown").stdout
     clean = petl("report", "--store", tmp_path, "--format", "json", "--filter", "seed=0")
     assert json.loads(clean.stdout)["warnings"] == []
     assert clean.stderr == ""
+
+
+def report_of(store: Path) -> dict:
+    done = petl("report", "--store", store, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_draws_of_the_training_images_are_repetitions_as_seeds_are(tmp_path: Path) -> None:
+    axes = ["task=glob(fgvc_*)", "shots=1,2", "split_seed=0,1,2", "seed=0,1", "adapter=lora", "scale=1"]
+    accuracy: dict[tuple[int, str], list[float]] = {}
+    for number, spec in enumerate(plan(["sweep=none", *axes]).runs):
+        accuracy.setdefault((spec.task.shots, spec.task.name), []).append(number * 37 % 101 / 101)
+        Store(tmp_path).put(spec, make_row(spec, number * 37 % 101 / 101), b"adapter")
+    content = report_of(tmp_path)
+    assert content["warnings"] == []
+    assert len(content["rows"]) == 10  # five sets at 1 and at 2 shots: a table each
+    for cell in content["rows"]:
+        expected = summary(accuracy[cell["shots"], cell["task"]])
+        assert expected["n"] == 6  # three draws with two seeds each
+        assert {key: cell[key] for key in ("n", "mean", "std")} == expected
+    for line in content["averages"]:
+        held = [accuracy[line["shots"], task] for task in dict.fromkeys(c["task"] for c in content["rows"])]
+        headline = [statistics.mean(values) for values in zip(*held, strict=True)]
+        assert line["mean_of_tasks"] == summary(headline)
+    text = petl("report", "--store", tmp_path).stdout
+    assert "1 shots" in text
+    assert "2 shots" in text
+
+
+def test_altered_data_have_a_table_of_their_own(tmp_path: Path) -> None:
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("vtab_cifar: {splits: {test: 40}}")
+    store = tmp_path / "store"
+    for override, acc in [("", 0.5), (str(sizes), 0.75)]:
+        run = ["sweep=none", "task=vtab_cifar", "adapter=linear", f"data.override={override}"]
+        (spec,) = plan(run).runs
+        Store(store).put(spec, make_row(spec, acc), b"adapter")
+    content = report_of(store)
+    means = {c["altered"]: (c["n"], c["mean"]) for c in content["rows"] if c["task"] == "vtab_cifar"}
+    assert means == {False: (1, 0.5), True: (1, 0.75)}
+    assert any("altered" in warning for warning in content["warnings"])
+    text = petl("report", "--store", store).stdout
+    assert text.count("altered data") == 1
+    assert "mean of 19 tasks" in text
+
+
+def test_a_table_of_the_users_own_data_needs_no_manifest(tmp_path: Path) -> None:
+    (spec,) = plan(["sweep=none", "task=folder", "adapter=linear"]).runs
+    for name, acc in [("birds", 0.5), ("fish", 1.0)]:
+        own = dataclasses.replace(spec.task, name=name, classes=3, splits={"train": 8, "val": 2, "test": 4})
+        run = dataclasses.replace(spec, task=own)
+        Store(tmp_path).put(run, make_row(run, acc), b"adapter")
+    content = report_of(tmp_path)
+    assert {cell["task"]: cell["mean"] for cell in content["rows"]} == {"birds": 0.5, "fish": 1.0}
+    (line,) = content["averages"]
+    assert line["tasks"] == "2/2"
+    assert line["mean_of_tasks"]["mean"] == 0.75
 
 
 def test_filters(made_up: Path) -> None:

@@ -47,7 +47,10 @@ def read_manifest(text: str, where: str) -> Manifest:
         UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
         yaml.YAMLError: the text is no YAML.
     """
-    values = conform(Manifest, OmegaConf.create(yaml.safe_load(text)), where)
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: holds no facts; a manifest is lines of KEY: VALUE")
+    values = conform(Manifest, OmegaConf.create(content), where)
     values["lists"] = {name: ListFacts(**facts) for name, facts in values["lists"].items()}
     manifest = Manifest(**values)
     own, listed = manifest.classes == 0, bool(manifest.shots)

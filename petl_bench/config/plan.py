@@ -106,13 +106,15 @@ def _expand(overrides: list[str]) -> Plan:
         config = _composed(tuple(early + _of_suite(late.get("task", base.task.name), axes_of)))
         spec = run_spec({**config, **late, "task": late.get("task", config["task"]["name"])})
         runs.setdefault(json.dumps(spec_to_dict(spec), sort_keys=True), spec)
-    data = config["data"]
-    if not 0 < data["cache_gb"] < float("inf"):
-        raise UserError(f"data.cache_gb={data['cache_gb']} is out of range: it must be a positive number")
-    cache = Cache(str(data["cache"]), int(data["cache_gb"] * 1e9))
-    return Plan(
-        list(runs.values()), LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher")), cache
-    )
+    launcher = LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher"))
+    return Plan(list(runs.values()), launcher, _cache(config["data"]))
+
+
+def _cache(data: Mapping[str, Any]) -> Cache:
+    size = data["cache_gb"]
+    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
+        raise UserError(f"data.cache_gb={size} is out of range: it must be a positive number")
+    return Cache(str(data["cache"]), int(size * 1e9))
 
 
 @functools.cache
@@ -181,9 +183,12 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
-        if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
+        fixed = (f"{root}.name", f"{root}.unused", f"{root}.tables")
+        if root in groups and key.startswith(fixed) and root != "backbone":
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
+        if isinstance(own.get(key), dict):
+            raise UserError(f"{key!r} is a group of settings: {', '.join(f'{key}.{k}' for k in own[key])}")
         if key not in known and root not in ("adapter", "backbone", "protocol"):
             near = known if difflib.get_close_matches(key, known) else groups | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")

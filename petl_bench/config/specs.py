@@ -79,12 +79,17 @@ def _parts(groups: str) -> _Parts:
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     backbone = BackboneSpec(**conform(BackboneSpec, values["backbone"], "backbone"))
     train = conform(TrainSpec, values["train"], "train")
+    protocol = conform(ProtocolSpec, values["protocol"], "protocol")
+    for grid in ("scales", "lrs"):
+        protocol[grid] = sorted(set(protocol[grid]))
+    if len(protocol["lrs"]) == 1:  # nothing to choose: the same run as with this rate given
+        train["lr"], protocol["lrs"] = protocol["lrs"][0], []
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization
     return _Parts(
         AdapterSpec(name, settings),
         backbone,
-        ProtocolSpec(**conform(ProtocolSpec, values["protocol"], "protocol")),
+        ProtocolSpec(**protocol),
         TrainSpec(**train | {"augment": AugmentSpec(**train["augment"])}),
         unused,
     )

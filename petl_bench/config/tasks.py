@@ -29,6 +29,11 @@ def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: in
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}")
     manifest, changes = overridden(manifests()[name], str(data["override"]))
     few_shot, tree = bool(manifest.shots), manifest.source == "tree"
+    images = data["images"]
+    if tree and (isinstance(images, bool) or not isinstance(images, int) or images < 2):
+        raise UserError(f"data.images={images} is out of range: it must be a whole number, 2 or more")
+    if tree and split_seed < 0:
+        raise UserError(f"split_seed={split_seed} is out of range: it must be 0 or more")
     for key, value, known in (
         ("shots", shots, manifest.shots),
         ("split_seed", split_seed, manifest.split_seeds),
@@ -46,7 +51,7 @@ def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: in
         resize=manifest.resize,
         shots=shots if few_shot else 0,
         split_seed=split_seed if few_shot or tree else 0,
-        drawn=int(data["images"]) if tree else 0,
+        drawn=images if tree else 0,
         override=changes,
         place={} if manifest.fingerprint else {"root": str(data["root"])},
     )
@@ -89,7 +94,7 @@ def _overrides(file: str) -> dict[str, dict[str, int]]:
         if task not in manifests() or not manifests()[task].splits or manifests()[task].fingerprint:
             raise UserError(f"data.override={file}: {task!r} is no task whose sizes can be overridden")
         sizes = facts.get("splits") if isinstance(facts, dict) and set(facts) == {"splits"} else None
-        if not isinstance(sizes, dict) or not all(isinstance(n, int) and n > 0 for n in sizes.values()):
+        if not isinstance(sizes, dict) or not all(type(n) is int and n > 0 for n in sizes.values()):
             raise UserError(
                 f"data.override={file}: {task}: expected `splits: {{test: 40}}`, positive numbers"
             )

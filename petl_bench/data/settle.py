@@ -27,7 +27,7 @@ PARTS = ("train", "val", TRAINVAL, "test")
 def manifest_of(task: TaskSpec) -> Manifest:
     """The manifest a task was planned from; of the user's own data, that of their layout."""
     known = manifests()
-    return known[task.name] if task.name in known else known[task.source]
+    return known[task.source if task.suite == "own" else task.name]
 
 
 def settle(task: TaskSpec, cache: Cache, report: Report = nothing) -> TaskSpec:
@@ -176,7 +176,7 @@ def _present(listings: Mapping[str, Listing], cache: Cache, report: Report) -> d
     found = file_facts(listings["test"].folder, names, cache, report=report)
     for listing in listings.values():
         for name in listing.names:
-            if not found[name].sha256:
+            if found[name].error:
                 what = "is not there" if found[name].is_missing else found[name].error
                 raise UserError(f"{listing.folder / name}: {what}; {listing.source} lists it")
     return {part: [found[name] for name in listing.names] for part, listing in listings.items()}

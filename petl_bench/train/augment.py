@@ -24,6 +24,30 @@ from petl_bench.types import AugmentSpec, TrainSpec
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
+def transform(spec: AugmentSpec, size: int, normalization: Normalization) -> Any:
+    """timm's training transform: a PIL image -> uint8 (3, size, size).
+
+    Raises:
+        UserError: timm has no such `auto_augment` policy.
+    """
+    try:
+        return create_transform(
+            size,
+            is_training=True,
+            color_jitter=spec.color_jitter,
+            auto_augment=spec.auto_augment or None,
+            interpolation="bicubic",
+            mean=normalization[0],
+            std=normalization[1],
+            use_prefetcher=True,  # the transform ends with bytes: normalization is the device's
+        )
+    except (AssertionError, ValueError, KeyError) as error:
+        raise UserError(
+            f"train.augment.auto_augment={spec.auto_augment}: timm has no such policy; for example "
+            "rand-m9-mstd0.5-inc1"
+        ) from error
+
+
 class Augmented(Dataset[Tensor]):
     """Crops, flips and colours of one image at a time, as uint8 (3, size, size).
 
@@ -40,16 +64,7 @@ class Augmented(Dataset[Tensor]):
     ) -> None:
         self.images, self.seed = images, seed
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
-        self.transform: Any = create_transform(
-            size,
-            is_training=True,
-            color_jitter=spec.color_jitter,
-            auto_augment=spec.auto_augment or None,
-            interpolation="bicubic",
-            mean=normalization[0],
-            std=normalization[1],
-            use_prefetcher=True,  # the transform ends with bytes: normalization is the device's
-        )
+        self.transform = transform(spec, size, normalization)
 
     def batches(self, schedule: list[list[Tensor]], loaders: int) -> Iterator[Tensor]:
         """(batch, 3, size, size) for every batch of indices of every epoch."""

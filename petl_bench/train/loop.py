@@ -22,7 +22,7 @@ EVALUATION_BATCH = 256
 
 
 class DivergedError(UserError):
-    """Training went to a loss that is not finite."""
+    """Training went to a loss or a model whose values are not finite."""
 
 
 def learning_rate(epoch: int, recipe: TrainSpec) -> float:
@@ -141,15 +141,24 @@ def _batches(
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
-    """Fraction of images whose greatest logit is their label's."""
+    """Fraction of images whose greatest logit is their label's.
+
+    Raises:
+        DivergedError: a logit is not finite.
+    """
     device = next(model.parameters()).device
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
     assert isinstance(split.images, np.ndarray)
     for start in range(0, len(split), EVALUATION_BATCH):
         images = torch.from_numpy(split.images[start : start + EVALUATION_BATCH]).to(device)
         labels = torch.from_numpy(split.labels[start : start + EVALUATION_BATCH]).to(device)
-        right += (model(pixels(images)).argmax(1) == labels).sum()
+        logits = model(pixels(images))
+        right += (logits.argmax(1) == labels).sum()
+        finite &= logits.isfinite().all()
+    if not finite:
+        raise DivergedError("the model's outputs are not finite: lower train.lr or scale")
     return right.item() / len(split)
 
 

@@ -68,6 +68,18 @@ class RunSpec:
             (0 < self.train.lr < math.inf, "train.lr", self.train.lr, "a positive number"),
             (0 <= self.train.drop_path < 1, "train.drop_path", self.train.drop_path, "in [0, 1)"),
             (
+                self.protocol.name != "peek" or self.protocol.every >= 1,
+                "protocol.every",
+                self.protocol.every,
+                "at least 1",
+            ),
+            (
+                not (self.train.augment.mixup or self.train.augment.cutmix) or not self.train.batch_size % 2,
+                "train.batch_size",
+                self.train.batch_size,
+                "even, because mixup and cutmix pair images",
+            ),
+            (
                 self.train.normalization in NORMALIZATIONS,
                 "train.normalization",
                 self.train.normalization,
@@ -77,6 +89,12 @@ class RunSpec:
         for name in ("weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "schedule_lag"):
             value = getattr(self.train, name)
             problems.append((0 <= value < math.inf, f"train.{name}", value, "0 or more"))
+        for name in ("color_jitter", "mixup", "cutmix"):
+            value = getattr(self.train.augment, name)
+            problems.append((0 <= value < math.inf, f"train.augment.{name}", value, "0 or more"))
+        for name in ("erasing", "smoothing"):
+            value = getattr(self.train.augment, name)
+            problems.append((0 <= value < 1, f"train.augment.{name}", value, "in [0, 1)"))
         for fine, key, value, right in problems:
             if not fine:
                 raise UserError(f"{key}={value} is out of range: it must be {right}")
