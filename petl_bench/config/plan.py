@@ -183,8 +183,7 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
-        fixed = (f"{root}.name", f"{root}.unused", f"{root}.tables")
-        if root in groups and key.startswith(fixed) and root != "backbone":
+        if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
         if isinstance(own.get(key), dict):

@@ -82,7 +82,9 @@ def _parts(groups: str) -> _Parts:
     protocol = conform(ProtocolSpec, values["protocol"], "protocol")
     for grid in ("scales", "lrs"):
         protocol[grid] = sorted(set(protocol[grid]))
-    if len(protocol["lrs"]) == 1:  # nothing to choose: the same run as with this rate given
+    if (
+        len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0
+    ):  # nothing to choose: the same run as with this rate given
         train["lr"], protocol["lrs"] = protocol["lrs"][0], []
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization
@@ -114,10 +116,13 @@ def _number(values: Mapping[str, Any], key: str) -> float | None:
 def _tuned_scale(values: Mapping[str, Any], adapter: str, hidden: int, task: str) -> float:
     """The scale of the first table of conf/tuned that fits the run."""
     facts = {"adapter": adapter, "head": values["head"]["name"], "hidden": hidden}
-    for table in values["tuned"]["tables"]:
-        fits = all(table.get(key, value) == value for key, value in facts.items())
-        if fits and task in table["scales"]:
-            return float(table["scales"][task])
+    try:
+        for table in values["tuned"]["tables"]:
+            fits = all(table.get(key, value) == value for key, value in facts.items())
+            if fits and task in table["scales"]:
+                return float(table["scales"][task])
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise UserError("tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}}") from error
     said = " ".join(f"{key}={value}" for key, value in facts.items())
     raise UserError(
         f"conf/tuned has no scale for {said} task={task}: give one, for example scale=1.0, "

@@ -94,7 +94,7 @@ class RunSpec:
             problems.append((0 <= value < math.inf, f"train.augment.{name}", value, "0 or more"))
         for name in ("erasing", "smoothing"):
             value = getattr(self.train.augment, name)
-            problems.append((0 <= value < 1, f"train.augment.{name}", value, "in [0, 1)"))
+            problems.append((0 <= value <= 1, f"train.augment.{name}", value, "in [0, 1]"))
         for fine, key, value, right in problems:
             if not fine:
                 raise UserError(f"{key}={value} is out of range: it must be {right}")
