@@ -28,18 +28,23 @@ def identify(spec: RunSpec) -> str:
     return run_id(spec, backbone_sha256(spec.backbone))
 
 
+def files_of(specs: Iterable[RunSpec]) -> int:
+    """About how many files `settle` will look at."""
+    tasks = {repr(spec.task): spec.task for spec in specs}
+    return sum(data.expected_files(task) for task in tasks.values())
+
+
 def settle(specs: Iterable[RunSpec], cache: Cache, report: Report = nothing) -> list[RunSpec]:
     """The runs with their data found, counted and fingerprinted; each task once.
 
     Raises:
         UserError: data are missing or are not those of the manifest.
     """
-    settled: list[tuple[TaskSpec, TaskSpec]] = []
+    settled: dict[str, TaskSpec] = {}
     runs = []
     for spec in specs:
-        task = next((found for planned, found in settled if planned == spec.task), None)
-        if task is None:
-            task = data.settle(spec.task, cache, report)
-            settled.append((spec.task, task))
-        runs.append(replace(spec, task=task))
+        key = repr(spec.task)
+        if key not in settled:
+            settled[key] = data.settle(spec.task, cache, report)
+        runs.append(replace(spec, task=settled[key]))
     return runs

@@ -53,7 +53,13 @@ def verify(
         raise UserError(f"--root {root}: no such folder")
     settings = data_settings(root, override)
     reports = _whole_root(suite, root, manifests)
-    with Counter("files") as counter:
+    total = sum(
+        sum(m.splits.values()) + m.splits.get("train", 0) + m.splits.get("val", 0)
+        if not m.lists
+        else sum(facts.lines for facts in m.lists.values())
+        for m in manifests
+    )
+    with Counter("files", total) as counter:
         for manifest in [] if reports else manifests:
             changed, _ = overridden(manifest, str(override or ""))
             spec = plan_task(manifest.name, settings, *(manifest.shots[:1] or [1]))

@@ -52,10 +52,10 @@ def sweep(
 ) -> None:
     """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
     from petl_bench.config import plan
-    from petl_bench.identity import identify, settle
+    from petl_bench.identity import files_of, identify, settle
 
     planned = plan(overrides or [])
-    with Counter("reading data") as counter:
+    with Counter("reading data", files_of(planned.runs)) as counter:
         runs = {identify(spec): spec for spec in settle(planned.runs, planned.cache, counter)}
     for warning in _cautions(runs.values()):
         note(f"warning: {warning}")

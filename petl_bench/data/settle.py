@@ -30,6 +30,14 @@ def manifest_of(task: TaskSpec) -> Manifest:
     return known[task.source if task.suite == "own" else task.name]
 
 
+def expected_files(task: TaskSpec) -> int:
+    """About how many files `settle` will look at, for an estimate of time; 0 where nothing is known."""
+    if task.source in GENERATORS:
+        return 0
+    training = task.splits.get("train", 0) + task.splits.get("val", 0)
+    return sum(task.splits.values()) + (task.shots * task.classes if task.shots else training)
+
+
 def settle(task: TaskSpec, cache: Cache, report: Report = nothing) -> TaskSpec:
     """The task with the sizes, classes and fingerprint of the data found. Pixels are not decoded.
 
