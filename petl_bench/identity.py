@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from petl_bench import data, weights
@@ -34,8 +34,10 @@ def files_of(specs: Iterable[RunSpec]) -> int:
     return sum(data.expected_files(task) for task in tasks.values())
 
 
-def settle(specs: Iterable[RunSpec], cache: Cache, report: Report = nothing) -> list[RunSpec]:
-    """The runs with their data found, counted and fingerprinted; each task once.
+def settle(
+    specs: Iterable[RunSpec], cache: Cache, report: Report = nothing, caution: Callable[[str], None] = nothing
+) -> list[RunSpec]:
+    """The runs with their data found, counted and fingerprinted; each task once; see petl_bench.data.settle.
 
     Raises:
         UserError: data are missing or are not those of the manifest.
@@ -45,6 +47,6 @@ def settle(specs: Iterable[RunSpec], cache: Cache, report: Report = nothing) -> 
     for spec in specs:
         key = repr(spec.task)
         if key not in settled:
-            settled[key] = data.settle(spec.task, cache, report)
+            settled[key] = data.settle(spec.task, cache, report, caution)
         runs.append(replace(spec, task=settled[key]))
     return runs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 from petl_bench.packing import AdapterFile
@@ -22,6 +25,15 @@ def sizes(file: AdapterFile, total: int) -> dict[str, object]:
         "bytes_file": total,
         "bits_per_weight": file.bits_per_weight,
     }
+
+
+def recipe_hash(spec: RunSpec) -> str:
+    """Eight hexadecimal digits: rows with the same ones were trained by the same recipe.
+
+    Scales to choose from are left out, since methods without a scale share tables with the others.
+    """
+    recipe = {"train": asdict(spec.train), "lrs": spec.protocol.lrs, "every": spec.protocol.every}
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def settings(spec: RunSpec) -> dict[str, object]:

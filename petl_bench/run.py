@@ -19,7 +19,7 @@ from petl_bench.identity import backbone_sha256, identify
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
-from petl_bench.record import LogFile, hyperparameters, logger, settings, sizes
+from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
 from petl_bench.store import Store
 from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, transform
 from petl_bench.types import (
@@ -85,6 +85,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
         right = score(file, spec.backbone, spec.task, runtime, run_id)
         row = row_from_dict(
             settings(chosen)
+            | {"recipe": recipe_hash(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
             | {

@@ -222,7 +222,8 @@ def test_altered_data_have_a_table_of_their_own(tmp_path: Path) -> None:
 def test_a_table_of_the_users_own_data_needs_no_manifest(tmp_path: Path) -> None:
     (spec,) = plan(["sweep=none", "task=folder", "adapter=linear"]).runs
     for name, acc in [("birds", 0.5), ("fish", 1.0)]:
-        own = dataclasses.replace(spec.task, name=name, classes=3, splits={"train": 8, "val": 2, "test": 4})
+        sizes = {"train": 8, "val": 2, "test": 4}
+        own = dataclasses.replace(spec.task, name=name, classes=3, splits=sizes, fingerprint=name)
         run = dataclasses.replace(spec, task=own)
         Store(tmp_path).put(run, make_row(run, acc), b"adapter")
     content = report_of(tmp_path)

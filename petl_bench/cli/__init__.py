@@ -50,12 +50,17 @@ def _options(
     """Options before the command."""
 
 
+_interruptions: list[int] = []
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 some runs failed, 2 usage or data error, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except Exception as error:
+        if _interruptions:  # some library made another error of it
+            sys.exit(130)
         if "--debug" in sys.argv:
             traceback.print_exc()
         print(f"petl-bench: error: {_message(error)}", file=sys.stderr)
@@ -64,6 +69,7 @@ def main() -> None:
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     """Ctrl-C: leave at once, by way of every `finally`."""
+    _interruptions.append(number)
     sys.exit(130)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from petl_bench.cli.common import (
     DEFAULT_STORE,
     JsonOption,
+    OverrideOption,
     RootOption,
     StoreOption,
     data_settings,
@@ -18,7 +20,7 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import ResultRow, Runtime, TaskSpec
 
@@ -46,6 +48,7 @@ def evaluate(
         typer.Option("--weights", help="Backbone weights file, for adapter files that do not name theirs."),
     ] = None,
     root: RootOption = None,
+    override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
     """Test accuracy from the adapter file and the backbone; exit 1 where it disagrees with the row."""
@@ -57,10 +60,11 @@ def evaluate(
         found = [_run(shelf, row.run_id) for row in shelf.rows()]
         if not found:
             raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
-    other_task = _task(task, root) if task else None
+    settings = data_settings(root, override)
+    other_task = _task(task, settings) if task else None
     disagree = 0
     for target in found:
-        result = _evaluate(target, other_task, weights, root)
+        result = _evaluate(target, other_task, weights, settings, moved=root is not None)
         disagree += result["agrees"] is False
         if json:
             print_json(result)
@@ -91,27 +95,41 @@ def _run(store: Store, run_id: str) -> Target:
     return Target(store.directory(run_id) / ADAPTER, store, run_id)
 
 
-def _task(name: str, root: Path | None) -> TaskSpec:
-    from petl_bench.config import plan_task
+def _task(name: str, settings: Mapping[str, Any]) -> TaskSpec:
+    from petl_bench.config import manifests, plan_task
     from petl_bench.data import settle
 
-    return settle(plan_task(name, data_settings(root)), default_cache())
+    if name not in manifests():
+        own = "your own data are named by their layout: --task folder --root DIR"
+        raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}; {own}")
+    if manifests()[name].source == "tree" and not (Path(str(settings["root"])) / "test").is_dir():
+        raise UserError(
+            "--task tree: which images are for test depends on the run's draw (data.images, split_seed), "
+            "which an adapter file does not hold; evaluate the run in its store, or a tree with train/ and "
+            "test/"
+        )
+    return settle(plan_task(name, settings), default_cache())
 
 
-def _moved(task: TaskSpec, root: Path) -> TaskSpec:
+def _moved(task: TaskSpec, root: str) -> TaskSpec:
     """A stored run's task with its files in another folder; the same data, or an error."""
     from petl_bench.data import settle
 
-    found = settle(replace(task, place={"root": str(root)}), default_cache()) if task.place else task
+    found = settle(replace(task, place={"root": root}), default_cache()) if task.place else task
     if found.fingerprint != task.fingerprint:
         raise UserError(f"--root {root}: holds another copy of {task.name} than the run was evaluated on")
     return found
 
 
 def _evaluate(
-    target: Target, task: TaskSpec | None, weights: str | None, root: Path | None
+    target: Target, task: TaskSpec | None, weights: str | None, settings: Mapping[str, Any], moved: bool
 ) -> dict[str, Any]:
-    """The columns of a row as far as they are known, with acc_row and agrees."""
+    """The columns of a row as far as they are known, with acc_row and agrees.
+
+    Args:
+        settings: where data are that a run in a store does not name.
+        moved: whether a run's data are there too, and no longer where they were.
+    """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
     from petl_bench.run import facts_of, score
@@ -124,10 +142,10 @@ def _evaluate(
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, asdict(row)
-        own = own if root is None or task is not None else _moved(own, root)
+        own = _moved(own, str(settings["root"])) if moved and task is None else own
     else:
         facts = facts_of(file, where)
-        own, backbone = task or _task(facts.task, root), facts.model.backbone
+        own, backbone = task or _task(facts.task, settings), facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
     if weights is not None:
         backbone = replace(backbone, weights=weights)

@@ -55,9 +55,11 @@ def sweep(
     from petl_bench.identity import files_of, identify, settle
 
     planned = plan(overrides or [])
+    warnings: list[str] = []
     with Counter("reading data", files_of(planned.runs)) as counter:
-        runs = {identify(spec): spec for spec in settle(planned.runs, planned.cache, counter)}
-    for warning in _cautions(runs.values()):
+        settled = settle(planned.runs, planned.cache, counter, warnings.append)
+        runs = {identify(spec): spec for spec in settled}
+    for warning in [*_cautions(runs.values()), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
     todo = {i: spec for i, spec in runs.items() if _wanted(shelf.state(i), existing)}

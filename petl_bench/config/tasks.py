@@ -32,8 +32,8 @@ def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: in
     images = data["images"]
     if tree and (isinstance(images, bool) or not isinstance(images, int) or images < 2):
         raise UserError(f"data.images={images} is out of range: it must be a whole number, 2 or more")
-    if tree and split_seed < 0:
-        raise UserError(f"split_seed={split_seed} is out of range: it must be 0 or more")
+    if tree and not 0 <= split_seed < 2**32:
+        raise UserError(f"split_seed={split_seed} is out of range: it must be 0 or more, and below 2**32")
     for key, value, known in (
         ("shots", shots, manifest.shots),
         ("split_seed", split_seed, manifest.split_seeds),

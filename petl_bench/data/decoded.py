@@ -98,9 +98,15 @@ def _mapped(
     try:
         folder.mkdir(exist_ok=True)
         while True:
-            with suppress(FileNotFoundError):  # not there, or removed by another process since
-                os.utime(path)  # the least recently used files make room first
-                return np.load(path, mmap_mode="c")
+            try:
+                images = np.load(path, mmap_mode="c")
+                with suppress(OSError):  # a cache that others own can be read all the same
+                    os.utime(path)  # the least recently used files make room first
+                return images
+            except FileNotFoundError:
+                pass  # not there, or removed by another process since
+            except (ValueError, EOFError):
+                path.unlink(missing_ok=True)  # cut short by something else than this program
             with FileLock(f"{path}.lock"):
                 if not path.exists():
                     _clean(folder, path.name)

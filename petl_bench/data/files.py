@@ -52,8 +52,8 @@ class FileFacts:
         return self.error == MISSING
 
 
-def nothing(_: int) -> None:
-    """No progress is shown."""
+def nothing(_: int | str) -> None:
+    """Nothing is shown or said."""
 
 
 def cache_folder(cache: Cache) -> Path:

@@ -101,10 +101,16 @@ def _tree_listings(task: TaskSpec) -> dict[str, Listing]:
     """`train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` alone; classes are the sorted folder names.
 
     `drawn` images, or all where there are fewer, are drawn by `split_seed` for trainval, four fifths of
-    them for train; without a test folder the images left over are test.
+    them for train (a folder val/ is not used); without a test folder the images left over are test.
     """
     root = Path(task.place["images"])
     parted = (root / "train").is_dir() and (root / "test").is_dir()
+    odd = sorted({"train", "test", "val"} & set(_classes(root)))
+    if odd and not parted:
+        raise UserError(
+            f"{root}: holds {', '.join(f'{name}/' for name in odd)} but not both train/ and test/; a tree "
+            "has train/CLASS/ and test/CLASS/, or CLASS/ alone"
+        )
     pool = _walk(root, "train" if parted else "")
     order = np.random.RandomState(task.split_seed).permutation(len(pool))
     drawn = min(task.drawn, len(pool))

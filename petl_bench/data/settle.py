@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from petl_bench.config import manifests
 from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generate
 from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.files import FileFacts, Report, file_facts, nothing
-from petl_bench.data.layouts import LAYOUTS, few_shot_list, located
+from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, located
 from petl_bench.data.lists import Listing
 from petl_bench.errors import UserError
 from petl_bench.types import SPLITS, TRAINVAL, Cache, Manifest, TaskSpec
@@ -38,11 +38,14 @@ def expected_files(task: TaskSpec) -> int:
     return sum(task.splits.values()) + (task.shots * task.classes if task.shots else training)
 
 
-def settle(task: TaskSpec, cache: Cache, report: Report = nothing) -> TaskSpec:
+def settle(
+    task: TaskSpec, cache: Cache, report: Report = nothing, caution: Callable[[str], None] = nothing
+) -> TaskSpec:
     """The task with the sizes, classes and fingerprint of the data found. Pixels are not decoded.
 
     Args:
         report: told how many files were hashed.
+        caution: told, in a sentence, when test holds images that training or selection sees.
 
     Raises:
         UserError: files are missing, or counts, labels or lists are not those of the manifest.
@@ -54,7 +57,15 @@ def settle(task: TaskSpec, cache: Cache, report: Report = nothing) -> TaskSpec:
     listings = LAYOUTS.get(task.source).listings(task)
     task = _counted(task, listings)
     _check_known_list(task, manifest)
-    return replace(task, fingerprint=fingerprint(listings, _present(listings, cache, report)))
+    facts = _present(listings, cache, report)
+    seen = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
+    shared = sum(fact.sha256 in seen for fact in facts["test"])
+    if shared and not manifest.repeats:
+        caution(
+            f"{shared} test images of {task.name} are training or val images too; `petl-bench data verify` "
+            "names them"
+        )
+    return replace(task, fingerprint=fingerprint(listings, facts))
 
 
 def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFacts]]) -> str:
@@ -91,6 +102,12 @@ def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = Fal
 def _found(task_json: str, cache: Cache) -> tuple[dict[str, Listing], dict[str, list[FileFacts]]]:
     task = TaskSpec(**json.loads(task_json))
     listings = LAYOUTS.get(task.source).listings(task)
+    for listing in listings.values():
+        for fault in listing.faults:
+            raise UserError(
+                f"task {task.name}: {fault.path}: {fault.message}; where the data have moved, name their new "
+                "folder (eval --root DIR, or data.root=DIR)"
+            )
     facts = _present(listings, cache, nothing)
     found = fingerprint(listings, facts)
     if found != task.fingerprint:
@@ -134,6 +151,13 @@ def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
         if listing.faults:
             fault = listing.faults[0]
             raise UserError(f"task {task.name}: {fault.path}: {fault.message}; {hint}")
+        if LAYOUTS.get(task.source).split_folders:
+            foreign = [name for name in listing.names if name.rpartition("/")[0] != folder_of(part)]
+            if foreign:
+                raise UserError(
+                    f"task {task.name}: {listing.source} lists {foreign[0]}, which is not in "
+                    f"{folder_of(part)}/; {hint}"
+                )
         if not len(listing):
             raise UserError(
                 f"task {task.name}: no image is left for {part}; data.images={task.drawn} of them are drawn "

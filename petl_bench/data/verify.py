@@ -137,6 +137,8 @@ def _lists(task: _Task) -> Iterator[Problem]:
     for part, listing in task.parts.items():
         for fault in listing.faults:
             yield task.problem(part, fault.kind, fault.path, fault.message)
+        if not listing.names and not listing.faults:
+            yield task.problem(part, "empty_list", listing.source, f"no image is left for {part}")
         expected, lines = _expected(task, part), len(listing)
         if listing.names and expected and lines not in expected:
             said = " or ".join(map(str, expected))

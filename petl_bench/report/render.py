@@ -23,7 +23,7 @@ def text(tables: Sequence[Table], warnings: Sequence[str]) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, width=400, highlight=False)
     for table in tables:
-        for title, header, body in _grids(table):
+        for title, header, body in _grids(table, _differ(tables)):
             console.print(title, markup=False, soft_wrap=True)
             grid = RichTable(box=box.SIMPLE_HEAD)
             for number, name in enumerate(header):
@@ -38,7 +38,7 @@ def markdown(tables: Sequence[Table], warnings: Sequence[str]) -> str:
     """Tables and warnings for a README or an issue."""
     parts = []
     for table in tables:
-        for title, header, body in _grids(table):
+        for title, header, body in _grids(table, _differ(tables)):
             rule = [":--", *["--:"] * (len(header) - 1)]
             lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
             parts.append("\n".join([f"**{title}**", "", *lines]))
@@ -81,11 +81,16 @@ def to_json(tables: Sequence[Table], warnings: Sequence[str]) -> str:
 FORMATS = {"text": text, "markdown": markdown, "csv": to_csv, "json": to_json}
 
 
-def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and body of three tables: accuracy by task, averages, bytes."""
+def _grids(table: Table, recipes: bool) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and body of three tables: accuracy by task, averages, bytes.
+
+    Args:
+        recipes: whether titles name the recipe, because there are several.
+    """
     what = ", ".join(f"{name} {table.key[name]}" for name in ("suite", "backbone", "protocol"))
     what += f", {table.key['epochs']} epochs"
     what += f", {table.key['shots']} shots" if table.key["shots"] else ""
+    what += f", recipe {table.key['recipe']}" if recipes else ""
     what += ", altered data" if table.key["altered"] else ""
     peek = table.key["protocol"] == "peek"
     accuracy = "Best test accuracy seen (%) †" if peek else "Test accuracy (%)"
@@ -109,6 +114,10 @@ def _grids(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
         ("Averages (%) over groups and tasks" + (" †" if peek else ""), [*labels, *groups, *means], averages),
         ("Bytes of one task's adapter file, mean over the tasks run", [*labels, *sizes], size),
     ]
+
+
+def _differ(tables: Sequence[Table]) -> bool:
+    return len({table.key["recipe"] for table in tables}) > 1
 
 
 def _shown(table: Table) -> list[str]:

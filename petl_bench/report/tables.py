@@ -18,6 +18,7 @@ TABLE_KEY = [
     "precision",
     "normalization",
     "epochs",
+    "recipe",
     "altered",
 ]
 """Rows that differ in one of these never share a table."""
@@ -36,7 +37,7 @@ PROVENANCE = {
     "data_fingerprint": "versions of one task's data",
 }
 """Columns in which the rows of a table should agree, and how a warning calls them."""
-WITHIN = {"backbone_sha256": "backbone", "data_fingerprint": "task"}
+WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
 """Columns that should agree among rows of one backbone or one task only."""
 
 
@@ -106,7 +107,9 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
     warnings = _provenance_warnings(frame)
     tables = []
     for values, part in frame.groupby(TABLE_KEY, sort=True):
-        line_key = [*LINE_KEY, "scale"] if _several(part, [*LINE_KEY, "task", *REPETITION]) else LINE_KEY
+        given = part["protocol"].iloc[0] != "sealed"  # else the scale is a result
+        varied = given and _several(part, [*LINE_KEY, "task", *REPETITION])
+        line_key = [*LINE_KEY, "scale"] if varied else LINE_KEY
         if _several(part, [*line_key, "task", *REPETITION]):
             warnings.append(
                 "some cells have several runs of one seed that differ in settings a table does not show; "

@@ -94,7 +94,7 @@ def _seeded(*numbers: int) -> Iterator[None]:
     seed = np.random.SeedSequence(numbers).generate_state(1)[0].item()
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's goes on with its own numbers
     try:
         yield
     finally:

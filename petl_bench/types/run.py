@@ -156,6 +156,8 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     identity = spec_to_dict(spec)
     task, backbone = identity["task"], identity["backbone"]
     del task["place"]
+    if task["suite"] == "own":  # named after its folder
+        del task["name"]
     for key in ("weights", "label", "normalization", "published"):
         del backbone[key]
     identity |= {"backbone_sha256": backbone_sha256, "protocol_version": PROTOCOL_VERSION}
