@@ -95,6 +95,8 @@ def _imported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]
     task = _task(settings, str(source))
     file = petl_vit.read(data, reading, float(settings["scale"]), task, str(source))
     _warn(reading.bits, source)
+    if not task:
+        note(f"warning: {source}: its task is not stated; `petl-bench eval` will need --task")
     return [dump(file)]
 
 
@@ -124,7 +126,6 @@ def _task(settings: Mapping[str, Any], where: str) -> str:
     from petl_bench.config import manifests
 
     if not {"task", "dataset"} & settings.keys():
-        note(f"{where}: its task is not stated; `petl-bench eval` will need --task")
         return ""
     name = str(settings.get("task", settings.get("dataset")))
     names = [name] if "task" in settings else [f"vtab_{name}", name]

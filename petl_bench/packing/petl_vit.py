@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ _HEADS = {"linear": "", "binary": "-bihead"}
 """Our heads and what stands for them at the end of a method's name."""
 _KEYS = {"dim": "hidden", "bit": "bits", "num_class": "classes", "scale": "scale", "dataset": "dataset"}
 """Keys of the .yaml that hold one setting each, and our names for these."""
-READING = ("adapter", "hidden", "bits", "head", "classes")
 _SHOWN = 4
 """Readings that a message lists at most."""
 
@@ -55,13 +54,10 @@ class Reading:
     @property
     def layouts(self) -> tuple[list[Entry], list[Entry]]:
         """The tensors of adapter and head."""
-        shape = (self.classes, _DIM)
-        bias = Entry("bias", (self.classes,), FLOAT_BITS)
-        head = (
-            [Entry("weight", shape, FLOAT_BITS), bias]
-            if self.head == "linear"
-            else [Entry("weight", shape, 1)]
-        )
+        linear = self.head == "linear"
+        head = [Entry("weight", (self.classes, _DIM), FLOAT_BITS if linear else 1)]
+        if linear:
+            head.append(Entry("bias", (self.classes,), FLOAT_BITS))
         return [entry for index in range(_BLOCKS) for entry in self.block(index)], head
 
     @property
@@ -74,33 +70,54 @@ class Reading:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
+READING = tuple(field.name for field in fields(Reading))
+
+
 def reading(values: Mapping[str, Any], size: int, where: str) -> Reading:
-    """The reading of these values.
+    """The reading of a .bin of `size` bytes that these values give.
 
     Args:
-        values: a field each; without `head`, the one whose file has `size` bytes.
+        values: a field each; `head` may be left out, because the size tells.
         where: path of the file, for messages.
 
     Raises:
-        UserError: a value that the format cannot hold.
+        UserError: a value that the format cannot hold, or another size than they make.
     """
+    _check(values, where)
+    found = [Reading(**{"head": head} | values) for head in _HEADS]
+    fits = [one for one in found if one.nbytes == size]
+    if not fits:
+        sizes = _or(dict.fromkeys(f"{one.nbytes} ({one.head} head)" for one in found))
+        said = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise UserError(f"{where}: {size} bytes, but {said} make {sizes}; {_one_change(size, values)}")
+    return fits[0]
+
+
+def _check(values: Mapping[str, Any], where: str) -> None:
     for name, known in (("adapter", _MATRICES), ("head", _HEADS)):
         if name in values and values[name] not in known:
             raise UserError(f"{where}: {name} {values[name]}: the authors' format has {_or(known)} alone")
     if values["bits"] == FLOAT_BITS:
-        raise UserError(
-            f"{where}: bits 32: the authors' format drops 32-bit adapters, it keeps their head alone"
-        )
+        raise UserError(f"{where}: bits 32: the authors' format drops 32-bit adapters and keeps their head")
     if values["bits"] not in BITS:
         raise UserError(f"{where}: bits {values['bits']}: the authors' format has {_or(BITS)} alone")
     for name in ("hidden", "classes"):
         if values[name] < 1:
             raise UserError(f"{where}: {name} {values[name]} is out of range: it must be 1 or more")
-    found = [Reading(**{"head": head} | values) for head in _HEADS]
-    return next((one for one in found if one.nbytes == size), found[0])
+
+
+def _one_change(size: int, values: Mapping[str, Any]) -> str:
+    """What the size would fit if one value were another; or that it fits nothing near."""
+    changes = [
+        {name: getattr(other, name) for name in values if getattr(other, name) != values[name]}
+        for other in _candidates(size)
+    ]
+    found = [f"{name} {value}" for change in changes if len(change) == 1 for name, value in change.items()]
+    return f"it would fit {_or(found)}" if found else "no one other value would fit: is the file truncated?"
 
 
 def _candidates(size: int) -> Iterator[Reading]:
+    """All readings of a .bin of `size` bytes, hidden up to 768."""
     for adapter in _MATRICES:
         for bits in BITS:
             for hidden in range(1, _DIM + 1):
@@ -114,10 +131,10 @@ def _candidates(size: int) -> Iterator[Reading]:
 
 
 def fitting(size: int, known: Mapping[str, object]) -> str:
-    """A clause on the readings of a .bin of `size` bytes with these values, hidden up to 768."""
+    """A clause on the readings of a .bin of `size` bytes with these values."""
     found = [other for other in _candidates(size) if known.items() <= asdict(other).items()]
     if not found:
-        return f"its {size} bytes fit none: a truncated file?"
+        return f"its {size} bytes fit none: is the file truncated?"
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"its {size} bytes fit {'; '.join(map(str, found[:_SHOWN]))}{more}"
 
@@ -126,18 +143,13 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
     """An adapter file of the tensors of a .bin; it does not state the checksum of its backbone.
 
     Args:
-        data: the whole .bin.
+        data: the whole .bin, of the reading's size.
         task: our name of it; empty where unknown.
         where: its path, for messages.
 
     Raises:
-        UserError: its size is not that of the reading, or its numbers are none that training leaves.
+        UserError: numbers that no training leaves.
     """
-    if len(data) != reading.nbytes:
-        raise UserError(
-            f"{where}: {len(data)} bytes, where {reading} takes {reading.nbytes}; "
-            f"{_one_change(len(data), reading)}"
-        )
     adapter, head = read_tensors(data, reading.layouts)
     for tensor in [*adapter, *head]:
         if not _plausible(tensor):
@@ -159,17 +171,6 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
     return AdapterFile(metadata, adapter, head)
 
 
-def _one_change(size: int, reading: Reading) -> str:
-    """What the size would fit if one value were another; or that it fits nothing near."""
-    values = asdict(reading)
-    changes = [
-        {name: value for name, value in asdict(other).items() if value != values[name]}
-        for other in _candidates(size)
-    ]
-    found = [f"{name} {value}" for change in changes if len(change) == 1 for name, value in change.items()]
-    return f"it would fit {_or(found)}" if found else "no one other value would fit: a truncated file?"
-
-
 def _plausible(tensor: StoredTensor) -> bool:
     if tensor.values is not None:
         return bool(np.isfinite(tensor.values).all())
@@ -187,18 +188,20 @@ def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
     """
     meta, stated = file.metadata, settings(file)
     fixed = {"quantizer": QUANTIZER, "backbone": BACKBONE, "normalization": NORMALIZATION}
-    taken = reading({name: stated[name] for name in READING}, 0, where)
+    values = {name: stated[name] for name in READING}
+    _check(values, where)
     for key, value in fixed.items():
         if meta[key] != value:
             raise UserError(f"{where}: {key} {meta[key]}: the authors' format has {value} alone")
+    taken = reading(values, file.bytes_adapter + file.bytes_head, where)
     parts = (file.adapter, file.head)
     if tuple([tensor.entry for tensor in part] for part in parts) != taken.layouts:
         raise UserError(f"{where}: its tensors are not those of {taken} on ViT-B/16")
-    values = {key: stated[name] for key, name in _KEYS.items() if name in stated}
-    values |= {"backbone": _THEIR_BACKBONE, "method": taken.adapter + _HEADS[taken.head]}
+    beside = {key: stated[name] for key, name in _KEYS.items() if name in stated}
+    beside |= {"backbone": _THEIR_BACKBONE, "method": taken.adapter + _HEADS[taken.head]}
     if meta["task"]:
-        values["dataset"] = meta["task"].removeprefix("vtab_")
-    return b"".join(tensor.to_bytes() for part in parts for tensor in part), yaml.safe_dump(values).encode()
+        beside["dataset"] = meta["task"].removeprefix("vtab_")
+    return b"".join(tensor.to_bytes() for part in parts for tensor in part), yaml.safe_dump(beside).encode()
 
 
 def settings(file: AdapterFile) -> dict[str, Any]:
