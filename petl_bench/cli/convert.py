@@ -41,9 +41,10 @@ def convert(
 ) -> None:
     """Adapter files from .bin files of PETL-ViT (binary_adapter), and back, to the byte.
 
-    A .bin says nothing of itself. The settings are those of the .yaml beside it (same name); options
-    override it and are needed where there is none. With --to petl-vit the file states them, and options
-    must agree. Files that exist are never overwritten.
+    A .bin says nothing of itself: its settings are those of the .yaml beside it.
+    Options override the .yaml, and are needed where there is none.
+    With --to petl-vit the adapter file has the settings; options must agree.
+    A file that exists is never overwritten.
     """
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}

@@ -84,7 +84,7 @@ def reading(values: Mapping[str, Any], size: int, where: str) -> Reading:
         UserError: a value that the format cannot hold, or another size than they make.
     """
     _check(values, where)
-    found = [Reading(**{"head": head} | values) for head in _HEADS]
+    found = [Reading(**{"head": head, **values}) for head in _HEADS]
     fits = [one for one in found if one.nbytes == size]
     if not fits:
         sizes = _or(dict.fromkeys(f"{one.nbytes} ({one.head} head)" for one in found))
@@ -237,9 +237,9 @@ def read_settings(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _checked(key: str, value: object, where: str) -> object:
-    kind: type | tuple[type, ...] = {"dataset": str, "scale": (int, float)}.get(key, int)
+    kinds = {"dataset": ((str,), "a name"), "scale": ((int, float), "a number")}
+    kind, expected = kinds.get(key, ((int,), "a whole number"))
     if isinstance(value, bool) or not isinstance(value, kind):
-        expected = {"dataset": "a name", "scale": "a number"}.get(key, "a whole number")
         raise UserError(f"{where}: {key} is {value!r}, it must be {expected}")
     return value
 
