@@ -20,6 +20,7 @@ from petl_bench.run import facts_of
 from tests.conftest import error_of, json_lines, petl, quickly
 from tests.reference import codebook
 from tests.reference.adapted import Reference
+from tests.test_floors import loaded
 from tests.test_packing import CHECKPOINTS, GOLDEN, adapter_entries, golden, head_entries, size
 from tests.trees import vtab_task
 
@@ -169,7 +170,7 @@ def test_logits_are_those_of_the_plain_reference(name: str, tmp_path: Path) -> N
         32,
         stated["scale"],
     )
-    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)).double()
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         found, expected = network(images), reference.logits(images)
         reference.scale = 0.0
@@ -418,6 +419,11 @@ def test_the_real_command(tmp_path: Path) -> None:
     assert "exists already" in error_of(petl("convert", target, back, "--to", "petl-vit"))
     assert petl("convert", source, target, "--to", "onnx").returncode == 2
     assert petl("convert", source, target).returncode == 2  # --to is needed
+
+
+def test_converting_does_without_torch(tmp_path: Path) -> None:
+    command = ["convert", theirs(tmp_path), tmp_path / "a", "--to", "petl-bench"]
+    assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}
 
 
 def test_sizes_are_the_published_ones() -> None:
