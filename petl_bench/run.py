@@ -222,13 +222,16 @@ def train(
 def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:
     """Test accuracy of an adapter file on a fresh backbone; the task settled.
 
+    A file that does not state the checksum of its backbone is taken at its word.
+
     Raises:
         UserError: the file was trained on other backbone weights or another number of classes.
     """
     torch.set_num_threads(runtime.threads)
     device = torch.device(runtime.device)
     facts = packing.interpret(file, lambda label: backbone, where)
-    if packing.short_checksum(backbone_sha256(backbone)) != facts.backbone_checksum:
+    stated = facts.backbone_checksum
+    if stated is not None and packing.short_checksum(backbone_sha256(backbone)) != stated:
         raise UserError(f"{where}: was trained on other weights of {backbone.display_name}")
     if facts.model.classes != task.classes:
         raise UserError(

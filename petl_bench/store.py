@@ -70,19 +70,19 @@ class Store:
         """
         directory = self._made(row.run_id)
         (directory / ROW).unlink(missing_ok=True)  # an old row must never stand beside a new file
-        _write(directory / ADAPTER, adapter)
-        _write(directory / SPEC, _json(spec_to_dict(spec)))
+        write(directory / ADAPTER, adapter)
+        write(directory / SPEC, _json(spec_to_dict(spec)))
         (directory / SEARCH).unlink(missing_ok=True)
         if trials:
-            _write(directory / SEARCH, _json({"trials": list(trials)}))
-        _write(directory / ROW, _json(asdict(row)))
+            write(directory / SEARCH, _json({"trials": list(trials)}))
+        write(directory / ROW, _json(asdict(row)))
         (directory / ERROR).unlink(missing_ok=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
         """Keep what went wrong with a run, and no row of an earlier attempt."""
         directory = self._made(run_id)
-        _write(directory / SPEC, _json(spec_to_dict(spec)))
-        _write(directory / ERROR, _json(error))
+        write(directory / SPEC, _json(spec_to_dict(spec)))
+        write(directory / ERROR, _json(error))
         (directory / ROW).unlink(missing_ok=True)
 
     def _made(self, run_id: str) -> Path:
@@ -142,8 +142,12 @@ def _json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write so that the file is there whole or not at all, after a power cut too."""
+def write(path: Path, data: bytes) -> None:
+    """Write so that the file is there whole or not at all, after a power cut too.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

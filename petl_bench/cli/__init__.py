@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from petl_bench import __version__
+from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
 from petl_bench.cli import inspect as inspect_command
@@ -31,6 +32,7 @@ app.command("eval")(eval_command.evaluate)
 app.command("report")(report_command.report)
 app.add_typer(data_command.app, name="data")
 app.command("ls")(ls_command.ls)
+app.command("convert")(convert_command.convert)
 app.command("inspect")(inspect_command.inspect)
 
 

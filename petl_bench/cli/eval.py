@@ -145,6 +145,13 @@ def _evaluate(
         own = _moved(own, str(settings["root"])) if moved and task is None else own
     else:
         facts = facts_of(file, where)
+        if facts.backbone_checksum is None:
+            note(
+                f"warning: {where}: does not state the checksum of its backbone (it was converted): whether "
+                f"these are its weights of {facts.model.backbone.display_name} is not checked"
+            )
+        if not (task or facts.task):
+            raise UserError(f"{where}: does not state its task; name it with --task")
         own, backbone = task or _task(facts.task, settings), facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
     if weights is not None:

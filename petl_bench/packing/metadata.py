@@ -26,15 +26,16 @@ class Facts:
 
     Attributes:
         model: how to rebuild the model.
-        task: name of the task it was trained for.
+        task: name of the task it was trained for; empty where the file does not state it.
         normalization: of the input pixels.
-        backbone_checksum: as `short_checksum` gives it.
+        backbone_checksum: as `short_checksum` gives it; None where the file does not state it, because the
+            file it was converted from did not.
     """
 
     model: ModelSpec
     task: str
     normalization: str
-    backbone_checksum: str
+    backbone_checksum: str | None
 
 
 def short_checksum(sha256: str) -> str:
@@ -93,7 +94,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             metadata["head"],
             next(t.entry.shape[0] for t in file.head if t.entry.name == "weight"),
         )
-        return Facts(model, metadata["task"], metadata["normalization"], metadata["backbone_sha256"])
+        return Facts(model, metadata["task"], metadata["normalization"], metadata.get("backbone_sha256"))
     except (KeyError, ValueError, SyntaxError, StopIteration) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
 

@@ -1,0 +1,141 @@
+"""`petl-bench convert`: the authors' .bin files <-> adapter files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from petl_bench.cli.common import note
+from petl_bench.errors import UserError, did_you_mean
+from petl_bench.store import write
+
+_NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
+"""What a .bin does not say; its head follows from its size, and a file may do without its task."""
+
+
+class Format(StrEnum):
+    petl_bench = "petl-bench"
+    petl_vit = "petl-vit"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .bin file, or an adapter file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; must not exist yet.")],
+    to: Annotated[
+        Format, typer.Option("--to", help="petl-bench: adapter file from .bin; petl-vit: .bin and .yaml.")
+    ],
+    adapter: Annotated[str | None, typer.Option("--adapter", help="adaptformer or lora.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="1, 2, 4 or 8.")] = None,
+    hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden units.")] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="Factor on the adapter's output.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Classes of the head.")] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="linear or binary; else what the size says.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task, e.g. vtab_cifar.")] = None,
+) -> None:
+    """Adapter files from .bin files of PETL-ViT (binary_adapter), and back, to the byte.
+
+    A .bin says nothing of itself: its settings are those of the .yaml beside it.
+    Options override the .yaml, and are needed where there is none.
+    With --to petl-vit the adapter file has the settings; options must agree.
+    A file that exists is never overwritten.
+    """
+    given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
+    given |= {"head": head, "task": task}
+    options = {name: value for name, value in given.items() if value is not None}
+    binary = source if to is Format.petl_bench else target
+    if binary.suffix != ".bin":
+        raise UserError(f"{binary}: --to {to.value} expects {_place(to)} to be a .bin file, by its name too")
+    wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
+    for path in wanted:
+        if path.exists():
+            raise UserError(f"{path}: exists already, and convert overwrites nothing; name another file")
+    make = _imported if to is Format.petl_bench else _exported
+    contents = make(_bytes(source), source, options)
+    try:
+        for path, content in zip(wanted, contents, strict=True):
+            write(path, content)
+    except OSError as error:
+        for path in wanted:
+            path.unlink(missing_ok=True)
+        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
+    note(f"wrote {' and '.join(map(str, wanted))}")
+
+
+def _place(to: Format) -> str:
+    return "SRC" if to is Format.petl_bench else "DST"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _imported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]:
+    from petl_bench.packing import dump, petl_vit
+
+    beside = source.with_suffix(".yaml")
+    stated = petl_vit.read_settings(_bytes(beside), str(beside)) if beside.exists() else {}
+    settings = stated | options
+    known = {name: settings[name] for name in petl_vit.READING if name in settings}
+    missing = [f"--{name}" for name in _NEEDED if name not in settings]
+    if missing:
+        why = f"{beside} does not state all" if stated else f"no {beside.name} beside it"
+        raise UserError(f"{source}: {why}; give {', '.join(missing)}; {petl_vit.fitting(len(data), known)}")
+    if not math.isfinite(settings["scale"]):
+        raise UserError(f"{source}: scale {settings['scale']} is out of range: it must be a finite number")
+    reading = petl_vit.reading(known, len(data), str(source))
+    task = _task(settings, str(source))
+    file = petl_vit.read(data, reading, float(settings["scale"]), task, str(source))
+    _warn(reading.bits, source)
+    if not task:
+        note(f"warning: {source}: its task is not stated; `petl-bench eval` will need --task")
+    return [dump(file)]
+
+
+def _exported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]:
+    from petl_bench.packing import load, petl_vit
+
+    file = load(data, str(source))
+    contents = petl_vit.write(file, str(source))
+    held = petl_vit.settings(file)
+    for name, value in options.items():
+        if value != held[name]:
+            raise UserError(f"--{name} {value}: {source} has {name} {held[name] or 'not stated'}")
+    _warn(held["bits"], source)
+    return list(contents)
+
+
+def _warn(bits: int, source: Path) -> None:
+    if bits == 8:
+        note(
+            f"warning: {source}: at 8 bits the released code has another codebook, far from converged: "
+            "there these codes are other weights than in petl-bench"
+        )
+
+
+def _task(settings: Mapping[str, Any], where: str) -> str:
+    """Our name of the task; empty where neither option nor .yaml says it."""
+    from petl_bench.config import manifests
+
+    if not {"task", "dataset"} & settings.keys():
+        return ""
+    name = str(settings.get("task", settings.get("dataset")))
+    names = [name] if "task" in settings else [f"vtab_{name}", name]
+    task = next((known for known in names if known in manifests()), None)
+    if task is None:
+        raise UserError(f"{where}: unknown task {name!r}: {did_you_mean(names[0], manifests())}")
+    if manifests()[task].classes not in (0, settings["classes"]):
+        raise UserError(
+            f"{where}: classes {settings['classes']}, but {task} has {manifests()[task].classes}; "
+            "--classes or --task sets it right"
+        )
+    return task

@@ -1,0 +1,434 @@
+"""`convert`: the authors' .bin files to adapter files and back."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from petl_bench import packing
+from petl_bench.backbones import build
+from petl_bench.model import restore
+from petl_bench.packing import AdapterFile, StoredTensor, petl_vit
+from petl_bench.run import facts_of
+from tests.conftest import error_of, json_lines, petl, quickly
+from tests.reference import codebook
+from tests.reference.adapted import Reference
+from tests.test_floors import loaded
+from tests.test_packing import CHECKPOINTS, GOLDEN, adapter_entries, golden, head_entries, size
+from tests.trees import vtab_task
+
+NAMES = [name for name, _, _ in CHECKPOINTS]
+METADATA = {
+    "adapter": "adaptformer",
+    "hidden": "2",
+    "bits": "1",
+    "quantizer": "l1_median",
+    "scale": "0.1",
+    "head": "binary",
+    "task": "vtab_kitti",
+    "normalization": "none",
+    "backbone": "vit_b16_in21k",
+    "backbone_sha256": "made-up",
+}
+"""As of a run of ours; kitti has 4 classes (its manifest)."""
+YAML = {
+    "backbone": "vit_base_patch16_224_in21k",
+    "bit": 1,
+    "dataset": "kitti",
+    "dim": 2,
+    "method": "adaptformer-bihead",
+    "num_class": 4,
+    "scale": 0.1,
+}
+"""The same in the authors' words, by the golden files' example."""
+SIZE = 24 * (768 * 2 // 8 + 8) + 96 * 4 + 8
+"""Bytes of its .bin, method.md's formula: 5192."""
+
+
+def made(seed: int = 0, classes: int = 4, **changes: object) -> AdapterFile:
+    """A file with random tensors of the layout that its metadata states."""
+    meta = METADATA | {key: str(value) for key, value in changes.items()}
+    bits, random = int(meta["bits"]), np.random.default_rng(seed)
+    parts = (
+        adapter_entries(meta["adapter"], int(meta["hidden"]), bits),
+        head_entries(classes, meta["head"] == "binary"),
+    )
+
+    def filled(entry: packing.Entry) -> StoredTensor:
+        if entry.bits == 32:
+            return StoredTensor(entry, values=random.normal(size=entry.shape).astype(np.float32))
+        codes = random.integers(0, 2**entry.bits, entry.shape, dtype=np.uint8)
+        shift, spread = np.float32(random.normal()), np.float32(random.uniform(0.01, 1))
+        return StoredTensor(entry, codes=codes, shift=float(shift), spread=float(spread))
+
+    return AdapterFile(meta, *([filled(entry) for entry in part] for part in parts))
+
+
+def theirs(folder: Path, **changes: object) -> Path:
+    """x.bin, with an x.yaml in which these keys are changed, or left out where None."""
+    file = made()
+    content = b"".join(t.to_bytes() for t in (*file.adapter, *file.head))
+    assert len(content) == SIZE
+    (folder / "x.bin").write_bytes(content)
+    values = {key: value for key, value in (YAML | changes).items() if value is not None}
+    (folder / "x.yaml").write_text(yaml.safe_dump(values))
+    return folder / "x.bin"
+
+
+def ours(folder: Path, file: AdapterFile) -> Path:
+    path = folder / "ours.safetensors"
+    path.write_bytes(packing.dump(file))
+    return path
+
+
+def import_(source: Path, *options: object) -> AdapterFile:
+    target = source.with_suffix(".safetensors")
+    done = quickly("convert", source, target, "--to", "petl-bench", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return packing.load(target.read_bytes(), "")
+
+
+# The authors' own files
+
+
+@golden
+@pytest.mark.parametrize("name", NAMES)
+def test_the_authors_files_come_back_to_the_byte(name: str, tmp_path: Path) -> None:
+    source = GOLDEN / "petl-vit" / f"{name}.bin"
+    middle, target = tmp_path / "a.safetensors", tmp_path / "b.bin"
+    assert quickly("convert", source, middle, "--to", "petl-bench").returncode == 0
+    assert quickly("convert", middle, target, "--to", "petl-vit").returncode == 0
+    assert target.read_bytes() == source.read_bytes()
+    assert target.with_suffix(".yaml").read_bytes() == source.with_suffix(".yaml").read_bytes()
+    (found,) = json_lines(quickly("inspect", middle, "--json").stdout)
+    stated = yaml.safe_load(source.with_suffix(".yaml").read_text())
+    method, _, head = stated["method"].partition("-")
+    assert found["adapter"] == method
+    assert found["head"] == ("binary" if head else "linear")
+    assert (found["hidden"], found["bits"], found["classes"]) == (stated["dim"], 1, stated["num_class"])
+    assert (found["scale"], found["task"]) == (stated["scale"], f"vtab_{stated['dataset']}")
+    assert (found["backbone"], found["quantizer"]) == ("vit_b16_in21k", "l1_median")
+    assert found["bytes_adapter"] + found["bytes_head"] == source.stat().st_size
+    assert found["bytes_overhead"] <= 512
+
+
+def decoded(data: bytes, method: str, hidden: int, classes: int) -> dict[str, torch.Tensor]:
+    """A 1-bit .bin as float32 tensors by name, from method.md: level of the sign, times s, plus m."""
+    adapter, _, binary = method.partition("-")
+    entries = [*adapter_entries(adapter, hidden), *head_entries(classes, bool(binary))]
+    level, found, start = np.float32(codebook.l1_median(1)[1]), {}, 0
+    for entry in entries:
+        piece = data[start : start + entry.nbytes]
+        start += entry.nbytes
+        if entry.bits == 32:
+            values = np.frombuffer(piece, "<f4").copy()
+        else:
+            signs = [1 if byte >> bit & 1 else -1 for byte in piece[:-8] for bit in range(8)]
+            m, s = np.frombuffer(piece[-8:], "<f4")
+            values = np.array(signs, np.float32) * level * s + m
+        found[entry.name] = torch.from_numpy(values).reshape(entry.shape)
+    assert start == len(data)
+    return found | {"bias": found.get("bias", torch.zeros(classes))}
+
+
+@golden
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adaptformer/cifar-bit1-dim32",
+        "adaptformer-bihead/svhn-bit1-dim32",
+        "lora/eurosat-bit1-dim32",
+        "lora-bihead/clevr_dist-bit1-dim32",
+    ],
+)
+def test_logits_are_those_of_the_plain_reference(name: str, tmp_path: Path) -> None:
+    """On a ViT-B/16 of random weights, in float64, so that only the decoded weights are float32."""
+    source, method = tmp_path / "x.bin", name.partition("/")[0]
+    for suffix in (".bin", ".yaml"):
+        shutil.copy(GOLDEN / "petl-vit" / f"{name}{suffix}", source.with_suffix(suffix))
+    file = import_(source)
+    facts = facts_of(file, name)
+    assert facts.backbone_checksum is None
+    backbone = replace(facts.model.backbone, weights="random")
+    network = restore(replace(facts.model, backbone=backbone), file, name).double().eval()
+    stated = yaml.safe_load(source.with_suffix(".yaml").read_text())
+    tensors = decoded(source.read_bytes(), method, stated["dim"], stated["num_class"])
+    reference = Reference(
+        {key: value.double() for key, value in build(backbone)[0].state_dict().items()},
+        {key: value.double() for key, value in tensors.items()},
+        12,  # heads of ViT-B (Dosovitskiy et al. 2021, table 1)
+        method.removesuffix("-bihead"),
+        "linear",  # its weight is decoded already, its bias zero where there is none
+        32,
+        stated["scale"],
+    )
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        found, expected = network(images), reference.logits(images)
+        reference.scale = 0.0
+        without = reference.logits(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (expected - without).abs().max() > 1e-2  # the adapter does something to agree on
+
+
+# Files of any width and head
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("head", ["linear", "binary"])
+@pytest.mark.parametrize("adapter", ["adaptformer", "lora"])
+def test_a_file_of_ours_comes_back_with_its_settings(
+    adapter: str, head: str, bits: int, tmp_path: Path
+) -> None:
+    file = made(adapter=adapter, head=head, bits=bits, hidden=3)
+    target = tmp_path / "x.bin"
+    done = quickly("convert", ours(tmp_path, file), target, "--to", "petl-vit")
+    assert done.returncode == 0, done.stderr
+    # The released code's 8-bit codebook is another one (method.md).
+    assert ("warning" in done.stderr) == (bits == 8)
+    entries = [*adapter_entries(adapter, 3, bits), *head_entries(4, head == "binary")]
+    assert target.stat().st_size == size(entries)
+    assert target.read_bytes() == b"".join(t.to_bytes() for t in (*file.adapter, *file.head))
+    back = import_(target)
+    # The one thing that the authors' format does not hold.
+    assert back.metadata == {key: v for key, v in file.metadata.items() if key != "backbone_sha256"}
+    assert packing.dump(AdapterFile(file.metadata, back.adapter, back.head)) == packing.dump(file)
+
+
+def test_the_yaml_is_the_authors(tmp_path: Path) -> None:
+    assert quickly("convert", ours(tmp_path, made()), tmp_path / "x.bin", "--to", "petl-vit").returncode == 0
+    assert yaml.safe_load((tmp_path / "x.yaml").read_text()) == YAML
+
+
+def test_a_task_that_is_not_vtabs_keeps_its_name(tmp_path: Path) -> None:
+    file = made(task="fgvc_pets", classes=37)  # the manifest's number
+    assert quickly("convert", ours(tmp_path, file), tmp_path / "x.bin", "--to", "petl-vit").returncode == 0
+    assert import_(tmp_path / "x.bin").metadata["task"] == "fgvc_pets"
+
+
+OPTIONS = {"--adapter": "adaptformer", "--bits": 1, "--hidden": 2, "--scale": 0.1, "--classes": 4}
+
+
+def flat(options: dict[str, object]) -> list[object]:
+    return [part for pair in options.items() for part in pair]
+
+
+def test_options_stand_in_for_the_yaml(tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    expected = import_(source).metadata
+    source.with_suffix(".yaml").unlink()
+    source.with_suffix(".safetensors").unlink()
+    assert import_(source, *flat(OPTIONS), "--task", "vtab_kitti").metadata == expected
+
+
+def test_options_override_the_yaml(tmp_path: Path) -> None:
+    meta = import_(theirs(tmp_path, dim=9, scale=1), "--hidden", 2, "--scale", 10).metadata
+    assert (meta["hidden"], meta["scale"]) == ("2", "10.0")
+
+
+def test_a_file_without_a_task_is_evaluated_on_a_named_one(tmp_path: Path) -> None:
+    source = theirs(tmp_path, dataset=None)
+    middle = source.with_suffix(".safetensors")
+    done = quickly("convert", source, middle, "--to", "petl-bench")
+    assert "task is not stated" in done.stderr
+    assert "name it with --task" in error_of(quickly("eval", middle))
+    done = quickly("convert", middle, tmp_path / "y.bin", "--to", "petl-vit")
+    assert done.returncode == 0
+    assert "dataset" not in yaml.safe_load((tmp_path / "y.yaml").read_text())
+
+
+def test_eval_of_an_imported_file_warns_of_what_it_cannot_check(tmp_path: Path) -> None:
+    """The real command: full-size weights from a file, eight images in VTAB's layout."""
+    file = import_(theirs(tmp_path))
+    vtab_task(tmp_path / "own", 4, {"train": 8, "val": 4, "test": 8}, ".png")
+    spec = replace(facts_of(file, "").model.backbone, weights="random")
+    save_file(build(spec)[0].state_dict(), tmp_path / "w.safetensors")
+    done = petl(
+        *("eval", tmp_path / "x.safetensors", "--task", "folder", "--root", tmp_path / "own"),
+        *("--weights", tmp_path / "w.safetensors", "--json"),
+        PETL_BENCH_CACHE=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "checksum of its backbone" in done.stderr
+    (row,) = json_lines(done.stdout)
+    assert (row["n_test"], row["acc_row"], row["agrees"]) == (8, None, None)
+    assert (row["adapter"], row["bits"], row["scale"], row["head"]) == ("adaptformer", 1, 0.1, "binary")
+
+
+# Refusals
+
+
+def refused(folder: Path, *arguments: object) -> str:
+    """The message; nothing may be left that was not there."""
+    before = sorted(folder.rglob("*"))
+    message = error_of(quickly("convert", *arguments))
+    assert sorted(folder.rglob("*")) == before
+    return message
+
+
+YAMLS = [
+    # 96 * 5 + 8 is 96 more than the head of 4; 24 * 96 each hidden unit and bit more.
+    ({"num_class": 5}, [f"{SIZE} bytes", f"{SIZE + 96} (binary head)", "it would fit classes 4"]),
+    ({"dim": 4, "dataset": None}, [f"make {SIZE + 2 * 24 * 96} (binary", "it would fit hidden 2"]),
+    ({"bit": 2}, [f"make {SIZE + 24 * 2 * 96} (binary", "bits 1", "hidden 1"]),
+    ({"method": "adaptformer"}, ["(linear head)", "would fit head binary"]),
+    ({"bit": 32}, ["bits 32", "drops 32-bit adapters"]),
+    ({"bit": 3}, ["bits 3", "1 or 2 or 4 or 8"]),
+    ({"dim": 0}, ["hidden 0 is out of range"]),
+    ({"num_class": 0}, ["classes 0 is out of range"]),
+    ({"dim": "two"}, ["x.yaml", "dim is 'two'", "a whole number"]),
+    ({"bit": True}, ["bit is True"]),
+    ({"scale": "1"}, ["scale is '1'", "a number"]),
+    ({"scale": float("inf")}, ["scale inf is out of range"]),
+    ({"method": "adaptformr"}, ["unknown method 'adaptformr'", "did you mean 'adaptformer'"]),
+    ({"backbone": "swin"}, ["backbone 'swin'", "vit_base_patch16_224_in21k"]),
+    ({"dataset": "kitty"}, ["unknown task 'kitty'", "'vtab_kitti'"]),
+    ({"dataset": "cifar"}, ["classes 4, but vtab_cifar has 100"]),
+    ({"scale": None}, ["x.yaml does not state all", "give --scale"]),
+    ({"method": None}, ["give --adapter;"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), YAMLS, ids=[str(changes) for changes, _ in YAMLS])
+def test_settings_that_do_not_fit_are_refused(changes: dict, named: list[str], tmp_path: Path) -> None:
+    source = theirs(tmp_path, **changes)
+    message = refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
+    assert str(source.with_suffix("")) in message
+    assert all(part in message for part in named), message
+
+
+@pytest.mark.parametrize("content", [b"- 1\n", b"", b"a: [\n", b"\xff\xfe\xfd"])
+def test_a_foreign_yaml_is_refused(content: bytes, tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    source.with_suffix(".yaml").write_bytes(content)
+    assert "x.yaml: " in refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
+
+
+def test_missing_options_are_named_with_what_would_fit(tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    source.with_suffix(".yaml").unlink()
+    to = (tmp_path / "out", "--to", "petl-bench")
+    message = refused(tmp_path, source, *to)
+    assert "no x.yaml beside it; give --adapter, --hidden, --bits, --classes, --scale" in message
+    for name in OPTIONS:
+        message = refused(tmp_path, source, *to, *flat({k: v for k, v in OPTIONS.items() if k != name}))
+        assert f"give {name}; " in message
+        assert f"{SIZE} bytes fit adapter adaptformer, hidden 2, bits 1, head binary, classes 4" in message
+
+
+@pytest.mark.parametrize("cut", [1, 4, 3000])
+def test_a_truncated_bin_is_refused(cut: int, tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    source.write_bytes(source.read_bytes()[:-cut])
+    message = refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
+    assert f"{SIZE - cut} bytes" in message
+    assert "is the file truncated?" in message
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 0.0, -1.0])
+def test_numbers_that_no_training_leaves_are_refused(number: float, tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    data = source.read_bytes()
+    source.write_bytes(data[:-4] + np.array(number, "<f4").tobytes())  # the head's spread
+    message = refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
+    assert "tensor weight holds no trained values" in message
+
+
+OURS = [
+    ({"adapter": "linear"}, "adapter linear: the authors' format has adaptformer or lora alone"),
+    ({"adapter": "bitfit"}, "adapter bitfit"),
+    ({"bits": "32", "quantizer": "none"}, "drops 32-bit adapters"),
+    ({"bits": "3"}, "1 or 2 or 4 or 8"),
+    ({"quantizer": "minmax"}, "quantizer minmax: the authors' format has l1_median alone"),
+    ({"backbone": "vit_s14_dinov2"}, "backbone vit_s14_dinov2: the authors' format has vit_b16_in21k alone"),
+    ({"normalization": "half"}, "normalization half: the authors' format has none alone"),
+    ({"head": "cosine"}, "head cosine: the authors' format has linear or binary alone"),
+    ({"hidden": "3"}, f"{SIZE} bytes"),  # metadata and tensors that contradict each other
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), OURS, ids=[str(changes) for changes, _ in OURS])
+def test_files_that_their_format_cannot_hold_are_refused(changes: dict, named: str, tmp_path: Path) -> None:
+    file = made()
+    file.metadata.update(changes)
+    assert named in refused(tmp_path, ours(tmp_path, file), tmp_path / "out.bin", "--to", "petl-vit")
+
+
+def test_tensors_of_another_shape_are_refused(tmp_path: Path) -> None:
+    file = made()
+    file.adapter[:2] = reversed(file.adapter[:2])
+    message = refused(tmp_path, ours(tmp_path, file), tmp_path / "out.bin", "--to", "petl-vit")
+    assert "its tensors are not those of" in message
+
+
+def test_options_that_contradict_the_file_are_refused(tmp_path: Path) -> None:
+    source = ours(tmp_path, made())
+    wrong = {
+        "--adapter": "lora",
+        "--bits": 2,
+        "--hidden": 1,
+        "--scale": 1,
+        "--classes": 5,
+        "--head": "linear",
+    }
+    for name, value in wrong.items():
+        message = refused(tmp_path, source, tmp_path / "x.bin", "--to", "petl-vit", name, value)
+        assert message.startswith(f"{name} {value}")
+    done = quickly("convert", source, tmp_path / "x.bin", "--to", "petl-vit", *flat(OPTIONS))
+    assert done.returncode == 0
+
+
+def test_what_exists_is_not_overwritten(tmp_path: Path) -> None:
+    source, taken = theirs(tmp_path), tmp_path / "taken.yaml"
+    taken.write_text("mine")
+    assert "taken.yaml: exists already" in refused(tmp_path, source, taken, "--to", "petl-bench")
+    adapter = ours(tmp_path, made())
+    assert "exists already" in refused(tmp_path, adapter, source, "--to", "petl-vit")
+    message = refused(tmp_path, adapter, taken.with_suffix(".bin"), "--to", "petl-vit")
+    assert "taken.yaml: exists already" in message  # it would be the .yaml beside
+    assert taken.read_text() == "mine"
+
+
+def test_places_that_cannot_be(tmp_path: Path) -> None:
+    source, adapter = theirs(tmp_path), ours(tmp_path, made())
+    gone = tmp_path / "gone" / "x.bin"
+    assert f"{gone}: cannot be read" in refused(tmp_path, gone, tmp_path / "out", "--to", "petl-bench")
+    assert f"{gone}: cannot be written" in refused(tmp_path, source, gone, "--to", "petl-bench")
+    assert f"{gone}: cannot be written" in refused(tmp_path, adapter, gone, "--to", "petl-vit")
+    assert "DST to be a .bin file" in refused(tmp_path, adapter, tmp_path / "out", "--to", "petl-vit")
+    assert "SRC to be a .bin file" in refused(tmp_path, adapter, tmp_path / "out", "--to", "petl-bench")
+    message = refused(tmp_path, source, tmp_path / "out.bin", "--to", "petl-vit")
+    assert "not a petl-bench adapter file" in message
+
+
+def test_the_real_command(tmp_path: Path) -> None:
+    source = theirs(tmp_path)
+    target, back = tmp_path / "a.safetensors", tmp_path / "b.bin"
+    done = petl("convert", source, target, "--to", "petl-bench")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert petl("convert", target, back, "--to", "petl-vit").returncode == 0
+    assert back.read_bytes() == source.read_bytes()
+    assert "exists already" in error_of(petl("convert", target, back, "--to", "petl-vit"))
+    assert petl("convert", source, target, "--to", "onnx").returncode == 2
+    assert petl("convert", source, target).returncode == 2  # --to is needed
+
+
+def test_converting_does_without_torch(tmp_path: Path) -> None:
+    command = ["convert", theirs(tmp_path), tmp_path / "a", "--to", "petl-bench"]
+    assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}
+
+
+def test_sizes_are_the_published_ones() -> None:
+    # method.md: adapter-only at 1 bit, AdaptFormer h=32 73,920, h=1 2,496; LoRA 147,840 and 4,992.
+    published = {("adaptformer", 32): 73_920, ("adaptformer", 1): 2_496, ("lora", 32): 147_840}
+    for (adapter, hidden), expected in (published | {("lora", 1): 4_992}).items():
+        for head, extra in (("linear", 4 * 769 * 10), ("binary", 96 * 10 + 8)):
+            assert petl_vit.Reading(adapter, hidden, 1, head, 10).nbytes == expected + extra
