@@ -447,6 +447,59 @@ def test_class_folders_alone_are_drawn_from_by_seed(tmp_path: Path, capsys, monk
     assert [line["agrees"] for line in json_lines(done.stdout)] == [True, True]
 
 
+def test_a_drawn_test_set_is_evaluated_in_its_store_only(tmp_path: Path, capsys, monkeypatch) -> None:
+    """A bare file does not hold the draw: other images, training images among them, would be scored."""
+    bench, store = Bench(tmp_path / "flowers", None, tmp_path / "cache"), tmp_path / "store"
+    monkeypatch.setenv("PETL_BENCH_CACHE", str(bench.cache))
+    class_folders(bench.root, {"daisy": 40, "rose": 30})
+    settings = [*TREE, *bench.data, "data.images=40", "split_seed=1"]
+    assert call(capsys, monkeypatch, "sweep", "--store", store, *settings).returncode == 0
+    (row,) = rows_of(store)
+    alone = bare_file(store, row, tmp_path)
+    for more in (["--task", "tree"], []):
+        message = error_of(call(capsys, monkeypatch, "eval", alone, *more, "--root", bench.root))
+        assert "--task tree" in message if more else "--task folder" in message
+    assert call(capsys, monkeypatch, "eval", "--all", "--store", store).returncode == 0
+
+
+@pytest.mark.parametrize("present", [("train", "val"), ("train",), ("test", "rose")])
+def test_a_tree_with_parts_in_doubt_is_refused(
+    tmp_path: Path, capsys, monkeypatch, present: tuple[str, ...]
+) -> None:
+    bench = Bench(tmp_path / "flowers", None, tmp_path / "cache")
+    monkeypatch.setenv("PETL_BENCH_CACHE", str(bench.cache))
+    for name in present:
+        class_folders(bench.root / name, {"daisy": 5, "rose": 5})
+    done = call(capsys, monkeypatch, "sweep", "--store", tmp_path / "store", *TREE, *bench.data)
+    assert "not both train/ and test/" in error_of(done)
+
+
+def test_a_list_with_files_of_another_split_stops_a_sweep(
+    kitti: Bench, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("PETL_BENCH_CACHE", str(kitti.cache))
+    path = kitti.root / "kitti/train800val200.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(["images/test/000003.jpg 3\n", *lines[1:]]))
+    arguments = ["sweep", "--store", tmp_path / "store", *ONE, "task=vtab_kitti", *kitti.data]
+    message = error_of(call(capsys, monkeypatch, *arguments))
+    assert "images/test/000003.jpg" in message
+    assert "train800val200.txt" in message
+
+
+def test_a_sweep_says_when_test_images_are_training_images(
+    kitti: Bench, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("PETL_BENCH_CACHE", str(kitti.cache))
+    images = kitti.root / "kitti/images"
+    shutil.copyfile(images / "train800/000001.jpg", tmp_path / "copy.jpg")
+    (tmp_path / "copy.jpg").replace(images / "test/000002.jpg")
+    arguments = ["sweep", "--store", tmp_path / "store", *ONE, "task=vtab_kitti", *kitti.data, "--dry-run"]
+    done = call(capsys, monkeypatch, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "1 test images of vtab_kitti are training or val images too" in done.stderr
+
+
 def test_class_folders_with_a_test_folder(tmp_path: Path, capsys, monkeypatch) -> None:
     bench, store = Bench(tmp_path / "flowers", None, tmp_path / "cache"), tmp_path / "store"
     monkeypatch.setenv("PETL_BENCH_CACHE", str(bench.cache))

@@ -386,6 +386,15 @@ def age(cache: Cache, seconds: int) -> None:
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 
 
+def test_a_file_cut_short_is_made_again(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path / "images", 5, 12, cache)
+    expected = np.array(fill(images, 8, cache))
+    (path,) = (Path(cache.directory) / "decoded").glob("*.npy")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    np.testing.assert_array_equal(fill(images, 8, cache), expected)
+
+
 def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:
     cache = Cache(str(tmp_path / "cache"), 2 * ONE + HEADERS)
     first, second, third = tens(tmp_path, cache, 3)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.config import plan
+from petl_bench.record import recipe_hash
 from petl_bench.store import ROW, Store
 from tests.conftest import (
     error_of,
@@ -217,6 +218,25 @@ def test_altered_data_have_a_table_of_their_own(tmp_path: Path) -> None:
     text = petl("report", "--store", store).stdout
     assert text.count("altered data") == 1
     assert "mean of 19 tasks" in text
+
+
+def test_recipes_have_tables_of_their_own(tmp_path: Path) -> None:
+    for lr, acc in [(1e-3, 0.5), (2e-3, 1.0)]:
+        (spec,) = plan(["sweep=none", "task=digits", "adapter=linear", f"train.lr={lr}"]).runs
+        Store(tmp_path).put(spec, make_row(spec, acc, recipe=recipe_hash(spec)), b"adapter")
+    cells = [cell for cell in report_of(tmp_path)["rows"] if cell["task"] == "digits"]
+    assert sorted((cell["n"], cell["mean"]) for cell in cells) == [(1, 0.5), (1, 1.0)]
+    assert len({cell["recipe"] for cell in cells}) == 2
+    text = petl("report", "--store", tmp_path).stdout
+    assert all(f"recipe {cell['recipe']}" in text for cell in cells)
+
+
+def test_a_scale_that_was_chosen_does_not_split_a_line(tmp_path: Path) -> None:
+    axes = ["sweep=none", "task=digits", "adapter=lora", "seed=0,1"]
+    for spec, scale in zip(plan(axes).runs, (0.1, 10.0), strict=True):
+        Store(tmp_path).put(spec, make_row(spec, 0.5, scale=scale), b"adapter")
+    (line,) = report_of(tmp_path)["averages"]
+    assert "scale" not in line
 
 
 def test_a_table_of_the_users_own_data_needs_no_manifest(tmp_path: Path) -> None:
