@@ -150,15 +150,6 @@ def test_one_channel_counts_as_three_equal_ones() -> None:
         assert torch.equal(first[0, index], second[0, index])
 
 
-def test_a_slice_of_a_ragged_split_keeps_its_images() -> None:
-    images = pictures()
-    part = ragged(images)[1:4]
-    items = Augmented(part, PLAIN, SIZE, NORMALIZATIONS["none"], 0)
-    reference = Augmented(ragged(images[1:4]), PLAIN, SIZE, NORMALIZATIONS["none"], 0)
-    assert len(part) == 3
-    assert all(torch.equal(items[0, index], reference[0, index]) for index in range(3))
-
-
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**40),

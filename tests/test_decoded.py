@@ -194,9 +194,6 @@ def test_native_sizes_gives_the_very_pixels(kinds: Path, cache: Cache) -> None:
         shape = (found.heights[number], found.widths[number], 3)
         assert shape == expected.shape
         np.testing.assert_array_equal(found.flat[ends[number] : ends[number + 1]].reshape(shape), expected)
-    part = found[7:12]
-    np.testing.assert_array_equal(part.flat, found.flat[ends[7] : ends[12]])
-    np.testing.assert_array_equal(part.heights, found.heights[7:12])
 
 
 def test_what_is_changed_in_memory_stays_out_of_the_cache(tmp_path: Path, cache: Cache) -> None:

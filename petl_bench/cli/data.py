@@ -46,6 +46,7 @@ def verify(
 ) -> None:
     """Check lists, counts, labels, every image, and what train and test share; exit 1 on any fault."""
     from petl_bench.config import overridden, plan_task
+    from petl_bench.data import expected_files
     from petl_bench.data.verify import verify as verify_task
 
     manifests = _manifests(suite)
@@ -53,17 +54,14 @@ def verify(
         raise UserError(f"--root {root}: no such folder")
     settings = data_settings(root, override)
     reports = _whole_root(suite, root, manifests)
-    total = sum(
-        sum(m.splits.values()) + m.splits.get("train", 0) + m.splits.get("val", 0)
-        if not m.lists
-        else sum(facts.lines for facts in m.lists.values())
-        for m in manifests
-    )
-    with Counter("files", total) as counter:
-        for manifest in [] if reports else manifests:
-            changed, _ = overridden(manifest, str(override or ""))
-            spec = plan_task(manifest.name, settings, *(manifest.shots[:1] or [1]))
-            reports.append(verify_task(spec, changed, default_cache(), counter))
+    if not reports:
+        facts = [overridden(manifest, str(override or ""))[0] for manifest in manifests]
+        specs = [plan_task(m.name, settings, *(m.shots[:1] or [1])) for m in manifests]
+        listed = [sum(known.lines for known in m.lists.values()) for m in manifests]
+        total = sum(lines or expected_files(spec) for lines, spec in zip(listed, specs, strict=True))
+        with Counter("files", total) as counter:
+            for spec, manifest in zip(specs, facts, strict=True):
+                reports.append(verify_task(spec, manifest, default_cache(), counter))
     wrong = sum(len(report.problems) for report in reports)
     if json:
         for problem in (problem for report in reports for problem in report.problems):

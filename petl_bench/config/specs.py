@@ -82,9 +82,8 @@ def _parts(groups: str) -> _Parts:
     protocol = conform(ProtocolSpec, values["protocol"], "protocol")
     for grid in ("scales", "lrs"):
         protocol[grid] = sorted(set(protocol[grid]))
-    if (
-        len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0
-    ):  # nothing to choose: the same run as with this rate given
+    if len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0:
+        # Nothing to choose: the same run as with this rate given.
         train["lr"], protocol["lrs"] = protocol["lrs"][0], []
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization

@@ -1,4 +1,4 @@
-"""Tasks as verified splits; every file of this folder registers its own generators and layouts."""
+"""Tasks as verified splits, and the files they come from; generators and layouts register themselves."""
 
 import importlib
 import pkgutil

@@ -30,11 +30,6 @@ class Ragged:
         """Where each image begins, and where the last one ends: (N + 1,)."""
         return np.concatenate([[0], np.cumsum(self.heights * self.widths * 3)])
 
-    def __getitem__(self, index: slice) -> Ragged:
-        ends = self.offsets()
-        start, stop, _ = index.indices(len(self))
-        return Ragged(self.flat[ends[start] : ends[stop]], self.heights[index], self.widths[index])
-
 
 @dataclass(frozen=True)
 class Split:
@@ -50,6 +45,7 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: slice) -> Split:
+        assert isinstance(self.images, np.ndarray)
         return Split(self.images[index], self.labels[index])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:
         raise UserError(f"data.root={root}: no such folder; {task.name} needs its images there")
     layout = LAYOUTS.get(task.source)
     place = {"root": str(root), **layout.locate(manifest, root)}
-    return TaskSpec(**{**vars(task), "place": place})
+    return replace(task, place=place)
 
 
 def _first(root: Path, candidates: list[str], what: str, inside: str = "") -> Path:
@@ -157,3 +157,9 @@ LAYOUTS.register("tree")(Layout(_own_place, _tree_listings))
 def folder_of(split: str) -> str:
     """`images/train800`: where VTAB's layout keeps the files of a split."""
     return f"images/{VTAB_LISTS[split].removesuffix('.txt')}"
+
+
+def foreign(task: TaskSpec, split: str, listing: Listing) -> list[str]:
+    """The listed files that lie outside the split's own folder, where the layout gives it one."""
+    own = f"{folder_of(split)}/" if LAYOUTS.get(task.source).split_folders else ""
+    return [name for name in listing.names if own and name.rpartition("/")[0] + "/" != own]

@@ -15,7 +15,7 @@ from petl_bench.config import manifests
 from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generate
 from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.files import FileFacts, Report, file_facts, nothing
-from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, located
+from petl_bench.data.layouts import LAYOUTS, folder_of, foreign, located
 from petl_bench.data.lists import Listing
 from petl_bench.errors import UserError
 from petl_bench.types import SPLITS, TRAINVAL, Cache, Manifest, TaskSpec
@@ -56,7 +56,7 @@ def settle(
     task = located(task, manifest)
     listings = LAYOUTS.get(task.source).listings(task)
     task = _counted(task, listings)
-    _check_known_list(task, manifest)
+    _check_known_lists(task, manifest, listings)
     facts = _present(listings, cache, report)
     seen = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
     shared = sum(fact.sha256 in seen for fact in facts["test"])
@@ -151,13 +151,10 @@ def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
         if listing.faults:
             fault = listing.faults[0]
             raise UserError(f"task {task.name}: {fault.path}: {fault.message}; {hint}")
-        if LAYOUTS.get(task.source).split_folders:
-            foreign = [name for name in listing.names if name.rpartition("/")[0] != folder_of(part)]
-            if foreign:
-                raise UserError(
-                    f"task {task.name}: {listing.source} lists {foreign[0]}, which is not in "
-                    f"{folder_of(part)}/; {hint}"
-                )
+        for name in foreign(task, part, listing):
+            raise UserError(
+                f"task {task.name}: {listing.source} lists {name}, which is not in {folder_of(part)}/; {hint}"
+            )
         if not len(listing):
             raise UserError(
                 f"task {task.name}: no image is left for {part}; data.images={task.drawn} of them are drawn "
@@ -183,18 +180,17 @@ def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
     return replace(task, name=name, splits=sizes, classes=classes)
 
 
-def _check_known_list(task: TaskSpec, manifest: Manifest) -> None:
+def _check_known_lists(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing]) -> None:
     """A few-shot number claims the circulated lists: they must be these."""
-    names = {"train": few_shot_list(task.shots, task.split_seed)} if task.shots else {}
-    names |= {split: f"{split}_meta.list" for split in ("val", "test")} if task.shots else {}
-    for split, name in names.items():
-        if name in manifest.lists and f"splits.{split}" not in task.override:
-            path = Path(task.place["lists"]) / name
-            if list_hash(path) != manifest.lists[name].sha256:
-                raise UserError(
-                    f"task {task.name}: {path} is not the circulated list (its SHA-256 differs); get it from "
-                    f"{manifest.about.get('origin', 'its authors')}"
-                )
+    for part, listing in listings.items():
+        known = manifest.lists.get(listing.source.name)
+        if known is None or f"splits.{part}=" in task.override:
+            continue
+        if list_hash(listing.source) != known.sha256:
+            raise UserError(
+                f"task {task.name}: {listing.source} is not the circulated list (its SHA-256 differs); "
+                f"get it from {manifest.about.get('origin', 'its authors')}"
+            )
 
 
 def list_hash(path: Path) -> str:

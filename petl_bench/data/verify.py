@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from petl_bench.data.files import FileFacts, Report, file_facts, nothing
-from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, located
+from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, foreign, located
 from petl_bench.data.lists import Listing
 from petl_bench.data.settle import fingerprint, list_hash
 from petl_bench.errors import UserError
@@ -59,7 +59,6 @@ class _Task:
     spec: TaskSpec
     manifest: Manifest
     parts: dict[str, Listing]
-    layout_folders: bool
 
     def problem(self, split: str, kind: str, path: object, message: str) -> Problem:
         return Problem(self.spec.name, split, kind, str(path), message)
@@ -78,7 +77,7 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Report = no
         root = Path(spec.place["root"])
         message = str(error).removeprefix(f"{root}: ")
         return TaskReport(spec.name, [Problem(spec.name, "", "missing_folder", str(root), message)])
-    task = _Task(spec, manifest, _parts(spec, manifest), LAYOUTS.get(spec.source).split_folders)
+    task = _Task(spec, manifest, _parts(spec, manifest))
     names = [name for listing in task.parts.values() for name in listing.names]
     facts = file_facts(_folder(task), names, cache, decode=True, report=report)
     problems = [*_lists(task), *_labels(task), *_files(task, facts), *_strays(task)]
@@ -167,13 +166,10 @@ def _overridden(task: _Task, part: str) -> bool:
 
 def _folders(task: _Task, part: str, listing: Listing) -> Iterator[Problem]:
     """In VTAB's layout a list names files of its own folder only."""
-    if not task.layout_folders:
-        return
-    own = folder_of(part)
-    others = Counter(name.rpartition("/")[0] for name in listing.names if name.rpartition("/")[0] != own)
+    others = Counter(name.rpartition("/")[0] for name in foreign(task.spec, part, listing))
     for folder, count in others.items():
         swapped = folder in {folder_of(other) for other in task.parts}
-        message = f"{count} of {len(listing)} lines name files of {folder or '.'}/, not of {own}/"
+        message = f"{count} of {len(listing)} lines name files of {folder or '.'}/, not of {folder_of(part)}/"
         message += ": lists swapped?" if swapped else ""
         yield task.problem(part, "swapped_lists" if swapped else "wrong_folder", listing.source, message)
 
@@ -216,7 +212,7 @@ def _files(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
 
 def _strays(task: _Task) -> Iterator[Problem]:
     """In VTAB's layout: empty folders, files that no list names, links that lead away."""
-    if not task.layout_folders:
+    if not LAYOUTS.get(task.spec.source).split_folders:
         return
     listed = {name for listing in task.parts.values() for name in listing.names}
     root = Path(task.spec.place["root"]).resolve()
