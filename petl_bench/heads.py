@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
+from petl_bench import initial
 from petl_bench.registry import Registry
 from petl_bench.types import FLOAT_BITS
 
@@ -24,6 +26,18 @@ class Head:
 
 
 HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
+
+
+def build(name: str, features: int, classes: int, seed: int) -> Head:
+    """Head `name`, its weight initialized from `seed`; a bias starts as torch's generator has it.
+
+    Raises:
+        UserError: unknown head.
+    """
+    head = HEADS.get(name)(features, classes)
+    with torch.no_grad():
+        head.module.weight.copy_(torch.from_numpy(initial.linear(seed, "head.weight", (classes, features))))
+    return head
 
 
 @HEADS.register("linear")

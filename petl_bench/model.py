@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters, backbones, heads
 from petl_bench.errors import UserError
-from petl_bench.heads import HEADS
 from petl_bench.packing import AdapterFile, Entry, StoredTensor
 from petl_bench.quantizers import CODEBOOKS, FakeQuantize
 from petl_bench.types import FLOAT_BITS, ModelSpec
@@ -124,9 +123,9 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
         CODEBOOKS.get(spec.quantizer)
     network, sites = backbones.build(spec.backbone, drop_path)
     torch.manual_seed(seed)
-    shape = adapters.Shape(spec.hidden, spec.scale, spec.bits != FLOAT_BITS)
+    shape = adapters.Shape(spec.hidden, spec.scale, spec.bits != FLOAT_BITS, seed)
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
-    head = HEADS.get(spec.head)(sites.features, spec.classes)
+    head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     return Adapted(
         network,

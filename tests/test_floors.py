@@ -25,6 +25,7 @@ FLOORS = {
     "weights": 1,
     "checkpoints": 1,
     "sites": 1,
+    "initial": 1,
     "resample": 2,
     "data": 2,
     "backbones": 2,

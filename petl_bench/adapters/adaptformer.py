@@ -46,11 +46,10 @@ def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
     """One pair a block: 2 * dim * hidden weights."""
     attached = Attached()
     for index, block in enumerate(sites.blocks):
-        down, up = pair(block.dim, shape.hidden, block.dim, shape.quantized)
+        down, up = pair(attached, str(index), block.dim, block.dim, shape)
 
         def make(branch: nn.Module, down: nn.Linear = down, up: nn.Linear = up) -> nn.Module:
             return AdaptFormerBranch(branch, down, up, shape.scale, config.dropout)
 
         block.mlp.wrap(make)
-        attached.matrices.update({f"{index}.down": down, f"{index}.up": up})
     return attached

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
+from petl_bench import initial
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.sites import Sites
@@ -22,11 +24,13 @@ class Shape:
         hidden: number of hidden units, the rank of the update.
         scale: fixed factor on the adapter's output.
         quantized: whether the matrices are trained below 32 bits; initializations depend on it.
+        seed: of the initialization.
     """
 
     hidden: int
     scale: float
     quantized: bool
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ class Attached:
     Attributes:
         matrices: bias-free linears that may be quantized, as "BLOCK.ROLE".
         floats: lists of parameters that are kept in float32; each list is stored as one vector.
+        starts: initializations of matrices that start otherwise than `initial.linear`.
     """
 
     matrices: dict[str, nn.Linear] = field(default_factory=dict)
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
+    starts: dict[str, initial.Start] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,12 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
     if foreign:
         raise UserError(f"adapter {name} has no setting {foreign[0]!r}; it has: {', '.join(sorted(known))}")
     try:
-        return method.attach(sites, shape, method.config(**settings))
+        attached = method.attach(sites, shape, method.config(**settings))
     except ValueError as error:
         raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
+    for role, matrix in attached.matrices.items():
+        start = attached.starts.get(role, initial.linear)
+        with torch.no_grad():
+            size = (matrix.out_features, matrix.in_features)
+            matrix.weight.copy_(torch.from_numpy(start(shape.seed, f"adapter.{role}", size)))
+    return attached

@@ -75,8 +75,7 @@ def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
     attached = Attached()
 
     def update(name: str, inputs: int, outputs: int) -> LowRankUpdate:
-        down, up = pair(inputs, shape.hidden, outputs, shape.quantized)
-        attached.matrices.update({f"{name}.down": down, f"{name}.up": up})
+        down, up = pair(attached, name, inputs, outputs, shape)
         return LowRankUpdate(down, up, shape.scale, config.dropout)
 
     for index, block in enumerate(sites.blocks):

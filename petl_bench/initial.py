@@ -1,0 +1,47 @@
+"""The seeded initialization of trainable matrices: numbers that no library's release changes.
+
+The stream of a tensor is SHAKE-256 (FIPS 202) of the text `petl-bench/SEED/NAME`, read as little-endian
+32-bit words, row-major. A word w stands for the probability (w + 0.5) / 2**32; a value is the quantile of its
+distribution there. An adapter file that states the seed thus states every initial value: the coded payload
+predicts the trained codes from these words (petl_bench.packing).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Values = NDArray[np.float32]
+Start = Callable[[int, str, tuple[int, int]], Values]
+"""Seed, name and shape (outputs, inputs) of a matrix -> its initial values."""
+
+
+def words(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    """The words of tensor `name`: uint32 of `shape`."""
+    stream = hashlib.shake_256(f"petl-bench/{seed}/{name}".encode())
+    return np.frombuffer(stream.digest(4 * math.prod(shape)), "<u4").astype(np.uint32).reshape(shape)
+
+
+def linear(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    """Uniform between -1 and 1 over the square root of the inputs, the distribution of torch's Linear."""
+    return ((2 * _probabilities(seed, name, shape) - 1) / math.sqrt(shape[1])).astype(np.float32)
+
+
+def near_zero(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3."""
+    low, high = ndtr(-2.0), ndtr(2.0)
+    return (1e-3 * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
+
+
+def zero(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    """Zeros, whatever the seed."""
+    return np.zeros(shape, np.float32)
+
+
+def _probabilities(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return (words(seed, name, shape) + 0.5) / 2**32
