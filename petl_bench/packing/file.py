@@ -1,12 +1,11 @@
 """The adapter file: one safetensors container with one byte tensor and a line of metadata.
 
-    tensor `payload`   the adapter, then the head. For each matrix: packed codes, float32 shift, float32
-                       spread; float32 where not quantized (order of tensors and bits as in the released
-                       code's .bin files)
+    tensor `payload`   the adapter's section, then the head's (petl_bench.packing.section; raw, the order of
+                       tensors and bits is that of the released code's .bin files)
     metadata           one entry `petl-bench`: a URL query string, because safetensors keeps the order
                        of bytes within one entry but not the order of entries
 
-The checksum covers metadata and payload, and a file must equal what writing its own content gives: any
+The checksum covers metadata and payload, and the container must be what safetensors writes around these: any
 change of any byte is refused.
 """
 
@@ -16,6 +15,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import parse_qsl, quote
 
 import numpy as np
@@ -23,9 +23,12 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from petl_bench.errors import UserError
-from petl_bench.packing.tensors import StoredTensor, read_layout, read_tensors, write_layout
+from petl_bench.packing.section import Format, Section
+from petl_bench.packing.tensors import STATISTICS, Entry, StoredTensor, read_layout, write_layout
 
-FORMAT = "1"
+FORMAT = "2"
+READABLE = ("1", FORMAT)
+"""Version 1 had raw sections alone."""
 MAX_OVERHEAD = 512
 """Bytes beyond the two payloads that a file of the built-in methods may take."""
 _KEY = "petl-bench"
@@ -35,19 +38,44 @@ _HEAD = "|"
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A trained adapter and head, with the text metadata that rebuilding the model needs."""
+    """A trained adapter and head, with the text metadata that rebuilding the model needs.
+
+    Attributes:
+        metadata: as `describe` makes it; `seed` is that of the initialization.
+        code: whether sections are coded where that makes them smaller.
+        statistics: bytes that a shift or a spread takes: 4, 3 or 2.
+    """
 
     metadata: dict[str, str]
     adapter: list[StoredTensor]
     head: list[StoredTensor]
+    code: bool = False
+    statistics: int = 4
+
+    @cached_property
+    def sections(self) -> tuple[Section, Section]:
+        """Adapter and head as bytes."""
+        parts = zip(_formats(self.metadata, self.statistics), (self.adapter, self.head), strict=True)
+        adapter, head = (form.write(tensors, self.code) for form, tensors in parts)
+        return adapter, head
 
     @property
     def bytes_adapter(self) -> int:
-        return sum(tensor.entry.nbytes for tensor in self.adapter)
+        return len(self.sections[0].data)
 
     @property
     def bytes_head(self) -> int:
-        return sum(tensor.entry.nbytes for tensor in self.head)
+        return len(self.sections[1].data)
+
+    @property
+    def bytes_adapter_raw(self) -> int:
+        """Bytes of the adapter with whole codes and four-byte statistics."""
+        return sum(tensor.entry.nbytes for tensor in self.adapter)
+
+    @property
+    def packing(self) -> str:
+        """`coded` where the adapter or the head is, else `raw`."""
+        return "coded" if any(section.coded for section in self.sections) else "raw"
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -63,8 +91,7 @@ class AdapterFile:
 
 def dump(file: AdapterFile) -> bytes:
     """The bytes of an adapter file; equal content gives equal bytes."""
-    payload = np.frombuffer(_payload(file), np.uint8)
-    return bytes(save({"payload": payload}, metadata={_KEY: _text(file)}))
+    return _contain(_text(file), _payload(file))
 
 
 def load(data: bytes, where: str) -> AdapterFile:
@@ -84,28 +111,69 @@ def load(data: bytes, where: str) -> AdapterFile:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: not a petl-bench adapter file, or a truncated one ({error})") from error
     metadata = dict(parse_qsl(text, keep_blank_values=True))
-    if metadata.pop("format", None) != FORMAT:
+    if metadata.pop("format", None) not in READABLE:
         raise UserError(f"{where}: an adapter file of another version; this one reads format {FORMAT}")
+    payload = bytes(tensor["data"])
+    stated, _, _ = text.rpartition("&sha256=")
+    if _signed(stated, payload) != text or _contain(text, payload) != data:
+        raise UserError(f"{where}: damaged adapter file: the checksum does not agree with the content")
     try:
         del metadata["sha256"]
-        layouts = [read_layout(text) for text in metadata.pop("layout").split(_HEAD)]
-        adapter, head = read_tensors(bytes(tensor["data"]), layouts)
+        layouts = [read_layout(part) for part in metadata.pop("layout").split(_HEAD)]
+        sizes = metadata.pop("packing", _HEAD).split(_HEAD)
+        statistics = int(metadata.pop("statistics", "4"))
+        return _read(metadata, payload, layouts, sizes, statistics)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
-    file = AdapterFile(metadata, adapter, head)
-    if dump(file) != data:
-        raise UserError(f"{where}: damaged adapter file: the checksum does not agree with the content")
+
+
+def _read(
+    metadata: dict[str, str], payload: bytes, layouts: list[list[Entry]], sizes: list[str], statistics: int
+) -> AdapterFile:
+    """The file of a payload.
+
+    Args:
+        sizes: bytes of the sections of adapter and head as text, empty where a section is raw.
+    """
+    if statistics not in STATISTICS:
+        raise ValueError(f"statistics of {statistics} bytes")
+    raw = [sum(entry.body + entry.tail(statistics) for entry in layout) for layout in layouts]
+    end = int(sizes[0] or raw[0])
+    parts = zip(_formats(metadata, statistics), (payload[:end], payload[end:]), layouts, sizes, strict=True)
+    (adapter, first), (head, second) = (
+        form.read(data, layout, bool(size)) for form, data, layout, size in parts
+    )
+    file = AdapterFile(metadata, adapter, head, first.coded or second.coded, statistics)
+    file.__dict__["sections"] = (first, second)
     return file
 
 
+def _formats(metadata: dict[str, str], statistics: int) -> tuple[Format, Format]:
+    seed = int(metadata["seed"]) if "seed" in metadata else None
+    return Format("adapter", seed, statistics), Format("head", seed, statistics)
+
+
 def _payload(file: AdapterFile) -> bytes:
-    return b"".join(tensor.to_bytes() for tensor in [*file.adapter, *file.head])
+    return b"".join(section.data for section in file.sections)
 
 
 def _text(file: AdapterFile) -> str:
     """Metadata as a query string; its last value is the SHA-256 of all before it and the payload."""
     layout = _HEAD.join(write_layout([t.entry for t in part]) for part in (file.adapter, file.head))
     values = {"format": FORMAT} | file.metadata | {"layout": layout}
+    if file.packing == "coded":
+        sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
+        values["packing"] = _HEAD.join(sizes)
+    if file.statistics != STATISTICS[0]:
+        values["statistics"] = str(file.statistics)
     text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())
-    digest = hashlib.sha256(text.encode() + _payload(file)).digest()
+    return _signed(text, _payload(file))
+
+
+def _signed(text: str, payload: bytes) -> str:
+    digest = hashlib.sha256(text.encode() + payload).digest()
     return f"{text}&sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def _contain(text: str, payload: bytes) -> bytes:
+    return bytes(save({"payload": np.frombuffer(payload, np.uint8)}, metadata={_KEY: text}))

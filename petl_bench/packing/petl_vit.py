@@ -17,7 +17,8 @@ import yaml
 
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.packing.file import AdapterFile
-from petl_bench.packing.tensors import Entry, StoredTensor, read_tensors
+from petl_bench.packing.section import Format
+from petl_bench.packing.tensors import Entry, StoredTensor
 from petl_bench.types import FLOAT_BITS
 
 BACKBONE, QUANTIZER, NORMALIZATION = "vit_b16_in21k", "l1_median", "none"
@@ -150,7 +151,10 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
     Raises:
         UserError: numbers that no training leaves.
     """
-    adapter, head = read_tensors(data, reading.layouts)
+    layouts, layout = reading.layouts, Format("adapter", None, 4)
+    end = sum(entry.nbytes for entry in layouts[0])
+    adapter, _ = layout.read(data[:end], layouts[0], code=False)
+    head, _ = layout.read(data[end:], layouts[1], code=False)
     for tensor in [*adapter, *head]:
         if not _plausible(tensor):
             raise UserError(
@@ -193,8 +197,8 @@ def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
     for key, value in fixed.items():
         if meta[key] != value:
             raise UserError(f"{where}: {key} {meta[key]}: the authors' format has {value} alone")
-    taken = reading(values, file.bytes_adapter + file.bytes_head, where)
     parts = (file.adapter, file.head)
+    taken = reading(values, sum(tensor.entry.nbytes for part in parts for tensor in part), where)
     if tuple([tensor.entry for tensor in part] for part in parts) != taken.layouts:
         raise UserError(f"{where}: its tensors are not those of {taken} on ViT-B/16")
     beside = {key: stated[name] for key, name in _KEYS.items() if name in stated}

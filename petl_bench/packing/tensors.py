@@ -8,7 +8,6 @@ width and `4d` for four times as much: `0-1=128,2-3=256:down=8xd@1,up=dx8@1`.
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from petl_bench.packing.bits import Codes, pack, packed_size, unpack
 from petl_bench.types import FLOAT_BITS
 
-STATISTICS = np.dtype("<f4")
+STATISTICS = (4, 3, 2)
+"""Bytes that a shift or a spread may take: the upper ones of a float32."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,18 @@ class Entry:
         return math.prod(self.shape)
 
     @property
+    def body(self) -> int:
+        """Bytes of the packed codes, or of the float32 values."""
+        return 4 * self.count if self.bits == FLOAT_BITS else packed_size(self.count, self.bits)
+
+    def tail(self, statistics: int) -> int:
+        """Bytes of a matrix's shift and spread, at `statistics` bytes each."""
+        return 0 if self.bits == FLOAT_BITS else 2 * statistics
+
+    @property
     def nbytes(self) -> int:
-        """Codes plus two float32 statistics; or float32 values."""
-        if self.bits == FLOAT_BITS:
-            return 4 * self.count
-        return packed_size(self.count, self.bits) + 8
+        """Bytes as the released code lays a tensor out."""
+        return self.body + self.tail(4)
 
 
 @dataclass(frozen=True)
@@ -55,33 +62,49 @@ class StoredTensor:
     spread: float = 0.0
 
     def to_bytes(self) -> bytes:
+        """As the released code lays it out: `body` and `tail`."""
+        return self.body() + self.tail()
+
+    def body(self) -> bytes:
+        """Packed codes or float32 values."""
         if self.values is not None:
             return self.values.astype("<f4").tobytes()
         assert self.codes is not None
-        statistics = np.array([self.shift, self.spread], STATISTICS).tobytes()
-        return pack(self.codes, self.entry.bits) + statistics
+        return pack(self.codes, self.entry.bits)
+
+    def tail(self, statistics: int = 4) -> bytes:
+        """Shift and spread, at `statistics` bytes each; nothing of a float32 tensor.
+
+        Raises:
+            ValueError: one of them has more digits than that.
+        """
+        if self.values is not None:
+            return b""
+        digits = np.array([self.shift, self.spread], "<f4").view(np.uint8).reshape(2, 4)
+        if digits[:, : 4 - statistics].any():
+            raise ValueError(f"{self.entry.name}: its statistics do not fit {statistics} bytes")
+        return digits[:, 4 - statistics :].tobytes()
 
 
-def read_tensors(data: bytes, layouts: Sequence[Sequence[Entry]]) -> list[list[StoredTensor]]:
-    """Cut a payload into the tensors of its parts, one part a layout.
-
-    Raises:
-        ValueError: the payload is shorter or longer than its layouts say.
-    """
-    expected = sum(entry.nbytes for part in layouts for entry in part)
-    if len(data) != expected:
-        raise ValueError(f"payload of {len(data)} bytes, its layout says {expected}")
-    rest = io.BytesIO(data)
-    return [[_read_tensor(rest.read(entry.nbytes), entry) for entry in part] for part in layouts]
+def shorten(value: float, statistics: int) -> float:
+    """The nearest float32 whose lower bytes are zero beyond the upper `statistics`; ties go to even."""
+    dropped = 8 * (4 - statistics)
+    word = int(np.array(value, np.float32).view(np.uint32))
+    half = (1 << dropped >> 1) - 1 + (word >> dropped & 1) if dropped else 0
+    rounded = np.array((word + half) >> dropped << dropped, np.uint32).view(np.float32)
+    return float(rounded)
 
 
-def _read_tensor(data: bytes, entry: Entry) -> StoredTensor:
+def read_tensor(entry: Entry, body: bytes | Codes, tail: bytes) -> StoredTensor:
+    """The tensor of which `body`, packed or its very codes, and `tail` are given."""
     if entry.bits == FLOAT_BITS:
-        values = np.frombuffer(data, "<f4").astype(np.float32).reshape(entry.shape)
+        values = np.frombuffer(body, "<f4").astype(np.float32).reshape(entry.shape)
         return StoredTensor(entry, values=values)
-    codes = unpack(data[:-8], entry.bits, entry.count).reshape(entry.shape)
-    shift, spread = np.frombuffer(data[-8:], STATISTICS).tolist()
-    return StoredTensor(entry, codes=codes, shift=shift, spread=spread)
+    codes = body if isinstance(body, np.ndarray) else unpack(body, entry.bits, entry.count)
+    digits = np.zeros((2, 4), np.uint8)
+    digits[:, 4 - len(tail) // 2 :] = np.frombuffer(tail, np.uint8).reshape(2, -1)
+    shift, spread = digits.view("<f4")[:, 0].tolist()
+    return StoredTensor(entry, codes=codes.reshape(entry.shape), shift=shift, spread=spread)
 
 
 @dataclass(frozen=True)
