@@ -14,6 +14,9 @@ from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
 
+PUBLISHED = "published"
+"""What `--against` knows."""
+
 
 class Format(StrEnum):
     text = "text"
@@ -30,18 +33,32 @@ def report(
         list[str] | None,
         typer.Option("--filter", metavar="K=V", help="Only rows with this value, e.g. bits=1. Repeatable."),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar=PUBLISHED,
+            help="Cited results of others, in tables of their own, after ours.",
+        ),
+    ] = None,
 ) -> None:
     """Accuracy by task, group means, mean of groups, and bytes by part."""
     from petl_bench.config import manifests
-    from petl_bench.report import FORMATS, tabulate
+    from petl_bench.report import FORMATS, cautions, published, tabulate
 
+    if against not in (None, PUBLISHED):
+        raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
     rows = list(Store(store).rows())
     if not rows:
         raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
     for text in filters or []:
         rows = _filtered(rows, text)
     tables, warnings = tabulate(rows, manifests())
-    content = FORMATS[format.value](tables, warnings)
+    cited = published(manifests()) if against else []
+    warnings += cautions(tables, cited) if cited else []
+    if cited and format is Format.csv:
+        warnings.append("csv holds rows of the store only; the other formats have the published ones")
+    content = FORMATS[format.value](tables, warnings, cited)
     for warning in warnings:
         note(f"warning: {warning}")
     if out is None:

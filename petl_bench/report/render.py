@@ -7,47 +7,52 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from string import ascii_lowercase
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from petl_bench.report.published import SUITE, PublishedRow
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
 
 HOLE = "-"
+Grid = tuple[str, list[str], list[list[str]]]
+"""Title, header and body."""
 
 
-def text(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+def text(tables: Sequence[Table], warnings: Sequence[str], published: Sequence[PublishedRow] = ()) -> str:
     """Tables for a terminal; warnings go to stderr, not here."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=400, highlight=False)
-    for table in tables:
-        for title, header, body in _grids(table, _differ(tables)):
-            console.print(title, markup=False, soft_wrap=True)
-            grid = RichTable(box=box.SIMPLE_HEAD)
-            for number, name in enumerate(header):
-                grid.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
-            for cells in body:
-                grid.add_row(*cells)
-            console.print(grid)
+    for title, header, body in _all_grids(tables, published):
+        console.print(title, markup=False, soft_wrap=True)
+        grid = RichTable(box=box.SIMPLE_HEAD)
+        for number, name in enumerate(header):
+            grid.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        for cells in body:
+            grid.add_row(*cells)
+        console.print(grid)
+    for footnote in _footnotes(published):
+        console.print(footnote, markup=False, soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def markdown(tables: Sequence[Table], warnings: Sequence[str]) -> str:
+def markdown(tables: Sequence[Table], warnings: Sequence[str], published: Sequence[PublishedRow] = ()) -> str:
     """Tables and warnings for a README or an issue."""
     parts = []
-    for table in tables:
-        for title, header, body in _grids(table, _differ(tables)):
-            rule = [":--", *["--:"] * (len(header) - 1)]
-            lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
-            parts.append("\n".join([f"**{title}**", "", *lines]))
+    for title, header, body in _all_grids(tables, published):
+        rule = [":--", *["--:"] * (len(header) - 1)]
+        lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
+        parts.append("\n".join([f"**{title}**", "", *lines]))
+    parts += _footnotes(published)
     parts += [f"> Warning: {warning}" for warning in warnings]
     return "\n\n".join(parts) + "\n"
 
 
-def to_csv(tables: Sequence[Table], warnings: Sequence[str]) -> str:
-    """One line a cell (configuration and task)."""
+def to_csv(tables: Sequence[Table], warnings: Sequence[str], published: Sequence[PublishedRow] = ()) -> str:
+    """One line a cell (configuration and task) of the store; published rows are no cells of it."""
     cells = _cells(tables)
     buffer = io.StringIO()
     columns = list(dict.fromkeys(key for cell in cells for key in cell))
@@ -57,8 +62,8 @@ def to_csv(tables: Sequence[Table], warnings: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
-def to_json(tables: Sequence[Table], warnings: Sequence[str]) -> str:
-    """`rows`: a cell each; `averages`: a configuration each; `warnings`."""
+def to_json(tables: Sequence[Table], warnings: Sequence[str], published: Sequence[PublishedRow] = ()) -> str:
+    """`rows`: a cell each; `averages`: a configuration each; `warnings`; `published`, where asked for."""
     averages = [
         table.key
         | line.key
@@ -75,14 +80,21 @@ def to_json(tables: Sequence[Table], warnings: Sequence[str]) -> str:
         for line in table.lines
     ]
     content = {"rows": _cells(tables), "averages": averages, "warnings": list(warnings)}
+    if published:
+        content["published"] = [asdict(row) for row in published]
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 FORMATS = {"text": text, "markdown": markdown, "csv": to_csv, "json": to_json}
 
 
-def _grids(table: Table, recipes: bool) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and body of three tables: accuracy by task, averages, bytes.
+def _all_grids(tables: Sequence[Table], published: Sequence[PublishedRow]) -> list[Grid]:
+    grids = [grid for table in tables for grid in _grids(table, _differ(tables))]
+    return [*grids, *(_published_grids(published) if published else [])]
+
+
+def _grids(table: Table, recipes: bool) -> list[Grid]:
+    """Three tables: accuracy by task, averages, bytes.
 
     Args:
         recipes: whether titles name the recipe, because there are several.
@@ -167,3 +179,56 @@ def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
         for line in table.lines
         for task in table.tasks
     ]
+
+
+def _published_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
+    """Two tables, columns as in ours: accuracy by task (of rows that have it), and averages of all rows."""
+    title = "Published (cited, not run here):"
+    tasks = [name.removeprefix(f"{SUITE}_") for name in rows[0].accuracy]
+    settings = ["hidden", "bits", "head"]
+    means = ["mean of groups", f"mean of {len(tasks)} tasks", "KiB a task"]
+    by_task, averages = [], []
+    for row in rows:
+        mark = _sources(rows)[_source(row)]
+        if row.mean_of_tasks is not None:
+            by_task.append([row.method, *map(_rounded, row.accuracy.values()), mark])
+        stated = [HOLE if (value := getattr(row, name)) is None else str(value) for name in settings]
+        values = [_rounded(value) for value in (*row.groups.values(), row.mean_of_groups, row.mean_of_tasks)]
+        size = HOLE if row.kib is None else f"{row.kib:,g}"
+        averages.append([row.method, *stated, *values, size, mark])
+    return [
+        (f"{title} test accuracy (%), suite {SUITE}", ["method", *tasks, "source"], by_task),
+        (
+            f"{title} averages (%) and size",
+            ["method", *settings, *rows[0].groups, *means, "source"],
+            averages,
+        ),
+    ]
+
+
+def _footnotes(rows: Sequence[PublishedRow]) -> list[str]:
+    """What the marks of the published tables stand for, and what their averages are."""
+    if not rows:
+        return []
+    return [
+        *(f"{mark}: {source}" for source, mark in _sources(rows).items()),
+        "Means are computed from the cited values by task; without these, the mean of groups is cited too. "
+        "KiB: 1024 bytes, head included, the mean of the three group means.",
+    ]
+
+
+def _sources(rows: Sequence[PublishedRow]) -> dict[str, str]:
+    """Source -> its mark: a, b, ..."""
+    return dict(zip(dict.fromkeys(map(_source, rows)), ascii_lowercase, strict=False))
+
+
+def _source(row: PublishedRow) -> str:
+    return (
+        f"README of {row.source}; weights {row.backbone}; pixel normalization {row.normalization}; "
+        f"selection {row.selection}"
+    )
+
+
+def _rounded(value: float | None) -> str:
+    """Percent, half rounded up as papers do: the mean 84.55 of four tasks is 84.6 in theirs."""
+    return HOLE if value is None else f"{100 * value + 1e-9:.1f}"
