@@ -108,9 +108,9 @@ class Adapted:
         self.adapter.quantize()
         self.head.quantize()
 
-    def file(self, metadata: dict[str, str]) -> AdapterFile:
-        """The file of a trained model."""
-        return AdapterFile(metadata, self.adapter.store(), self.head.store())
+    def file(self, metadata: dict[str, str], code: bool = False) -> AdapterFile:
+        """The file of a trained model; with `code`, coded where that makes it smaller."""
+        return AdapterFile(metadata, self.adapter.store(), self.head.store(), code)
 
 
 def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:

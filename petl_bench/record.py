@@ -20,6 +20,7 @@ def sizes(file: AdapterFile, total: int) -> dict[str, object]:
     """The columns of bytes, of a file of `total` bytes."""
     return {
         "bytes_adapter": file.bytes_adapter,
+        "bytes_adapter_raw": file.bytes_adapter_raw,
         "bytes_head": file.bytes_head,
         "bytes_overhead": total - file.bytes_adapter - file.bytes_head,
         "bytes_file": total,
@@ -51,6 +52,8 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "head": spec.head,
         "protocol": spec.protocol.name,
         "precision": spec.precision,
+        "packing": spec.packing,
+        "statistics": spec.statistics,
         "normalization": spec.train.normalization,
         "seed": spec.seed,
         "epochs": spec.train.epochs,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data, packing
@@ -21,7 +23,7 @@ from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
 from petl_bench.store import Store
-from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, transform
+from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, predict, transform
 from petl_bench.types import (
     NORMALIZATIONS,
     TRAINVAL,
@@ -78,7 +80,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
         seconds_search = time.perf_counter() - begin
         trained = train(chosen, runtime, log)
         checksum = backbone_sha256(spec.backbone)
-        adapter = packing.dump(trained.adapted.file(packing.describe(chosen, checksum)))
+        adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
         logger.info("run %s: trained and packed; now test is looked at", run_id)
         begin = time.perf_counter()
         file = packing.load(adapter, run_id)
@@ -217,6 +219,31 @@ def train(
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return Trained(adapted, time.perf_counter() - begin, len(images), peeks)
+
+
+def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:
+    """The file of a trained model.
+
+    With statistics `short`, it has the shortest shifts and spreads with which the reloaded model puts every
+    training image into the same class as with exact ones.
+
+    Args:
+        backbone: SHA-256 of its weights.
+    """
+    file = adapted.file(packing.describe(spec, backbone), code=spec.packing == "coded")
+    matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
+    if spec.statistics == "exact" or not matrices:
+        return file
+    size, device = spec.backbone.image_size, torch.device(runtime.device)
+    images = data.load(spec.task, TRAINVAL, size, runtime.cache)
+    pixels = Pixels(spec.train.normalization, size, device)
+
+    def classes(file: AdapterFile) -> NDArray[np.int64]:
+        return predict(restore(spec.model, file, "short statistics").to(device), images, pixels)
+
+    expected = classes(file)
+    shorter = map(file.shortened, sorted(packing.STATISTICS)[:-1])
+    return next((short for short in shorter if np.array_equal(classes(short), expected)), file)
 
 
 def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:

@@ -33,16 +33,14 @@ def inspect(
     tensors = facts.pop("tensors")
     for key, value in facts.items():
         print(f"{key:<18} {value}")
-    table = Table("part", "tensor", "shape", "bits", "bytes", "packing")
+    table = Table("part", "tensor", "shape", "bits", "packing")
+    for name in ("raw bytes", "bytes", "raw bits a weight", "bits a weight"):
+        table.add_column(name, justify="right")
     for t in tensors:
-        table.add_row(
-            t["part"],
-            t["name"],
-            "x".join(map(str, t["shape"])),
-            str(t["bits"]),
-            str(t["bytes"]),
-            t["packing"],
-        )
+        sizes = [str(t["bytes_raw"]), str(t["bytes"])]
+        sizes += [f"{t[key]:.3f}" for key in ("bits_per_weight_raw", "bits_per_weight")]
+        shape = "x".join(map(str, t["shape"]))
+        table.add_row(t["part"], t["name"], shape, str(t["bits"]), t["packing"], *sizes)
     Console(width=100, highlight=False).print(table)
 
 
@@ -53,9 +51,15 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
     meta = file.metadata
     tensors: list[dict[str, Any]] = [
         {"part": part, "name": t.entry.name, "shape": list(t.entry.shape), "bits": t.entry.bits}
-        | {"bytes": t.entry.nbytes, "packing": "raw"}
-        for part, held in (("adapter", file.adapter), ("head", file.head))
-        for t in held
+        | {"bytes": size, "bytes_raw": t.entry.nbytes, "packing": packing}
+        | {
+            "bits_per_weight": 8 * size / t.entry.count if t.entry.count else 0.0,
+            "bits_per_weight_raw": 8 * t.entry.nbytes / t.entry.count if t.entry.count else 0.0,
+        }
+        for part, held, section in zip(
+            ("adapter", "head"), (file.adapter, file.head), file.sections, strict=True
+        )
+        for t, size, packing in zip(held, section.sizes, section.packings, strict=True)
     ]
     return {
         "adapter": meta["adapter"],
@@ -68,12 +72,13 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "scale": float(meta["scale"]),
         "classes": next(t["shape"][0] for t in tensors if t["part"] == "head"),
         "bytes_adapter": file.bytes_adapter,
-        "bytes_adapter_raw": file.bytes_adapter,
+        "bytes_adapter_raw": file.bytes_adapter_raw,
         "bytes_head": file.bytes_head,
         "bytes_overhead": len(data) - file.bytes_adapter - file.bytes_head,
         "bytes_file": len(data),
         "bits_per_weight": file.bits_per_weight,
-        "packing": "raw",
+        "packing": file.packing,
+        "statistics": file.statistics,
         "checksum": file.checksum,
         "tensors": tensors,
     }

@@ -25,7 +25,18 @@ from petl_bench.config.specs import run_spec
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import Cache, RunSpec, spec_to_dict
 
-LATE = ("task", "hidden", "bits", "scale", "seed", "precision", "shots", "split_seed")
+LATE = (
+    "task",
+    "hidden",
+    "bits",
+    "scale",
+    "seed",
+    "precision",
+    "shots",
+    "split_seed",
+    "packing",
+    "statistics",
+)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
 
 

@@ -57,6 +57,8 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
         precision=str(values["precision"]),
         seed=seed,
         train=parts.train,
+        packing=str(values["packing"]),
+        statistics=str(values["statistics"]),
     )
 
 

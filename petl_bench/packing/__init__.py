@@ -3,11 +3,12 @@
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, dump, load
 from petl_bench.packing.metadata import FROM_FILE, Facts, describe, interpret, short_checksum
-from petl_bench.packing.tensors import Entry, StoredTensor
+from petl_bench.packing.tensors import STATISTICS, Entry, StoredTensor
 
 __all__ = [
     "FROM_FILE",
     "MAX_OVERHEAD",
+    "STATISTICS",
     "AdapterFile",
     "Entry",
     "Facts",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from urllib.parse import parse_qsl, quote
 
@@ -51,6 +51,11 @@ class AdapterFile:
     head: list[StoredTensor]
     code: bool = False
     statistics: int = 4
+
+    def shortened(self, statistics: int) -> AdapterFile:
+        """The same with shifts and spreads rounded to `statistics` bytes."""
+        adapter, head = ([t.shortened(statistics) for t in part] for part in (self.adapter, self.head))
+        return replace(self, adapter=adapter, head=head, statistics=statistics)
 
     @cached_property
     def sections(self) -> tuple[Section, Section]:

@@ -52,6 +52,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         "quantizer": spec.quantizer,
         "scale": repr(spec.scale),
         "head": spec.head,
+        "seed": str(spec.seed),
         "task": spec.task.name,
         "normalization": spec.train.normalization,
         "backbone": spec.backbone.display_name,

@@ -37,7 +37,7 @@ _STEPS = 256
 _RAREST = 32
 """The least probability, which keeps a surprise at 11 bits."""
 _PULL_START, _PULL_RATE = ONE, 4096
-_NODE_RATE = 256
+_NODE_RATE = 2048
 
 
 @cache

@@ -72,6 +72,10 @@ class StoredTensor:
         assert self.codes is not None
         return pack(self.codes, self.entry.bits)
 
+    def shortened(self, statistics: int) -> StoredTensor:
+        """The same with shift and spread rounded to `statistics` bytes."""
+        return replace(self, shift=shorten(self.shift, statistics), spread=shorten(self.spread, statistics))
+
     def tail(self, statistics: int = 4) -> bytes:
         """Shift and spread, at `statistics` bytes each; nothing of a float32 tensor.
 

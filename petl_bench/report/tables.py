@@ -22,11 +22,11 @@ TABLE_KEY = [
     "altered",
 ]
 """Rows that differ in one of these never share a table."""
-LINE_KEY = ["adapter", "hidden", "quantizer", "bits", "head"]
+LINE_KEY = ["adapter", "hidden", "quantizer", "bits", "head", "packing", "statistics"]
 """One line of a table; the scale is chosen per task and joins in only where a task has several."""
 REPETITION = ["seed", "split_seed"]
 """What the rows of one cell differ in."""
-BYTES = ["bytes_adapter", "bytes_head", "bytes_overhead", "bytes_file"]
+BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
 PROVENANCE = {
     "version": "petl-bench versions",
     "git_revision": "git revisions",
@@ -103,6 +103,8 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
     frame = pd.DataFrame([asdict(row) for row in rows])
     if frame.empty:
         return [], []
+    # Files of older rows were raw.
+    frame["bytes_adapter_raw"] = frame["bytes_adapter_raw"].fillna(frame["bytes_adapter"])
     frame["altered"] = frame["data_override"] != ""
     warnings = _provenance_warnings(frame)
     tables = []

@@ -1,7 +1,16 @@
 """fit() and evaluate(): the loops, the schedule, augmentation, TensorBoard."""
 
 from petl_bench.train.augment import transform
-from petl_bench.train.loop import DivergedError, evaluate, fit, learning_rate, log_result
+from petl_bench.train.loop import DivergedError, evaluate, fit, learning_rate, log_result, predict
 from petl_bench.train.pixels import Pixels
 
-__all__ = ["DivergedError", "Pixels", "evaluate", "fit", "learning_rate", "log_result", "transform"]
+__all__ = [
+    "DivergedError",
+    "Pixels",
+    "evaluate",
+    "fit",
+    "learning_rate",
+    "log_result",
+    "predict",
+    "transform",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -140,26 +141,30 @@ def _batches(
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
-    """Fraction of images whose greatest logit is their label's.
+def predict(model: nn.Module, split: Split, pixels: Pixels) -> NDArray[np.int64]:
+    """The class of the greatest logit of every image.
 
     Raises:
         DivergedError: a logit is not finite.
     """
     device = next(model.parameters()).device
     model.eval()
-    right = torch.zeros((), dtype=torch.int64, device=device)
+    found = []
     finite = torch.ones((), dtype=torch.bool, device=device)
     assert isinstance(split.images, np.ndarray)
     for start in range(0, len(split), EVALUATION_BATCH):
         images = torch.from_numpy(split.images[start : start + EVALUATION_BATCH]).to(device)
-        labels = torch.from_numpy(split.labels[start : start + EVALUATION_BATCH]).to(device)
         logits = model(pixels(images))
-        right += (logits.argmax(1) == labels).sum()
+        found.append(logits.argmax(1))
         finite &= logits.isfinite().all()
     if not finite:
         raise DivergedError("the model's outputs are not finite: lower train.lr or scale")
-    return right.item() / len(split)
+    return torch.cat(found).cpu().numpy()
+
+
+def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
+    """Fraction of images that `predict` gets right."""
+    return float((predict(model, split, pixels) == split.labels).mean())
 
 
 def log_result(log: SummaryWriter, settings: Mapping[str, str | float], result: Mapping[str, float]) -> None:

@@ -18,6 +18,12 @@ RESIZES = ("stretch", "crop")
 FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 
+PACKINGS = ("coded", "raw")
+"""Codes entropy-coded where that makes a file smaller, or whole."""
+
+STATISTICS = ("exact", "short")
+"""Shifts and spreads of matrices as float32, or in the fewest bytes that leave predictions as they are."""
+
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -29,6 +29,8 @@ class ResultRow:
     head: str
     protocol: str
     precision: str
+    packing: str = "raw"  # as asked for: coded files have raw sections where that is smaller
+    statistics: str = "exact"  # as asked for
     normalization: str
     seed: int
     epochs: int
@@ -44,6 +46,7 @@ class ResultRow:
     n_train: int
     n_test: int
     bytes_adapter: int
+    bytes_adapter_raw: int | None = None  # with whole codes and float32 statistics
     bytes_head: int
     bytes_overhead: int
     bytes_file: int  # the three above summed = size on disk

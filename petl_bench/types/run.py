@@ -13,6 +13,8 @@ from petl_bench.errors import UserError
 from petl_bench.types.parts import (
     FLOAT_BITS,
     NORMALIZATIONS,
+    PACKINGS,
+    STATISTICS,
     AdapterSpec,
     AugmentSpec,
     BackboneSpec,
@@ -43,6 +45,10 @@ class RunSpec:
     precision: str
     seed: int
     train: TrainSpec
+    packing: str = "coded"
+    """`coded` where that makes the file smaller, or `raw`."""
+    statistics: str = "exact"
+    """Shifts and spreads as `exact` float32 numbers, or `short` where predictions stay the same."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -63,6 +69,8 @@ class RunSpec:
             ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),
+            (self.packing in PACKINGS, "packing", self.packing, " or ".join(PACKINGS)),
+            (self.statistics in STATISTICS, "statistics", self.statistics, " or ".join(STATISTICS)),
             (self.train.epochs >= 1, "train.epochs", self.train.epochs, "at least 1"),
             (self.train.batch_size >= 1, "train.batch_size", self.train.batch_size, "at least 1"),
             (0 < self.train.lr < math.inf, "train.lr", self.train.lr, "a positive number"),
