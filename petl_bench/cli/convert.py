@@ -1,9 +1,10 @@
-"""`petl-bench convert`: the authors' .bin files <-> adapter files."""
+"""`petl-bench convert`: the authors' .bin files <-> adapter files, and adapter files packed anew."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,12 +24,23 @@ class Format(StrEnum):
     petl_vit = "petl-vit"
 
 
+class Packing(StrEnum):
+    coded = "coded"
+    raw = "raw"
+
+
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A .bin file, or an adapter file.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; must not exist yet.")],
     to: Annotated[
-        Format, typer.Option("--to", help="petl-bench: adapter file from .bin; petl-vit: .bin and .yaml.")
+        Format, typer.Option("--to", help="petl-bench: an adapter file; petl-vit: .bin and .yaml.")
     ],
+    packing: Annotated[
+        Packing | None,
+        typer.Option(
+            "--packing", help="Of an adapter file to write: coded where that is smaller (default), or raw."
+        ),
+    ] = None,
     adapter: Annotated[str | None, typer.Option("--adapter", help="adaptformer or lora.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="1, 2, 4 or 8.")] = None,
     hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden units.")] = None,
@@ -44,20 +56,26 @@ def convert(
     A .bin says nothing of itself: its settings are those of the .yaml beside it.
     Options override the .yaml, and are needed where there is none.
     With --to petl-vit the adapter file has the settings; options must agree.
+    --to petl-bench also takes an adapter file, and packs the same adapter as --packing says.
     A file that exists is never overwritten.
     """
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}
     options = {name: value for name, value in given.items() if value is not None}
-    binary = source if to is Format.petl_bench else target
-    if binary.suffix != ".bin":
-        raise UserError(f"{binary}: --to {to.value} expects {_place(to)} to be a .bin file, by its name too")
+    if to is Format.petl_vit and packing:
+        raise UserError(f"--packing {packing.value}: a .bin has no packing of its own; leave the option out")
+    if to is Format.petl_vit and target.suffix != ".bin":
+        raise UserError(f"{target}: --to petl-vit expects DST to be a .bin file, by its name too")
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
     for path in wanted:
         if path.exists():
             raise UserError(f"{path}: exists already, and convert overwrites nothing; name another file")
-    make = _imported if to is Format.petl_bench else _exported
-    contents = make(_bytes(source), source, options)
+    if to is Format.petl_vit:
+        contents = _exported(_bytes(source), source, options)
+    elif source.suffix == ".bin":
+        contents = [_imported(_bytes(source), source, options, packing is not Packing.raw)]
+    else:
+        contents = [_repacked(_bytes(source), source, options, packing is not Packing.raw)]
     try:
         for path, content in zip(wanted, contents, strict=True):
             write(path, content)
@@ -68,10 +86,6 @@ def convert(
     note(f"wrote {' and '.join(map(str, wanted))}")
 
 
-def _place(to: Format) -> str:
-    return "SRC" if to is Format.petl_bench else "DST"
-
-
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -79,7 +93,16 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _imported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]:
+def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:
+    from petl_bench.packing import dump, load
+
+    if options:
+        name = next(iter(options))
+        raise UserError(f"--{name}: {source} is no .bin by its name, and an adapter file has its settings")
+    return dump(replace(load(data, str(source)), code=code))
+
+
+def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:
     from petl_bench.packing import dump, petl_vit
 
     beside = source.with_suffix(".yaml")
@@ -98,7 +121,7 @@ def _imported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]
     _warn(reading.bits, source)
     if not task:
         note(f"warning: {source}: its task is not stated; `petl-bench eval` will need --task")
-    return [dump(file)]
+    return dump(replace(file, code=code))
 
 
 def _exported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]:

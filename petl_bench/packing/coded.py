@@ -94,11 +94,12 @@ class _Stack:
         chances: list[Integers] = []
         for position in range(codes.shape[1]):
             here = signs[:, position]
-            found = probability(predictor.signs(predictor.advance(), here))
-            predictor.learn_signs(here, found)
+            seen = predictor.seen(here)
+            found = probability(predictor.signs(predictor.advance(), seen))
+            predictor.learn_signs(here, seen, found)
             bits.append((here > 0).T)
             chances.append(found.T)
-            nodes = np.ones_like(here)
+            nodes = np.ones(here.shape, np.int64)
             for plane in range(0 if signs_only else self.bits - 1):
                 now = (distances[:, position] >> (self.bits - 2 - plane)) & 1
                 found = probability(predictor.plane(plane, nodes))
@@ -116,14 +117,14 @@ class _Stack:
         costs = np.zeros(len(self.places))
         for position in range(codes.shape[1]):
             logits = predictor.advance()
-            signs, found = np.zeros_like(logits), np.zeros_like(logits)
+            signs, found = np.zeros_like(logits), np.zeros(logits.shape, np.int64)
             for unit in range(logits.shape[1]):
                 found[:, unit] = probability(logits[:, unit])
                 signs[:, unit] = 2 * _decode(decoder, found[:, unit]) - 1
                 predictor.see(logits, unit, signs[:, unit])
-            predictor.learn_signs(signs, found)
+            predictor.learn_signs(signs, predictor.seen(signs), found)
             costs += _costs((signs > 0).T, found.T)
-            nodes = np.ones_like(signs)
+            nodes = np.ones(signs.shape, np.int64)
             for plane in range(self.bits - 1):
                 found = probability(predictor.plane(plane, nodes))
                 now = _decode(decoder, found.T.ravel()).reshape(found.T.shape).T

@@ -172,7 +172,7 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
         "normalization": NORMALIZATION,
         "backbone": BACKBONE,
     }
-    return AdapterFile(metadata, adapter, head)
+    return AdapterFile(metadata, adapter, head, code=True)
 
 
 def _plausible(tensor: StoredTensor) -> bool:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Short = NDArray[np.int32]
 
 ONE = 1 << 16
 """The fixed-point 1, of logits as of probabilities."""
@@ -52,7 +53,7 @@ def _probabilities() -> Integers:
     return np.clip(table, _RAREST, ONE - _RAREST)
 
 
-def probability(logits: Integers) -> Integers:
+def probability(logits: Integers | Short) -> Integers:
     """Probability of a 1, in units of 2**-16."""
     table = _probabilities()
     return table[np.clip((logits + _REACH * ONE) >> 8, 0, len(table) - 1)]
@@ -70,35 +71,40 @@ class Predictor:
         self.rates = rates
         self.initial = initial
         self.biases = np.zeros((matrices, units), np.int64)
-        self.weights = np.zeros((matrices, units, units), np.int64)
-        self.earlier = np.tril(np.ones((units, units), np.int64), -1)
+        # 32 bits for speed: a sum beyond them would wrap around, in the decoder as in the encoder.
+        self.weights = np.zeros((matrices, units, units), np.int32)
+        self.earlier = np.tril(np.ones((units, units), np.int32), -1)
         self.pull = np.full((matrices, 1), _PULL_START, np.int64)
         self.nodes = np.zeros((matrices, 1 << (bits - 1)), np.int64)
         self.plane_biases = np.zeros((max(bits - 1, 1), matrices, units), np.int64)
         self.position = -1
         self.step = np.zeros((matrices, 1), np.int64)
 
-    def advance(self) -> Integers:
+    def advance(self) -> Short:
         """Go to the next position; the logits of its signs before any is known: (matrices, units)."""
         self.position += 1
         falling = math.isqrt((1 << 23) // (8 + self.position))
         self.step = (self.rates[:, None] * falling) >> 8
-        return self.biases + ((self.pull * self.initial[:, self.position]) >> 15)
+        return (self.biases + ((self.pull * self.initial[:, self.position]) >> 15)).astype(np.int32)
 
-    def signs(self, logits: Integers, signs: Integers) -> Integers:
-        """Logits of all signs, given them all: (matrices, units)."""
-        return logits + np.matmul(self.weights, signs[:, :, None])[:, :, 0]
+    def seen(self, signs: Short) -> Short:
+        """What each unit knows of a position's signs, (matrices, units) of -1 and 1: one more axis."""
+        return signs[:, None, :] * self.earlier
 
-    def see(self, logits: Integers, unit: int, signs: Integers) -> None:
-        """Add to the logits what the signs (-1 or 1, one a matrix) of `unit` say of the units after it."""
+    def signs(self, logits: Short, seen: Short) -> Short:
+        """Logits of all signs, given what each unit knows of the others: (matrices, units)."""
+        return logits + np.einsum("muv,muv->mu", self.weights, seen)
+
+    def see(self, logits: Short, unit: int, signs: Short) -> None:
+        """Add to the logits what the signs (one a matrix) of `unit` say of the units after it."""
         logits += self.weights[:, :, unit] * signs[:, None]
 
-    def learn_signs(self, signs: Integers, probabilities: Integers) -> None:
-        """Follow the gradient once the signs of a position, (matrices, units) of -1 and 1, are all known."""
+    def learn_signs(self, signs: Short, seen: Short, probabilities: Integers) -> None:
+        """Follow the gradient once the signs of a position are all known."""
         errors = (signs + 1) * (ONE // 2) - probabilities
         change = (self.step * errors) >> 16
         self.biases += change
-        self.weights += change[:, :, None] * signs[:, None, :] * self.earlier
+        self.weights += change.astype(np.int32)[:, :, None] * seen
         gradient = ((errors * self.initial[:, self.position]) >> 15).sum(1, keepdims=True)
         self.pull += (_PULL_RATE * gradient) >> 16
 
@@ -113,13 +119,14 @@ class Predictor:
         np.add.at(self.nodes, (np.arange(len(nodes))[:, None], nodes), (_NODE_RATE * errors) >> 16)
 
 
-def mirror(codes: Integers, bits: int) -> tuple[Integers, Integers]:
+def mirror(codes: Integers, bits: int) -> tuple[Short, Integers]:
     """Signs (-1 or 1) and distances from the middle (0 to 2**(bits-1) - 1) of codes; `unmirror` undoes it."""
     half = 1 << (bits - 1)
-    return np.where(codes >= half, 1, -1), np.where(codes >= half, codes - half, half - 1 - codes)
+    signs = np.where(codes >= half, np.int32(1), np.int32(-1))
+    return signs, np.where(codes >= half, codes - half, half - 1 - codes)
 
 
-def unmirror(signs: Integers, distances: Integers, bits: int) -> Integers:
+def unmirror(signs: Short, distances: Integers, bits: int) -> Integers:
     """The codes that `mirror` split."""
     half = 1 << (bits - 1)
     return np.where(signs > 0, half + distances, half - 1 - distances)

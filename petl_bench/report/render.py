@@ -112,7 +112,15 @@ def _grids(table: Table, recipes: bool) -> list[Grid]:
     means = ["mean of groups", f"mean of {len(table.tasks)} tasks"]
     means += ["mean of groups, last epoch"] if table.key["protocol"] == "peek" else []
     means += ["tasks", "seeds"]
-    sizes = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes", "bits a weight", "tasks"]
+    sizes = [
+        "adapter bytes",
+        "adapter raw",
+        "head bytes",
+        "overhead bytes",
+        "file bytes",
+        "bits a weight",
+        "tasks",
+    ]
     by_task, averages, size = [], [], []
     for line in table.lines:
         label = _label(line, table)
