@@ -176,8 +176,10 @@ def encode(matrices: Sequence[Matrix], codes: Sequence[Codes | None]) -> tuple[l
     kept = np.zeros(len(matrices), bool)
     kept[list(given)] = costs[list(given)] < raw
     encoder = range_coder.queue.RangeEncoder()
-    for (stack, _), (bits, chances) in zip(stacks, traces, strict=True):
-        columns = kept[stack.owners]
+    in_stream = [(kept[stack.owners], stack, trace) for (stack, _), trace in zip(stacks, traces, strict=True)]
+    in_stream = [each for each in in_stream if each[0].any()]
+    # The decoder sees none but the kept pieces: its stacks are in the order of their first ones.
+    for columns, _, (bits, chances) in sorted(in_stream, key=lambda each: each[1].places[each[0].argmax()]):
         encoder.encode(bits[:, columns].astype(np.int32).ravel(), _MODEL, chances[:, columns].ravel() / ONE)
     stream = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
     return np.where(kept, modes, 0).tolist(), stream, np.where(kept, costs, 0).tolist()
