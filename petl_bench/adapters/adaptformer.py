@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.lowrank import pair
+from petl_bench.adapters.lowrank import grouped, pair
 from petl_bench.sites import Sites
 
 
@@ -15,6 +15,8 @@ from petl_bench.sites import Sites
 class AdaptFormerConfig:
     dropout: float = 0.1
     """Dropout between relu(down(x)) and up."""
+    share: int = 1
+    """Neighbouring blocks that share one pair of matrices; 0: all blocks of one width."""
 
 
 class AdaptFormerBranch(nn.Module):
@@ -43,10 +45,10 @@ class AdaptFormerBranch(nn.Module):
 
 @adapter("adaptformer", config=AdaptFormerConfig)
 def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
-    """One pair a block: 2 * dim * hidden weights."""
+    """One pair a block, or a group of blocks: 2 * dim * hidden weights."""
     attached = Attached()
-    for index, block in enumerate(sites.blocks):
-        down, up = pair(attached, str(index), block.dim, block.dim, shape)
+    for number, block in grouped(sites.blocks, config.share):
+        down, up = pair(attached, str(number), block.dim, block.dim, shape)
 
         def make(branch: nn.Module, down: nn.Linear = down, up: nn.Linear = up) -> nn.Module:
             return AdaptFormerBranch(branch, down, up, shape.scale, config.dropout)

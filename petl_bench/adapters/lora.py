@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.lowrank import pair
+from petl_bench.adapters.lowrank import grouped, pair
 from petl_bench.sites import Sites
 
 
@@ -19,6 +19,8 @@ from petl_bench.sites import Sites
 class LoRAConfig:
     dropout: float = 0.1
     """Dropout between down(x) and up."""
+    share: int = 1
+    """Neighbouring blocks that share their pairs of matrices; 0: all blocks of one width."""
 
 
 class LowRankUpdate(nn.Module):
@@ -68,7 +70,7 @@ class LoRALinear(nn.Module):
 
 @adapter("lora", config=LoRAConfig)
 def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
-    """Two pairs a block, in the order q.down, q.up, v.down, v.up: 4 * dim * hidden weights.
+    """Two pairs a block or group of blocks: q.down, q.up, v.down, v.up; 4 * dim * hidden weights.
 
     On blocks without qkv fc1.down, fc1.up, fc2.down, fc2.up: 2 * (inputs + outputs of fc1) * hidden weights.
     """
@@ -78,15 +80,15 @@ def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
         down, up = pair(attached, name, inputs, outputs, shape)
         return LowRankUpdate(down, up, shape.scale, config.dropout)
 
-    for index, block in enumerate(sites.blocks):
+    for number, block in grouped(sites.blocks, config.share):
         if "qkv" in block.linears:
             slot = block.linear("qkv")
-            query, value = (update(f"{index}.{role}", block.dim, block.dim) for role in ("q", "v"))
+            query, value = (update(f"{number}.{role}", block.dim, block.dim) for role in ("q", "v"))
             slot.set(QueryValueLoRA(slot.get(), query, value))
             continue
         for role in ("fc1", "fc2"):
             slot = block.linear(role)
             linear = slot.get()
             assert isinstance(linear, nn.Linear)
-            slot.set(LoRALinear(linear, update(f"{index}.{role}", linear.in_features, linear.out_features)))
+            slot.set(LoRALinear(linear, update(f"{number}.{role}", linear.in_features, linear.out_features)))
     return attached

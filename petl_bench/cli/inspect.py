@@ -31,6 +31,7 @@ def inspect(
         print_json(facts)
         return
     tensors = facts.pop("tensors")
+    facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
     for key, value in facts.items():
         print(f"{key:<18} {value}")
     table = Table("part", "tensor", "shape", "bits", "packing")
@@ -63,6 +64,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
     ]
     return {
         "adapter": meta["adapter"],
+        "settings": {key[2:]: value for key, value in meta.items() if key.startswith("a.")},
         "hidden": int(meta["hidden"]),
         "bits": int(meta["bits"]),
         "quantizer": meta["quantizer"],

@@ -157,7 +157,7 @@ def _setting(line: Line, name: str) -> str:
         return HOLE
     if name == "quantizer" and line.key["quantizer"] == "none":
         return HOLE
-    return str(line.key[name])
+    return str(line.key[name]) or HOLE
 
 
 def _percent(value: Statistic) -> str:

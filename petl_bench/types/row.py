@@ -24,6 +24,7 @@ class ResultRow:
     adapter: str
     hidden: int
     scale: float
+    settings: str = ""  # the adapter's own, where they are not its defaults: "share=0"
     quantizer: str
     bits: int
     head: str
