@@ -40,6 +40,13 @@ class Part:
         weights = [_weight(linear) for linear in self.matrices.values()]
         return [*weights, *chain.from_iterable(self.floats.values())]
 
+    @property
+    def quantized(self) -> dict[str, tuple[nn.Parameter, FakeQuantize]]:
+        """Latent weight and quantizer of each quantized matrix."""
+        if self.bits == FLOAT_BITS:
+            return {}
+        return {name: (_weight(linear), _quantizer(linear)) for name, linear in self.matrices.items()}
+
     def quantize(self) -> None:
         """Put fake quantization on the matrices; their latent weights become the parameters."""
         if self.bits == FLOAT_BITS:

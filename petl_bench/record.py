@@ -54,6 +54,7 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "head": spec.head,
         "protocol": spec.protocol.name,
         "precision": spec.precision,
+        "rate_weight": spec.rate_weight,
         "packing": spec.packing,
         "statistics": spec.statistics,
         "normalization": spec.train.normalization,

@@ -21,6 +21,7 @@ from petl_bench.identity import backbone_sha256, identify
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
+from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
 from petl_bench.store import Store
 from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, predict, transform
@@ -198,8 +199,13 @@ def train(
     adapted.quantize()
     adapted.network.to(device)
     peeks: list[float] = []
+    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight)
 
-    def peek(epoch: int) -> None:
+    def after_epoch(epoch: int) -> None:
+        if spec.rate_weight and epoch + 1 >= spec.train.warmup_epochs:
+            term.refresh()
+        if spec.protocol.name != "peek":
+            return
         if (epoch + 1) % spec.protocol.every == 0 or epoch + 1 == spec.train.epochs:
             peeks.append(_evaluate(spec, adapted, "test", runtime))
 
@@ -214,7 +220,8 @@ def train(
         log,
         classes=spec.task.classes,
         loaders=runtime.loaders,
-        after_epoch=peek if spec.protocol.name == "peek" else None,
+        after_step=term.step if spec.rate_weight else None,
+        after_epoch=after_epoch,
     )
     if device.type == "cuda":
         torch.cuda.synchronize(device)

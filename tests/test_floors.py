@@ -38,6 +38,7 @@ FLOORS = {
     "identity": 3,
     "provenance": 3,
     "record": 3,
+    "rate": 3,
     "run": 4,
     "pretrain": 5,
     "tune": 5,

@@ -189,6 +189,10 @@ def _line(outcome: Outcome) -> str:
         label += f" h={spec.hidden} {spec.bits} bit"
     if spec.task.shots:
         label += f" {spec.task.shots} shots split {spec.task.split_seed}"
+    if spec.rate_weight:
+        label += f" rate weight {spec.rate_weight}"
+    if outcome.row is not None and outcome.row.settings:
+        label += f" {outcome.row.settings}"
     label += f" seed {spec.seed}"
     if outcome.row is None:
         return f"{label}: FAILED: {outcome.error}"

@@ -34,6 +34,7 @@ LATE = (
     "precision",
     "shots",
     "split_seed",
+    "rate_weight",
     "packing",
     "statistics",
 )

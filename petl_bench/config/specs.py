@@ -57,6 +57,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
         precision=str(values["precision"]),
         seed=seed,
         train=parts.train,
+        rate_weight=0.0 if bits == FLOAT_BITS else _number(values, "rate_weight") or 0.0,
         packing=str(values["packing"]),
         statistics=str(values["statistics"]),
     )

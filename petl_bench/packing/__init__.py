@@ -1,6 +1,7 @@
 """Trained state <-> bytes."""
 
 from petl_bench.packing.bits import pack, packed_size, unpack
+from petl_bench.packing.coded import Matrix, expectations
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, dump, load
 from petl_bench.packing.metadata import FROM_FILE, Facts, describe, interpret, short_checksum
 from petl_bench.packing.tensors import STATISTICS, Entry, StoredTensor
@@ -12,9 +13,11 @@ __all__ = [
     "AdapterFile",
     "Entry",
     "Facts",
+    "Matrix",
     "StoredTensor",
     "describe",
     "dump",
+    "expectations",
     "interpret",
     "load",
     "pack",

@@ -55,11 +55,11 @@ class Matrix:
         table = table if table.shape[0] >= table.shape[1] else table.T
         return np.array_split(table, -(-table.shape[1] // MAX_UNITS) or 1, axis=1)
 
-    def join(self, pieces: Sequence[Integers]) -> Codes:
-        """The codes of which `pieces` gave the tables."""
+    def join(self, pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The values of which `pieces` gave the tables."""
         table = np.concatenate(pieces, axis=1)
         table = table if self.table[0] >= self.table[1] else table.T
-        return table.astype(np.uint8).reshape(self.shape)
+        return table.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,27 @@ def decode(matrices: Sequence[Matrix], modes: Sequence[int], stream: bytes) -> d
         for (index, number), piece, bits in zip(stack.places, codes, cost.tolist(), strict=True):
             found.setdefault(index, {})[number] = piece
             costs[index] += bits
-    return {
-        index: (matrices[index].join([held[number] for number in sorted(held)]), costs[index])
-        for index, held in found.items()
-    }
+    joined = {i: matrices[i].join([held[number] for number in sorted(held)]) for i, held in found.items()}
+    return {index: (codes.astype(np.uint8), costs[index]) for index, codes in joined.items()}
+
+
+def expectations(matrices: Sequence[Matrix], codes: Sequence[Codes]) -> list[NDArray[np.float32]]:
+    """The natural log-odds with which the model, before it sees a code, expects its upper bit to be 1.
+
+    At a middling rate, with the initial values: float32 in the shapes of the codes.
+    """
+    modes = np.full(len(matrices), _SEEDED + len(RATES) // 2)
+    pieces = [matrix.pieces(values) for matrix, values in zip(matrices, codes, strict=True)]
+    found: list[dict[int, NDArray[np.float32]]] = [{} for _ in matrices]
+    for stack in _stacks(matrices, range(len(matrices))):
+        held = np.stack([pieces[index][number] for index, number in stack.places])
+        _, chances = stack.trace(held, modes, signs_only=True)
+        odds = np.log(chances / (ONE - chances)).astype(np.float32).T.reshape(held.shape)
+        for (index, number), values in zip(stack.places, odds, strict=True):
+            found[index][number] = values
+    return [
+        matrix.join([held[n] for n in sorted(held)]) for matrix, held in zip(matrices, found, strict=True)
+    ]
 
 
 _MODEL = range_coder.model.Bernoulli(perfect=False)

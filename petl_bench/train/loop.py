@@ -51,6 +51,7 @@ def fit(
     *,
     classes: int = 0,
     loaders: int = 0,
+    after_step: Callable[[float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train in place with AdamW; incomplete batches are dropped.
@@ -62,6 +63,7 @@ def fit(
         log: TensorBoard writer for loss and learning rate, one value an epoch.
         classes: of the task; needed for mixup and cutmix only.
         loaders: processes that augment images; the images do not depend on their number.
+        after_step: called with the learning rate.
         after_epoch: called with the number of the epoch, from 0.
 
     Returns:
@@ -93,6 +95,8 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if after_step is not None:
+                after_step(learning_rate(epoch, recipe))
             total += loss.detach()
         losses.append(total.item() / len(indices))
         if not math.isfinite(losses[-1]):

@@ -30,6 +30,7 @@ class ResultRow:
     head: str
     protocol: str
     precision: str
+    rate_weight: float = 0.0
     packing: str = "raw"  # as asked for: coded files have raw sections where that is smaller
     statistics: str = "exact"  # as asked for
     normalization: str

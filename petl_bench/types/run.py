@@ -45,6 +45,8 @@ class RunSpec:
     precision: str
     seed: int
     train: TrainSpec
+    rate_weight: float = 0.0
+    """Weight of the code length in training (petl_bench.rate); 0: none."""
     packing: str = "coded"
     """`coded` where that makes the file smaller, or `raw`."""
     statistics: str = "exact"
@@ -69,6 +71,7 @@ class RunSpec:
             ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),
+            (0 <= self.rate_weight < math.inf, "rate_weight", self.rate_weight, "0 or more"),
             (self.packing in PACKINGS, "packing", self.packing, " or ".join(PACKINGS)),
             (self.statistics in STATISTICS, "statistics", self.statistics, " or ".join(STATISTICS)),
             (self.train.epochs >= 1, "train.epochs", self.train.epochs, "at least 1"),
