@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -174,8 +175,17 @@ def test_inspect_accounts_for_every_byte(bits: int, finished_store: Path) -> Non
     assert all({"name", "shape", "bits", "bytes", "packing"} <= set(t) for t in found["tensors"])
     # LoRA on the pocket backbone: 4 blocks x (q, v) x (down, up), each 16 x 64 weights
     assert sum(t["name"].count(".") == 2 for t in found["tensors"]) == 16
-    # a quantized matrix: its codes and two float32 statistics
-    assert found["bytes_adapter"] == 16 * (1024 * bits // 8 + (8 if bits < 32 else 0))
+    # a quantized matrix, raw: its codes and two float32 statistics
+    assert found["bytes_adapter_raw"] == 16 * (1024 * bits // 8 + (8 if bits < 32 else 0))
+    coded = {t["name"] for t in found["tensors"] if t["packing"] == "coded"}
+    assert found["packing"] == ("coded" if bits < 32 else "raw")
+    assert (found["bytes_adapter"] < found["bytes_adapter_raw"]) == bool(coded) == (bits < 32)
+    for t in found["tensors"]:
+        weights = math.prod(t["shape"])
+        assert t["bytes_raw"] == weights * t["bits"] // 8 + (8 if t["bits"] < 32 else 0)
+        assert (t["bytes"] < t["bytes_raw"]) == (t["name"] in coded)
+        assert t["bits_per_weight"] == 8 * t["bytes"] / weights
+        assert t["bits_per_weight_raw"] == 8 * t["bytes_raw"] / weights
     assert found["bits_per_weight"] == 8 * found["bytes_adapter"] / (16 * 1024)
     text = petl("inspect", path.parent).stdout  # a run's directory will do
     assert f"{found['bytes_file']}" in text

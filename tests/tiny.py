@@ -43,10 +43,17 @@ CLASSES = 5
 
 
 def model_spec(
-    adapter="adaptformer", head="linear", bits=1, hidden=4, scale=1.0, dropout=0.0, backbone=BACKBONE
+    adapter="adaptformer",
+    head="linear",
+    bits=1,
+    hidden=4,
+    scale=1.0,
+    dropout=0.0,
+    backbone=BACKBONE,
+    **settings,
 ):
     has_dropout = "dropout" in {field.name for field in fields(ADAPTERS.get(adapter).config)}
-    settings = {"dropout": dropout} if has_dropout else {}
+    settings |= {"dropout": dropout} if has_dropout else {}
     return ModelSpec(
         backbone, AdapterSpec(adapter, settings), hidden, scale, "l1_median", bits, head, CLASSES
     )

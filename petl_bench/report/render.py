@@ -144,6 +144,7 @@ def _shown(table: Table) -> list[str]:
     """Settings worth a column: bits and hidden always, the others where they differ."""
     names = [name for name in table.lines[0].key if name != "adapter"]
     varied = {name for name in names if len({_setting(line, name) for line in table.lines} - {HOLE}) > 1}
+    varied |= {"settings"} if any(line.key["settings"] for line in table.lines) else set()
     return [name for name in names if name in varied | {"bits", "hidden"}]
 
 

@@ -20,7 +20,7 @@ def logistic(logit):
 
 
 def code_length(codes, bits, rate, initial):
-    """Bits that the model needs.
+    """Bits that the model needs, and its probabilities of a positive sign: list over positions of lists.
 
     Args:
         codes: list over positions of lists over units.
@@ -32,16 +32,18 @@ def code_length(codes, bits, rate, initial):
     pull = ONE
     node_values = [0] * half
     plane_bias = [[0] * units for _ in range(bits)]
-    total = 0.0
+    total, chances_of = 0.0, []
     for position, row in enumerate(codes):
         step = rate * math.isqrt(2**23 // (8 + position)) // 256
         signs = [1 if code >= half else -1 for code in row]
         distances = [code - half if code >= half else half - 1 - code for code in row]
         errors = []
+        chances_of.append([])
         for unit, sign in enumerate(signs):
             logit = bias[unit] + pull * initial[position][unit] // 2**15
             logit += sum(weight[unit][other] * signs[other] for other in range(unit))
             chance = logistic(logit)
+            chances_of[-1].append(chance / ONE)
             total -= math.log2((chance if sign > 0 else ONE - chance) / ONE)
             errors.append((ONE if sign > 0 else 0) - chance)
         for unit, error in enumerate(errors):
@@ -62,4 +64,4 @@ def code_length(codes, bits, rate, initial):
                 plane_bias[plane][unit] += step * (bit * ONE - chance) // ONE
                 node_values[nodes[unit]] += 2048 * (bit * ONE - chance) // ONE
             nodes = [2 * node + bit for node, bit in zip(nodes, now, strict=True)]
-    return total
+    return total, chances_of
