@@ -1,7 +1,11 @@
 """Coded payloads: lossless, as small as promised, the same on every machine, damage seen."""
 
+import base64
 import hashlib
+import json
 import os
+import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from safetensors import deserialize
+from safetensors.numpy import save
 
 from petl_bench import initial
 from petl_bench.errors import UserError
@@ -331,3 +337,77 @@ def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
 def test_a_packing_that_is_none_is_refused():
     for wrong in ("packing=zip", "statistics=double"):
         assert wrong.split("=")[0] in error_of(quickly("sweep", "--dry-run", wrong))
+
+
+def forged(content, change, cut=lambda payload: payload):
+    """The file with its metadata and payload changed and signed again, as only a hostile hand would."""
+    ((_, tensor),) = deserialize(content)
+    length = int.from_bytes(content[:8], "little")
+    text = json.loads(content[8 : 8 + length])["__metadata__"]["petl-bench"].rpartition("&sha256=")[0]
+    text, payload = change(text), cut(bytes(tensor["data"]))
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode() + payload).digest()).decode().rstrip("=")
+    return save(
+        {"payload": np.frombuffer(payload, np.uint8)}, metadata={"petl-bench": f"{text}&sha256={digest}"}
+    )
+
+
+def replaced(old, new):
+    def change(text):
+        assert old in text, text
+        return text.replace(old, new)
+
+    return change
+
+
+def test_forging_nothing_gives_the_file_itself():
+    content = dump(frozen_file())
+    assert forged(content, lambda text: text) == content
+
+
+HOSTILE = {
+    "a layout that would fill the memory": replaced("0-0:m=32x8@1", "0-0:m=3200000x800000@1"),
+    "many tensors": replaced("0-0:m=32x8@1", "0-9000:m=32x8@1"),
+    "wider than its stream": replaced("0-0:m=32x8@1", "0-0:m=32000x8@1"),
+    "a coded float32 tensor": replaced("0-0:m=32x8@1", "0-0:m=32x8"),
+    "no size": lambda text: re.sub(r"packing=\d+", "packing=", text),
+    "a negative size": lambda text: re.sub(r"packing=(\d+)", r"packing=-\1", text),
+    "a size beyond the end": lambda text: re.sub(r"packing=(\d+)", r"packing=99\1", text),
+    "three sections": lambda text: re.sub(r"packing=(\d+)", r"packing=\1|1|1", text),
+    "a seed that is none": replaced("seed=7", "seed=seven"),
+    "statistics of no size": lambda text: text + "&statistics=9",
+}
+
+
+@pytest.mark.parametrize("kind", list(HOSTILE))
+def test_a_forged_file_is_refused(kind):
+    with pytest.raises(UserError, match=r"^here: damaged adapter file"):
+        load(forged(dump(frozen_file()), HOSTILE[kind]), "here")
+
+
+def test_a_forged_mode_is_refused():
+    with pytest.raises(UserError, match=r"^here: damaged adapter file: .*mode"):
+        load(forged(dump(frozen_file()), lambda text: text, lambda data: b"\xff" + data[1:]), "here")
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=50)
+def test_a_forged_stream_is_read_as_other_codes_or_refused(noise):
+    content = dump(frozen_file())
+    words = np.random.default_rng(noise).integers(0, 256, 24, dtype=np.uint8).tobytes()
+    head = 4 * (24 + 0)  # the head's floats stand behind the adapter's stream
+    bad = forged(content, lambda text: text, lambda data: data[: -head - 24] + words + data[-head:])
+    with suppress(UserError):
+        assert len(load(bad, "here").adapter) == 4
+
+
+def test_constant_codes_cost_next_to_nothing():
+    matrix = Matrix((3000, MAX_UNITS), 1, None)
+    codes = np.ones((3000, MAX_UNITS), np.uint8)
+    modes, stream, _ = encode([matrix], [codes])
+    layout = Format("adapter", None, 4)
+    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, shift=0.0, spread=1.0)
+    section = layout.write([tensor], code=True)
+    assert modes[0]
+    assert len(stream) < codes.size / 8 / 100
+    (found,), _ = layout.read(section.data, [tensor.entry], code=True)
+    np.testing.assert_array_equal(found.codes, codes)

@@ -21,11 +21,14 @@ def pack(codes: Codes, bits: int) -> bytes:
     """
     if codes.size and int(codes.max()) >> bits:
         raise ValueError(f"code {int(codes.max())} does not fit {bits} bits")
-    planes = np.unpackbits(codes.reshape(-1, 1), axis=1, count=bits, bitorder="little")
+    flat = codes.reshape(-1, 1)
+    planes = flat if bits == 1 else np.unpackbits(flat, axis=1, count=bits, bitorder="little")
     return np.packbits(planes, bitorder="little").tobytes()
 
 
 def unpack(data: bytes, bits: int, count: int) -> Codes:
     """The `count` codes that `pack` packed, as a flat array."""
     flat = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits, bitorder="little")
+    if bits == 1:
+        return flat
     return np.packbits(flat.reshape(count, bits), axis=1, bitorder="little")[:, 0]

@@ -25,6 +25,8 @@ from petl_bench.packing.predict import ONE, RATES, Integers, Predictor, mirror, 
 
 MAX_UNITS = 64
 MODES = 1 + 2 * len(RATES)
+MOST_BITS = 12_000
+"""No byte of a stream holds more bits of codes, as no probability is beyond 1 - 32 / 65536."""
 _SEEDED = 1 + len(RATES)
 Words = NDArray[np.uint32]
 Modes = NDArray[np.intp]

@@ -142,6 +142,8 @@ def _read(
     """
     if statistics not in STATISTICS:
         raise ValueError(f"statistics of {statistics} bytes")
+    if len(sizes) != len(layouts) or not all(size.isdecimal() for size in sizes if size):
+        raise ValueError("the sizes of its sections cannot be read")
     raw = [sum(entry.body + entry.tail(statistics) for entry in layout) for layout in layouts]
     end = int(sizes[0] or raw[0])
     parts = zip(_formats(metadata, statistics), (payload[:end], payload[end:]), layouts, sizes, strict=True)

@@ -96,6 +96,7 @@ class Format:
         end = start + sum(sizes)
         if len(data) < end or (len(data) > end and not any(modes)):
             raise ValueError(f"payload of {len(data)} bytes, its layout says {end}")
+        _check(entries, modes, len(data) - end)
         found = coded.decode([self._matrix(entry) for entry in entries], modes, data[end:])
         rest = io.BytesIO(data[start:end])
         tensors = []
@@ -111,6 +112,17 @@ class Format:
             return coded.Matrix(entry.shape, entry.bits, None)
         words = initial.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
         return coded.Matrix(entry.shape, entry.bits, words)
+
+
+def _check(entries: Sequence[Entry], modes: Sequence[int], stream: int) -> None:
+    """Refuse what would ask for any amount of memory: `write` gives no such section."""
+    if max(modes, default=0) >= coded.MODES:
+        raise ValueError("a tensor has a mode that does not exist")
+    inside = [entry for entry, mode in zip(entries, modes, strict=True) if mode]
+    if any(entry.bits == FLOAT_BITS for entry in inside):
+        raise ValueError("a float32 tensor has no codes to be coded")
+    if sum(entry.count * entry.bits for entry in inside) > coded.MOST_BITS * (stream + 16):
+        raise ValueError("its stream is too short for its layout")
 
 
 def _packings(modes: Sequence[int]) -> list[str]:
