@@ -84,7 +84,7 @@ class _Stack:
     def predictor(self, modes: Modes) -> Predictor:
         """Of the pieces, by the modes (1 or more) of all matrices."""
         own = modes[self.owners]
-        rates = np.array(RATES)[(own - 1) % len(RATES)]
+        rates = np.array(RATES, np.int64)[(own - 1) % len(RATES)]
         seeded = (own >= _SEEDED)[:, None, None]
         return Predictor(self.initial.shape[2], self.bits, rates, np.where(seeded, self.initial, 0))
 

@@ -17,7 +17,7 @@ square root of the position (online logistic regression). Logits, parameters and
 from __future__ import annotations
 
 import math
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import cache
 from itertools import accumulate
 
@@ -44,12 +44,11 @@ _NODE_RATE = 2048
 @cache
 def _probabilities() -> Integers:
     """The logistic function over -8 to 8, by decimal arithmetic, whose every digit is specified."""
-    with localcontext() as context:
-        context.prec = 30
+    with localcontext(Context(prec=30)):
         first, factor = (Decimal(-1) / (2 * _STEPS)).exp(), (Decimal(-1) / _STEPS).exp()
         powers = accumulate(range(_REACH * _STEPS - 1), lambda power, _: power * factor, initial=first)
         upper = [int((ONE / (1 + power)).to_integral_value()) for power in powers]
-    table = np.array([ONE - value for value in reversed(upper)] + upper)
+    table = np.array([ONE - value for value in reversed(upper)] + upper, np.int64)
     return np.clip(table, _RAREST, ONE - _RAREST)
 
 
