@@ -1,4 +1,4 @@
-"""The seeded initialization of trainable matrices: numbers that no library's release changes.
+"""The seeded initialization of trainable matrices, from words that no library's release changes.
 
 The stream of a tensor is SHAKE-256 (FIPS 202) of the text `petl-bench/SEED/NAME`, read as little-endian
 32-bit words, row-major. A word w stands for the probability (w + 0.5) / 2**32; a value is the quantile of its
@@ -33,7 +33,7 @@ def linear(seed: int, name: str, shape: tuple[int, int]) -> Values:
 
 
 def near_zero(seed: int, name: str, shape: tuple[int, int]) -> Values:
-    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3."""
+    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3; its last bits are those of scipy's quantile."""
     low, high = ndtr(-2.0), ndtr(2.0)
     return (1e-3 * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
 

@@ -9,10 +9,10 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from petl_bench.config import group_config
+from petl_bench.config import changed_text
 from petl_bench.packing import AdapterFile
 from petl_bench.store import LOG
-from petl_bench.types import AdapterSpec, ResultRow, RunSpec
+from petl_bench.types import ResultRow, RunSpec
 
 logger = logging.getLogger("petl_bench")
 
@@ -47,7 +47,7 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "backbone": spec.backbone.display_name,
         "adapter": spec.adapter.name,
         "hidden": spec.hidden,
-        "settings": _chosen(spec.adapter),
+        "settings": changed_text(spec.adapter),
         "scale": spec.scale,
         "quantizer": spec.quantizer,
         "bits": spec.bits,
@@ -66,13 +66,6 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "data_override": spec.task.override,
         "data_fingerprint": spec.task.fingerprint,
     }
-
-
-def _chosen(adapter: AdapterSpec) -> str:
-    """The settings of an adapter that are not its defaults, as overrides."""
-    defaults = group_config("adapter", adapter.name)
-    changed = {key: value for key, value in adapter.settings.items() if value != defaults[key]}
-    return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
 
 
 def hyperparameters(row: ResultRow) -> dict[str, str | float]:

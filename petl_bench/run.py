@@ -199,10 +199,10 @@ def train(
     adapted.quantize()
     adapted.network.to(device)
     peeks: list[float] = []
-    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight)
+    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
 
     def after_epoch(epoch: int) -> None:
-        if spec.rate_weight and epoch + 1 >= spec.train.warmup_epochs:
+        if term is not None and spec.train.warmup_epochs <= epoch + 1 < spec.train.epochs:
             term.refresh()
         if spec.protocol.name != "peek":
             return
@@ -220,7 +220,7 @@ def train(
         log,
         classes=spec.task.classes,
         loaders=runtime.loaders,
-        after_step=term.step if spec.rate_weight else None,
+        after_step=term.step if term is not None else None,
         after_epoch=after_epoch,
     )
     if device.type == "cuda":

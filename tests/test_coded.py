@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from petl_bench import initial
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, dump, load, packed_size
-from petl_bench.packing.coded import MAX_UNITS, MODES, Matrix, decode, encode
+from petl_bench.packing.coded import MAX_UNITS, MODES, MOST_POSITIONS, Matrix, decode, encode
 from petl_bench.packing.predict import RATES, probability
 from petl_bench.packing.section import MODE_BITS, Format
 from petl_bench.packing.tensors import shorten
@@ -366,6 +366,11 @@ def test_forging_nothing_gives_the_file_itself():
 
 HOSTILE = {
     "a layout that would fill the memory": replaced("0-0:m=32x8@1", "0-0:m=3200000x800000@1"),
+    "an empty tensor in the stream": replaced("0-0:m=32x8@1", "0-0:m=0x1000000000@1"),
+    "more positions than any": replaced("0-0:m=32x8@1", "0-0:m=20000x1@1"),
+    "more bits than a stream that short can hold": replaced("0-0:m=32x8@1", "0-0:m=16000x64@1"),
+    "no seed where one is needed": replaced("seed=7&", ""),
+    "a head of another size": lambda text: re.sub(r"packing=(\d+)[|]", r"packing=\1|95", text),
     "many tensors": replaced("0-0:m=32x8@1", "0-9000:m=32x8@1"),
     "wider than its stream": replaced("0-0:m=32x8@1", "0-0:m=32000x8@1"),
     "a coded float32 tensor": replaced("0-0:m=32x8@1", "0-0:m=32x8"),
@@ -400,14 +405,35 @@ def test_a_forged_stream_is_read_as_other_codes_or_refused(noise):
         assert len(load(bad, "here").adapter) == 4
 
 
-def test_constant_codes_cost_next_to_nothing():
-    matrix = Matrix((3000, MAX_UNITS), 1, None)
-    codes = np.ones((3000, MAX_UNITS), np.uint8)
-    modes, stream, _ = encode([matrix], [codes])
+@pytest.mark.parametrize(("positions", "coded"), [(MOST_POSITIONS, True), (MOST_POSITIONS + 1, False)])
+def test_small_files_do_not_stand_for_much_work(positions, coded):
+    """A byte of a stream stands for at most 1,600 bits of codes, in matrices of at most 16,384 positions."""
+    codes = np.ones((positions, 4), np.uint8)
     layout = Format("adapter", None, 4)
     tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, shift=0.0, spread=1.0)
     section = layout.write([tensor], code=True)
-    assert modes[0]
-    assert len(stream) < codes.size / 8 / 100
+    assert section.coded == coded
+    assert len(section.data) >= codes.size / 1600
+    (found,), _ = layout.read(section.data, [tensor.entry], section.coded)
+    np.testing.assert_array_equal(found.codes, codes)
+
+
+def test_very_regular_codes_cost_next_to_nothing():
+    codes = np.ones((3000, MAX_UNITS), np.uint8)
+    codes[::50] = 0
+    layout = Format("adapter", None, 4)
+    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, shift=0.0, spread=1.0)
+    section = layout.write([tensor], code=True)
+    assert len(section.data) < codes.size / 8 / 20
     (found,), _ = layout.read(section.data, [tensor.entry], code=True)
     np.testing.assert_array_equal(found.codes, codes)
+
+
+def test_the_checksum_of_a_loaded_file_is_the_one_in_it():
+    content = dump(frozen_file())
+    assert f"sha256={load(content, 'here').checksum}" in content.decode("latin1")
+    # Format 1 had no coded sections; its files are signed by their own first bytes.
+    old = forged(dump(replace(frozen_file(), code=False)), replaced("format=2", "format=1"))
+    found = load(old, "here")
+    assert f"sha256={found.checksum}" in old.decode("latin1")
+    assert found.packing == "raw"

@@ -940,3 +940,29 @@ def test_data_weights_and_seed_are_identity(spec: RunSpec, seed: int) -> None:
     }
     assert run_id(spec, WEIGHTS) not in others
     assert len(others) == 3
+
+
+def test_specs_of_before_the_younger_settings_are_read() -> None:
+    (spec,) = plan(["sweep=none", "task=digits", "bits=1", "scale=1"]).runs
+    old = json.loads(json.dumps(spec_to_dict(spec)))
+    for name in ("rate_weight", "packing", "statistics"):
+        del old[name]
+    assert spec_from_dict(old) == dataclasses.replace(spec, packing="raw")  # as their files were
+
+
+@pytest.mark.parametrize(
+    ("overrides", "packings"),
+    [
+        ("adapter=adaptformer bits=1 head=linear", {("coded", "exact"), ("raw", "short")}),
+        ("adapter=linear bits=1 head=linear", {("coded", "exact")}),
+        ("adapter=adaptformer bits=32 head=linear", {("coded", "exact")}),
+        ("adapter=linear bits=1 head=binary", {("coded", "exact"), ("raw", "short")}),
+    ],
+)
+def test_what_has_no_codes_is_one_run_whatever_its_packing(
+    overrides: str, packings: set[tuple[str, str]]
+) -> None:
+    common = ["sweep=none", "task=digits", "scale=1", "packing=coded,raw", "statistics=exact,short"]
+    found = {(run.packing, run.statistics) for run in plan([*common, *overrides.split()]).runs}
+    assert packings <= found
+    assert len(found) == (4 if len(packings) == 2 else 1)

@@ -16,7 +16,7 @@ from petl_bench.packing.predict import RATES
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.rate import RateTerm
 from tests import tiny
-from tests.conftest import error_of, pick, quickly
+from tests.conftest import error_of, json_lines, pick, quickly
 from tests.reference.adapted import Reference
 from tests.reference.predict import code_length
 from tests.reference.training import cross_entropy
@@ -135,6 +135,21 @@ def test_a_rate_weight_makes_the_coded_file_smaller(tmp_path):
     assert pick(tmp_path, adapter="adaptformer", bits=32)["rate_weight"] == 0
     report = quickly("report", "--store", tmp_path).stdout
     assert "rate_weight" in report
+
+
+def test_the_plan_tells_ways_to_fewer_bytes_apart(tmp_path):
+    overrides = ["task=digits", "adapter=adaptformer", "bits=1", "rate_weight=0,0.1", "adapter.share=1,0"]
+    text = quickly("sweep", "--store", tmp_path, "--dry-run", *overrides).stdout
+    assert {"settings", "rate_weight"} <= set(text.replace("┃", " ").split())
+    assert text.count("adaptformer") == 4  # a line each
+    done = quickly("sweep", "--store", tmp_path, "--dry-run", "--json", *overrides)
+    found = {(cell["settings"], cell["rate_weight"]) for cell in json_lines(done.stdout)}
+    assert found == {("", 0.0), ("", 0.1), ("share=0", 0.0), ("share=0", 0.1)}
+
+
+def test_a_rate_weight_without_epochs_to_act_in_is_refused():
+    refused = quickly("sweep", "--dry-run", "train.epochs=2", "rate_weight=0.1")  # pocket warms up for 2
+    assert "warm-up" in error_of(refused)
 
 
 @pytest.mark.parametrize("value", ["-1", "inf", "much", "true"])

@@ -79,7 +79,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
         raise UserError(f"adapter {name} has no setting {foreign[0]!r}; it has: {', '.join(sorted(known))}")
     try:
         attached = method.attach(sites, shape, method.config(**settings))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
     for role, matrix in attached.matrices.items():
         start = attached.starts.get(role, initial.linear)

@@ -13,6 +13,8 @@ from petl_bench.cli.common import counted, duration, print_json
 from petl_bench.store import Store
 from petl_bench.types import ResultRow, RunSpec
 
+_SHOWN_WHERE_VARIED = ("settings", "rate_weight", "packing", "statistics")
+
 
 def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: Store, json: bool) -> None:
     """Runs by cell with their state, and an estimate of what is to do from finished runs."""
@@ -22,16 +24,20 @@ def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: 
             state = store.state(i)
             print_json({"run_id": i, **_cell(spec), "seed": spec.seed, "state": state, "to_do": i in todo})
         return
-    table = Table(
-        "task", "adapter", "hidden", "bits", "head", "protocol", "shots", "runs", "done", "failed", "to do"
-    )
+    cells = [_cell(spec) for spec in runs.values()]
+    shown = [
+        key
+        for key in next(iter(cells), {})
+        if key not in _SHOWN_WHERE_VARIED or len({c[key] for c in cells}) > 1
+    ]
+    table = Table(*shown, "runs", "done", "failed", "to do")
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for i, spec in runs.items():
-        counter = counts.setdefault(tuple(str(v) for v in _cell(spec).values()), Counter())
+        counter = counts.setdefault(tuple(str(_cell(spec)[key]) for key in shown), Counter())
         counter.update(["runs", store.state(i), *(["to do"] if i in todo else [])])
     for cell, counter in counts.items():
         table.add_row(*cell, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
-    Console(width=120, highlight=False).print(table)
+    Console(width=160, highlight=False).print(table)
     print(f"{counted(len(runs), 'run')}, {len(todo)} to do")
     seconds, size, unknown = _estimate(todo, rows)
     if todo and unknown == len(todo):
@@ -42,7 +48,9 @@ def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: 
             print(f"({unknown} runs are of a kind that has no finished run yet, and are not counted)")
 
 
-def _cell(spec: RunSpec) -> dict[str, str | int]:
+def _cell(spec: RunSpec) -> dict[str, str | int | float]:
+    from petl_bench.config import changed_text
+
     return {
         "task": spec.task.name,
         "adapter": spec.adapter.name,
@@ -51,26 +59,35 @@ def _cell(spec: RunSpec) -> dict[str, str | int]:
         "head": spec.head,
         "protocol": spec.protocol.name,
         "shots": spec.task.shots,
+        "settings": changed_text(spec.adapter),
+        "rate_weight": spec.rate_weight,
+        "packing": spec.packing,
+        "statistics": spec.statistics,
     }
+
+
+_KIND = (
+    *("backbone", "adapter", "settings", "hidden", "bits", "head", "protocol"),
+    *_SHOWN_WHERE_VARIED[1:],
+)
+"""Columns of rows whose runs take much the same time and bytes."""
 
 
 def _estimate(todo: Mapping[str, RunSpec], rows: list[ResultRow]) -> tuple[float, int, int]:
     """Seconds and bytes of the runs to do, and how many nothing is known of.
 
-    A run's kind is backbone, adapter, hidden, bits, head and protocol; its seconds grow with its epochs.
+    Runs of one kind take the same bytes, and seconds in proportion to their epochs.
     """
     seconds: dict[tuple[object, ...], list[float]] = {}
     sizes: dict[tuple[object, ...], list[int]] = {}
     for row in rows:
-        kind = (row.backbone, row.adapter, row.hidden, row.bits, row.head, row.protocol)
+        kind = tuple(getattr(row, name) for name in _KIND)
         seconds.setdefault(kind, []).append((row.seconds_search + row.seconds_train) / row.epochs)
         sizes.setdefault(kind, []).append(row.bytes_file)
     total, size, unknown = 0.0, 0, 0
     for spec in todo.values():
-        kind = (
-            spec.backbone.display_name,
-            *(spec.adapter.name, spec.hidden, spec.bits, spec.head, spec.protocol.name),
-        )
+        known = {"backbone": spec.backbone.display_name, **_cell(spec)}
+        kind = tuple(known[name] for name in _KIND)
         if kind not in seconds:
             unknown += 1
             continue

@@ -183,6 +183,8 @@ class _Progress:
 
 
 def _line(outcome: Outcome) -> str:
+    from petl_bench.config import changed_text
+
     spec = outcome.spec
     label = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
     if spec.hidden:
@@ -191,8 +193,8 @@ def _line(outcome: Outcome) -> str:
         label += f" {spec.task.shots} shots split {spec.task.split_seed}"
     if spec.rate_weight:
         label += f" rate weight {spec.rate_weight}"
-    if outcome.row is not None and outcome.row.settings:
-        label += f" {outcome.row.settings}"
+    if settings := changed_text(spec.adapter):
+        label += f" {settings}"
     label += f" seed {spec.seed}"
     if outcome.row is None:
         return f"{label}: FAILED: {outcome.error}"

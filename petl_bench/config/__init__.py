@@ -1,6 +1,15 @@
 """Overrides -> plan of validated runs. The only package that knows Hydra and OmegaConf."""
 
-from petl_bench.config.files import CONF_DIR, MANIFEST_DIR, description, group_config, manifests, options
+from petl_bench.config.files import (
+    CONF_DIR,
+    MANIFEST_DIR,
+    changed,
+    changed_text,
+    description,
+    group_config,
+    manifests,
+    options,
+)
 from petl_bench.config.plan import LauncherSpec, Plan, plan
 from petl_bench.config.tasks import overridden, plan_task
 
@@ -9,6 +18,8 @@ __all__ = [
     "MANIFEST_DIR",
     "LauncherSpec",
     "Plan",
+    "changed",
+    "changed_text",
     "description",
     "group_config",
     "manifests",

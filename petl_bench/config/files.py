@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from petl_bench.config.schema import conform, container
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import RESIZES, SPLITS, ListFacts, Manifest
+from petl_bench.types import RESIZES, SPLITS, AdapterSpec, ListFacts, Manifest
 
 _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
@@ -92,3 +92,19 @@ def group_config(group: str, name: str) -> dict[str, Any]:
     if name not in options(group):
         raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
     return container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
+
+
+def changed(adapter: AdapterSpec) -> dict[str, Any]:
+    """The settings of an adapter that are not the defaults of its method."""
+    defaults = _defaults(adapter.name)
+    return {key: value for key, value in adapter.settings.items() if value != defaults.get(key)}
+
+
+@cache
+def _defaults(adapter: str) -> dict[str, Any]:
+    return group_config("adapter", adapter)
+
+
+def changed_text(adapter: AdapterSpec) -> str:
+    """The same as a line of overrides: `dropout=0.2 share=0`."""
+    return " ".join(f"{key}={value}" for key, value in sorted(changed(adapter).items()))

@@ -25,6 +25,8 @@ from petl_bench.config.specs import run_spec
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import Cache, RunSpec, spec_to_dict
 
+FACTS = ("name", "unused", "quantized")
+"""Keys of a group's files that are no settings."""
 LATE = (
     "task",
     "hidden",
@@ -195,7 +197,11 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
-        if root in groups and key.startswith((f"{root}.name", f"{root}.unused")) and root != "backbone":
+        if (
+            root in groups
+            and key.startswith(tuple(f"{root}.{fact}" for fact in FACTS))
+            and root != "backbone"
+        ):
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
         if isinstance(own.get(key), dict):

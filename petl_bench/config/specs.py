@@ -14,6 +14,8 @@ from petl_bench.config.tasks import plan_task
 from petl_bench.errors import UserError
 from petl_bench.types import (
     FLOAT_BITS,
+    PACKINGS,
+    STATISTICS,
     AdapterSpec,
     AugmentSpec,
     BackboneSpec,
@@ -44,6 +46,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
     if scale is not None:
         protocol = replace(protocol, scales=[])
     bits = unused.get("bits", bits)
+    codes = bits != FLOAT_BITS or values["head"]["quantized"]
     return RunSpec(
         task=task,
         backbone=parts.backbone,
@@ -58,8 +61,8 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
         seed=seed,
         train=parts.train,
         rate_weight=0.0 if bits == FLOAT_BITS else _number(values, "rate_weight") or 0.0,
-        packing=str(values["packing"]),
-        statistics=str(values["statistics"]),
+        packing=str(values["packing"]) if codes else PACKINGS[0],
+        statistics=str(values["statistics"]) if codes else STATISTICS[0],
     )
 
 

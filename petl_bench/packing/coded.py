@@ -25,9 +25,12 @@ from petl_bench.packing.predict import ONE, RATES, Integers, Predictor, mirror, 
 
 MAX_UNITS = 64
 MODES = 1 + 2 * len(RATES)
-MOST_BITS = 12_000
-"""No byte of a stream holds more bits of codes, as no probability is beyond 1 - 32 / 65536."""
-_SEEDED = 1 + len(RATES)
+MOST_BITS = 1_600
+"""A byte of a stream stands for no more bits of codes: a shorter stream ends in zeros."""
+MOST_POSITIONS = 1 << 14
+"""A matrix with more positions stays raw: both keep small files from asking for much time and memory."""
+SEEDED = 1 + len(RATES)
+"""The first mode that uses initial values."""
 Words = NDArray[np.uint32]
 Modes = NDArray[np.intp]
 
@@ -85,7 +88,7 @@ class _Stack:
         """Of the pieces, by the modes (1 or more) of all matrices."""
         own = modes[self.owners]
         rates = np.array(RATES, np.int64)[(own - 1) % len(RATES)]
-        seeded = (own >= _SEEDED)[:, None, None]
+        seeded = (own >= SEEDED)[:, None, None]
         return Predictor(self.initial.shape[2], self.bits, rates, np.where(seeded, self.initial, 0))
 
     def trace(self, codes: Integers, modes: Modes, signs_only: bool = False) -> tuple[Integers, Integers]:
@@ -154,10 +157,14 @@ def _stacks(matrices: Sequence[Matrix], chosen: Sequence[int]) -> list[_Stack]:
 def encode(matrices: Sequence[Matrix], codes: Sequence[Codes | None]) -> tuple[list[int], bytes, list[float]]:
     """The mode of each matrix, the stream, and what each matrix costs in it, in bits.
 
-    Every matrix has the mode that codes its signs shortest, or 0 where its codes do not get smaller or it has
-    none.
+    Every matrix has the mode that codes its signs shortest, or 0 where it has no codes, they do not get
+    smaller, or there are too many of them in a row.
     """
-    given = {index: values for index, values in enumerate(codes) if values is not None}
+    given = {
+        index: values
+        for index, values in enumerate(codes)
+        if values is not None and max(matrices[index].table) <= MOST_POSITIONS
+    }
     pieces = {index: matrices[index].pieces(values) for index, values in given.items()}
     stacks = [
         (stack, np.stack([pieces[index][number] for index, number in stack.places]))
@@ -165,18 +172,18 @@ def encode(matrices: Sequence[Matrix], codes: Sequence[Codes | None]) -> tuple[l
     ]
     seeded = any(matrix.words is not None for matrix in matrices)
     trials = np.zeros((MODES, len(matrices)))
-    for mode in range(1, MODES if seeded else _SEEDED):
+    for mode in range(1, MODES if seeded else SEEDED):
         modes = np.full(len(matrices), mode)
         for stack, held in stacks:
             np.add.at(trials[mode], stack.owners, _costs(*stack.trace(held, modes, signs_only=True)))
-    modes = 1 + trials[1 : MODES if seeded else _SEEDED].argmin(0)
+    modes = 1 + trials[1 : MODES if seeded else SEEDED].argmin(0)
     traces = [stack.trace(held, modes) for stack, held in stacks]
     costs = np.zeros(len(matrices))
     for (stack, _), trace in zip(stacks, traces, strict=True):
         np.add.at(costs, stack.owners, _costs(*trace))
-    raw = [8 * packed_size(values.size, matrices[index].bits) for index, values in given.items()]
-    kept = np.zeros(len(matrices), bool)
-    kept[list(given)] = costs[list(given)] < raw
+    raw = np.zeros(len(matrices))
+    raw[list(given)] = [8 * packed_size(values.size, matrices[i].bits) for i, values in given.items()]
+    kept = costs < raw
     encoder = range_coder.queue.RangeEncoder()
     in_stream = [(kept[stack.owners], stack, trace) for (stack, _), trace in zip(stacks, traces, strict=True)]
     in_stream = [each for each in in_stream if each[0].any()]
@@ -184,14 +191,17 @@ def encode(matrices: Sequence[Matrix], codes: Sequence[Codes | None]) -> tuple[l
     for columns, _, (bits, chances) in sorted(in_stream, key=lambda each: each[1].places[each[0].argmax()]):
         encoder.encode(bits[:, columns].astype(np.int32).ravel(), _MODEL, chances[:, columns].ravel() / ONE)
     stream = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    stream = stream.ljust(int(raw[kept].sum()) // MOST_BITS, b"\0")
     return np.where(kept, modes, 0).tolist(), stream, np.where(kept, costs, 0).tolist()
 
 
 def decode(matrices: Sequence[Matrix], modes: Sequence[int], stream: bytes) -> dict[int, tuple[Codes, float]]:
     """Codes, and their cost in bits, of each matrix (by index) whose mode is not 0.
 
+    A stream that `encode` did not write gives some codes, or an error.
+
     Raises:
-        ValueError: the stream is none that `encode` gives.
+        ValueError: the stream cannot be read.
     """
     whole = np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
     decoder = range_coder.queue.RangeDecoder(whole)
@@ -211,7 +221,7 @@ def expectations(matrices: Sequence[Matrix], codes: Sequence[Codes]) -> list[NDA
 
     At a middling rate, with the initial values: float32 in the shapes of the codes.
     """
-    modes = np.full(len(matrices), _SEEDED + len(RATES) // 2)
+    modes = np.full(len(matrices), SEEDED + len(RATES) // 2)
     pieces = [matrix.pieces(values) for matrix, values in zip(matrices, codes, strict=True)]
     found: list[dict[int, NDArray[np.float32]]] = [{} for _ in matrices]
     for stack in _stacks(matrices, range(len(matrices))):

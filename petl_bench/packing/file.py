@@ -88,14 +88,18 @@ class AdapterFile:
         weights = sum(tensor.entry.count for tensor in self.adapter)
         return 8 * self.bytes_adapter / weights if weights else None
 
-    @property
+    @cached_property
     def checksum(self) -> str:
-        """SHA-256 of metadata and payload, base64url without padding."""
+        """SHA-256 of metadata and payload, base64url without padding; of a loaded file the one it has."""
         return dict(parse_qsl(_text(self)))["sha256"]
 
 
 def dump(file: AdapterFile) -> bytes:
-    """The bytes of an adapter file; equal content gives equal bytes."""
+    """The bytes of an adapter file; equal content gives equal bytes.
+
+    (On processors whose float logarithms differ, two modes of a matrix that cost the same within rounding
+    could be chosen differently; either file holds the same codes.)
+    """
     return _contain(_text(file), _payload(file))
 
 
@@ -123,11 +127,13 @@ def load(data: bytes, where: str) -> AdapterFile:
     if _signed(stated, payload) != text or _contain(text, payload) != data:
         raise UserError(f"{where}: damaged adapter file: the checksum does not agree with the content")
     try:
-        del metadata["sha256"]
+        checksum = metadata.pop("sha256")
         layouts = [read_layout(part) for part in metadata.pop("layout").split(_HEAD)]
         sizes = metadata.pop("packing", _HEAD).split(_HEAD)
         statistics = int(metadata.pop("statistics", "4"))
-        return _read(metadata, payload, layouts, sizes, statistics)
+        file = _read(metadata, payload, layouts, sizes, statistics)
+        file.__dict__["checksum"] = checksum
+        return file
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
 
@@ -146,6 +152,8 @@ def _read(
         raise ValueError("the sizes of its sections cannot be read")
     raw = [sum(entry.body + entry.tail(statistics) for entry in layout) for layout in layouts]
     end = int(sizes[0] or raw[0])
+    if sizes[1] and int(sizes[1]) != len(payload) - end:
+        raise ValueError(f"payload of {len(payload)} bytes, its sections say otherwise")
     parts = zip(_formats(metadata, statistics), (payload[:end], payload[end:]), layouts, sizes, strict=True)
     (adapter, first), (head, second) = (
         form.read(data, layout, bool(size)) for form, data, layout, size in parts

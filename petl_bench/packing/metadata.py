@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from petl_bench.config import changed
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile
 from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, RunSpec
@@ -44,7 +45,7 @@ def short_checksum(sha256: str) -> str:
 
 
 def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
-    """The metadata of a run's adapter file."""
+    """The metadata of a run's adapter file; settings of the adapter that are its defaults are left out."""
     metadata = {
         "adapter": spec.adapter.name,
         "hidden": str(spec.hidden),
@@ -64,7 +65,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         if source != _PRETRAINED:
             metadata["weights"] = "random" if source == "random" else FROM_FILE
         metadata |= {_OPTION + key: _compact(value) for key, value in spec.backbone.options.items()}
-    return metadata | {_SETTING + key: repr(value) for key, value in spec.adapter.settings.items()}
+    return metadata | {_SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
 
 
 def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> Facts:

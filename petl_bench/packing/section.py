@@ -84,7 +84,7 @@ class Format:
         """The tensors of a section, and the section.
 
         Raises:
-            ValueError: the section is none that `write` gives.
+            ValueError: its size, its modes or its stream do not fit the entries.
         """
         modes, start = [0] * len(entries), 0
         if code:
@@ -94,10 +94,14 @@ class Format:
         tails = [entry.tail(self.statistics) for entry in entries]
         sizes = [body + tail for body, tail in zip(bodies, tails, strict=True)]
         end = start + sum(sizes)
-        if len(data) < end or (len(data) > end and not any(modes)):
+        if len(data) < end or (len(data) > end and not code):
             raise ValueError(f"payload of {len(data)} bytes, its layout says {end}")
-        _check(entries, modes, len(data) - end)
-        found = coded.decode([self._matrix(entry) for entry in entries], modes, data[end:])
+        if code:
+            self._check(entries, modes, len(data) - end)
+        matrices = [
+            self._matrix(entry, mode >= coded.SEEDED) for entry, mode in zip(entries, modes, strict=True)
+        ]
+        found = coded.decode(matrices, modes, data[end:])
         rest = io.BytesIO(data[start:end])
         tensors = []
         for index, entry in enumerate(entries):
@@ -107,22 +111,23 @@ class Format:
         costs = [found[index][1] if mode else 0.0 for index, mode in enumerate(modes)]
         return tensors, replace(section, sizes=_with_shares(section, costs)) if code else section
 
-    def _matrix(self, entry: Entry) -> coded.Matrix:
-        if self.seed is None or entry.bits == FLOAT_BITS:
+    def _check(self, entries: Sequence[Entry], modes: Sequence[int], stream: int) -> None:
+        """Refuse what `write` never gives and what would ask for any amount of time and memory."""
+        inside = [entry for entry, mode in zip(entries, modes, strict=True) if mode]
+        if not inside or any(entry.bits == FLOAT_BITS or not entry.count for entry in inside):
+            raise ValueError("a coded section without codes, or with those of a float32 or empty tensor")
+        if max(modes) >= coded.MODES or (max(modes) >= coded.SEEDED and self.seed is None):
+            raise ValueError("a tensor has a mode that does not exist, or needs a seed that is not stated")
+        codes = sum(entry.count * entry.bits for entry in inside)
+        positions = max(max(coded.Matrix(entry.shape, entry.bits, None).table) for entry in inside)
+        if codes > coded.MOST_BITS * (stream + 16) or positions > coded.MOST_POSITIONS:
+            raise ValueError("its stream is too short for its layout")
+
+    def _matrix(self, entry: Entry, seeded: bool = True) -> coded.Matrix:
+        if not seeded or self.seed is None or entry.bits == FLOAT_BITS:
             return coded.Matrix(entry.shape, entry.bits, None)
         words = initial.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
         return coded.Matrix(entry.shape, entry.bits, words)
-
-
-def _check(entries: Sequence[Entry], modes: Sequence[int], stream: int) -> None:
-    """Refuse what would ask for any amount of memory: `write` gives no such section."""
-    if max(modes, default=0) >= coded.MODES:
-        raise ValueError("a tensor has a mode that does not exist")
-    inside = [entry for entry, mode in zip(entries, modes, strict=True) if mode]
-    if any(entry.bits == FLOAT_BITS for entry in inside):
-        raise ValueError("a float32 tensor has no codes to be coded")
-    if sum(entry.count * entry.bits for entry in inside) > coded.MOST_BITS * (stream + 16):
-        raise ValueError("its stream is too short for its layout")
 
 
 def _packings(modes: Sequence[int]) -> list[str]:

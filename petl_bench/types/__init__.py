@@ -4,8 +4,10 @@ from petl_bench.types.manifest import ListFacts, Manifest
 from petl_bench.types.parts import (
     FLOAT_BITS,
     NORMALIZATIONS,
+    PACKINGS,
     RESIZES,
     SPLITS,
+    STATISTICS,
     TRAINVAL,
     AdapterSpec,
     AugmentSpec,
@@ -21,9 +23,11 @@ from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_di
 __all__ = [
     "FLOAT_BITS",
     "NORMALIZATIONS",
+    "PACKINGS",
     "PROTOCOL_VERSION",
     "RESIZES",
     "SPLITS",
+    "STATISTICS",
     "TRAINVAL",
     "AdapterSpec",
     "AugmentSpec",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from petl_bench.errors import UserError
@@ -72,6 +72,12 @@ class RunSpec:
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),
             (0 <= self.rate_weight < math.inf, "rate_weight", self.rate_weight, "0 or more"),
+            (
+                not self.rate_weight or self.train.epochs > self.train.warmup_epochs,
+                "rate_weight",
+                self.rate_weight,
+                f"0 where train.epochs={self.train.epochs} are over with the warm-up: it acts after that",
+            ),
             (self.packing in PACKINGS, "packing", self.packing, " or ".join(PACKINGS)),
             (self.statistics in STATISTICS, "statistics", self.statistics, " or ".join(STATISTICS)),
             (self.train.epochs >= 1, "train.epochs", self.train.epochs, "at least 1"),
@@ -146,8 +152,12 @@ def spec_to_dict(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
-    """The inverse of `spec_to_dict`; raises TypeError or KeyError on foreign content."""
-    rest = {f.name: values[f.name] for f in fields(RunSpec)}
+    """The inverse of `spec_to_dict`; raises TypeError or KeyError on foreign content.
+
+    Fields with a default are younger than the first specs, whose files were raw.
+    """
+    values = {"packing": "raw", **values}
+    rest = {f.name: values[f.name] for f in fields(RunSpec) if f.name in values or f.default is MISSING}
     rest |= {
         "task": TaskSpec(**values["task"]),
         "backbone": BackboneSpec(**values["backbone"]),
