@@ -18,6 +18,8 @@ from petl_bench.report.published import SUITE, PublishedRow
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
 
 HOLE = "-"
+OFF_BY_DEFAULT = ("settings", "rate_weight")
+"""Settings that get a column as soon as one line has any, and a hole where a line has none."""
 Grid = tuple[str, list[str], list[list[str]]]
 """Title, header and body."""
 
@@ -144,7 +146,7 @@ def _shown(table: Table) -> list[str]:
     """Settings worth a column: bits and hidden always, the others where they differ."""
     names = [name for name in table.lines[0].key if name != "adapter"]
     varied = {name for name in names if len({_setting(line, name) for line in table.lines} - {HOLE}) > 1}
-    varied |= {"settings"} if any(line.key["settings"] for line in table.lines) else set()
+    varied |= {name for name in OFF_BY_DEFAULT if any(line.key[name] for line in table.lines)}
     return [name for name in names if name in varied | {"bits", "hidden"}]
 
 
@@ -158,7 +160,9 @@ def _setting(line: Line, name: str) -> str:
         return HOLE
     if name == "quantizer" and line.key["quantizer"] == "none":
         return HOLE
-    return str(line.key[name]) or HOLE
+    if name in OFF_BY_DEFAULT and not line.key[name]:
+        return HOLE
+    return str(line.key[name])
 
 
 def _percent(value: Statistic) -> str:
