@@ -1,6 +1,6 @@
 """Small models, recipes and data that the tests share."""
 
-from dataclasses import fields
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ def model_spec(
     backbone=BACKBONE,
     **settings,
 ):
-    has_dropout = "dropout" in {field.name for field in fields(ADAPTERS.get(adapter).config)}
-    settings |= {"dropout": dropout} if has_dropout else {}
+    defaults = asdict(ADAPTERS.get(adapter).config())
+    settings = defaults | ({"dropout": dropout} if "dropout" in defaults else {}) | settings
     return ModelSpec(
         backbone, AdapterSpec(adapter, settings), hidden, scale, "l1_median", bits, head, CLASSES
     )

@@ -100,9 +100,19 @@ def changed(adapter: AdapterSpec) -> dict[str, Any]:
     return {key: value for key, value in adapter.settings.items() if value != defaults.get(key)}
 
 
+def completed(adapter: str, settings: Mapping[str, Any]) -> AdapterSpec:
+    """An adapter with the defaults of its method where `settings` does not say otherwise.
+
+    Raises:
+        UserError: unknown adapter.
+    """
+    return AdapterSpec(adapter, {**_defaults(adapter), **settings})
+
+
 @cache
 def _defaults(adapter: str) -> dict[str, Any]:
-    return group_config("adapter", adapter)
+    content = group_config("adapter", adapter)
+    return {key: value for key, value in content.items() if key not in ("name", "unused")}
 
 
 def changed_text(adapter: AdapterSpec) -> str:

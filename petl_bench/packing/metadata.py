@@ -7,10 +7,10 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from petl_bench.config import changed
+from petl_bench.config import changed, completed
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile
-from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec, RunSpec
+from petl_bench.types import BackboneSpec, ModelSpec, RunSpec
 
 _SETTING = "a."
 """Stands before the adapter's own settings; short, because the container has a limit."""
@@ -88,7 +88,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             backbone = bundled(metadata["backbone"])
         model = ModelSpec(
             backbone,
-            AdapterSpec(metadata["adapter"], _settings(metadata, _SETTING)),
+            completed(metadata["adapter"], _settings(metadata, _SETTING)),
             int(metadata["hidden"]),
             float(metadata["scale"]),
             metadata["quantizer"],
