@@ -44,8 +44,9 @@ def test_the_adapter_of_the_readme_trains_packs_reloads_and_agrees(tmp_path: Pat
     rows = petl("sweep", "adapter=sequential", "task=digits", "bits=1,32", "scale=1", "train.epochs=2")
     assert {(row["adapter"], row["bits"]) for row in rows} == {("sequential", 1), ("sequential", 32)}
     # 4 blocks x 2 matrices of 64 x 16 weights (conf/backbone/pocket.yaml, hidden=16); 8 bytes of statistics.
-    assert {row["bits"]: row["bytes_adapter"] for row in rows} == {
+    assert {row["bits"]: row["bytes_adapter_raw"] for row in rows} == {
         1: 8 * (64 * 16 // 8 + 8),
         32: 8 * 64 * 16 * 4,
     }
+    assert all((row["bytes_adapter"] < row["bytes_adapter_raw"]) == (row["bits"] == 1) for row in rows)
     assert all(row["agrees"] for row in petl("eval", "--all"))
