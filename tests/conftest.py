@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -207,3 +207,17 @@ def pick(store: Path, **wanted: object) -> dict:
     """The one row of a store that has these values."""
     (row,) = [row for row in rows_of(store) if all(row[key] == value for key, value in wanted.items())]
     return row
+
+
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory; the test is skipped where none can be mounted."""
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("a small file system can be mounted by root only")
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
+        pytest.skip(f"mount refused: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from filelock import FileLock
 from petl_bench.data.archive import SUFFIXES, unpack
 from petl_bench.data.arrange import LOCK, STAGING, mend_lists, prepare
 from petl_bench.errors import UserError
-from tests.conftest import wait_until
+from tests.conftest import mounted, wait_until
 
 FOLDERS = {
     "cifar": ["cifar-100", "cifar100"],
@@ -529,17 +528,7 @@ def test_two_prepares_on_one_root_take_turns(tmp_path: Path) -> None:
 @pytest.fixture
 def small_root(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB, sixteen pages."""
-    root = tmp_path / "root"
-    root.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("a small file system can be mounted by root only")
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(root)]
-    if (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
-        pytest.skip(f"mount refused: {done.stderr.strip()}")
-    try:
-        yield root
-    finally:
-        subprocess.run(["umount", "--lazy", str(root)], check=True)
+    yield from mounted(tmp_path / "root", "size=64k")
 
 
 def test_a_full_disk_leaves_no_staging_folder(small_root: Path, tmp_path: Path) -> None:

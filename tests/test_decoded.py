@@ -31,7 +31,7 @@ from petl_bench.data.lists import Listing
 from petl_bench.errors import UserError
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import Cache
-from tests.conftest import wait_until
+from tests.conftest import mounted, wait_until
 from tests.trees import picture, save, vtab_task, write_list
 
 CPU = torch.device("cpu")
@@ -472,20 +472,6 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, cache: Cache, blocked: 
     assert "File exists" in str(caught.value)
     assert "name another folder" in str(caught.value)
     assert path.read_text() == "no folder"
-
-
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A small file system in memory; the test is skipped where none can be mounted."""
-    folder.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("a small file system can be mounted by root only")
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    if (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
-        pytest.skip(f"mount refused: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture

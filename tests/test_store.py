@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from petl_bench.config import plan
 from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.types import RunSpec
-from tests.conftest import json_lines, make_row, petl, rows_of, wait_until
+from tests.conftest import json_lines, make_row, mounted, petl, rows_of, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -229,17 +227,7 @@ def test_two_processes_share_a_store(tmp_path: Path, spec: RunSpec) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 48 KiB: two runs of five files, each a page of 4 KiB, and no third."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("a small file system can be mounted by root only")
-    command = ["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(disk)]
-    if (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
-        pytest.skip(f"mount refused: {done.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    yield from mounted(tmp_path / "disk", "size=48k")
 
 
 def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path, tmp_path: Path) -> None:
