@@ -249,7 +249,7 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
         return predict(restore(spec.model, file, "short statistics").to(device), images, pixels)
 
     expected = classes(file)
-    shorter = map(file.shortened, sorted(packing.STATISTICS)[:-1])
+    shorter = map(file.shortened, sorted(packing.STATISTIC_SIZES)[:-1])
     return next((short for short in shorter if np.array_equal(classes(short), expected)), file)
 
 

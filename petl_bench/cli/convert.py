@@ -72,10 +72,9 @@ def convert(
             raise UserError(f"{path}: exists already, and convert overwrites nothing; name another file")
     if to is Format.petl_vit:
         contents = _exported(_bytes(source), source, options)
-    elif source.suffix == ".bin":
-        contents = [_imported(_bytes(source), source, options, packing is not Packing.raw)]
     else:
-        contents = [_repacked(_bytes(source), source, options, packing is not Packing.raw)]
+        make = _imported if source.suffix == ".bin" else _repacked
+        contents = [make(_bytes(source), source, options, code=packing is not Packing.raw)]
     try:
         for path, content in zip(wanted, contents, strict=True):
             write(path, content)

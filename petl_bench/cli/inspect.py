@@ -46,7 +46,7 @@ def inspect(
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:
-    from petl_bench.packing import load
+    from petl_bench.packing import load, stated_settings
 
     file = load(data, where)
     meta = file.metadata
@@ -64,7 +64,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
     ]
     return {
         "adapter": meta["adapter"],
-        "settings": {key[2:]: value for key, value in meta.items() if key.startswith("a.")},
+        "settings": stated_settings(file),
         "hidden": int(meta["hidden"]),
         "bits": int(meta["bits"]),
         "quantizer": meta["quantizer"],

@@ -14,6 +14,8 @@ from petl_bench.store import Store
 from petl_bench.types import ResultRow, RunSpec
 
 _SHOWN_WHERE_VARIED = ("settings", "rate_weight", "packing", "statistics")
+_KIND = ("backbone", "adapter", "hidden", "bits", "head", "protocol", *_SHOWN_WHERE_VARIED)
+"""Columns of rows whose runs take much the same time and bytes."""
 
 
 def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: Store, json: bool) -> None:
@@ -24,19 +26,16 @@ def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: 
             state = store.state(i)
             print_json({"run_id": i, **_cell(spec), "seed": spec.seed, "state": state, "to_do": i in todo})
         return
-    cells = [_cell(spec) for spec in runs.values()]
-    shown = [
-        key
-        for key in next(iter(cells), {})
-        if key not in _SHOWN_WHERE_VARIED or len({c[key] for c in cells}) > 1
-    ]
+    cells = {i: _cell(spec) for i, spec in runs.items()}
+    same = {key for key in _SHOWN_WHERE_VARIED if len({cell[key] for cell in cells.values()}) == 1}
+    shown = [key for key in next(iter(cells.values())) if key not in same]
     table = Table(*shown, "runs", "done", "failed", "to do")
     counts: dict[tuple[str, ...], Counter[str]] = {}
-    for i, spec in runs.items():
-        counter = counts.setdefault(tuple(str(_cell(spec)[key]) for key in shown), Counter())
+    for i, cell in cells.items():
+        counter = counts.setdefault(tuple(str(cell[key]) for key in shown), Counter())
         counter.update(["runs", store.state(i), *(["to do"] if i in todo else [])])
-    for cell, counter in counts.items():
-        table.add_row(*cell, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
+    for values, counter in counts.items():
+        table.add_row(*values, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
     Console(width=160, highlight=False).print(table)
     print(f"{counted(len(runs), 'run')}, {len(todo)} to do")
     seconds, size, unknown = _estimate(todo, rows)
@@ -64,13 +63,6 @@ def _cell(spec: RunSpec) -> dict[str, str | int | float]:
         "packing": spec.packing,
         "statistics": spec.statistics,
     }
-
-
-_KIND = (
-    *("backbone", "adapter", "settings", "hidden", "bits", "head", "protocol"),
-    *_SHOWN_WHERE_VARIED[1:],
-)
-"""Columns of rows whose runs take much the same time and bytes."""
 
 
 def _estimate(todo: Mapping[str, RunSpec], rows: list[ResultRow]) -> tuple[float, int, int]:

@@ -12,6 +12,7 @@ one shape step together, in the order in which the shapes first appear.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,8 @@ class Matrix:
 
     @property
     def table(self) -> tuple[int, int]:
-        rows = self.shape[0] if self.shape else 1
-        return rows, int(np.prod(self.shape[1:], dtype=np.int64))
+        """Its rows and columns."""
+        return (self.shape[0] if self.shape else 1), math.prod(self.shape[1:])
 
     def pieces(self, values: NDArray[np.generic]) -> list[Integers]:
         """Values of the matrix as tables of positions by units."""

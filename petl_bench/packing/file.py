@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 from petl_bench.errors import UserError
 from petl_bench.packing.section import Format, Section
-from petl_bench.packing.tensors import STATISTICS, Entry, StoredTensor, read_layout, write_layout
+from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor, read_layout, write_layout
 
 FORMAT = "2"
 READABLE = ("1", FORMAT)
@@ -146,7 +146,7 @@ def _read(
     Args:
         sizes: bytes of the sections of adapter and head as text, empty where a section is raw.
     """
-    if statistics not in STATISTICS:
+    if statistics not in STATISTIC_SIZES:
         raise ValueError(f"statistics of {statistics} bytes")
     if len(sizes) != len(layouts) or not all(size.isdecimal() for size in sizes if size):
         raise ValueError("the sizes of its sections cannot be read")
@@ -179,7 +179,7 @@ def _text(file: AdapterFile) -> str:
     if file.packing == "coded":
         sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
         values["packing"] = _HEAD.join(sizes)
-    if file.statistics != STATISTICS[0]:
+    if file.statistics != STATISTIC_SIZES[0]:
         values["statistics"] = str(file.statistics)
     text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())
     return _signed(text, _payload(file))

@@ -88,7 +88,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             backbone = bundled(metadata["backbone"])
         model = ModelSpec(
             backbone,
-            completed(metadata["adapter"], _settings(metadata, _SETTING)),
+            completed(metadata["adapter"], stated_settings(file)),
             int(metadata["hidden"]),
             float(metadata["scale"]),
             metadata["quantizer"],
@@ -99,6 +99,11 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         return Facts(model, metadata["task"], metadata["normalization"], metadata.get("backbone_sha256"))
     except (KeyError, ValueError, SyntaxError, StopIteration) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
+
+
+def stated_settings(file: AdapterFile) -> dict[str, object]:
+    """The adapter's own settings that a file states; others are the defaults of its method."""
+    return _settings(file.metadata, _SETTING)
 
 
 def _compact(value: object) -> str:

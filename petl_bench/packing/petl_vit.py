@@ -172,7 +172,7 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
         "normalization": NORMALIZATION,
         "backbone": BACKBONE,
     }
-    return AdapterFile(metadata, adapter, head, code=True)
+    return AdapterFile(metadata, adapter, head)
 
 
 def _plausible(tensor: StoredTensor) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from petl_bench.packing.bits import Codes, pack, packed_size, unpack
 from petl_bench.types import FLOAT_BITS
 
-STATISTICS = (4, 3, 2)
+STATISTIC_SIZES = (4, 3, 2)
 """Bytes that a shift or a spread may take: the upper ones of a float32."""
 
 

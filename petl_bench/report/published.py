@@ -14,6 +14,7 @@ from petl_bench.report.tables import Table, Task
 from petl_bench.types import Manifest
 
 SUITE = "vtab"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class PublishedRow:
     source: str
     """Repository, and folder in it, whose README has the row."""
     backbone: str
-    """The weights, by their name in conf/backbone."""
+    """The weights, by their name in conf/backbone, or `unknown`."""
     normalization: str
     """Of pixels: one of NORMALIZATIONS, or `unknown`."""
     selection: str
@@ -71,13 +72,16 @@ def read(text: str, manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
 def cautions(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[str]:
     """What keeps these tables from being compared with published rows."""
     ours = {table.key["backbone"] for table in tables if table.key["suite"] == SUITE}
-    theirs = sorted({row.backbone for row in rows})
+    theirs = sorted({row.backbone for row in rows} - {UNKNOWN})
     if not ours:
         return ["the published rows are of VTAB-1K, and no other row of this report is"]
     others = sorted(ours - set(theirs))
     if not others:
         return []
-    return [f"published rows were made with the weights of {', '.join(theirs)}, not of {', '.join(others)}"]
+    known = ", ".join(theirs)
+    return [
+        f"published rows whose weights are known were made with those of {known}, not of {', '.join(others)}"
+    ]
 
 
 def _row(

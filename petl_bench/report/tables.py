@@ -22,8 +22,17 @@ TABLE_KEY = [
     "altered",
 ]
 """Rows that differ in one of these never share a table."""
-LINE_KEY = ["adapter", "settings", "hidden", "quantizer", "bits", "head"]
-LINE_KEY += ["rate_weight", "packing", "statistics"]
+LINE_KEY = [
+    "adapter",
+    "settings",
+    "hidden",
+    "quantizer",
+    "bits",
+    "head",
+    "rate_weight",
+    "packing",
+    "statistics",
+]
 """One line of a table; the scale is chosen per task and joins in only where a task has several."""
 REPETITION = ["seed", "split_seed"]
 """What the rows of one cell differ in."""
