@@ -1,0 +1,165 @@
+"""Settings that go together, and mistakes in overrides: each named with what would be right."""
+
+from __future__ import annotations
+
+import pytest
+
+from petl_bench.config import (
+    options,
+    plan,
+)
+from petl_bench.errors import UserError
+from petl_bench.types import (
+    AdapterSpec,
+)
+from tests.test_config import ONE, one
+
+
+def test_settings_a_method_has_no_use_for_make_no_runs() -> None:
+    runs = plan(["sweep=none", "task=digits", "adapter=linear", "bits=1,32", "hidden=8,16", "scale=1,2"]).runs
+    assert [(r.hidden, r.scale, r.bits, r.quantizer) for r in runs] == [(0, 1.0, 32, "none")]
+
+
+def test_without_quantization_there_is_no_quantizer() -> None:
+    runs = plan([*ONE, "bits=32", "quantizer=minmax,l1_median"]).runs
+    assert [r.quantizer for r in runs] == ["none"]
+    runs = plan([*ONE, "bits=1", "quantizer=minmax,l1_median"]).runs
+    assert [r.quantizer for r in runs] == ["minmax", "l1_median"]
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"bits is given twice.*bits=1,2"):
+        plan([*ONE, "bits=1", "bits=2"])
+
+
+def test_settings_of_one_adapter_go_with_that_adapter() -> None:
+    assert one("adapter.dropout=0.25").adapter == AdapterSpec("adaptformer", {"dropout": 0.25, "share": 1})
+
+
+def either(group: str) -> tuple[str, ...]:
+    """Any option of a group will do as a suggestion."""
+    return tuple(options(group))
+
+
+MISTAKES = [
+    # override, what the message must name, one of what it must suggest
+    ("adapter=adaptfomer", "adaptfomer", ("adaptformer",)),
+    ("hiden=3", "hiden", ("hidden",)),
+    ("task=digit", "digit", ("digits",)),
+    ("task=glob(zzz*)", "task=glob(zzz*)", ("matches nothing",)),
+    ("train.epoch=3", "train.epoch", ("train.epochs",)),
+    ("backbone=poket", "backbone", ("pocket",)),
+    ("quantizer=l1_medain", "quantizer", ("l1_median",)),
+    ("head=linaer", "head", ("linear",)),
+    ("sweep=nope", "sweep", either("sweep")),
+    ("sweep=none,demo", "sweep", ("one sweep",)),
+    ("launcher=slurmy", "launcher", either("launcher")),
+    ("protocol=sealedd", "protocol", either("protocol")),
+    ("precision=fp64", "precision", ("fp32",)),
+    ("bits=9", "bits", ("1 to 8",)),
+    ("bits=0", "bits", ("1 to 8",)),
+    ("bits=one", "bits", ("Integer", "whole number")),
+    ("hidden=-1", "hidden", ("positive", "at least 1", "1 or more")),
+    (
+        "hidden=0",
+        "hidden",
+        ("positive", "at least 1", "1 or more"),
+    ),  # adaptformer without hidden units is no adaptformer
+    ("hidden=1.5", "hidden", ("Integer", "whole number")),
+    ("seed=x", "seed", ("whole number",)),
+    ("seed=-1", "seed", ("whole number",)),
+    ("seed=1.0", "seed", ("whole number",)),
+    ("adapter.foo=1", "adapter.foo", ("dropout",)),
+    ("adapter.dropuot=0.2", "adapter.dropuot", ("adapter.dropout",)),
+    ("adapter.dropout=yes", "adapter.dropout", ("float", "number")),
+    ("adapter.name=lora", "adapter.name", ("adapter=lora",)),  # would run lora with adaptformer's settings
+    ("protocol.name=sealed", "protocol.name", ("protocol=",)),  # rows would claim a protocol nobody followed
+    ("launcher.name=slurm", "launcher.name", ("launcher=",)),
+    ("task.classes=3", "task.classes", ("manifest", "task=")),  # facts of the data are no settings
+    ("backbone.foo=1", "backbone.foo", ("backbone.",)),
+    ("scale=0", "scale", ("positive",)),
+    ("scale=nan", "scale", ("positive", "finite")),
+    ("scale=inf", "scale", ("positive", "finite")),
+    ("scale=big", "scale", ("Float", "number")),
+    ("train.lr=-1", "train.lr", ("positive",)),
+    ("train.lr=inf", "train.lr", ("positive", "finite")),
+    ("train.epochs=0", "train.epochs", ("at least 1",)),
+    ("train.batch_size=0", "train.batch_size", ("at least 1",)),
+    ("train.drop_path=1", "train.drop_path", ("[0, 1)",)),
+    ("train.weight_decay=-1", "train.weight_decay", ("0 or more", "positive")),
+    ("train.weight_decay=nan", "train.weight_decay", ("0 or more", "positive", "finite")),
+    ("train.warmup_epochs=-1", "train.warmup_epochs", ("0 or more", "at least 0")),
+    ("train.warmup_lr=-1", "train.warmup_lr", ("0 or more", "positive")),
+    ("train.min_lr=-1", "train.min_lr", ("0 or more", "positive")),
+    ("train.schedule_lag=-1", "train.schedule_lag", ("0 or more", "at least 0")),
+    ("train.normalization=imagnet", "train.normalization", ("imagenet",)),
+    ("launcher.workers=two", "workers", ("Integer", "whole number")),
+    ("launcher.wrokers=2", "launcher.wrokers", ("launcher.workers",)),
+    ("train.lr=interval(0.1,1)", "interval()", ("train.lr=",)),
+    ("task=shuffle(digits,surfaces)", "shuffle()", ("list the values",)),
+    ("+extra=1", "+extra=1", ("KEY=VALUE",)),
+    ("++seed=1", "++seed=1", ("KEY=VALUE",)),
+    ("~seed", "~seed", ("KEY=VALUE",)),
+    ("bits", "bits", ("KEY=VALUE", "missing EQUAL")),
+    ("data.root=[", "data.root=[", ("KEY=VALUE",)),
+    ("train=nope", "train 'nope'", either("train")),
+    ("tuned=nope", "tuned 'nope'", either("tuned")),
+    ("shots=x", "shots", ("whole number",)),
+    ("split_seed=1.5", "split_seed", ("whole number",)),
+    ("data.rot=x", "data.rot", ("data.root",)),
+    ("data.cache_gb=0", "data.cache_gb", ("positive",)),
+    ("data.cache_gb=inf", "data.cache_gb", ("positive",)),
+    ("data.cache_gb=big", "data.cache_gb", ("number",)),
+    ("data.cache_gb=null", "data.cache_gb", ("number",)),
+    ("launcher.loaders=-1", "launcher.loaders", ("0 or more",)),
+    ("train.augment.crp=true", "train.augment.crp", ("train.augment.crop",)),
+    ("train.augment.crop=maybe", "augment.crop", ("bool",)),
+    ("train.augment.mixup=-1", "train.augment.mixup", ("0 or more",)),
+    ("train.augment.smoothing=2", "train.augment.smoothing", ("0 to 1", "[0, 1)", "[0, 1]")),
+    ("train.augment.erasing=3", "train.augment.erasing", ("0 to 1", "[0, 1)", "[0, 1]")),
+    ("protocol.scales=[0,1]", "protocol.scales", ("positive",)),
+    ("protocol.scales=[1,x]", "scales", ("Float", "number")),
+    ("protocol.lrs=[-1]", "protocol.lrs", ("positive",)),
+    ("protocol.scales=[]", "scale", ("scales to choose from",)),
+    ("protocol.scals=[1]", "protocol.scals", ("protocol.scales",)),
+    ("tuned.tabels=[]", "tuned.tabels", ("tuned.tables",)),
+]
+
+
+@pytest.mark.parametrize(("override", "named", "suggested"), MISTAKES, ids=[m[0] for m in MISTAKES])
+def test_a_mistake_is_named_with_what_would_be_right(
+    override: str, named: str, suggested: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        plan([override] if override.startswith("sweep=") else ["sweep=none", override])
+    message = str(caught.value)
+    assert named in message
+    assert any(text in message for text in suggested), message
+    assert "\n" not in message
+    assert not any(text in message for text in ("multirun", "pkg://", "hydra.conf", "object_type")), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["task=tree", "data.images=many"], "data.images"),
+        (["task=tree", "data.images=0"], "data.images"),
+        (["task=tree", "data.images=-3"], "data.images"),
+        (["task=tree", "data.images=2.5"], "data.images"),
+        (["task=tree", "split_seed=-1"], "split_seed"),  # no seed of a generator
+        (["protocol=peek", "protocol.every=0"], "protocol.every"),
+        (["protocol=peek", "protocol.every=-1"], "protocol.every"),
+        (["protocol=peek", "protocol.every=1.5"], "every"),
+        (["backbone=timm", "backbone.normalization=imagnet", "train.normalization=backbone"], "imagenet"),
+    ],
+)
+def test_a_mistake_of_two_settings_is_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(["sweep=none", *overrides])
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_one_method_of_the_sweep_lacks_is_refused_by_its_name() -> None:
+    with pytest.raises(UserError, match=r"adapter\.dropout.*linear"):
+        plan(["task=digits", "bits=1", "adapter.dropout=0.3"])
