@@ -20,13 +20,17 @@ import hypothesis
 import pytest
 
 from petl_bench.cli import main
-from petl_bench.types import ResultRow, RunSpec, run_id
+from petl_bench.config import manifests
+from petl_bench.types import Cache, ResultRow, RunSpec, run_id
+from tests import trees
 
 # A loaded machine is no fault of the code: no deadlines, no complaint about slow data.
 hypothesis.settings.register_profile(
     "petl-bench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("petl-bench")
+
+pytest.register_assert_rewrite("tests.archives", "tests.benches", "tests.decoding", "tests.verifying")
 
 SCRIPT = str(Path(sys.executable).with_name("petl-bench"))
 SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
@@ -221,3 +225,21 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """dtd in JPEG and svhn in PNG, and the file that says how small their test sets are."""
+    root = tmp_path_factory.mktemp("clean") / "root"
+    return root, trees.vtab(root, [manifests()["vtab_dtd"], manifests()["vtab_svhn"]])
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all checks of this module: what is kept there may not hide a fault."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(str(tmp_path / "cache"))

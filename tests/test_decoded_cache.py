@@ -1,0 +1,301 @@
+"""The cache of decoded images: real processes that fill it together, die or lack room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petl_bench.errors import UserError
+from petl_bench.types import Cache
+from tests.conftest import mounted, wait_until
+from tests.decoding import Images, fill, images_of, in_cache, pictures, stretched
+
+# Other processes
+
+CHILD = """
+import hashlib, json, logging, sys, time
+from pathlib import Path
+import numpy as np
+from petl_bench.data.decoded import decoded
+from petl_bench.data.files import file_facts
+from petl_bench.data.lists import Listing
+from petl_bench.types import Cache
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+folder, directory, start = map(Path, sys.argv[1:4])
+limit, size, repeats, works = *map(int, sys.argv[4:7]), json.loads(sys.argv[7])
+cache = Cache(str(directory), limit)
+jobs = []
+for names in works:
+    facts = file_facts(folder, names, cache)
+    listing = Listing(folder, folder / "list.txt", names, np.zeros(len(names), np.int64))
+    jobs.append((listing, [facts[name] for name in names]))
+print("ready", flush=True)
+while not start.exists():
+    time.sleep(0.001)
+shas = [
+    hashlib.sha256(decoded(*job, "stretch", size, cache).tobytes()).hexdigest()
+    for _ in range(repeats)
+    for job in jobs
+]
+print(json.dumps(shas), flush=True)
+"""
+
+
+def child(
+    folder: Path, cache: Cache, start: Path, size: int, works: list[list[str]], repeats: int = 1
+) -> subprocess.Popen[str]:
+    """Another process that decodes `works`, lists of file names, one after another, once `start` is there."""
+    numbers = [str(cache.limit), str(size), str(repeats), json.dumps(works)]
+    command = [sys.executable, "-c", CHILD, str(folder), cache.directory, str(start), *numbers]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_together(processes: list[subprocess.Popen[str]], start: Path) -> list[tuple[list[str], str]]:
+    """Let them go when all are ready; the hashes that each found, and its log."""
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+        start.touch()
+        ended = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, (_, messages) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, messages
+    return [(json.loads(out), messages) for out, messages in ended]
+
+
+def test_processes_that_fill_one_cache_at_once_end_with_one_valid_file(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path / "images", 300, 40, cache)
+    size, names, start = 32, images.listing.names, tmp_path / "start"
+    results = run_together([child(tmp_path / "images", cache, start, size, [names]) for _ in range(3)], start)
+    expected = np.stack([stretched(path, size) for path in images.paths])
+    shas = {sha for found, _ in results for sha in found}
+    assert shas == {hashlib.sha256(expected.tobytes()).hexdigest()}
+    assert sum(messages.count("decoding 300 images") for _, messages in results) == 1
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+    np.testing.assert_array_equal(np.load(Path(cache.directory) / "decoded" / files[0]), expected)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 names of large images, seconds of work: three files of 1000 x 750 with many links."""
+    folder = tmp_path_factory.mktemp("slow")
+    for number in range(3):
+        noise = np.random.RandomState(number).randint(0, 256, (60, 80, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((1000, 750)).save(folder / f"{number:03d}.jpg")
+    for number in range(3, 300):
+        os.link(folder / f"{number % 3:03d}.jpg", folder / f"{number:03d}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("written", [1, 20 * 3 * 64 * 64], ids=["just begun", "midway"])
+def test_a_killed_fill_leaves_nothing_that_is_taken_for_valid(
+    slow: Path, tmp_path: Path, cache: Cache, written: int
+) -> None:
+    names, start, folder = [f"{n:03d}.jpg" for n in range(300)], tmp_path / "go", Path(cache.directory)
+    images = images_of(slow, names, cache)
+
+    def begun() -> bool:
+        return any(path.stat().st_size >= written for path in (folder / "decoded").glob(".*"))
+
+    with child(slow, cache, start, 64, [names]) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            start.touch()
+            wait_until(lambda: begun() or process.poll() is not None)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL  # and not at its own end
+    files, temporary = in_cache(cache)
+    assert files == []
+    assert len(temporary) == 1  # a half file is there, and does not count
+    found = fill(images, 64, cache)
+    expected = [stretched(slow / name, 64) for name in names[:3]]
+    np.testing.assert_array_equal(found, [expected[number % 3] for number in range(300)])
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+
+
+def test_the_next_process_goes_on_where_another_was_killed_while_it_waited(
+    slow: Path, tmp_path: Path, cache: Cache
+) -> None:
+    names, folder = [f"{n:03d}.jpg" for n in range(300)], Path(cache.directory)
+    images_of(slow, names, cache)
+    starts = [tmp_path / "first", tmp_path / "second"]
+    first, second = (child(slow, cache, start, 64, [names]) for start in starts)
+    try:
+        for process in (first, second):
+            assert process.stdout.readline() == "ready\n"
+        starts[0].touch()
+        wait_until(lambda: any((folder / "decoded").glob(".*")) or first.poll() is not None)
+        starts[1].touch()
+        time.sleep(0.2)  # the second is at the lock now, or will be: either way it must come through
+        first.send_signal(signal.SIGKILL)
+        out, messages = second.communicate(timeout=120)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert second.returncode == 0, messages
+    (sha,) = json.loads(out)
+    expected = [stretched(slow / name, 64) for name in names[:3]]
+    whole = np.stack([expected[number % 3] for number in range(300)])
+    assert sha == hashlib.sha256(whole.tobytes()).hexdigest()
+    assert in_cache(cache)[1] == []
+
+
+# Room
+
+ONE = 10 * 3 * 24 * 24
+"""Bytes of ten images of 24 x 24, without the file's header."""
+HEADERS = 1000
+"""More than the headers of four .npy files (128 bytes each)."""
+
+
+def tens(folder: Path, cache: Cache, count: int) -> list[Images]:
+    return [pictures(folder, 10, 24, cache, first=10 * number) for number in range(count)]
+
+
+def age(cache: Cache, seconds: int) -> None:
+    """As if all files of the cache had last been used so long ago, or longer."""
+    for path in (Path(cache.directory) / "decoded").glob("*.npy"):
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def test_a_file_cut_short_is_made_again(tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path / "images", 5, 12, cache)
+    expected = np.array(fill(images, 8, cache))
+    (path,) = (Path(cache.directory) / "decoded").glob("*.npy")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    np.testing.assert_array_equal(fill(images, 8, cache), expected)
+
+
+def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "cache"), 2 * ONE + HEADERS)
+    first, second, third = tens(tmp_path, cache, 3)
+    made = {}
+    for name, images in (("first", first), ("second", second)):
+        fill(images, 48, cache)
+        (made[name],) = set(in_cache(cache)[0]) - set(made.values())
+        age(cache, 1000)
+    fill(first, 48, cache)  # made first, but used last
+    found = fill(third, 48, cache)
+    files, temporary = in_cache(cache)
+    assert made["first"] in files
+    assert made["second"] not in files
+    assert (len(files), temporary) == (2, [])
+    assert sum(path.stat().st_size for path in (tmp_path / "cache/decoded").glob("*.npy")) <= cache.limit
+    again = fill(second, 48, cache)  # what was removed is made again
+    np.testing.assert_array_equal(again, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in second.paths])
+    np.testing.assert_array_equal(found, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in third.paths])
+
+
+def test_a_removed_file_can_still_be_read_by_who_has_it(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "cache"), ONE + HEADERS)
+    first, second = tens(tmp_path, cache, 2)
+    held = fill(first, 48, cache)
+    fill(second, 48, cache)
+    assert len(in_cache(cache)[0]) == 1
+    np.testing.assert_array_equal(held, [np.asarray(Image.open(p)).transpose(2, 0, 1) for p in first.paths])
+
+
+def test_more_than_the_limit_is_refused_and_takes_nothing_else_away(tmp_path: Path) -> None:
+    small = Cache(str(tmp_path / "cache"), ONE + HEADERS)
+    images, more = tens(tmp_path, small, 1)[0], pictures(tmp_path / "more", 30, 24, small)
+    fill(images, 48, small)
+    before = in_cache(small)
+    with pytest.raises(UserError) as caught:
+        fill(more, 48, small)
+    # The setting's name and value (18280 bytes), what is needed (3 * ONE = 51840 bytes), and the way out.
+    assert re.match(r"data\.cache_gb=1\.828e-05: .* 0\.00 GB; raise the limit$", str(caught.value))
+    assert in_cache(small) == before
+    assert fill(more, 48, Cache(small.directory)).shape == (30, 3, 24, 24)
+
+
+def test_processes_that_crowd_each_other_out_still_get_their_images(tmp_path: Path) -> None:
+    # The limit holds one of three sets, and every process wants them in turn, in another order.
+    cache, start = Cache(str(tmp_path / "cache"), ONE + HEADERS), tmp_path / "start"
+    names = [images.listing.names for images in tens(tmp_path / "images", cache, 3)]
+    orders = [[0, 1, 2], [2, 1, 0], [1, 0, 2]]
+    processes = [
+        child(tmp_path / "images", cache, start, 48, [names[i] for i in order], 40) for order in orders
+    ]
+    results = run_together(processes, start)
+    expected = [
+        hashlib.sha256(
+            np.stack(
+                [np.asarray(Image.open(tmp_path / "images" / n)).transpose(2, 0, 1) for n in own]
+            ).tobytes()
+        ).hexdigest()
+        for own in names
+    ]
+    for order, (shas, _) in zip(orders, results, strict=True):
+        assert shas == [expected[i] for i in order] * 40
+    assert in_cache(cache)[1] == []
+
+
+# A cache that cannot be written
+
+
+@pytest.mark.parametrize("blocked", ["", "decoded"], ids=["a file is the folder", "a file inside it"])
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path, cache: Cache, blocked: str) -> None:
+    images = pictures(tmp_path / "images", 2, 24, cache)
+    shutil.rmtree(cache.directory)
+    path = Path(cache.directory, blocked)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no folder")
+    with pytest.raises(UserError) as caught:
+        fill(images, 48, cache)
+    assert str(caught.value).startswith(f"data.cache={cache.directory}: ")
+    assert "File exists" in str(caught.value)
+    assert "name another folder" in str(caught.value)
+    assert path.read_text() == "no folder"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    yield from mounted(tmp_path / "disk", "size=256k")
+
+
+@pytest.fixture
+def sealed_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that can only be read."""
+    yield from mounted(tmp_path / "disk", "size=256k,ro")
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
+    cache = Cache(str(small_disk / "cache"))
+    some, many = tens(tmp_path, cache, 1)[0], pictures(tmp_path / "many", 200, 24, cache)
+    kept = np.array(fill(some, 48, cache))
+    with pytest.raises(UserError) as caught:
+        fill(many, 48, cache)  # 200 * 3 * 24 * 24 = 345,600 bytes
+    assert str(caught.value).startswith(f"data.cache={cache.directory}: cannot keep 0.00 GB")
+    assert "No space left on device" in str(caught.value)
+    files, temporary = in_cache(cache)
+    assert (len(files), temporary) == (1, [])
+    np.testing.assert_array_equal(fill(some, 48, cache), kept)
+
+
+def test_a_read_only_disk_is_one_error(sealed_disk: Path, tmp_path: Path, cache: Cache) -> None:
+    images = pictures(tmp_path, 2, 24, cache)
+    with pytest.raises(UserError, match=r"data\.cache=.*: .*Read-only file system.*name another folder"):
+        fill(images, 48, Cache(str(sealed_disk)))

@@ -1,0 +1,88 @@
+"""`petl-bench data verify` for its tests: the command, what it found, and changes of a copied tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import json_lines, quickly
+from tests.trees import picture, save
+
+TRAIN, VAL, BOTH, TEST = "train", "val", "trainval", "test"
+LISTS = {TRAIN: "train800", VAL: "val200", BOTH: "train800val200", TEST: "test"}
+TESTS = 94  # two of each class of dtd, as tests.trees makes them
+
+
+def verify(
+    suite: str, root: Path, cache: Path, override: Path | None = None, json: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """The real command, in this process: a hundred times the two seconds of a new one are too many."""
+    more = [*(["--override", override] if override else []), *(["--json"] if json else [])]
+    return quickly("data", "verify", suite, "--root", root, *more, PETL_BENCH_CACHE=str(cache))
+
+
+def found(done: subprocess.CompletedProcess[str]) -> tuple[list[dict], dict]:
+    """Problems and summary of --json, which agree with each other, the exit code and the note on stderr."""
+    assert done.stdout, done.stderr
+    *problems, summary = json_lines(done.stdout)
+    assert summary["summary"] is True
+    assert all(set(problem) == {"task", "split", "kind", "path", "message"} for problem in problems)
+    assert all(problem["message"] and problem["kind"] and problem["path"] for problem in problems)
+    assert summary["ok"] is not bool(problems)
+    assert done.returncode == (1 if problems else 0), done.stderr
+    assert ("problem" in done.stderr) is bool(problems)
+    assert "Traceback" not in done.stderr
+    return problems, summary
+
+
+def kinds(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {problem["kind"] for problem in found(done)[0]}
+
+
+def settings(root: Path, override: Path | str = "") -> dict:
+    return {"root": str(root), "override": str(override), "images": 1000}
+
+
+# Changes of a copy whose files are links to the originals: none is written through
+
+
+def copy_of(tree: Path, target: Path) -> Path:
+    return Path(shutil.copytree(tree, target, copy_function=os.link))
+
+
+def write(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """New lines for a list file."""
+    lines = change(path.read_text().splitlines())
+    write(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def swap(first: Path, second: Path) -> None:
+    """The contents of two files, exchanged."""
+    one, other = first.read_bytes(), second.read_bytes()
+    write(first, other)
+    write(second, one)
+
+
+def new_image(path: Path, number: int = 999_999) -> None:
+    path.unlink(missing_ok=True)
+    save(picture(0, number, 24), path)
+
+
+def copy_over(task: Path, source: str, split: str, number: int) -> None:
+    """The bytes of a file put in the place of a training image, in the folder of both lists too."""
+    data = (task / source).read_bytes()
+    write(task / f"images/{LISTS[split]}/{number:06d}.jpg", data)
+    whole = number if split == TRAIN else 800 + number
+    write(task / f"images/train800val200/{whole:06d}.jpg", data)
+
+
+def label(line: str, new: object) -> str:
+    return f"{line.rpartition(' ')[0]} {new}"
