@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from petl_bench import adapters, backbones, heads
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor
-from petl_bench.quantizers import CODEBOOKS, FakeQuantize
+from petl_bench.precision import COMPUTE, Cast, casts, lower
+from petl_bench.quantizers import CODEBOOKS, FakeQuantize, Stack, stacked
+from petl_bench.sites import Slot
 from petl_bench.types import FLOAT_BITS, ModelSpec
+
+CPU = torch.device("cpu")
 
 HEAD_QUANTIZER = "l1_median"
 """The binary head uses the paper's codebook, whatever the adapter uses."""
@@ -33,45 +36,61 @@ class Part:
     floats: dict[str, list[nn.Parameter]]
     bits: int
     quantizer: str
+    stacks: list[Stack] = field(default_factory=list)
+    """Where the weights of `matrices` are once the part is prepared for training."""
 
     @property
     def trainable(self) -> list[nn.Parameter]:
-        """Latent weights of quantized matrices, weights of others, then floats."""
-        weights = [_weight(linear) for linear in self.matrices.values()]
-        return [*weights, *chain.from_iterable(self.floats.values())]
+        """Of a prepared part: stacks of latent weights, then floats."""
+        return [stack.latent for stack in self.stacks] + [*chain.from_iterable(self.floats.values())]
 
     @property
-    def quantized(self) -> dict[str, tuple[nn.Parameter, FakeQuantize]]:
-        """Latent weight and quantizer of each quantized matrix."""
-        if self.bits == FLOAT_BITS:
-            return {}
-        return {name: (_weight(linear), _quantizer(linear)) for name, linear in self.matrices.items()}
+    def latents(self) -> dict[str, Tensor]:
+        """The float32 weight of each matrix of a prepared part, sharing its memory."""
+        held = {
+            linear: latent
+            for stack in self.stacks
+            for linear, latent in zip(stack.linears, stack.latent.detach(), strict=True)
+        }
+        return {name: held[linear] for name, linear in self.matrices.items()}
 
-    def quantize(self) -> None:
-        """Put fake quantization on the matrices; their latent weights become the parameters."""
-        if self.bits == FLOAT_BITS:
-            return
-        for linear in self.matrices.values():
-            quantizer = FakeQuantize(self.quantizer, self.bits)
-            parametrize.register_parametrization(linear, "weight", quantizer)
+    @property
+    def quantized(self) -> dict[str, tuple[Tensor, FakeQuantize]]:
+        """Latent weight and quantizer of each quantized matrix of a prepared part."""
+        if not self._codes:
+            return {}
+        return {name: (latent, self._codebook) for name, latent in self.latents.items()}
+
+    def stack(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Take the matrices out of their modules; below 32 bits they are fake-quantized from now on."""
+        quantizer = self._codebook.to(device) if self._codes else None
+        self.stacks.extend(stacked(self.matrices.values(), quantizer, dtype, device))
 
     def store(self) -> list[StoredTensor]:
-        """What a file holds of this part."""
+        """What a file holds of this part, prepared and trained."""
         stored = []
-        for name, linear in self.matrices.items():
-            if self.bits == FLOAT_BITS:
-                stored.append(_float_tensor(name, linear.weight))
+        for name, latent in self.latents.items():
+            if not self._codes:
+                stored.append(_float_tensor(name, latent))
                 continue
-            codes, shift, spread = _quantizer(linear).encode(_weight(linear))
+            codes, shift, spread = self._codebook.encode(latent)
             entry = Entry(name, tuple(codes.shape), self.bits)
             stored.append(
                 StoredTensor(entry, codes=codes.cpu().numpy(), shift=shift.item(), spread=spread.item())
             )
         return stored + [_float_tensor(name, _vector(group)) for name, group in self.floats.items()]
 
+    @property
+    def _codes(self) -> bool:
+        return self.bits != FLOAT_BITS
+
+    @cached_property
+    def _codebook(self) -> FakeQuantize:
+        return FakeQuantize(self.quantizer, self.bits)
+
     @torch.no_grad()
     def restore(self, stored: Sequence[StoredTensor], where: str) -> None:
-        """Fill a fresh, unquantized part with stored tensors.
+        """Fill a fresh part with stored tensors.
 
         Raises:
             UserError: names, shapes or bits are not those of this part.
@@ -94,34 +113,97 @@ class Part:
     def _value(self, tensor: StoredTensor) -> Tensor:
         if tensor.values is not None:
             return torch.from_numpy(tensor.values)
-        quantizer = FakeQuantize(self.quantizer, self.bits)
         shift, spread = torch.tensor(tensor.shift), torch.tensor(tensor.spread)
-        return quantizer.decode(torch.from_numpy(tensor.codes), shift, spread)
+        return self._codebook.decode(torch.from_numpy(tensor.codes), shift, spread)
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A frozen backbone with a trainable adapter and head."""
+    """A frozen backbone with a trainable adapter and head.
+
+    Attributes:
+        network: images (batch, 3, S, S) -> logits (batch, classes), both float32.
+        classifier: the head's place in it.
+    """
 
     network: nn.Module
     adapter: Part
     head: Part
+    classifier: Slot
+    weights: list[Stack | Cast] = field(default_factory=list)
+    """Of a prepared model: what trains apart from the modules that use it."""
 
     @property
     def trainable(self) -> list[nn.Parameter]:
+        """Float32, of a prepared model."""
         return [*self.adapter.trainable, *self.head.trainable]
 
-    def quantize(self) -> None:
-        self.adapter.quantize()
-        self.head.quantize()
+    def prepare(self, precision: str = "fp32", device: torch.device = CPU) -> None:
+        """Ready for training on `device`: the frozen part in `precision`, matrices fake-quantized.
+
+        Raises:
+            UserError: int8, and the adapter trains parameters of the backbone.
+        """
+        if precision == "int8" and self.adapter.floats:
+            raise UserError(
+                "precision=int8 is for frozen backbones; this adapter trains parameters of it: bf16 or fp32"
+            )
+        dtype = COMPUTE[precision]
+        for part in (self.adapter, self.head):
+            floats = [*chain.from_iterable(part.floats.values())]
+            part.stack(dtype, device)
+            self.weights.extend(part.stacks)
+            for parameter in floats:
+                parameter.data = parameter.data.to(device)
+            if dtype is not torch.float32:
+                self.weights.extend(casts(self.network, floats, dtype))
+        lower(self.network, precision, device, self.linears)
+        self.network.register_forward_pre_hook(lambda module, images: self.materialize())
+
+    def materialize(self) -> None:
+        """Give all modules their weights as they are now; every pass through the network does."""
+        for weights in self.weights:
+            weights.materialize()
+
+    def features(self, run: Callable[[nn.Module], Iterable[Tensor]]) -> Tensor:
+        """What arrives at the head when `run` passes images through a network: (images, features) float32."""
+        head = self.classifier.get()
+        self.classifier.set(nn.Identity())
+        try:
+            return torch.cat(list(run(self.network))).clone()
+        finally:
+            self.classifier.set(head)
+
+    def probe(self) -> nn.Module:
+        """The head by itself: (batch, features) -> logits, both float32."""
+        return Probe(self)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """Of adapter and head."""
+        return [*self.adapter.matrices.values(), *self.head.matrices.values()]
 
     def file(self, metadata: dict[str, str], code: bool = False) -> AdapterFile:
         """The file of a trained model; with `code`, coded where that makes it smaller."""
         return AdapterFile(metadata, self.adapter.store(), self.head.store(), code)
 
 
+class Probe(nn.Module):
+    """The head of a prepared model."""
+
+    def __init__(self, adapted: Adapted) -> None:
+        super().__init__()
+        self.adapted = adapted
+        self.head = adapted.head.matrices["weight"]
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.adapted.materialize()
+        logits: Tensor = self.head(features.to(self.head.weight.dtype))
+        return logits.float()
+
+
 def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
-    """A fresh adapted model on the CPU, initialized from `seed`, not yet quantized.
+    """A fresh adapted model on the CPU, initialized from `seed`, not yet prepared for training.
 
     Raises:
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit.
@@ -138,11 +220,17 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
         network,
         Part(attached.matrices, attached.floats, spec.bits, spec.quantizer),
         Part({"weight": head.module}, head.floats, head.bits, HEAD_QUANTIZER),
+        sites.head,
     )
 
 
-def restore(spec: ModelSpec, file: AdapterFile, where: str) -> nn.Module:
-    """A fresh model with the weights of an adapter file.
+def restore(
+    spec: ModelSpec, file: AdapterFile, where: str, precision: str = "fp32", device: torch.device = CPU
+) -> nn.Module:
+    """A fresh model with the weights of an adapter file, for evaluation on `device`.
+
+    Weights are decoded once. In float32, where it changes logits by no more than rounding does, updates that
+    are linear are merged into the frozen weights.
 
     Raises:
         UserError: the file does not fit the model that its metadata describes.
@@ -150,6 +238,10 @@ def restore(spec: ModelSpec, file: AdapterFile, where: str) -> nn.Module:
     adapted = assemble(spec)
     adapted.adapter.restore(file.adapter, where)
     adapted.head.restore(file.head, where)
+    if precision == "fp32":
+        adapters.merge(adapted.network)
+    adapted.network.requires_grad_(False)
+    lower(adapted.network, precision, device, adapted.linears)
     return adapted.network
 
 
@@ -159,18 +251,3 @@ def _float_tensor(name: str, value: Tensor) -> StoredTensor:
 
 def _vector(group: list[nn.Parameter]) -> Tensor:
     return torch.cat([parameter.flatten() for parameter in group])
-
-
-def _quantizer(linear: nn.Linear) -> FakeQuantize:
-    parametrizations: Any = linear.parametrizations
-    quantizer = parametrizations.weight[0]
-    assert isinstance(quantizer, FakeQuantize)
-    return quantizer
-
-
-def _weight(linear: nn.Linear) -> nn.Parameter:
-    """The parameter that training updates: the latent weight where the linear is quantized."""
-    latent: Any = linear.parametrizations if parametrize.is_parametrized(linear) else None
-    weight = linear.weight if latent is None else latent.weight.original
-    assert isinstance(weight, nn.Parameter)
-    return weight

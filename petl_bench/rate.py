@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_bench import initial
 from petl_bench.packing import Matrix, expectations
@@ -21,9 +21,7 @@ from petl_bench.quantizers import FakeQuantize
 class RateTerm:
     """The pull on the matrices of an adapter; none until the first `refresh`."""
 
-    def __init__(
-        self, matrices: Mapping[str, tuple[nn.Parameter, FakeQuantize]], seed: int, weight: float
-    ) -> None:
+    def __init__(self, matrices: Mapping[str, tuple[Tensor, FakeQuantize]], seed: int, weight: float) -> None:
         self.matrices = list(matrices.values())
         self.weight = weight
         self.coded = []

@@ -24,7 +24,7 @@ from petl_bench.provenance import peak_memory, provenance
 from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
 from petl_bench.store import Store
-from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, predict, transform
+from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, outputs, predict, transform
 from petl_bench.types import (
     NORMALIZATIONS,
     TRAINVAL,
@@ -178,13 +178,16 @@ def preflight(specs: Iterable[RunSpec]) -> None:
     """
     seen = []
     for spec in specs:
-        key = (spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer, spec.head)
+        key = (
+            *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
+            *(spec.head, spec.precision),
+        )
         if key not in seen:
             seen.append(key)
             if spec.train.augment.crop:
                 recipe = spec.train
                 transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
-            assemble(spec.candidates[0].model)
+            assemble(spec.candidates[0].model).prepare(spec.precision)
 
 
 def train(
@@ -196,8 +199,7 @@ def train(
     size = spec.backbone.image_size
     images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
-    adapted.quantize()
-    adapted.network.to(device)
+    adapted.prepare(spec.precision, device)
     peeks: list[float] = []
     term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
 
@@ -210,14 +212,22 @@ def train(
             peeks.append(_evaluate(spec, adapted, "test", runtime))
 
     begin = time.perf_counter()
+    pixels = Pixels(spec.train.normalization, size, device)
+    model, features = adapted.network, None
+    if not (adapted.adapter.trainable or spec.train.drop_path or spec.train.augment.random):
+        # The head alone is trained, on what never changes: one pass through the backbone is enough.
+        model, features = adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
+    elif runtime.compile:
+        model.compile()
     fit(
-        adapted.network,
+        model,
         adapted.trainable,
         images,
         spec.train,
-        Pixels(spec.train.normalization, size, device),
+        pixels,
         spec.seed,
         log,
+        features=features,
         classes=spec.task.classes,
         loaders=runtime.loaders,
         after_step=term.step if term is not None else None,
@@ -246,7 +256,8 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
     pixels = Pixels(spec.train.normalization, size, device)
 
     def classes(file: AdapterFile) -> NDArray[np.int64]:
-        return predict(restore(spec.model, file, "short statistics").to(device), images, pixels)
+        network = restore(spec.model, file, "short statistics", spec.precision, device)
+        return predict(network, images, pixels)
 
     expected = classes(file)
     shorter = map(file.shortened, sorted(packing.STATISTIC_SIZES)[:-1])
@@ -272,7 +283,7 @@ def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Ru
             f"{where}: has a head of {facts.model.classes} classes, {task.name} has {task.classes}"
         )
     model = replace(facts.model, backbone=backbone)
-    network = restore(model, file, where).to(device)
+    network = restore(model, file, where, facts.precision, device)
     pixels = Pixels(facts.normalization, backbone.image_size, device)
     images = data.load(task, "test", backbone.image_size, runtime.cache)
     return Score(evaluate(network, images, pixels), len(images))

@@ -146,8 +146,10 @@ def test_stored_tensors_follow_the_order_of_the_matrices(name):
 def test_trainable_parameters_are_all_that_require_gradients(name):
     adapted = tiny.quantized_model(tiny.model_spec(name))
     needing = {id(p) for p in adapted.network.parameters() if p.requires_grad}
-    assert needing == {id(p) for p in adapted.trainable}
-    assert len(adapted.trainable) == len(needing)
+    stacked = {id(stack.latent) for stack in (*adapted.adapter.stacks, *adapted.head.stacks)}
+    assert needing | stacked == {id(p) for p in adapted.trainable}
+    assert len(adapted.trainable) == len(needing | stacked)
+    assert all(p.requires_grad for p in adapted.trainable)
 
 
 @every_adapter

@@ -384,7 +384,7 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
     )
     run = tiny.run_spec(model, tiny.recipe(100, 64), 42, LONGEST)
     adapted = assemble(run.model)
-    adapted.quantize()
+    adapted.prepare()
     file = adapted.file(packing.describe(run, "0123456789abcdef" * 4))
     assert [tensor.entry for tensor in file.adapter] == adapter_entries(adapter, hidden)
     assert file.bytes_adapter == expected

@@ -24,14 +24,10 @@ def both(adapter, head, bits):
     adapted = tiny.quantized_model(tiny.model_spec(adapter, head, bits, scale=SCALE), seed=3)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for parameter in adapted.trainable:
+        for parameter in tiny.values(adapted).values():
             if not parameter.any():  # `up` at 32 bits: from zero, no gradient would reach `down`
                 parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-    names = [name for part in (adapted.adapter, adapted.head) for name in (*part.matrices, *part.floats)]
-    latent = {
-        name: parameter.detach().clone().requires_grad_()
-        for name, parameter in zip(names, adapted.trainable, strict=True)
-    }
+    latent = {name: value.clone().requires_grad_() for name, value in tiny.values(adapted).items()}
     state = copy.deepcopy(build(tiny.BACKBONE)[0].state_dict())
     heads = tiny.BACKBONE.options["num_heads"]
     return adapted, Reference(state, latent, heads, adapter, head, bits, SCALE)
@@ -52,15 +48,17 @@ def test_logits_and_gradients_agree(adapter, head, bits):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     F.cross_entropy(found, labels).backward()
     cross_entropy(expected, labels).backward()
-    for (name, twin), parameter in zip(reference.trainable.items(), adapted.trainable, strict=True):
-        distance = (parameter.grad - twin.grad).norm() / twin.grad.norm()
+    for name, gradient in tiny.gradients(adapted).items():
+        twin = reference.trainable[name]
+        distance = (gradient - twin.grad).norm() / twin.grad.norm()
         assert distance <= 1e-5, name
 
 
 class InDouble(nn.Module):
-    def __init__(self, network):
+    def __init__(self, adapted):
         super().__init__()
-        self.network = network.double()
+        tiny.in_double(adapted)
+        self.network = adapted.network
 
     def forward(self, images):
         return self.network(images.double())
@@ -79,14 +77,15 @@ def test_twenty_training_steps_agree(adapter, head, bits):
     # 11 images in batches of 8: one step an epoch, so that fit's mean loss of an epoch is the loss of a step,
     # and the three images left out depend on the order.
     data, images, labels = batch(11)
-    model = InDouble(adapted.network)
+    model = InDouble(adapted)
     losses = fit(model, adapted.trainable, data, tiny.recipe(20, 8), tiny.pixels(), seed=6)
     expected = train(reference, images.double(), labels, epochs=20, batch_size=8, weight_decay=1e-4, seed=6)
     assert len(losses) == len(expected) == 20
     assert losses == pytest.approx(expected, rel=0, abs=1e-4)
     # The trajectory moves by much more than the tolerance, so its agreement means something.
     assert max(losses) - min(losses) > 1e-2
-    for (name, twin), parameter in zip(reference.trainable.items(), adapted.trainable, strict=True):
+    for name, parameter in tiny.values(adapted).items():
+        twin = reference.trainable[name]
         assert (parameter - twin).norm() / twin.norm() <= 1e-4, name
 
 

@@ -369,7 +369,7 @@ def test_peek_looks_every_so_often_and_at_the_end(
     peeking = tree.spec(protocol="peek", protocol__every=every, **changes)
     spec, cache, size = tree.spec(protocol="fixed", **changes), tree.runtime().cache, 32
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
-    adapted.quantize()
+    adapted.prepare()
     pixels = Pixels(spec.train.normalization, size, torch.device("cpu"))
     test, accuracies = data.load(spec.task, "test", size, cache), []
     fit(

@@ -123,9 +123,9 @@ def test_minmax_levels_span_the_unit_interval_evenly(bits):
 
 
 def test_minmax_quantizes_a_small_tensor_as_by_hand():
-    weight = torch.tensor([-1.0, -0.4, 0.1, 2.0])
+    weight = torch.tensor([[-1.0, -0.4, 0.1, 2.0]])
     # Least -1, span 3, 2 bits: levels -1, 0, 1, 2; midpoints -0.5, 0.5, 1.5.
-    expected = torch.tensor([-1.0, 0.0, 0.0, 2.0])
+    expected = torch.tensor([[-1.0, 0.0, 0.0, 2.0]])
     torch.testing.assert_close(FakeQuantize("minmax", 2)(weight), expected, rtol=0, atol=1e-6)
 
 
@@ -225,10 +225,31 @@ def clear_of_thresholds(name, weight, bits):
 @pytest.mark.parametrize("name", list(CODEBOOKS))
 def test_a_reordered_weight_is_quantized_to_the_reordered_result(name):
     # Cells depend on the tensor's statistics only, so a permutation commutes with quantization.
-    weight = random_weight(seed=50).flatten()
+    weight = random_weight(seed=50).view(1, -1)
     order = torch.randperm(weight.numel(), generator=torch.Generator().manual_seed(0))
     quantizer = FakeQuantize(name, 3)
-    torch.testing.assert_close(quantizer(weight[order]), quantizer(weight)[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(quantizer(weight[:, order]), quantizer(weight)[:, order], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("name", list(CODEBOOKS))
+def test_a_stack_is_quantized_matrix_by_matrix(name, bits):
+    weights = [random_weight(seed=60 + k, scale=0.01 * (k + 1), shift=0.1 * k) for k in range(3)]
+    stack = torch.stack(weights).requires_grad_()
+    upstream = torch.randn(stack.shape, generator=torch.Generator().manual_seed(1))
+    quantizer = FakeQuantize(name, bits)
+    found = quantizer(stack)
+    found.backward(upstream)
+    codes, shifts, spreads = quantizer.encode(stack)
+    for k, weight in enumerate(weights):
+        twin = weight.clone().requires_grad_()
+        alone = quantizer(twin)
+        alone.backward(upstream[k])
+        torch.testing.assert_close(found[k], alone, rtol=0, atol=1e-6)
+        torch.testing.assert_close(stack.grad[k], twin.grad, rtol=1e-4, atol=1e-6)
+        own, shift, spread = quantizer.encode(weight)
+        assert torch.equal(codes[k], own)
+        torch.testing.assert_close(torch.stack([shifts[k], spreads[k]]), torch.stack([shift, spread]))
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))

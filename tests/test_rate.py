@@ -31,14 +31,10 @@ def test_shared_matrices_are_those_of_the_reference_with_one_tensor_in_all_block
     assert list(adapted.adapter.matrices) == [f"0.{role}" for role in ROLES[adapter]]
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for parameter in adapted.trainable:
+        for parameter in tiny.values(adapted).values():
             if not parameter.any():  # `up` at 32 bits starts at zero
                 parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-    names = [name for part in (adapted.adapter, adapted.head) for name in (*part.matrices, *part.floats)]
-    latent = {
-        name: parameter.detach().clone().requires_grad_()
-        for name, parameter in zip(names, adapted.trainable, strict=True)
-    }
+    latent = {name: value.clone().requires_grad_() for name, value in tiny.values(adapted).items()}
     network, sites = build(tiny.BACKBONE)
     blocks = {f"{i}.{role}": latent[f"0.{role}"] for i in range(len(sites.blocks)) for role in ROLES[adapter]}
     reference = Reference(
@@ -56,8 +52,9 @@ def test_shared_matrices_are_those_of_the_reference_with_one_tensor_in_all_block
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     F.cross_entropy(found, labels).backward()
     cross_entropy(expected, labels).backward()
-    for (name, twin), parameter in zip(latent.items(), adapted.trainable, strict=True):
-        assert (parameter.grad - twin.grad).norm() / twin.grad.norm() <= 1e-5, name
+    for name, gradient in tiny.gradients(adapted).items():
+        twin = latent[name]
+        assert (gradient - twin.grad).norm() / twin.grad.norm() <= 1e-5, name
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))

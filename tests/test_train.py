@@ -8,7 +8,7 @@ from petl_bench.adapters import ADAPTERS
 from petl_bench.data import Split
 from petl_bench.errors import UserError
 from petl_bench.train import evaluate, fit
-from petl_bench.train.loop import EVALUATION_BATCH, DivergedError, learning_rate
+from petl_bench.train.loop import DivergedError, evaluation_batch, learning_rate
 from tests import tiny
 from tests.reference import training
 
@@ -125,6 +125,7 @@ def test_only_the_trainable_parameters_change(adapter, bits):
     adapted = tiny.quantized_model(tiny.model_spec(adapter, bits=bits))
     trainable = {id(parameter) for parameter in adapted.trainable}
     before = {name: value.clone() for name, value in adapted.network.state_dict().items()}
+    start = [parameter.detach().clone() for parameter in adapted.trainable]
     recipe = tiny.recipe(3, 8, warmup_epochs=0)
     fit(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0)
     frozen = {n: p for n, p in adapted.network.named_parameters() if id(p) not in trainable}
@@ -134,10 +135,9 @@ def test_only_the_trainable_parameters_change(adapter, bits):
         assert not parameter.requires_grad, name
         assert parameter.grad is None, name
         assert torch.equal(parameter, before[name]), name
-    for name, parameter in adapted.network.named_parameters():
-        if id(parameter) in trainable:
-            assert parameter.requires_grad, name
-            assert not torch.equal(parameter, before[name]), name
+    for parameter, value in zip(adapted.trainable, start, strict=True):
+        assert parameter.requires_grad
+        assert not torch.equal(parameter, value)
 
 
 def tiny_backbone_size():
@@ -204,10 +204,11 @@ class Brightness(nn.Module):
 
 def test_evaluate_counts_over_all_batches_in_evaluation_mode():
     # One image more than a batch, so that the last batch is incomplete and must still count.
-    count = EVALUATION_BATCH + 1
+    size = evaluation_batch(tiny.BACKBONE.image_size, torch.device("cpu"))
+    count = size + 1
     data, model = colored(count), Brightness()
     assert evaluate(model, data, tiny.pixels()) == 1.0
-    assert model.batches == [EVALUATION_BATCH, 1]
+    assert model.batches == [size, 1]
     data.labels[:10] = 2  # ten labels made wrong, and the one of the last batch
     data.labels[-1] = 2
     assert evaluate(model.train(), data, tiny.pixels()) == (count - 11) / count

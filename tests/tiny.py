@@ -68,8 +68,42 @@ def run_spec(model, train, seed=0, task="made-up"):
 
 def quantized_model(spec, seed=0):
     adapted = assemble(spec, seed)
-    adapted.quantize()
+    adapted.prepare()
     return adapted
+
+
+def values(adapted):
+    """Every trainable tensor of a prepared model, of float lists the first one; they share its memory."""
+    floats = {
+        name: group[0].detach()
+        for part in (adapted.adapter, adapted.head)
+        for name, group in part.floats.items()
+    }
+    return {**adapted.adapter.latents, **adapted.head.latents, **floats}
+
+
+def gradients(adapted):
+    """The gradient of each of them."""
+    weights = adapted.trainable
+    held = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight in weights:
+            weight.copy_(weight.grad)
+        found = {name: value.clone() for name, value in values(adapted).items()}
+        for weight, before in zip(weights, held, strict=True):
+            weight.copy_(before)
+    return found
+
+
+def in_double(adapted):
+    """The same prepared model in float64."""
+    for stack in adapted.weights:
+        stack.dtype = torch.float64
+        if stack.quantizer is not None:
+            stack.quantizer.double()
+    for weight in adapted.trainable:
+        weight.data = weight.data.double()
+    adapted.network.double()
 
 
 def recipe(epochs=20, batch_size=8, **changes):

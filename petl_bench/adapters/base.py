@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,22 @@ class Attached:
     matrices: dict[str, nn.Linear] = field(default_factory=dict)
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
     starts: dict[str, initial.Start] = field(default_factory=dict)
+
+
+class Mergeable(nn.Module, ABC):
+    """A module that can be replaced by a plain one of the same function, once training is over."""
+
+    @abstractmethod
+    def merged(self) -> nn.Module:
+        """The plain module; equal but for rounding."""
+
+
+def merge(network: nn.Module) -> None:
+    """Replace what can be."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Mergeable):
+                setattr(parent, name, child.merged())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl_bench.adapters.base import Attached, Shape, adapter
+from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
 from petl_bench.adapters.lowrank import grouped, pair
 from petl_bench.sites import Sites
 
@@ -38,8 +38,13 @@ class LowRankUpdate(nn.Module):
         update: Tensor = self.up(self.dropout(self.down(x)))
         return self.scale * update
 
+    def product(self) -> Tensor:
+        """The same without dropout as one matrix, (outputs, inputs)."""
+        product: Tensor = self.scale * (self.up.weight @ self.down.weight)
+        return product
 
-class QueryValueLoRA(nn.Module):
+
+class QueryValueLoRA(Mergeable):
     """The frozen qkv projection plus low-rank updates of its q and v slices."""
 
     def __init__(self, qkv: nn.Module, query: LowRankUpdate, value: LowRankUpdate) -> None:
@@ -53,8 +58,12 @@ class QueryValueLoRA(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         return torch.cat([q + self.query(x), k, v + self.value(x)], dim=-1)
 
+    def merged(self) -> nn.Module:
+        query, value = self.query.product(), self.value.product()
+        return _updated(self.qkv, torch.cat([query, torch.zeros_like(query), value]))
 
-class LoRALinear(nn.Module):
+
+class LoRALinear(Mergeable):
     """A frozen linear plus a low-rank update."""
 
     def __init__(self, linear: nn.Module, update: LowRankUpdate) -> None:
@@ -66,6 +75,16 @@ class LoRALinear(nn.Module):
         """x (batch, ..., inputs); result (batch, ..., outputs)."""
         result: Tensor = self.linear(x) + self.update(x)
         return result
+
+    def merged(self) -> nn.Module:
+        return _updated(self.linear, self.update.product())
+
+
+@torch.no_grad()
+def _updated(linear: nn.Module, update: Tensor) -> nn.Module:
+    assert isinstance(linear, nn.Linear)
+    linear.weight += update
+    return linear
 
 
 @adapter("lora", config=LoRAConfig)

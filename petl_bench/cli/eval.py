@@ -172,4 +172,5 @@ def _columns(metadata: dict[str, str]) -> dict[str, Any]:
     names = ("adapter", "quantizer", "head", "normalization", "backbone")
     columns: dict[str, Any] = {name: metadata[name] for name in names}
     numbers = {"hidden": int(metadata["hidden"]), "bits": int(metadata["bits"])}
+    columns["precision"] = metadata.get("precision", "fp32")
     return columns | numbers | {"scale": float(metadata["scale"])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,12 +52,14 @@ def sweep(
 ) -> None:
     """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
     from petl_bench.config import plan
+    from petl_bench.device import find_precision
     from petl_bench.identity import files_of, identify, settle
 
     planned = plan(overrides or [])
     warnings: list[str] = []
-    with Counter("reading data", files_of(planned.runs)) as counter:
-        settled = settle(planned.runs, planned.cache, counter, warnings.append)
+    specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
+    with Counter("reading data", files_of(specs)) as counter:
+        settled = settle(specs, planned.cache, counter, warnings.append)
         runs = {identify(spec): spec for spec in settled}
     for warning in [*_cautions(runs.values()), *warnings]:
         note(f"warning: {warning}")
@@ -191,6 +193,8 @@ def _line(outcome: Outcome) -> str:
         label += f" h={spec.hidden} {spec.bits} bit"
     if spec.task.shots:
         label += f" {spec.task.shots} shots split {spec.task.split_seed}"
+    if spec.precision != "fp32":
+        label += f" {spec.precision}"
     if spec.rate_weight:
         label += f" rate weight {spec.rate_weight}"
     if settings := changed_text(spec.adapter):

@@ -52,6 +52,7 @@ class LauncherSpec:
     workers: int = 0
     threads: int = 1
     loaders: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.threads < 1 or self.loaders < 0:

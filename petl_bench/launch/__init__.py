@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from ctypes.util import find_library
 
 from petl_bench.config import LauncherSpec
-from petl_bench.errors import UserError
+from petl_bench.device import find_device
 from petl_bench.launch import local, serial
 from petl_bench.types import Cache, Outcome, RunSpec, Runtime
 
@@ -26,24 +25,9 @@ def launch(
     Raises:
         UserError: no such device, or a model of the plan cannot be built.
     """
-    device = _device(spec.device)
+    device = find_device(spec.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)
     workers = min(spec.workers or automatic, len(specs))
-    runtime = Runtime(store, device, spec.threads, spec.loaders, cache)
+    runtime = Runtime(store, device, spec.threads, spec.loaders, spec.compile, cache)
     return LAUNCHERS[spec.name](specs, runtime, workers)
-
-
-def _device(name: str) -> str:
-    """`auto` settled: the first GPU where torch sees one, else the CPU."""
-    if name == "cpu" or (name == "auto" and find_library("cuda") is None):
-        return "cpu"  # known without the seconds that importing torch takes
-    import torch
-
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"launcher.device={name}: torch has no such device here; auto or cpu") from error
-    return name

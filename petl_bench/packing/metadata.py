@@ -17,6 +17,8 @@ _SETTING = "a."
 _OPTION = "b."
 """Stands before the options of a backbone that has no label."""
 _PRETRAINED = "pretrained"
+_PRECISION = "fp32"
+"""Of files that do not state one."""
 FROM_FILE = "file"
 """Stands for the path of a weights file, which may differ from machine to machine."""
 
@@ -29,6 +31,7 @@ class Facts:
         model: how to rebuild the model.
         task: name of the task it was trained for; empty where the file does not state it.
         normalization: of the input pixels.
+        precision: what the backbone computed in.
         backbone_checksum: as `short_checksum` gives it; None where the file does not state it, because the
             file it was converted from did not.
     """
@@ -36,6 +39,7 @@ class Facts:
     model: ModelSpec
     task: str
     normalization: str
+    precision: str
     backbone_checksum: str | None
 
 
@@ -59,6 +63,8 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         "backbone": spec.backbone.display_name,
         "backbone_sha256": short_checksum(backbone_sha256),
     }
+    if spec.precision != _PRECISION:
+        metadata["precision"] = spec.precision
     if not spec.backbone.label:
         source = spec.backbone.weights
         metadata["image_size"] = str(spec.backbone.image_size)
@@ -96,7 +102,13 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             metadata["head"],
             next(t.entry.shape[0] for t in file.head if t.entry.name == "weight"),
         )
-        return Facts(model, metadata["task"], metadata["normalization"], metadata.get("backbone_sha256"))
+        return Facts(
+            model,
+            metadata["task"],
+            metadata["normalization"],
+            metadata.get("precision", _PRECISION),
+            metadata.get("backbone_sha256"),
+        )
     except (KeyError, ValueError, SyntaxError, StopIteration) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
 

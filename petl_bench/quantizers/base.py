@@ -24,10 +24,13 @@ EPSILON = 1e-5
 
 Levels = NDArray[np.float64]
 
+MATRIX = (-2, -1)
+"""The dimensions of one matrix; those before them count matrices, which are quantized each by itself."""
+
 
 def moments(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation of the whole tensor: 0-d tensors."""
-    deviation, mean = torch.std_mean(weight)
+    """Mean and unbiased standard deviation of each matrix: (..., 1, 1) of (..., outputs, inputs)."""
+    deviation, mean = torch.std_mean(weight, dim=MATRIX, keepdim=True)
     return mean, deviation
 
 
@@ -37,7 +40,7 @@ class Codebook:
 
     Attributes:
         levels: bits -> ascending levels, float64.
-        statistics: weight -> (shift, spread); z = (w - shift) / (spread + EPSILON).
+        statistics: weight -> (shift, spread), one each a matrix; z = (w - shift) / (spread + EPSILON).
     """
 
     levels: Callable[[int], Levels]
@@ -50,7 +53,7 @@ CODEBOOKS: Registry[Codebook] = Registry("quantizer")
 class _StraightThrough(torch.autograd.Function):
     """Fake quantization over `moments`, its gradient in closed form: one step instead of autograd's chain.
 
-    With rho = s / (s + eps) and q the level of z:
+    With rho = s / (s + eps) and q the level of z, for each matrix by itself:
     dL/dw = rho g + (1 - rho) mean(g) + (w - m) / ((N - 1) s) * sum(g (q - rho z)).
     """
 
@@ -58,7 +61,7 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
         shift, spread = moments(weight)
         z = (weight - shift) / (spread + EPSILON)
-        nearest = levels[torch.bucketize(z, thresholds)]
+        nearest = _levels_of(z, levels, thresholds)
         ctx.save_for_backward(z, nearest, spread)
         return nearest * spread + shift
 
@@ -67,13 +70,21 @@ class _StraightThrough(torch.autograd.Function):
         (gradient,) = gradients
         z, nearest, spread = ctx.saved_tensors
         rho = spread / (spread + EPSILON)
-        through_spread = (gradient * (nearest - rho * z)).sum() / ((z.numel() - 1) * rho)
+        weights = z.shape[-1] * z.shape[-2]
+        through_spread = (gradient * (nearest - rho * z)).sum(MATRIX, keepdim=True) / ((weights - 1) * rho)
         # (w - m) / s = z / rho
-        return rho * gradient + (1 - rho) * gradient.mean() + z * through_spread, None, None
+        through_shift = (1 - rho) * gradient.mean(MATRIX, keepdim=True)
+        return rho * gradient + through_shift + z * through_spread, None, None
+
+
+def _levels_of(z: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
+    if len(levels) == 2:
+        return torch.where(z > thresholds, levels[1], levels[0])
+    return levels[torch.bucketize(z, thresholds)]
 
 
 class FakeQuantize(nn.Module):
-    """Weight -> its quantized value; a torch parametrization.
+    """A weight -> its quantized value; a matrix (outputs, inputs) or a stack of them (..., outputs, inputs).
 
     forward: w_q = Q(z) * spread + shift with Q(z) the level of the cell that z falls in; a z on a
     threshold belongs to the lower cell.
@@ -96,7 +107,7 @@ class FakeQuantize(nn.Module):
         self.register_buffer("thresholds", thresholds, persistent=False)
 
     def standardize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z in the shape of weight, and the 0-d shift and spread."""
+        """z in the shape of weight, and shift and spread, (..., 1, 1)."""
         shift, spread = self.codebook.statistics(weight)
         return (weight - shift) / (spread + EPSILON), shift, spread
 
@@ -104,12 +115,12 @@ class FakeQuantize(nn.Module):
         if self.codebook.statistics is moments:
             return _StraightThrough.apply(weight, self.levels, self.thresholds)
         z, shift, spread = self.standardize(weight)
-        nearest = self.levels[torch.bucketize(z.detach(), self.thresholds)]
+        nearest = _levels_of(z.detach(), self.levels, self.thresholds)
         return (z + (nearest - z).detach()) * spread + shift
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (uint8, shape of weight), shift and spread: what is stored of a weight."""
+        """Codes (uint8, shape of weight), shift and spread (..., 1, 1): what is stored of a weight."""
         z, shift, spread = self.standardize(weight)
         return torch.bucketize(z, self.thresholds).to(torch.uint8), shift, spread
 

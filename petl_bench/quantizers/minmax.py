@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from petl_bench.quantizers.base import CODEBOOKS, Codebook, Levels
+from petl_bench.quantizers.base import CODEBOOKS, MATRIX, Codebook, Levels
 
 
 def levels(bits: int) -> Levels:
@@ -14,9 +14,9 @@ def levels(bits: int) -> Levels:
 
 
 def span(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Least weight and the distance from it to the greatest."""
-    least = weight.min()
-    return least, weight.max() - least
+    """Least weight of each matrix and the distance from it to the greatest: (..., 1, 1)."""
+    least = weight.amin(MATRIX, keepdim=True)
+    return least, weight.amax(MATRIX, keepdim=True) - least
 
 
 CODEBOOKS.register("minmax")(Codebook(levels, span))

@@ -1,7 +1,7 @@
 """fit() and evaluate(): the loops, the schedule, augmentation, TensorBoard."""
 
 from petl_bench.train.augment import transform
-from petl_bench.train.loop import DivergedError, evaluate, fit, learning_rate, log_result, predict
+from petl_bench.train.loop import DivergedError, evaluate, fit, learning_rate, log_result, outputs, predict
 from petl_bench.train.pixels import Pixels
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "fit",
     "learning_rate",
     "log_result",
+    "outputs",
     "predict",
     "transform",
 ]

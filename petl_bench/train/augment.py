@@ -66,8 +66,8 @@ class Augmented(Dataset[Tensor]):
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
         self.transform = transform(spec, size, normalization)
 
-    def batches(self, schedule: list[list[Tensor]], loaders: int) -> Iterator[Tensor]:
-        """(batch, 3, size, size) for every batch of indices of every epoch."""
+    def batches(self, schedule: Tensor, loaders: int) -> Iterator[Tensor]:
+        """(batch, 3, size, size) for every row of indices of a schedule (epochs, batches, batch)."""
         wanted = [[(epoch, int(i)) for i in batch] for epoch, held in enumerate(schedule) for batch in held]
         return iter(DataLoader(self, batch_sampler=wanted, num_workers=loaders))
 

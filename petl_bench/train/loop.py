@@ -19,7 +19,10 @@ from petl_bench.train.augment import Augmented, Mixing
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import NORMALIZATIONS, TrainSpec
 
-EVALUATION_BATCH = 256
+
+def evaluation_batch(size: int, device: torch.device) -> int:
+    """Images of size x size in a batch: what fills a GPU, or what a CPU's caches are quickest with."""
+    return 256 if device.type == "cuda" else min(256, 16 * 224**2 // size**2 or 1)
 
 
 class DivergedError(UserError):
@@ -49,6 +52,7 @@ def fit(
     seed: int,
     log: SummaryWriter | None = None,
     *,
+    features: Tensor | None = None,
     classes: int = 0,
     loaders: int = 0,
     after_step: Callable[[float], None] | None = None,
@@ -61,6 +65,7 @@ def fit(
         trainable: the parameters to train; all others must be frozen already.
         seed: decides the order of images and their augmentation; dropout follows torch's global generator.
         log: TensorBoard writer for loss and learning rate, one value an epoch.
+        features: what the model receives instead of images, one row for each of them.
         classes: of the task; needed for mixup and cutmix only.
         loaders: processes that augment images; the images do not depend on their number.
         after_step: called with the learning rate.
@@ -78,18 +83,21 @@ def fit(
             f"train.batch_size={recipe.batch_size}: the training set has {len(split)} images, not one batch"
         )
     parameters = list(trainable)
-    device = parameters[0].device
+    device = pixels.device
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     schedule = _schedule(len(split), recipe, seed)
-    batches = iter(_batches(split, schedule, recipe, pixels, seed, device, loaders))
+    if features is None:
+        batches = _batches(split, schedule, recipe, pixels, seed, loaders)
+    else:
+        batches = _rows(features, split, schedule)
     mix = Mixing(recipe, classes, seed, device)
     losses = []
-    for epoch, indices in enumerate(schedule):
+    for epoch in range(recipe.epochs):
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch, recipe)
         total = torch.zeros((), device=device)
-        for _ in indices:
+        for _ in range(schedule.shape[1]):
             images, target = mix(*next(batches))
             loss = mix.loss(model(images), target)
             optimizer.zero_grad(set_to_none=True)
@@ -98,7 +106,7 @@ def fit(
             if after_step is not None:
                 after_step(learning_rate(epoch, recipe))
             total += loss.detach()
-        losses.append(total.item() / len(indices))
+        losses.append(total.item() / schedule.shape[1])
         if not math.isfinite(losses[-1]):
             raise DivergedError(f"the loss is not finite at epoch {epoch}: lower train.lr or scale")
         if log is not None:
@@ -109,56 +117,70 @@ def fit(
     return losses
 
 
-def _schedule(count: int, recipe: TrainSpec, seed: int) -> list[list[Tensor]]:
-    """The indices of each full batch of each epoch."""
+def _schedule(count: int, recipe: TrainSpec, seed: int) -> Tensor:
+    """The indices of each full batch of each epoch: (epochs, batches, batch size)."""
     order = torch.Generator().manual_seed(seed)
-    full = count // recipe.batch_size
-    return [
-        list(torch.randperm(count, generator=order).split(recipe.batch_size)[:full])
-        for _ in range(recipe.epochs)
-    ]
+    used = count // recipe.batch_size * recipe.batch_size
+    epochs = [torch.randperm(count, generator=order)[:used] for _ in range(recipe.epochs)]
+    return torch.stack(epochs).view(recipe.epochs, -1, recipe.batch_size)
 
 
 def _batches(
     split: Split,
-    schedule: list[list[Tensor]],
+    schedule: Tensor,
     recipe: TrainSpec,
     pixels: Pixels,
     seed: int,
-    device: torch.device,
     loaders: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Input and labels of every batch, in order."""
-    labels = torch.from_numpy(split.labels).to(device)
-    flat = [batch for epoch in schedule for batch in epoch]
+    device = pixels.device
     if recipe.augment.crop:
         mean, deviation = NORMALIZATIONS[recipe.normalization]
         augmented = Augmented(split.images, recipe.augment, pixels.size, (mean, deviation), seed)
-        for index, images in zip(flat, augmented.batches(schedule, loaders), strict=True):
-            yield pixels(images.to(device)), labels[index.to(device)]
+        labels = torch.from_numpy(split.labels)[schedule.flatten(0, 1)].to(device)
+        for images, target in zip(augmented.batches(schedule, loaders), labels, strict=True):
+            yield pixels(sent(images, device)), target
         return
     assert isinstance(split.images, np.ndarray)
     held = torch.from_numpy(split.images).to(device)
-    for index in flat:
-        batch = index.to(device)
-        yield pixels(held[batch]), labels[batch]
+    for images, target in _rows(held, split, schedule):
+        yield pixels(images), target
+
+
+def _rows(held: Tensor, split: Split, schedule: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of `held` and their labels for every batch, all of it on the device from the start."""
+    labels = torch.from_numpy(split.labels).to(held.device)
+    for batch in schedule.flatten(0, 1).to(held.device):
+        yield held[batch], labels[batch]
+
+
+def sent(images: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU without waiting for it."""
+    if device.type != "cuda":
+        return images.to(device)
+    return images.pin_memory().to(device, non_blocking=True)
 
 
 @torch.inference_mode()
+def outputs(model: nn.Module, split: Split, pixels: Pixels) -> Iterator[Tensor]:
+    """What the model gives for each batch of images, in order; on the pixels' device."""
+    model.eval()
+    assert isinstance(split.images, np.ndarray)
+    size = evaluation_batch(pixels.size, pixels.device)
+    for start in range(0, len(split), size):
+        yield model(pixels(sent(torch.from_numpy(split.images[start : start + size]), pixels.device)))
+
+
 def predict(model: nn.Module, split: Split, pixels: Pixels) -> NDArray[np.int64]:
     """The class of the greatest logit of every image.
 
     Raises:
         DivergedError: a logit is not finite.
     """
-    device = next(model.parameters()).device
-    model.eval()
     found = []
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    assert isinstance(split.images, np.ndarray)
-    for start in range(0, len(split), EVALUATION_BATCH):
-        images = torch.from_numpy(split.images[start : start + EVALUATION_BATCH]).to(device)
-        logits = model(pixels(images))
+    finite = torch.ones((), dtype=torch.bool, device=pixels.device)
+    for logits in outputs(model, split, pixels):
         found.append(logits.argmax(1))
         finite &= logits.isfinite().all()
     if not finite:

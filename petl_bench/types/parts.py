@@ -18,6 +18,9 @@ RESIZES = ("stretch", "crop")
 FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 
+PRECISIONS = ("fp32", "bf16", "int8", "auto")
+"""What a frozen backbone is stored and computes in (petl_bench.precision); the device settles `auto`."""
+
 PACKINGS = ("coded", "raw")
 """Codes entropy-coded where that makes a file smaller, or whole."""
 
@@ -106,6 +109,11 @@ class AugmentSpec:
     mixup: float = 0.0
     cutmix: float = 0.0
     smoothing: float = 0.0
+
+    @property
+    def random(self) -> bool:
+        """Whether an image differs from epoch to epoch."""
+        return bool(self.crop or self.erasing or self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True)

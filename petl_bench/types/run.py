@@ -14,6 +14,7 @@ from petl_bench.types.parts import (
     FLOAT_BITS,
     NORMALIZATIONS,
     PACKINGS,
+    PRECISIONS,
     STATISTICS,
     AdapterSpec,
     AugmentSpec,
@@ -43,6 +44,7 @@ class RunSpec:
     head: str
     protocol: ProtocolSpec
     precision: str
+    """Of the frozen backbone; `auto` in a plan only."""
     seed: int
     train: TrainSpec
     rate_weight: float = 0.0
@@ -70,7 +72,7 @@ class RunSpec:
                 "a positive number, or protocol=sealed with scales to choose from",
             ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
-            (self.precision in ("fp32",), "precision", self.precision, "fp32"),
+            (self.precision in PRECISIONS, "precision", self.precision, "one of " + ", ".join(PRECISIONS)),
             (0 <= self.rate_weight < math.inf, "rate_weight", self.rate_weight, "0 or more"),
             (
                 not self.rate_weight or self.train.epochs > self.train.warmup_epochs,

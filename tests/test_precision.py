@@ -1,0 +1,212 @@
+"""Precisions of the frozen backbone; what is done once instead of again: stacks, merged updates, features."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_bench.adapters import ADAPTERS
+from petl_bench.device import find_precision
+from petl_bench.errors import UserError
+from petl_bench.model import assemble, restore
+from petl_bench.packing import load
+from petl_bench.precision import Int8Linear, lower
+from petl_bench.quantizers import FakeQuantize
+from petl_bench.run import facts_of
+from petl_bench.train import fit, outputs
+from tests import tiny
+from tests.conftest import json_lines, pick, quickly
+
+CPU = torch.device("cpu")
+TRAINING_THE_BACKBONE = ("bitfit", "full")
+LOWER = {"bf16": 0.02, "int8": 0.06}  # relative distance of logits from float32; 2**-8 and 1/127 a product
+PAIRS = [(a, p) for a in ADAPTERS for p in LOWER if p != "int8" or a not in TRAINING_THE_BACKBONE]
+
+
+def images(count=16):
+    return torch.from_numpy(tiny.split(count, seed=5).images).float() / 255
+
+
+def trained(spec, precision="fp32", epochs=2):
+    adapted = assemble(spec, seed=3)
+    adapted.prepare(precision)
+    recipe = tiny.recipe(epochs, 8, warmup_epochs=0)
+    fit(adapted.network, adapted.trainable, tiny.split(24), recipe, tiny.pixels(), seed=0)
+    return adapted
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+@pytest.mark.parametrize(("adapter", "precision"), PAIRS)
+def test_logits_and_gradients_of_lower_precisions_are_near_those_of_float32(adapter, family, precision):
+    spec = tiny.model_spec(adapter, bits=2, backbone=tiny.FAMILIES[family])
+    labels = torch.from_numpy(tiny.split(16, seed=5).labels)
+    found = {}
+    for name in ("fp32", precision):
+        adapted = assemble(spec, seed=3)
+        adapted.prepare(name)
+        logits = adapted.network.eval()(images())
+        assert logits.dtype is torch.float32
+        F.cross_entropy(logits, labels).backward()
+        found[name] = logits.detach(), torch.cat([p.grad.flatten() for p in adapted.trainable])
+        assert all(p.dtype is p.grad.dtype is torch.float32 for p in adapted.trainable)
+    for exact, near in zip(found["fp32"], found[precision], strict=True):
+        assert not torch.equal(exact, near)
+        assert (exact - near).norm() <= 3 * LOWER[precision] * exact.norm()
+
+
+@pytest.mark.parametrize("precision", list(LOWER))
+def test_the_frozen_backbone_is_stored_in_the_compute_precision(precision):
+    adapted = trained(tiny.model_spec("lora", bits=1), precision)
+    frozen = dict(adapted.network.named_parameters())
+    assert frozen
+    assert {p.dtype for p in frozen.values()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in frozen.values())
+    linears = [m for m in adapted.network.modules() if isinstance(m, Int8Linear)]
+    # Two blocks of qkv, proj, fc1 and fc2; adapter and head are never among them.
+    assert len(linears) == (8 if precision == "int8" else 0)
+    assert all(linear.codes.dtype is linear.codes_back.dtype is torch.int8 for linear in linears)
+
+
+@pytest.mark.parametrize("adapter", TRAINING_THE_BACKBONE)
+def test_int8_is_refused_where_the_backbone_is_trained(adapter):
+    with pytest.raises(UserError, match="precision=int8 is for frozen"):
+        assemble(tiny.model_spec(adapter)).prepare("int8")
+
+
+@pytest.mark.parametrize("rows", [1, 31, 100])
+def test_an_int8_linear_is_the_linear_of_rounded_rows(rows):
+    """Against the same arithmetic in float64: codes of both factors, one scale a row, multiplied out."""
+    torch.manual_seed(0)
+    linear, x = nn.Linear(40, 24), torch.randn(rows, 40)
+    x[0] *= 1e-3  # a small row has its own scale
+    found_input, gradient = x.clone().requires_grad_(), torch.randn(rows, 24)
+    found = Int8Linear(linear)(found_input)
+    found.backward(gradient)
+
+    def rounded(matrix):
+        scale = (matrix.abs().amax(1, keepdim=True) / 127).bfloat16().double()
+        return (matrix.double() / scale).round().clamp(-127, 127) * scale
+
+    weight = linear.weight.detach()
+    expected = rounded(x) @ rounded(weight).T + linear.bias.detach().double()
+    torch.testing.assert_close(found.detach().double(), expected, rtol=0, atol=1e-5)
+    back = rounded(gradient) @ rounded(weight.T).T
+    torch.testing.assert_close(found_input.grad.double(), back, rtol=0, atol=1e-5)
+    assert (expected - (x @ weight.T + linear.bias)).norm() <= 0.02 * expected.norm()
+
+
+def test_rows_of_zeros_stay_zeros_in_int8():
+    linear = Int8Linear(nn.Linear(8, 8, bias=False))
+    assert torch.equal(linear(torch.zeros(2, 8)), torch.zeros(2, 8))
+
+
+@pytest.mark.parametrize("precision", ["fp32", *LOWER])
+@pytest.mark.parametrize("adapter", ["adaptformer", "lora"])
+def test_a_reloaded_model_has_the_logits_of_the_trained_one(adapter, precision):
+    spec = tiny.model_spec(adapter, bits=1, scale=2.0)
+    adapted = trained(spec, precision)
+    network = restore(spec, adapted.file({}), "here", precision)
+    with torch.no_grad():
+        expected, found = adapted.network.eval()(images()), network.eval()(images())
+    tolerance = 1e-5 if precision == "fp32" else 0.0  # float32 alone merges updates
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+@pytest.mark.parametrize("share", [1, 0])
+def test_linear_updates_are_merged_for_evaluation(family, share):
+    spec = tiny.model_spec("lora", bits=1, scale=2.0, share=share, backbone=tiny.FAMILIES[family])
+    adapted = trained(spec)
+    network = restore(spec, adapted.file({}), "here")
+    plain = assemble(tiny.model_spec("linear", backbone=tiny.FAMILIES[family])).network
+    assert [name for name, _ in network.named_modules()] == [name for name, _ in plain.named_modules()]
+    with torch.no_grad():
+        expected, found = adapted.network.eval()(images()), network.eval()(images())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_training_the_head_on_features_is_training_it_through_the_backbone(family, precision):
+    spec = tiny.model_spec("linear", head="binary", backbone=tiny.FAMILIES[family])
+    data, recipe, pixels = tiny.split(24), tiny.recipe(6, 8, warmup_epochs=0), tiny.pixels()
+    losses = []
+    for alone in (False, True):
+        adapted = assemble(spec, seed=3)
+        adapted.prepare(precision)
+        model, features = adapted.network, None
+        if alone:
+            model = adapted.probe()
+            features = adapted.features(lambda network: outputs(network, data, pixels))
+            assert features.shape[0] == 24
+        losses.append(fit(model, adapted.trainable, data, recipe, pixels, seed=0, features=features))
+        adapted.network(images(1))  # the head is in its place again
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4 if precision == "fp32" else 2e-2)
+    assert max(losses[0]) - min(losses[0]) > 1e-3
+
+
+def test_a_matrix_of_several_blocks_is_quantized_once_a_pass(monkeypatch):
+    adapted = assemble(tiny.model_spec("lora", bits=1, share=0))
+    adapted.prepare()
+    calls = []
+    original = FakeQuantize.forward
+    monkeypatch.setattr(
+        FakeQuantize, "forward", lambda self, weight: calls.append(weight.shape) or original(self, weight)
+    )
+    adapted.network(images(2))
+    # q.down and v.down in one operation, q.up and v.up in another.
+    assert [shape[0] for shape in calls] == [2, 2]
+
+
+def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
+    precisions = ["fp32", *LOWER]
+    store = tmp_path / "store"
+    few = ["sweep=none", "task=digits", "adapter=lora", "protocol=fixed", "train.epochs=1"]
+    done = quickly(
+        "sweep", *few, "train.warmup_epochs=0", f"precision={','.join(precisions)}", "--store", store
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {precision: pick(store, precision=precision) for precision in precisions}
+    assert len({row["run_id"] for row in rows.values()}) == len(precisions)
+    assert len({row["data_fingerprint"] for row in rows.values()}) == 1
+    for precision, row in rows.items():
+        path = store / row["run_id"] / "adapter.safetensors"
+        # The file alone says in what it is to be evaluated.
+        assert facts_of(load(path.read_bytes(), "here"), "here").precision == precision
+        (again,) = json_lines(quickly("eval", path, "--json").stdout)
+        assert (again["acc"], again["precision"]) == (row["acc"], precision)
+
+
+def test_auto_and_its_meaning_are_one_run(tmp_path):
+    few = ("sweep", "--dry-run", "--json", "sweep=none", "task=digits", "protocol=fixed")
+    (settled,) = json_lines(quickly(*few, "precision=auto", "--store", tmp_path).stdout)
+    (named,) = json_lines(
+        quickly(*few, f"precision={find_precision('auto', 'cpu')}", "--store", tmp_path).stdout
+    )
+    assert settled == named
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    done = quickly("sweep", "precision=fp8", "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert "precision=fp8" in done.stderr
+    assert "fp32, bf16, int8, auto" in done.stderr
+
+
+def test_auto_is_what_the_processor_has():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    has = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    assert find_precision("auto", "cpu") == ("bf16" if has else "fp32")
+    assert find_precision("int8", "cpu") == "int8"
+
+
+def test_lowering_leaves_the_inputs_and_outputs_in_float32():
+    network = nn.Sequential(nn.Linear(4, 3))
+    twin = copy.deepcopy(network)
+    lower(network, "bf16", CPU)
+    x = torch.randn(2, 4)
+    assert network(x).dtype is torch.float32
+    torch.testing.assert_close(network(x), twin(x), rtol=0, atol=0.05)
