@@ -23,7 +23,7 @@ _LEAST_ROWS = 32
 def lower(network: nn.Module, precision: str, device: torch.device, kept: Iterable[nn.Module] = ()) -> None:
     """Store and compute a network in `precision`, on `device`; images and logits are float32 all the same.
 
-    What trains must have been taken out (`casts`, petl_bench.quantizers.Stack); the rest is frozen from now on.
+    What trains must have been taken out (`casts`, petl_bench.quantizers.Stack); the rest is frozen.
 
     Args:
         kept: linears that int8 leaves alone.
