@@ -25,7 +25,8 @@ app = typer.Typer(
     help="Train, store, evaluate and compare quantized adapters on frozen vision backbones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from petl_bench.cli.common import JsonOption, print_json
 from petl_bench.errors import UserError
@@ -21,6 +19,9 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Method, bits, tensors, bytes by part and checksum of an adapter file."""
+    from rich.console import Console
+    from rich.table import Table
+
     path = file / ADAPTER if file.is_dir() else file
     try:
         data = path.read_bytes()

@@ -19,9 +19,9 @@ UNIT = 256
 CANVAS = 64  # twice the image's side; 2x2 means give five grey levels
 ORIENTATIONS = 40
 POSITIONS = 32
+WINDOW = 32  # of the canvas; the largest sprite reaches 15 pixels from its centre
 SCALES = 6
 BINS = 16
-CHUNK = 500  # images drawn at a time, for memory
 
 _ANGLES = [2 * math.pi * k / ORIENTATIONS for k in range(ORIENTATIONS)]
 COSINE = np.array([round(math.cos(a) * UNIT) for a in _ANGLES], np.int64)
@@ -46,23 +46,25 @@ def draw(
     square = np.maximum(abs(u), abs(v)) <= UNIT
     ellipse = u * u + 4 * v * v <= UNIT * UNIT * 5 // 3
     a, b = np.clip(u, -600, 600), np.clip(-v + 40, -600, 600)
-    heart = (a * a + b * b - UNIT * UNIT) ** 3 <= UNIT * a * a * b * b * b
+    ring = a * a + b * b - UNIT * UNIT
+    heart = ring * ring * ring <= UNIT * a * a * b * b * b
     return np.choose(kind[column], [square, ellipse, heart])
 
 
 def shrink(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Masks (N, 64, 64) to grey images (N, 1, 32, 32) by 2x2 means, 255 inside."""
-    count, side = mask.shape[0], mask.shape[1] // 2
-    covered = mask.reshape(count, side, 2, side, 2).sum(axis=(2, 4), dtype=np.int64)
+    pairs = mask[:, 0::2].astype(np.uint16) + mask[:, 1::2]
+    covered = pairs[:, :, 0::2] + pairs[:, :, 1::2]
     return (covered * 255 // 4).astype(np.uint8)[:, None]
 
 
 def first_of_each(images: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
     """Indices of the first `count` images that differ from all before them: no image is in two splits."""
-    flat = images.reshape(len(images), -1)
-    _, index = np.unique(flat, axis=0, return_index=True)
-    assert len(index) >= count
-    return np.sort(index)[:count]
+    first: dict[bytes, int] = {}
+    for index, image in enumerate(images):
+        first.setdefault(image.tobytes(), index)
+    assert len(first) >= count
+    return np.array(list(first.values())[:count])
 
 
 def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Integers]:
@@ -72,14 +74,22 @@ def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Intege
     kind, scale = random.randint(3, size=total), random.randint(SCALES, size=total)
     orientation = random.randint(ORIENTATIONS, size=total)
     column, row = random.randint(POSITIONS, size=(2, total))
-    size = (scale + 5) * UNIT  # half side 5 to 10 pixels of the canvas
-    x, y = (column + 16) * UNIT + UNIT // 2, (row + 16) * UNIT + UNIT // 2
-    parts = [slice(start, start + CHUNK) for start in range(0, total, CHUNK)]
-    images = np.concatenate(
-        [shrink(draw(kind[p], size[p], orientation[p], x[p], y[p], CANVAS)) for p in parts]
-    )
+    sprites = _all_sprites()[kind, scale, orientation]
+    masks = np.zeros((total, CANVAS, CANVAS), np.bool_)
+    for mask, sprite, left, top in zip(masks, sprites, column, row, strict=True):
+        mask[top : top + WINDOW, left : left + WINDOW] = sprite
+    images = shrink(masks)
     chosen = first_of_each(images, count)
     return images[chosen], column[chosen], orientation[chosen]
+
+
+def _all_sprites() -> NDArray[np.bool_]:
+    """Masks (kinds, scales, orientations, WINDOW, WINDOW), each sprite whole, centred on pixel WINDOW / 2."""
+    kind, scale, orientation = np.indices((3, SCALES, ORIENTATIONS)).reshape(3, -1)
+    size = (scale + 5) * UNIT  # half side 5 to 10 pixels of the canvas
+    centre = np.full(len(kind), WINDOW // 2 * UNIT + UNIT // 2)
+    masks = draw(kind, size, orientation, centre, centre, WINDOW)
+    return masks.reshape(3, SCALES, ORIENTATIONS, WINDOW, WINDOW)
 
 
 @GENERATORS.register("sprites_loc")
@@ -106,15 +116,15 @@ def shapes_count(count: int) -> Split:
     cell, cells = CANVAS // 4, 16
     number = random.randint(1, 9, size=count)
     places = np.argsort(random.randint(1 << 30, size=(count, cells)), axis=1, kind="stable")
-    scene = np.zeros((count, CANVAS // 2, CANVAS // 2), np.uint8)
+    scene = np.zeros((count, 4, cell // 2, 4, cell // 2), np.uint8)
     for k in range(8):
         kind, orientation = random.randint(3, size=count), random.randint(ORIENTATIONS, size=count)
         size = random.randint(3 * UNIT, 4 * UNIT + UNIT // 4, size=count)  # leaves the cell's rim free
         x, y = cell * UNIT // 2 + random.randint(-UNIT, UNIT, size=(2, count))
         grey = random.randint(100, 256, size=(count, 1, 1, 1))
-        shape = shrink(draw(kind, size, orientation, x, y, cell)).astype(np.int64) * grey // 255
-        row, column = np.divmod(places[:, k], 4)
-        for image in np.flatnonzero(k < number):
-            top, left = row[image] * cell // 2, column[image] * cell // 2
-            scene[image, top : top + cell // 2, left : left + cell // 2] = shape[image, 0]
-    return Split(scene[:, None], number - 1)
+        shown = np.flatnonzero(k < number)
+        masks = draw(kind[shown], size[shown], orientation[shown], x[shown], y[shown], cell)
+        shapes = shrink(masks) * grey[shown] // 255
+        row, column = np.divmod(places[shown, k], 4)
+        scene[shown, row, :, column] = shapes[:, 0]
+    return Split(scene.reshape(count, 1, CANVAS // 2, CANVAS // 2), number - 1)
