@@ -217,8 +217,8 @@ def train(
     if not (adapted.adapter.trainable or spec.train.drop_path or spec.train.augment.random):
         # The head alone is trained, on what never changes: one pass through the backbone is enough.
         model, features = adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
-    elif runtime.compile:
-        model.compile()
+    elif runtime.compile != "none":
+        model.compile(mode=runtime.compile)
     fit(
         model,
         adapted.trainable,

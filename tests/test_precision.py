@@ -1,6 +1,7 @@
 """Precisions of the frozen backbone; what is done once instead of again: stacks, merged updates, features."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,23 @@ def test_lowering_leaves_the_inputs_and_outputs_in_float32():
     x = torch.randn(2, 4)
     assert network(x).dtype is torch.float32
     torch.testing.assert_close(network(x), twin(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
+def test_compiled_training_is_the_same_training():
+    data, recipe = tiny.split(24), tiny.recipe(3, 8, warmup_epochs=0)
+    losses = []
+    for mode in ("none", "default"):
+        adapted = assemble(tiny.model_spec("lora", bits=1, scale=2.0), seed=3)
+        adapted.prepare()
+        if mode != "none":
+            adapted.network.compile(mode=mode)
+        losses.append(fit(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0))
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4)
+
+
+def test_an_unknown_way_to_compile_is_refused(tmp_path):
+    done = quickly("sweep", "launcher.compile=fast", "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert "launcher.compile=fast" in done.stderr
+    assert "none, default, reduce-overhead" in done.stderr

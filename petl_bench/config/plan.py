@@ -43,6 +43,10 @@ LATE = (
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
 
 
+COMPILERS = ("none", "default", "reduce-overhead")
+"""Modes of torch.compile for the training step; the last one replays CUDA graphs on a GPU."""
+
+
 @dataclass(frozen=True)
 class LauncherSpec:
     """How runs are spread over this machine; `auto` values are settled by the launcher."""
@@ -52,7 +56,7 @@ class LauncherSpec:
     workers: int = 0
     threads: int = 1
     loaders: int = 0
-    compile: bool = False
+    compile: str = "none"
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.threads < 1 or self.loaders < 0:
@@ -61,6 +65,8 @@ class LauncherSpec:
                 f"launcher.loaders={self.loaders}: "
                 "workers must be 0 (automatic) or more, threads 1 or more, loaders 0 or more"
             )
+        if self.compile not in COMPILERS:
+            raise UserError(f"launcher.compile={self.compile}: it must be one of {', '.join(COMPILERS)}")
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Runtime:
     device: str = "cpu"
     threads: int = 1
     loaders: int = 0  # processes that augment images; 0: the run's own
-    compile: bool = False  # torch.compile the training step; may change last bits, as another device may
+    compile: str = "none"  # mode of torch.compile; may change last bits, as another device may
     cache: Cache = field(default_factory=Cache)
 
 
