@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from petl_bench.adapters.base import Attached, Shape, adapter
@@ -40,7 +41,7 @@ class AdaptFormerBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x and result: (batch, ..., dim)."""
         update = self.up(self.dropout(self.activation(self.down(x))))
-        return self.branch(x) + self.scale * update
+        return torch.add(self.branch(x), update, alpha=self.scale)
 
 
 @adapter("adaptformer", config=AdaptFormerConfig)

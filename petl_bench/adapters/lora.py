@@ -24,7 +24,7 @@ class LoRAConfig:
 
 
 class LowRankUpdate(nn.Module):
-    """x -> scale * up(dropout(down(x))); no alpha / rank factor."""
+    """base, x -> base + scale * up(dropout(down(x))); no alpha / rank factor."""
 
     def __init__(self, down: nn.Linear, up: nn.Linear, scale: float, dropout: float) -> None:
         super().__init__()
@@ -33,13 +33,12 @@ class LowRankUpdate(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (batch, ..., inputs); result (batch, ..., outputs)."""
-        update: Tensor = self.up(self.dropout(self.down(x)))
-        return self.scale * update
+    def forward(self, base: Tensor, x: Tensor) -> Tensor:
+        """x (batch, ..., inputs); base and result (batch, ..., outputs)."""
+        return torch.add(base, self.up(self.dropout(self.down(x))), alpha=self.scale)
 
     def product(self) -> Tensor:
-        """The same without dropout as one matrix, (outputs, inputs)."""
+        """What is added, without dropout, as one matrix (outputs, inputs)."""
         product: Tensor = self.scale * (self.up.weight @ self.down.weight)
         return product
 
@@ -56,7 +55,7 @@ class QueryValueLoRA(Mergeable):
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, tokens, dim); result (batch, tokens, 3 * dim), q before k before v."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return torch.cat([q + self.query(x), k, v + self.value(x)], dim=-1)
+        return torch.cat([self.query(q, x), k, self.value(v, x)], dim=-1)
 
     def merged(self) -> nn.Module:
         query, value = self.query.product(), self.value.product()
@@ -73,7 +72,7 @@ class LoRALinear(Mergeable):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, ..., inputs); result (batch, ..., outputs)."""
-        result: Tensor = self.linear(x) + self.update(x)
+        result: Tensor = self.update(self.linear(x), x)
         return result
 
     def merged(self) -> nn.Module:
