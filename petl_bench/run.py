@@ -23,6 +23,7 @@ from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
 from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
+from petl_bench.search import Choice, search
 from petl_bench.store import Store
 from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, predict, transform
 from petl_bench.types import (
@@ -57,10 +58,6 @@ class Score:
     images: int
 
 
-Trial = dict[str, float | None]
-"""One candidate of protocol sealed: scale, lr, acc_val."""
-
-
 def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
     """Run `spec` from first to last and keep its row and adapter file in the store.
 
@@ -77,7 +74,8 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
         begin = time.perf_counter()
-        chosen, trials = choose(spec, runtime)
+        choice = choose(spec, runtime)
+        chosen = choice.spec
         seconds_search = time.perf_counter() - begin
         trained = train(chosen, runtime, log)
         checksum = backbone_sha256(spec.backbone)
@@ -95,7 +93,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "run_id": run_id,
                 "status": "done",
                 "acc": right.accuracy,
-                "acc_val": max((trial["acc_val"] or 0.0 for trial in trials), default=None),
+                "acc_val": choice.acc_val,
                 "acc_best_peek": max(trained.peeks, default=None),
                 "n_train": trained.images,
                 "n_test": right.images,
@@ -111,36 +109,31 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
             }
         )
         log_result(log, hyperparameters(row), {"test/acc": row.acc, "bytes/file": row.bytes_file})
-        store.put(spec, row, adapter, trials)
+        store.put(spec, row, adapter, choice.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
 
 
-def choose(spec: RunSpec, runtime: Runtime) -> tuple[RunSpec, list[Trial]]:
+def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
     """Protocol `sealed`: the candidate that does best on val after training without val.
 
-    The smaller scale, then the smaller rate, wins a tie. A candidate whose training diverges has no accuracy.
-    Nothing in here asks for a test image. Without candidates to choose from, the spec itself and no trials.
+    Nothing in here asks for a test image.
 
     Raises:
         UserError: all candidates diverge.
     """
-    candidates = spec.candidates
-    if len(candidates) == 1:
-        return candidates[0], []
-    trials: list[Trial] = []
-    for candidate in candidates:
+
+    def trial(candidate: RunSpec) -> tuple[float | None, Trained | None]:
         try:
-            accuracy: float | None = validate(candidate, runtime)
+            return validate(candidate, runtime), None
         except DivergedError as error:
-            accuracy = None
             logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
-        trials.append({"scale": candidate.scale, "lr": candidate.train.lr, "acc_val": accuracy})
-        logger.info("scale %s, lr %s: acc on val %s", candidate.scale, candidate.train.lr, accuracy)
-    scores = [-1.0 if trial["acc_val"] is None else trial["acc_val"] for trial in trials]
-    if max(scores) < 0:
+            return None, None
+
+    choice = search(spec, trial)
+    if choice is None:
         raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
-    return candidates[scores.index(max(scores))], trials
+    return choice
 
 
 def validate(spec: RunSpec, runtime: Runtime) -> float:

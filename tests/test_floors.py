@@ -24,6 +24,7 @@ FLOORS = {
     "store": 1,
     "weights": 1,
     "checkpoints": 1,
+    "search": 1,
     "sites": 1,
     "initial": 1,
     "resample": 2,

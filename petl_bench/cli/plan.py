@@ -13,7 +13,7 @@ from petl_bench.cli.common import counted, duration, print_json
 from petl_bench.store import Store
 from petl_bench.types import ResultRow, RunSpec
 
-_SHOWN_WHERE_VARIED = ("settings", "rate_weight", "packing", "statistics")
+_SHOWN_WHERE_VARIED = ("settings", "rungs", "rate_weight", "packing", "statistics")
 _KIND = ("backbone", "adapter", "hidden", "bits", "head", "protocol", *_SHOWN_WHERE_VARIED)
 """Columns of rows whose runs take much the same time and bytes."""
 
@@ -59,6 +59,7 @@ def _cell(spec: RunSpec) -> dict[str, str | int | float]:
         "protocol": spec.protocol.name,
         "shots": spec.task.shots,
         "settings": changed_text(spec.adapter),
+        "rungs": spec.protocol.rungs_text,
         "rate_weight": spec.rate_weight,
         "packing": spec.packing,
         "statistics": spec.statistics,
