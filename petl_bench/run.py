@@ -25,7 +25,7 @@ from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
 from petl_bench.search import Choice, search
 from petl_bench.store import Store
-from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, predict, transform
+from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_epoch, log_result, predict, transform
 from petl_bench.types import (
     NORMALIZATIONS,
     TRAINVAL,
@@ -46,6 +46,7 @@ class Trained:
     adapted: Adapted
     seconds: float
     images: int
+    losses: list[float]
     peeks: list[float]
     """Test accuracies on the way, protocol peek only."""
 
@@ -75,9 +76,14 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
         logger.info("run %s: %s", run_id, spec)
         begin = time.perf_counter()
         choice = choose(spec, runtime)
-        chosen = choice.spec
+        chosen, trained = choice.spec, choice.model
         seconds_search = time.perf_counter() - begin
-        trained = train(chosen, runtime, log)
+        if trained is None:
+            trained = train(chosen, runtime, log)
+        else:
+            seconds_search -= trained.seconds
+            for epoch, loss in enumerate(trained.losses):
+                log_epoch(log, epoch, loss, chosen.train)
         checksum = backbone_sha256(spec.backbone)
         adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
         logger.info("run %s: trained and packed; now test is looked at", run_id)
@@ -117,7 +123,8 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
 def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
     """Protocol `sealed`: the candidate that does best on val after training without val.
 
-    Nothing in here asks for a test image.
+    Nothing in here asks for a test image. The winner comes trained where its training would be repeated on
+    the same images: few-shot sets have no others.
 
     Raises:
         UserError: all candidates diverge.
@@ -125,10 +132,12 @@ def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
 
     def trial(candidate: RunSpec) -> tuple[float | None, Trained | None]:
         try:
-            return validate(candidate, runtime), None
+            accuracy, trained = validate(candidate, runtime)
         except DivergedError as error:
             logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
             return None, None
+        final = candidate.task.shots and candidate.train.epochs == spec.train.epochs
+        return accuracy, trained if final else None
 
     choice = search(spec, trial)
     if choice is None:
@@ -136,10 +145,10 @@ def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
     return choice
 
 
-def validate(spec: RunSpec, runtime: Runtime) -> float:
-    """Accuracy on val of a model trained on train."""
+def validate(spec: RunSpec, runtime: Runtime) -> tuple[float, Trained]:
+    """Accuracy on val of a model trained on train, and the model."""
     trained = train(spec, runtime, split="train")
-    return _evaluate(spec, trained.adapted, "val", runtime)
+    return _evaluate(spec, trained.adapted, "val", runtime), trained
 
 
 def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:
@@ -203,7 +212,7 @@ def train(
             peeks.append(_evaluate(spec, adapted, "test", runtime))
 
     begin = time.perf_counter()
-    fit(
+    losses = fit(
         adapted.network,
         adapted.trainable,
         images,
@@ -218,7 +227,7 @@ def train(
     )
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Trained(adapted, time.perf_counter() - begin, len(images), peeks)
+    return Trained(adapted, time.perf_counter() - begin, len(images), losses, peeks)
 
 
 def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench import run
 from petl_bench.config import plan
+from petl_bench.identity import settle
 from petl_bench.search import search
 from petl_bench.store import ADAPTER
-from petl_bench.train.loop import learning_rate
-from petl_bench.types import RunSpec, run_id, spec_from_dict, spec_to_dict
-from tests.conftest import WEIGHTS, call, error_of, json_lines, petl
-from tests.test_protocols import SIZES, Kept, Tree, made, sealed_run
+from petl_bench.train import fit, learning_rate
+from petl_bench.types import RunSpec, Runtime, run_id, spec_from_dict, spec_to_dict
+from tests import trees
+from tests.conftest import WEIGHTS, call, error_of
+from tests.test_protocols import GOLDEN, SIZES, Kept, Tree, made, sealed_run
 from tests.test_specs import recipes
 
 FIVE = ["sweep=none", "bits=1"]
@@ -170,23 +174,17 @@ def test_trials_are_short_trainings_of_their_own(halved: Kept, tree: Tree) -> No
         changes = {"train__epochs": trial["epochs"], "train__warmup_epochs": trial["epochs"] // 2}
         changes |= {"train__lr": 2e-2, "train__schedule_lag": 0}
         spec = tree.spec(protocol="fixed", scale=trial["scale"], **changes)
-        assert run.validate(spec, tree.runtime()) == trial["acc_val"]
+        assert run.validate(spec, tree.runtime())[0] == trial["acc_val"]
 
 
 def test_the_winner_is_trained_in_full(halved: Kept, tree: Tree, tmp_path: Path) -> None:
     changes = {"train__epochs": 4, "train__warmup_epochs": 2, "train__lr": 2e-2}
-    done = petl(
-        "sweep",
-        "--store",
-        tmp_path,
-        *tree.settings(protocol="fixed", scale=halved.row["scale"], **changes),
-        "--json",
-    )
-    (row,) = json_lines(done.stdout)
-    file = (tmp_path / row["run_id"] / ADAPTER).read_bytes()
+    spec = tree.spec(protocol="fixed", scale=halved.row["scale"], **changes)
+    row = run.execute(spec, tree.runtime(tmp_path))
+    file = (tmp_path / row.run_id / ADAPTER).read_bytes()
     assert (halved.store / halved.row["run_id"] / ADAPTER).read_bytes() == file
     assert (halved.row["epochs"], halved.row["n_train"]) == (4, SIZES["train"] + SIZES["val"])
-    assert (halved.row["rungs"], row["rungs"]) == ("0.25 0.5", "")
+    assert (halved.row["rungs"], row.rungs) == ("0.25 0.5", "")
 
 
 def test_tables_keep_the_two_searches_apart(halved: Kept, tree: Tree, capsys, monkeypatch) -> None:
@@ -200,3 +198,53 @@ def test_tables_keep_the_two_searches_apart(halved: Kept, tree: Tree, capsys, mo
     assert len(titles) == 2
     assert ["rungs 0.25 0.5" in title for title in titles] == [False, True]
     assert done.stdout.count("linear") > 0
+
+
+# Few-shot sets
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A run on one circulated list of oxford-pets, 74 lines; val and test cut to 37 images."""
+    folder = tmp_path_factory.mktemp("few_shot")
+    lists = GOLDEN / "noah-few-shot/oxford-pets/annotations"
+    if not lists.is_dir():
+        pytest.skip(f"no circulated few-shot lists in {GOLDEN}")
+    (folder / "lists/oxford-pets/annotations").mkdir(parents=True)
+    for name in ("train_meta.list.num_shot_1.seed_0", "val_meta.list", "test_meta.list"):
+        shutil.copy(lists / name, folder / "lists/oxford-pets/annotations" / name)
+    override = trees.few_shot(folder / "data", folder / "lists", ["oxford-pets"], held=37)
+    own = [f"data.root={folder / 'data'}", f"data.override={override}", f"data.cache={folder / 'cache'}"]
+    return [*FIVE, "task=fgvc_pets", "hidden=4", "train.epochs=4", "train.batch_size=32", *own]
+
+
+@pytest.mark.parametrize(
+    ("scales", "rungs", "trainings"),
+    [("[1,10]", "[]", 2), ("[1,10]", "[0.5]", 2 + 1), ("[1,10,30,100]", "[0.5,1]", 4 + 2)],
+)
+def test_a_few_shot_winner_is_trained_once(
+    scales: str, rungs: str, trainings: int, pets: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    """All its training images are train, so that the winner of full trainings is the run's own model.
+
+    The file is byte for byte that of a training without a search, and so are losses and rates.
+    """
+    search = ["protocol=sealed", f"protocol.scales={scales}", f"protocol.rungs={rungs}"]
+    (spec,) = settle(plan([*pets, *search]).runs, plan(pets).cache)
+    fits = []
+    monkeypatch.setattr(run, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
+    runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
+    row = run.execute(spec, runtime)
+    assert len(fits) == trainings
+    (alone,) = settle(plan([*pets, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache)
+    expected = run.execute(alone, runtime)
+    files = [tmp_path / found.run_id / ADAPTER for found in (row, expected)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert (row.acc, row.n_train) == (expected.acc, 74)
+    curves = []
+    for found in (row, expected):
+        events = EventAccumulator(str(tmp_path / found.run_id))
+        events.Reload()
+        curves.append([(e.step, e.value) for tag in ("train/loss", "train/lr") for e in events.Scalars(tag)])
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == 2 * 4
