@@ -118,7 +118,7 @@ def test_what_diverges_goes_no_further() -> None:
 
 @given(recipes, st.floats(0.01, 1))
 def test_a_shorter_schedule_is_the_same_schedule(recipe, share: float) -> None:
-    """It warms up for no greater part of its epochs, begins with the same rate and ends above the minimum."""
+    """It warms up for no greater part of its epochs, never for all of them; rates and the rest are equal."""
     if round(share * recipe.epochs) == 0:
         return
     short = recipe.shortened(share)
@@ -150,7 +150,7 @@ def test_shares_that_make_no_rung_are_refused(rungs: str, tmp_path: Path, capsys
     message = error_of(call(capsys, monkeypatch, "sweep", "--store", tmp_path / "store", *arguments))
     assert "rungs" in message
     if rungs.startswith("[") and rungs != "[a]":
-        assert "at least one of train.epochs=8" in message
+        assert "shares of train.epochs=8, each at least one epoch" in message
     assert not (tmp_path / "store").exists()
 
 

@@ -73,7 +73,7 @@ class RunSpec:
                 all(1 / 2 < share * self.train.epochs <= self.train.epochs for share in self.protocol.rungs),
                 "protocol.rungs",
                 self.protocol.rungs,
-                f"shares, at most 1, that leave at least one of train.epochs={self.train.epochs}",
+                f"shares of train.epochs={self.train.epochs}, each at least one epoch and at most 1",
             ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in ("fp32",), "precision", self.precision, "fp32"),
