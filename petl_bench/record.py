@@ -53,6 +53,7 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "bits": spec.bits,
         "head": spec.head,
         "protocol": spec.protocol.name,
+        "rungs": spec.protocol.rungs_text,
         "precision": spec.precision,
         "rate_weight": spec.rate_weight,
         "packing": spec.packing,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +22,19 @@ from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
 from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
+from petl_bench.search import Choice, search
 from petl_bench.store import Store
-from petl_bench.train import DivergedError, Pixels, evaluate, fit, log_result, outputs, predict, transform
+from petl_bench.train import (
+    DivergedError,
+    Pixels,
+    evaluate,
+    fit,
+    log_epoch,
+    log_result,
+    outputs,
+    predict,
+)
 from petl_bench.types import (
-    NORMALIZATIONS,
     TRAINVAL,
     BackboneSpec,
     Outcome,
@@ -45,6 +53,7 @@ class Trained:
     adapted: Adapted
     seconds: float
     images: int
+    losses: list[float]
     peeks: list[float]
     """Test accuracies on the way, protocol peek only."""
 
@@ -55,10 +64,6 @@ class Score:
 
     accuracy: float
     images: int
-
-
-Trial = dict[str, float | None]
-"""One candidate of protocol sealed: scale, lr, acc_val."""
 
 
 def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
@@ -77,9 +82,15 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
         begin = time.perf_counter()
-        chosen, trials = choose(spec, runtime)
+        choice = choose(spec, runtime)
+        chosen, trained = choice.spec, choice.model
         seconds_search = time.perf_counter() - begin
-        trained = train(chosen, runtime, log)
+        if trained is None:
+            trained = train(chosen, runtime, log)
+        else:
+            seconds_search -= trained.seconds
+            for epoch, loss in enumerate(trained.losses):
+                log_epoch(log, epoch, loss, chosen.train)
         checksum = backbone_sha256(spec.backbone)
         adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
         logger.info("run %s: trained and packed; now test is looked at", run_id)
@@ -95,7 +106,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "run_id": run_id,
                 "status": "done",
                 "acc": right.accuracy,
-                "acc_val": max((trial["acc_val"] or 0.0 for trial in trials), default=None),
+                "acc_val": choice.acc_val,
                 "acc_best_peek": max(trained.peeks, default=None),
                 "n_train": trained.images,
                 "n_test": right.images,
@@ -111,42 +122,40 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
             }
         )
         log_result(log, hyperparameters(row), {"test/acc": row.acc, "bytes/file": row.bytes_file})
-        store.put(spec, row, adapter, trials)
+        store.put(spec, row, adapter, choice.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
 
 
-def choose(spec: RunSpec, runtime: Runtime) -> tuple[RunSpec, list[Trial]]:
+def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
     """Protocol `sealed`: the candidate that does best on val after training without val.
 
-    The smaller scale, then the smaller rate, wins a tie. A candidate whose training diverges has no accuracy.
-    Nothing in here asks for a test image. Without candidates to choose from, the spec itself and no trials.
+    Nothing in here asks for a test image. The winner comes trained where its training would be repeated on
+    the same images: few-shot sets have no others.
 
     Raises:
         UserError: all candidates diverge.
     """
-    candidates = spec.candidates
-    if len(candidates) == 1:
-        return candidates[0], []
-    trials: list[Trial] = []
-    for candidate in candidates:
+
+    def trial(candidate: RunSpec) -> tuple[float | None, Trained | None]:
         try:
-            accuracy: float | None = validate(candidate, runtime)
+            accuracy, trained = validate(candidate, runtime)
         except DivergedError as error:
-            accuracy = None
             logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
-        trials.append({"scale": candidate.scale, "lr": candidate.train.lr, "acc_val": accuracy})
-        logger.info("scale %s, lr %s: acc on val %s", candidate.scale, candidate.train.lr, accuracy)
-    scores = [-1.0 if trial["acc_val"] is None else trial["acc_val"] for trial in trials]
-    if max(scores) < 0:
+            return None, None
+        final = candidate.task.shots and candidate.train.epochs == spec.train.epochs
+        return accuracy, trained if final else None
+
+    choice = search(spec, trial)
+    if choice is None:
         raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
-    return candidates[scores.index(max(scores))], trials
+    return choice
 
 
-def validate(spec: RunSpec, runtime: Runtime) -> float:
-    """Accuracy on val of a model trained on train."""
+def validate(spec: RunSpec, runtime: Runtime) -> tuple[float, Trained]:
+    """Accuracy on val of a model trained on train, and the model."""
     trained = train(spec, runtime, split="train")
-    return _evaluate(spec, trained.adapted, "val", runtime)
+    return _evaluate(spec, trained.adapted, "val", runtime), trained
 
 
 def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:
@@ -168,26 +177,6 @@ def attempt(spec: RunSpec, runtime: Runtime) -> Outcome:
         except OSError as second:
             message += f" (and the store cannot be written: {second.strerror})"
         return Outcome(run_id, spec, error=message)
-
-
-def preflight(specs: Iterable[RunSpec]) -> None:
-    """Build every distinct model of a plan once, so that a bad setting stops it before it starts.
-
-    Raises:
-        UserError: as `assemble`.
-    """
-    seen = []
-    for spec in specs:
-        key = (
-            *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
-            *(spec.head, spec.precision),
-        )
-        if key not in seen:
-            seen.append(key)
-            if spec.train.augment.crop:
-                recipe = spec.train
-                transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
-            assemble(spec.candidates[0].model).prepare(spec.precision)
 
 
 def train(
@@ -219,7 +208,7 @@ def train(
         model, features = adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
     elif runtime.compile != "none":
         model.compile(mode=runtime.compile)
-    fit(
+    losses = fit(
         model,
         adapted.trainable,
         images,
@@ -235,7 +224,7 @@ def train(
     )
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Trained(adapted, time.perf_counter() - begin, len(images), peeks)
+    return Trained(adapted, time.perf_counter() - begin, len(images), losses, peeks)
 
 
 def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:

@@ -39,7 +39,7 @@ HEADER = """# Scales of the bundled suite: the best mean accuracy on val after t
 
 def score(spec: RunSpec) -> float:
     """Accuracy on val of the model as trained on train."""
-    return validate(spec, Runtime(store=""))
+    return validate(spec, Runtime(store=""))[0]
 
 
 def choose(runs: Sequence[RunSpec], scores: Sequence[float]) -> dict[str, dict[str, float]]:

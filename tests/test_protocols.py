@@ -119,7 +119,7 @@ def test_every_candidate_is_tried_and_the_best_on_val_wins(searched: Kept) -> No
         key=lambda trial: (trial["scale"], trial["lr"]),
     )
     row = searched.row
-    assert {"scale": row["scale"], "lr": row["lr"], "acc_val": row["acc_val"]} == best
+    assert {key: row[key] for key in ("scale", "lr", "epochs", "acc_val")} == best
     assert (row["protocol"], row["acc_best_peek"]) == ("sealed", None)
     assert (row["n_train"], row["n_test"]) == (SIZES["train"] + SIZES["val"], SIZES["test"])
 
@@ -164,9 +164,9 @@ def test_the_smaller_scale_then_the_smaller_rate_wins_a_tie(tmp_path: Path) -> N
     (tmp_path / "override.yaml").write_text(yaml.safe_dump({TASK: {"splits": SIZES}}))
     tree = Tree(tmp_path / "root", tmp_path / "override.yaml", tmp_path / "cache")
     spec = tree.spec(protocol__scales="[10,0.1,1]", protocol__lrs="[5e-2,2e-2]", train__epochs=3)
-    chosen, trials = run.choose(spec, tree.runtime())
-    assert [trial["acc_val"] for trial in trials] == [1.0] * 6
-    assert (chosen.scale, chosen.train.lr) == (0.1, 2e-2)
+    choice = run.choose(spec, tree.runtime())
+    assert [trial["acc_val"] for trial in choice.trials] == [1.0] * 6
+    assert (choice.spec.scale, choice.spec.train.lr) == (0.1, 2e-2)
 
 
 POSITIVE = st.floats(1e-6, 1e6)
@@ -209,9 +209,9 @@ def test_a_candidate_that_diverges_in_its_last_step_does_not_win(tree: Tree) -> 
     ruined = run.train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
     with torch.inference_mode():
         assert not torch.isfinite(ruined(torch.zeros(1, 3, 32, 32))).all()  # what is claimed above
-    chosen, trials = run.choose(spec, tree.runtime())
-    assert [trial["acc_val"] is None for trial in trials] == [False, True]
-    assert chosen.train.lr == 1e-3
+    choice = run.choose(spec, tree.runtime())
+    assert [trial["acc_val"] is None for trial in choice.trials] == [False, True]
+    assert choice.spec.train.lr == 1e-3
 
 
 def test_a_search_in_which_all_diverge_fails_with_the_way_out(
@@ -277,6 +277,7 @@ print(json.dumps({"acc": row.acc, "opened": len(opened), "locked": locked}))
 
 CASES = {
     "sealed": {"protocol": "sealed", "protocol__scales": "[1,10]"},
+    "halving": {"protocol": "sealed", "protocol__scales": "[1,10]", "protocol__rungs": "[0.5]"},
     "fixed": {"protocol": "fixed", "scale": "1"},
     "peek": {"protocol": "peek", "protocol__every": "1", "scale": "1"},
 }

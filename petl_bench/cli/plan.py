@@ -13,7 +13,7 @@ from petl_bench.cli.common import counted, duration, print_json
 from petl_bench.store import Store
 from petl_bench.types import ResultRow, RunSpec
 
-_SHOWN_WHERE_VARIED = ("precision", "settings", "rate_weight", "packing", "statistics")
+_SHOWN_WHERE_VARIED = ("precision", "settings", "rungs", "rate_weight", "packing", "statistics")
 _KIND = ("backbone", "adapter", "hidden", "bits", "head", "protocol", *_SHOWN_WHERE_VARIED)
 """Columns of rows whose runs take much the same time and bytes."""
 
@@ -60,6 +60,7 @@ def _cell(spec: RunSpec) -> dict[str, str | int | float]:
         "shots": spec.task.shots,
         "precision": spec.precision,
         "settings": changed_text(spec.adapter),
+        "rungs": spec.protocol.rungs_text,
         "rate_weight": spec.rate_weight,
         "packing": spec.packing,
         "statistics": spec.statistics,

@@ -86,8 +86,10 @@ def _parts(groups: str) -> _Parts:
     backbone = BackboneSpec(**conform(BackboneSpec, values["backbone"], "backbone"))
     train = conform(TrainSpec, values["train"], "train")
     protocol = conform(ProtocolSpec, values["protocol"], "protocol")
-    for grid in ("scales", "lrs"):
+    for grid in ("scales", "lrs", "rungs"):
         protocol[grid] = sorted(set(protocol[grid]))
+    if protocol["rungs"] == [1.0]:
+        protocol["rungs"] = []  # the full search
     if len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0:
         # Nothing to choose: the same run as with this rate given.
         train["lr"], protocol["lrs"] = protocol["lrs"][0], []

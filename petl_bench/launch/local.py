@@ -68,7 +68,7 @@ def _prepare_worker() -> None:
 
 
 def _preflight(specs: Sequence[RunSpec]) -> None:
-    from petl_bench.run import preflight
+    from petl_bench.preflight import preflight
 
     preflight(specs)
 

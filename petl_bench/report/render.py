@@ -102,6 +102,7 @@ def _grids(table: Table, recipes: bool) -> list[Grid]:
         recipes: whether titles name the recipe, because there are several.
     """
     what = ", ".join(f"{name} {table.key[name]}" for name in ("suite", "backbone", "protocol"))
+    what += f", rungs {table.key['rungs']}" if table.key["rungs"] else ""
     what += f", {table.key['epochs']} epochs"
     what += f", {table.key['shots']} shots" if table.key["shots"] else ""
     what += f", recipe {table.key['recipe']}" if recipes else ""

@@ -15,6 +15,7 @@ TABLE_KEY = [
     "shots",
     "backbone",
     "protocol",
+    "rungs",
     "precision",
     "normalization",
     "epochs",

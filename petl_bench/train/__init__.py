@@ -1,7 +1,16 @@
 """fit() and evaluate(): the loops, the schedule, augmentation, TensorBoard."""
 
 from petl_bench.train.augment import transform
-from petl_bench.train.loop import DivergedError, evaluate, fit, learning_rate, log_result, outputs, predict
+from petl_bench.train.loop import (
+    DivergedError,
+    evaluate,
+    fit,
+    learning_rate,
+    log_epoch,
+    log_result,
+    outputs,
+    predict,
+)
 from petl_bench.train.pixels import Pixels
 
 __all__ = [
@@ -10,6 +19,7 @@ __all__ = [
     "evaluate",
     "fit",
     "learning_rate",
+    "log_epoch",
     "log_result",
     "outputs",
     "predict",

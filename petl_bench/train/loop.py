@@ -110,8 +110,7 @@ def fit(
         if not math.isfinite(losses[-1]):
             raise DivergedError(f"the loss is not finite at epoch {epoch}: lower train.lr or scale")
         if log is not None:
-            log.add_scalar("train/loss", losses[-1], epoch)
-            log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
+            log_epoch(log, epoch, losses[-1], recipe)
         if after_epoch is not None:
             after_epoch(epoch)
     return losses
@@ -191,6 +190,12 @@ def predict(model: nn.Module, split: Split, pixels: Pixels) -> NDArray[np.int64]
 def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
     """Fraction of images that `predict` gets right."""
     return float((predict(model, split, pixels) == split.labels).mean())
+
+
+def log_epoch(log: SummaryWriter, epoch: int, loss: float, recipe: TrainSpec) -> None:
+    """Write the loss and the learning rate of an epoch for TensorBoard."""
+    log.add_scalar("train/loss", loss, epoch)
+    log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
 
 
 def log_result(log: SummaryWriter, settings: Mapping[str, str | float], result: Mapping[str, float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SPLITS = ("train", "val", "test")
@@ -134,6 +134,16 @@ class TrainSpec:
     """`none` feeds pixels in [0, 1]; the others subtract a mean and divide by a deviation."""
     augment: AugmentSpec = field(default_factory=AugmentSpec)
 
+    def shortened(self, share: float) -> TrainSpec:
+        """The same schedule in a share of the epochs; warm-up and lag shrink too, rounded down."""
+        epochs = round(share * self.epochs)
+        return replace(
+            self,
+            epochs=epochs,
+            warmup_epochs=self.warmup_epochs * epochs // self.epochs,
+            schedule_lag=self.schedule_lag * epochs // self.epochs,
+        )
+
 
 @dataclass(frozen=True)
 class ProtocolSpec:
@@ -145,8 +155,14 @@ class ProtocolSpec:
     """sealed: the scales to try on val; empty where the scale is given."""
     lrs: list[float] = field(default_factory=list)
     """sealed: the learning rates to try on val; empty where train.lr stands."""
+    rungs: list[float] = field(default_factory=list)
+    """sealed: shares of the epochs for successive halving (petl_bench.search); empty: each try in full."""
     every: int = 0
     """peek: epochs between two looks at test."""
+
+    @property
+    def rungs_text(self) -> str:
+        return " ".join(f"{share:g}" for share in self.rungs)
 
 
 @dataclass(frozen=True)

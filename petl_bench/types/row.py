@@ -29,6 +29,7 @@ class ResultRow:
     bits: int
     head: str
     protocol: str
+    rungs: str = ""  # protocol sealed: shares of the epochs where it halves its search: "0.25 0.5"
     precision: str
     rate_weight: float = 0.0
     packing: str = "raw"  # as asked for: coded files have raw sections where that is smaller

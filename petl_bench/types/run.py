@@ -71,6 +71,12 @@ class RunSpec:
                 self.scale,
                 "a positive number, or protocol=sealed with scales to choose from",
             ),
+            (
+                all(1 / 2 < share * self.train.epochs <= self.train.epochs for share in self.protocol.rungs),
+                "protocol.rungs",
+                self.protocol.rungs,
+                f"shares of train.epochs={self.train.epochs}, each at least one epoch and at most 1",
+            ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in PRECISIONS, "precision", self.precision, "one of " + ", ".join(PRECISIONS)),
             (0 <= self.rate_weight < math.inf, "rate_weight", self.rate_weight, "0 or more"),
@@ -132,6 +138,11 @@ class RunSpec:
             for rate in rates
         ]
 
+    def shortened(self, share: float) -> RunSpec:
+        """A candidate for one rung of the search: the run in a share of the epochs."""
+        protocol = replace(self.protocol, rungs=[])
+        return replace(self, protocol=protocol, train=self.train.shortened(share))
+
     @property
     def model(self) -> ModelSpec:
         """The model of a run whose scale is chosen."""
@@ -183,6 +194,8 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
         del task["name"]
     for key in ("weights", "label", "normalization", "published"):
         del backbone[key]
+    if not spec.protocol.rungs:  # younger than the first runs
+        del identity["protocol"]["rungs"]
     identity |= {"backbone_sha256": backbone_sha256, "protocol_version": PROTOCOL_VERSION}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

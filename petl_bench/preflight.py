@@ -1,0 +1,29 @@
+"""What is tried before a plan starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from petl_bench.model import assemble
+from petl_bench.train import transform
+from petl_bench.types import NORMALIZATIONS, RunSpec
+
+
+def preflight(specs: Iterable[RunSpec]) -> None:
+    """Build every distinct model of a plan once, so that a bad setting stops it before it starts.
+
+    Raises:
+        UserError: as `assemble`.
+    """
+    seen = []
+    for spec in specs:
+        key = (
+            *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
+            *(spec.head, spec.precision),
+        )
+        if key not in seen:
+            seen.append(key)
+            if spec.train.augment.crop:
+                recipe = spec.train
+                transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
+            assemble(spec.candidates[0].model).prepare(spec.precision)
