@@ -44,6 +44,7 @@ FLOORS = {
     "rate": 3,
     "run": 4,
     "preflight": 4,
+    "bench": 5,
     "pretrain": 5,
     "tune": 5,
     "launch": 5,
@@ -57,9 +58,11 @@ above report, whose tables it shows."""
 WRITERS = {"store.py", "pretrain.py", "tune.py", "readme.py", "cli/report.py"}
 WRITERS |= {"data/files.py", "data/decoded.py"}
 WRITERS |= {"data/archive.py", "data/arrange.py"}
+WRITERS |= {"bench/photos.py", "bench/commands.py"}
 """store.py keeps results; the scripts write their own products, `report --out` the user's file. Of data/, two
 keep in the cache folder what is derived from data files (their facts, decoded images), and two are `data
-prepare`, which fills the folder the user names: files unpacked from an archive, lists in VTAB's layout."""
+prepare`, which fills the folder the user names: files unpacked from an archive, lists in VTAB's layout.
+bench/ fills temporary folders: with photos, and with rows to report."""
 MAX_LINES = 300
 
 SOURCES = {

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from petl_bench import __version__
+from petl_bench.cli import bench as bench_command
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
@@ -35,6 +36,7 @@ app.add_typer(data_command.app, name="data")
 app.command("ls")(ls_command.ls)
 app.command("convert")(convert_command.convert)
 app.command("inspect")(inspect_command.inspect)
+app.command("bench")(bench_command.bench)
 
 
 def _version(wanted: bool) -> None:

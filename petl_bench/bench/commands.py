@@ -1,0 +1,124 @@
+"""Whole commands in processes of their own, on stores of their own: wall time, starting Python included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import petl_bench
+from petl_bench.bench.case import Setting, case
+from petl_bench.bench.growth import MANY, seeds
+from petl_bench.bench.measure import Figures, alone, seconds_of
+from petl_bench.config import manifests
+from petl_bench.errors import UserError
+from petl_bench.store import ROW, Store
+from petl_bench.types import ResultRow
+
+ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
+WIDTHS, METHODS = (1, 2, 4, 8, 32), ("adaptformer", "lora")
+
+
+def petl(folder: Path, *arguments: str) -> None:
+    """`petl-bench ARGUMENTS` of this very package, in `folder`.
+
+    Raises:
+        UserError: it does not exit 0.
+    """
+    package = str(Path(petl_bench.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "petl_bench", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise UserError(f"bench: `petl-bench {' '.join(arguments)}` failed: {last}")
+
+
+def timed(
+    setting: Setting,
+    usual: int,
+    note: str,
+    arguments: list[str],
+    prepare: Callable[[Path], None] = lambda folder: None,
+) -> Figures:
+    """Rounds of a command, each in a new folder that `prepare` has filled."""
+    taken = []
+    for _ in range(setting.rounds(usual)):
+        with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+            folder = Path(name)
+            prepare(folder)
+            taken.append(seconds_of(partial(petl, folder, *arguments), "cpu"))
+    return alone(taken, note)
+
+
+@case("help", "petl-bench --help", target=0.4)
+def help_text(setting: Setting) -> Figures:
+    """The first thing a user types."""
+    return timed(setting, 5, "", ["--help"])
+
+
+@case("plan_1140", "sweep --dry-run of 1,140 runs", target=3)
+def plan_1140(setting: Setting) -> Figures:
+    """As many runs as sweep=paper has, of the bundled tasks, into an empty store."""
+    count = 60 if setting.quick else 1140
+    arguments = ["sweep", "--dry-run", "sweep=none", *MANY, seeds(count)]
+    return timed(setting, 3, f"{count:,} runs of bundled tasks", arguments)
+
+
+@case("report_10000", "report over 10,000 rows", target=5)
+def report_10000(setting: Setting) -> Figures:
+    """Rows of VTAB-1K's tasks, two methods, five widths."""
+    count = 190 if setting.quick else 10_000
+    note = f"{count:,} rows in {len(_tasks())} tasks x {len(METHODS)} methods x {len(WIDTHS)} widths"
+    with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+        one, store = Path(name) / "one", Path(name) / "store"
+        petl(Path(name), "sweep", "--store", str(one), *ONE, "adapter=linear", "launcher=serial")
+        fill(store, next(Store(one).rows()), count)
+        return timed(setting, 3, note, ["report", "--store", str(store)])
+
+
+@case("sweep_demo", "the demo sweep: petl-bench sweep", target=60)
+def sweep_demo(setting: Setting) -> Figures:
+    """45 runs on as many processes as the launcher takes."""
+    chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
+    note = "one run of one epoch" if setting.quick else "45 runs"
+    return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"])
+
+
+def _tasks() -> list[str]:
+    return sorted(name for name, manifest in manifests().items() if manifest.suite == "vtab")
+
+
+def fill(root: Path, first: ResultRow, count: int) -> None:
+    """A store of `count` rows, copies of a real row that differ in task, method, width and seed."""
+    known, tasks = manifests(), _tasks()
+    for number in range(count):
+        rest, task = divmod(number, len(tasks))
+        rest, method = divmod(rest, len(METHODS))
+        seed, width = divmod(rest, len(WIDTHS))
+        row = replace(
+            first,
+            run_id=f"{number:012x}",
+            suite="vtab",
+            task=tasks[task],
+            group=known[tasks[task]].group,
+            adapter=METHODS[method],
+            bits=WIDTHS[width],
+            seed=seed,
+            acc=number % 97 / 97,
+        )
+        folder = root / row.run_id
+        folder.mkdir(parents=True)
+        (folder / ROW).write_text(json.dumps(asdict(row)))

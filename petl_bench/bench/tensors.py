@@ -1,0 +1,107 @@
+"""The quantizer at each width, and packing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from petl_bench import packing
+from petl_bench.bench import ours, reference
+from petl_bench.bench.case import HIDDEN, Setting, case
+from petl_bench.bench.measure import Figures, Work, compare, peak_bytes
+from petl_bench.quantizers import CODEBOOKS
+
+DIM = 768
+
+
+def shapes(setting: Setting) -> list[tuple[int, int]]:
+    """The matrices of AdaptFormer in the blocks of the setting."""
+    return [(HIDDEN, DIM), (DIM, HIDDEN)] * setting.blocks
+
+
+def reference_quantizer(bits: int, weights: list[torch.Tensor], gradients: list[torch.Tensor]) -> Work:
+    """One call quantizes each weight and takes its gradient."""
+    levels = torch.tensor(CODEBOOKS.get("l1_median").levels(bits), dtype=torch.float32)
+    levels = levels.to(weights[0].device)
+    latents = [weight.clone().requires_grad_() for weight in weights]
+
+    def work() -> None:
+        for latent, gradient in zip(latents, gradients, strict=True):
+            torch.autograd.grad(reference.quantize(latent, levels), latent, gradient)
+
+    return work
+
+
+def quantizer(setting: Setting, bits: int) -> Figures:
+    """Quantization and its gradient, of all matrices of an adapter: time and peak memory."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw() -> list[torch.Tensor]:
+        return [torch.randn(shape, generator=random).to(setting.device) for shape in shapes(setting)]
+
+    weights, gradients = draw(), draw()
+    mine = ours.quantizer(bits, weights, gradients)
+    theirs = reference_quantizer(bits, weights, gradients)
+    note = f"{2 * setting.blocks} matrices of {HIDDEN} x {DIM}, there and back"
+    found = compare(mine, theirs, setting.device, setting.rounds(9), note)
+    held = [peak_bytes(work, setting.device) for work in (mine, theirs)]
+    return replace(found, bytes=held[0], bytes_reference=held[1])
+
+
+@case("quantizer_1bit", "fake quantization and its gradient, 1 bit")
+def quantizer_1bit(setting: Setting) -> Figures:
+    """2 levels."""
+    return quantizer(setting, 1)
+
+
+@case("quantizer_2bit", "fake quantization and its gradient, 2 bits")
+def quantizer_2bit(setting: Setting) -> Figures:
+    """4 levels."""
+    return quantizer(setting, 2)
+
+
+@case("quantizer_4bit", "fake quantization and its gradient, 4 bits")
+def quantizer_4bit(setting: Setting) -> Figures:
+    """16 levels."""
+    return quantizer(setting, 4)
+
+
+@case("quantizer_8bit", "fake quantization and its gradient, 8 bits", target=0.05)
+def quantizer_8bit(setting: Setting) -> Figures:
+    """256 levels."""
+    return quantizer(setting, 8)
+
+
+def codes(setting: Setting) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Random codes of 1 bit, as many as AdaptFormer on ViT-B/16 has."""
+    count = 1000 if setting.quick else 24 * DIM * HIDDEN
+    return np.random.default_rng(0).integers(0, 2, count, dtype=np.uint8)
+
+
+@case("pack_1bit", "codes of 1 bit to bytes")
+def pack_1bit(setting: Setting) -> Figures:
+    """All codes of an adapter."""
+    held = codes(setting)
+    return compare(
+        lambda: packing.pack(held, 1),
+        lambda: reference.pack(held, 1),
+        "cpu",
+        setting.rounds(9),
+        f"{held.size:,} codes",
+    )
+
+
+@case("unpack_1bit", "bytes to codes of 1 bit")
+def unpack_1bit(setting: Setting) -> Figures:
+    """All codes of an adapter."""
+    held = codes(setting)
+    data = packing.pack(held, 1)
+    return compare(
+        lambda: packing.unpack(data, 1, held.size),
+        lambda: reference.unpack(data, 1, held.size),
+        "cpu",
+        setting.rounds(9),
+        f"{held.size:,} codes",
+    )
