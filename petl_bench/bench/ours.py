@@ -67,7 +67,7 @@ def evaluation(spec: ModelSpec, precision: str, setting: Setting, count: int) ->
 
 
 def quantizer(bits: int, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> Work:
-    """One call quantizes weights (outputs, inputs) and takes gradients, those of one shape at once."""
+    """One call quantizes weights (outputs, inputs), those of one shape at once, then takes gradients."""
     quantize = FakeQuantize("l1_median", bits).to(weights[0].device)
     shapes = dict.fromkeys(weight.shape for weight in weights)
 
@@ -77,11 +77,7 @@ def quantizer(bits: int, weights: Sequence[Tensor], gradients: Sequence[Tensor])
     latents = [stack.requires_grad_() for stack in stacks(weights)]
     upstream = stacks(gradients)
 
-    def work() -> None:
-        for latent, gradient in zip(latents, upstream, strict=True):
-            torch.autograd.grad(quantize(latent), latent, gradient)
-
-    return work
+    return lambda: torch.autograd.grad([quantize(latent) for latent in latents], latents, upstream)
 
 
 def run_precision(setting: Setting) -> str:
