@@ -17,7 +17,7 @@ from petl_bench import __version__
 def provenance(device: str) -> dict[str, object]:
     """The columns of a row that say what produced it; they are no part of its identity."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "device": device_name(device),
         "version": __version__,
         "torch_version": torch.__version__,
         "pillow_version": PIL.__version__,
@@ -30,6 +30,11 @@ def peak_memory(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(device: str) -> str:
+    """The maker's name of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from petl_bench.bench.measure import Figures
+from petl_bench.provenance import device_name
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
@@ -132,7 +133,7 @@ class Measurement:
             "target": self.case.target,
             "goal": self.case.goal,
             "met": self.met,
-            "device": self.setting.device,
+            "device": device_name(self.setting.device),
             "threads": self.setting.threads,
             "quick": self.setting.quick,
         }

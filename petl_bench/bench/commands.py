@@ -91,9 +91,9 @@ def report_10000(setting: Setting) -> Figures:
 
 @case("sweep_demo", "the demo sweep: petl-bench sweep", target=60)
 def sweep_demo(setting: Setting) -> Figures:
-    """45 runs on as many processes as the launcher takes."""
+    """35 runs on as many processes as the launcher takes."""
     chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
-    note = "one run of one epoch" if setting.quick else "45 runs"
+    note = "one run of one epoch" if setting.quick else "35 runs"
     return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"])
 
 

@@ -72,6 +72,8 @@ def _print(found: list[Measurement], setting: Setting) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from petl_bench.provenance import device_name
+
     columns = ("name", "what", "ours", "reference", "ratio", "spread", "peak memory", "target", "met")
     table = Table(*columns)
     for one in found:
@@ -96,7 +98,7 @@ def _print(found: list[Measurement], setting: Setting) -> None:
         if one.figures.note or one.case.meaning:
             meaning = f" ratio: {one.case.meaning};" if one.case.meaning else ""
             console.print(f"{one.case.name}:{meaning} {one.figures.note}", markup=False)
-    where = f"{setting.device}, {counted(setting.threads, 'thread')}"
+    where = f"{device_name(setting.device)}, {counted(setting.threads, 'thread')}"
     console.print(f"medians and quartiles over rounds, ours and the reference by turns, on {where}")
     if setting.quick:
         console.print("--quick: tiny sizes and one round; the figures say nothing about speed")
