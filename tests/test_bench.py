@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -54,7 +56,8 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
         assert 0 < one["low"] <= one["ratio"] <= one["high"]
         assert one["seconds"] > 0
         assert one["seconds_reference"] > 0
-        assert (one["device"], one["threads"], one["rounds"], one["quick"]) == ("cpu", 1, 2, True)
+        assert (one["threads"], one["rounds"], one["quick"]) == (1, 2, True)
+        assert one["device"] in Path("/proc/cpuinfo").read_text()
         assert one["met"] is None
     held = {one["name"]: (one["bytes"], one["bytes_reference"]) for one in found}
     assert held["pack_1bit"] == (None, None)
