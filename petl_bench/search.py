@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from petl_bench.types import RunSpec
 
-KEPT = 1 / 3
+KEPT = 1 / 2
 """Of the candidates of a rung, rounded up, those that go on to the next."""
 
 Trial = dict[str, float | None]
@@ -36,7 +36,7 @@ def search(
     spec: RunSpec, attempt: Callable[[RunSpec], tuple[float | None, Model | None]]
 ) -> Choice[Model] | None:
     """Attempt each candidate in full, or rung by rung (`protocol.rungs`): all in the first share of the
-    epochs, the best of them in the next share, and so on.
+    epochs, the better half of them in the next, and so on.
 
     The best of the last rung wins; of equals the smaller scale, then the smaller rate. A candidate that
     diverges goes no further.

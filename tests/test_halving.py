@@ -90,20 +90,23 @@ def tried(spec: RunSpec, accuracies: dict[tuple[float, int], float | None]) -> t
     return attempts, choice.spec.scale
 
 
-def test_the_best_third_of_a_rung_goes_on() -> None:
+def test_the_better_half_of_a_rung_goes_on() -> None:
     first = [(scale, 2) for scale in (0.01, 0.1, 1.0, 10.0, 100.0)]
     accuracies = {(0.1, 2): 0.7, (10.0, 2): 0.9, (100.0, 2): 0.6, (0.1, 4): 0.8, (10.0, 4): 0.75}
     assert tried(one("protocol.rungs=[0.25]"), accuracies) == (first, 10.0)
-    second = [*first, (0.1, 4), (10.0, 4)]
+    second = [*first, (0.1, 4), (10.0, 4), (100.0, 4)]
     assert tried(one("protocol.rungs=[0.25,0.5]"), accuracies) == (second, 0.1)
-    # One is left after that, and needs no more trials.
-    assert tried(one("protocol.rungs=[0.25,0.5,1]"), accuracies) == (second, 0.1)
+    third = [*second, (0.1, 8), (10.0, 8)]
+    assert tried(one("protocol.rungs=[0.25,0.5,1]"), accuracies | {(10.0, 8): 0.6}) == (third, 10.0)
+    # Where one is left, it needs no more trials.
+    two = "protocol.scales=[1,10]"
+    assert tried(one(two, "protocol.rungs=[0.25,0.5]"), {(10.0, 2): 0.6}) == ([(1.0, 2), (10.0, 2)], 10.0)
     assert tried(one("protocol.rungs=[]"), accuracies)[0] == [(scale, 8) for scale, _ in first]
 
 
 def test_the_smaller_scales_go_on_and_win_where_all_are_equal() -> None:
     attempts, winner = tried(one("protocol.rungs=[0.25,0.5]"), {})
-    assert attempts[5:] == [(0.01, 4), (0.1, 4)]
+    assert attempts[5:] == [(0.01, 4), (0.1, 4), (1.0, 4)]
     assert winner == 0.01
 
 
@@ -113,7 +116,7 @@ def test_what_diverges_goes_no_further() -> None:
     assert tried(spec, only)[0][5:] == []
     assert tried(spec, only)[1] == 100.0
     assert tried(spec, {(0.01, 4): None})[1] == 0.1
-    assert tried(spec, {(0.01, 4): None, (0.1, 4): None})[1] is None
+    assert tried(spec, {(scale, 4): None for scale in (0.01, 0.1, 1.0)})[1] is None
 
 
 @given(recipes, st.floats(0.01, 1))
