@@ -84,7 +84,8 @@ def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
 def _vision_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, VisionTransformer)
     blocks = [_transformer_block(block, ("norm2", "mlp", "ls2", "drop_path2")) for block in model.blocks]
-    return Sites(blocks, dict(model.named_parameters()), Slot(model, "head"), model.num_features)
+    first = model.global_pool == "token" and model.attn_pool is None
+    return Sites(blocks, dict(model.named_parameters()), Slot(model, "head"), model.num_features, first)
 
 
 @FAMILIES.register("SwinTransformer")

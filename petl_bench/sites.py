@@ -41,6 +41,23 @@ class Permuted(nn.Module):
         return result.permute(self.inverse)
 
 
+class FirstToken(nn.Module):
+    """A module of the last block where the head reads the first token alone: it works on that one.
+
+    Its residual connection adds the result to all tokens; that is right for the first, and nobody reads the
+    others.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, tokens, dim); result (batch, 1, dim)."""
+        result: Tensor = self.module(x[:, :1])
+        return result
+
+
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -113,12 +130,21 @@ class Sites:
         parameters: the backbone's own, frozen, by timm's names and in timm's order.
         head: the classifier's place.
         features: number of features that arrive there.
+        first_token: whether the head reads the first token of the last block alone.
     """
 
     blocks: list[BlockSites]
     parameters: dict[str, nn.Parameter]
     head: Slot
     features: int
+    first_token: bool = False
+
+    def drop_unread(self) -> None:
+        """Spare the last block's work on tokens that nobody reads; for adapters that keep tokens apart."""
+        if self.first_token:
+            last = self.blocks[-1]
+            last.linear("proj").set(FirstToken(last.linear("proj").get()))
+            last.mlp.wrap(FirstToken)
 
     def unfreeze(self, names: Iterable[str]) -> list[nn.Parameter]:
         """The named parameters of the backbone, from now on with gradients."""

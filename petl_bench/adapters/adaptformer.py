@@ -44,7 +44,7 @@ class AdaptFormerBranch(nn.Module):
         return torch.add(self.branch(x), update, alpha=self.scale)
 
 
-@adapter("adaptformer", config=AdaptFormerConfig)
+@adapter("adaptformer", config=AdaptFormerConfig, tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
     """One pair a block, or a group of blocks: 2 * dim * hidden weights."""
     attached = Attached()

@@ -67,18 +67,29 @@ def merge(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Method:
+    """An adapter method.
+
+    Attributes:
+        config: dataclass of its own settings.
+        tokenwise: whether what it does to a token depends on no other token, so that the last block may leave
+            out tokens that nobody reads.
+    """
+
     config: type
     attach: Callable[[Sites, Shape, Any], Attached]
+    tokenwise: bool = False
 
 
 ADAPTERS: Registry[Method] = Registry("adapter")
 
 
-def adapter(name: str, config: type) -> Callable[[Callable[[Sites, Shape, Any], Attached]], Method]:
-    """Decorator that registers an `attach` function with the dataclass of its own settings."""
+def adapter(
+    name: str, config: type, tokenwise: bool = False
+) -> Callable[[Callable[[Sites, Shape, Any], Attached]], Method]:
+    """Decorator that registers an `attach` function with the dataclass of its own settings; see Method."""
 
     def register(attach: Callable[[Sites, Shape, Any], Attached]) -> Method:
-        return ADAPTERS.register(name)(Method(config, attach))
+        return ADAPTERS.register(name)(Method(config, attach, tokenwise))
 
     return register
 
@@ -98,6 +109,8 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
         attached = method.attach(sites, shape, method.config(**settings))
     except (ValueError, TypeError) as error:
         raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
+    if method.tokenwise:
+        sites.drop_unread()
     for role, matrix in attached.matrices.items():
         start = attached.starts.get(role, initial.linear)
         with torch.no_grad():

@@ -86,7 +86,7 @@ def _updated(linear: nn.Module, update: Tensor) -> nn.Module:
     return linear
 
 
-@adapter("lora", config=LoRAConfig)
+@adapter("lora", config=LoRAConfig, tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
     """Two pairs a block or group of blocks: q.down, q.up, v.down, v.up; 4 * dim * hidden weights.
 
