@@ -170,7 +170,7 @@ class Adapted:
         head = self.classifier.get()
         self.classifier.set(nn.Identity())
         try:
-            return torch.cat(list(run(self.network))).clone()
+            return torch.cat(list(run(self.network)))
         finally:
             self.classifier.set(head)
 

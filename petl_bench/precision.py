@@ -2,7 +2,10 @@
 
 fp32   float32 throughout.
 bf16   frozen weights and activations in bfloat16.
-int8   as bf16, but the products with frozen linears, forward and back to their inputs, in 8-bit integers.
+int8   as bf16, but the products with frozen linears, forward and back to their inputs, in 8-bit integers;
+       linears whose widths are no multiples of 8 stay in bf16, since GPUs have no product for them.
+
+Trainable weights are used in the precision of the activations.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ def lower(network: nn.Module, precision: str, device: torch.device, kept: Iterab
 def _replace_linears(network: nn.Module, kept: set[nn.Module]) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child not in kept:
+            if type(child) is not nn.Linear or child in kept:
+                continue
+            if child.in_features % 8 == child.out_features % 8 == 0:
                 setattr(parent, name, Int8Linear(child))
 
 

@@ -27,6 +27,7 @@ from petl_bench.store import Store
 from petl_bench.train import (
     DivergedError,
     Pixels,
+    compiled,
     evaluate,
     fit,
     log_epoch,
@@ -53,6 +54,8 @@ class Trained:
     adapted: Adapted
     seconds: float
     images: int
+    passes: int
+    """How often each image went through the backbone."""
     losses: list[float]
     peeks: list[float]
     """Test accuracies on the way, protocol peek only."""
@@ -114,7 +117,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "seconds_search": round(seconds_search, 3),
                 "seconds_train": round(trained.seconds, 3),
                 "seconds_eval": round(time.perf_counter() - begin, 3),
-                "images_per_second": round(trained.images * spec.train.epochs / trained.seconds, 1),
+                "images_per_second": round(trained.images * trained.passes / trained.seconds, 1),
                 "peak_memory_bytes": peak_memory(runtime.device),
                 "backbone_sha256": checksum,
                 "started_at": started.isoformat(timespec="seconds"),
@@ -203,11 +206,12 @@ def train(
     begin = time.perf_counter()
     pixels = Pixels(spec.train.normalization, size, device)
     model, features = adapted.network, None
-    if not (adapted.adapter.trainable or spec.train.drop_path or spec.train.augment.random):
+    random = spec.train.augment.random or spec.train.drop_path or spec.backbone.has_dropout
+    if not (adapted.adapter.trainable or random):
         # The head alone is trained, on what never changes: one pass through the backbone is enough.
         model, features = adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
     elif runtime.compile != "none":
-        model.compile(mode=runtime.compile)
+        model = compiled(model, runtime.compile)
     losses = fit(
         model,
         adapted.trainable,
@@ -224,7 +228,8 @@ def train(
     )
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Trained(adapted, time.perf_counter() - begin, len(images), losses, peeks)
+    passes = spec.train.epochs if features is None else 1
+    return Trained(adapted, time.perf_counter() - begin, len(images), passes, losses, peeks)
 
 
 def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:

@@ -12,12 +12,14 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from rich.progress import track
 
 from petl_bench.config import CONF_DIR, plan
+from petl_bench.device import find_precision
 from petl_bench.run import validate
 from petl_bench.types import RunSpec, Runtime
 
@@ -63,7 +65,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("overrides", nargs="*", help="further overrides, for example task=digits")
     arguments = parser.parse_args()
-    runs = plan([*AXES, *arguments.overrides]).runs
+    planned = plan([*AXES, *arguments.overrides]).runs
+    runs = [replace(run, precision=find_precision(run.precision, "cpu")) for run in planned]
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
         scores = list(track(executor.map(score, runs), "validating", total=len(runs)))
     lines = [HEADER.format(grid=GRID.replace(",", ", ")) + "tables:"]

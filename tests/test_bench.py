@@ -47,7 +47,8 @@ QUICK += ["growth_bits", "growth_hidden", "growth_images", "growth_runs"]
 
 
 def test_measurements_as_json(capsys, monkeypatch) -> None:
-    done = bench(capsys, monkeypatch, *QUICK, "--quick", "--json", "--rounds", "2", "--threads", "1")
+    tiny = ("--quick", "--rounds", "2", "--threads", "1", "--device", "cpu")
+    done = bench(capsys, monkeypatch, *QUICK, "--json", *tiny)
     assert done.returncode == 0, done.stderr
     found = json_lines(done.stdout)
     assert [one["name"] for one in found] == QUICK

@@ -396,8 +396,9 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
 
 
 def overhead_of_the_longest_metadata(file):
-    """Of the file with sections coded and statistics short, which its metadata has to say."""
-    coded = replace(file.shortened(2), code=True)
+    """Of the file with sections coded, statistics short and in int8, which its metadata has to say."""
+    metadata = file.metadata | {"p": "i"}  # petl_bench.packing.metadata
+    coded = replace(file.shortened(2), code=True, metadata=metadata)
     data = dump(coded)
     return len(data) - coded.bytes_adapter - coded.bytes_head
 

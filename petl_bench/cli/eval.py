@@ -154,6 +154,7 @@ def _evaluate(
             raise UserError(f"{where}: does not state its task; name it with --task")
         own, backbone = task or _task(facts.task, settings), facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
+        known["precision"] = facts.precision
     if weights is not None:
         backbone = replace(backbone, weights=weights)
     elif backbone.weights == FROM_FILE:
@@ -172,5 +173,4 @@ def _columns(metadata: dict[str, str]) -> dict[str, Any]:
     names = ("adapter", "quantizer", "head", "normalization", "backbone")
     columns: dict[str, Any] = {name: metadata[name] for name in names}
     numbers = {"hidden": int(metadata["hidden"]), "bits": int(metadata["bits"])}
-    columns["precision"] = metadata.get("precision", "fp32")
     return columns | numbers | {"scale": float(metadata["scale"])}

@@ -47,7 +47,7 @@ def inspect(
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:
-    from petl_bench.packing import load, stated_settings
+    from petl_bench.packing import load, stated_precision, stated_settings
 
     file = load(data, where)
     meta = file.metadata
@@ -72,6 +72,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "head": meta["head"],
         "backbone": meta["backbone"],
         "task": meta["task"],
+        "precision": stated_precision(file, "the file"),
         "scale": float(meta["scale"]),
         "classes": next(t["shape"][0] for t in tensors if t["part"] == "head"),
         "bytes_adapter": file.bytes_adapter,

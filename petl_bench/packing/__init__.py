@@ -3,7 +3,15 @@
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import Matrix, expectations
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, dump, load
-from petl_bench.packing.metadata import FROM_FILE, Facts, describe, interpret, short_checksum, stated_settings
+from petl_bench.packing.metadata import (
+    FROM_FILE,
+    Facts,
+    describe,
+    interpret,
+    short_checksum,
+    stated_precision,
+    stated_settings,
+)
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "pack",
     "packed_size",
     "short_checksum",
+    "stated_precision",
     "stated_settings",
     "unpack",
 ]

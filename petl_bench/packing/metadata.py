@@ -17,8 +17,9 @@ _SETTING = "a."
 _OPTION = "b."
 """Stands before the options of a backbone that has no label."""
 _PRETRAINED = "pretrained"
-_PRECISION = "fp32"
-"""Of files that do not state one."""
+_PRECISION = "p"
+_PRECISIONS = {"": "fp32", "b": "bf16", "i": "int8"}
+"""What stands for each, short because the container has a limit; float32 is not stated."""
 FROM_FILE = "file"
 """Stands for the path of a weights file, which may differ from machine to machine."""
 
@@ -63,8 +64,9 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         "backbone": spec.backbone.display_name,
         "backbone_sha256": short_checksum(backbone_sha256),
     }
-    if spec.precision != _PRECISION:
-        metadata["precision"] = spec.precision
+    letter = next(letter for letter, precision in _PRECISIONS.items() if precision == spec.precision)
+    if letter:
+        metadata[_PRECISION] = letter
     if not spec.backbone.label:
         source = spec.backbone.weights
         metadata["image_size"] = str(spec.backbone.image_size)
@@ -106,11 +108,24 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             model,
             metadata["task"],
             metadata["normalization"],
-            metadata.get("precision", _PRECISION),
+            stated_precision(file, where),
             metadata.get("backbone_sha256"),
         )
     except (KeyError, ValueError, SyntaxError, StopIteration) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
+
+
+def stated_precision(file: AdapterFile, where: str) -> str:
+    """What a file is to be evaluated in.
+
+    Raises:
+        UserError: it names none that there is.
+    """
+    letter = file.metadata.get(_PRECISION, "")
+    if letter not in _PRECISIONS:
+        known = ", ".join(f"{letter!r} ({precision})" for letter, precision in _PRECISIONS.items())
+        raise UserError(f"{where}: its metadata name an unknown precision, {letter!r}; known: {known}")
+    return _PRECISIONS[letter]
 
 
 def stated_settings(file: AdapterFile) -> dict[str, object]:

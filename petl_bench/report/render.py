@@ -103,6 +103,7 @@ def _grids(table: Table, recipes: bool) -> list[Grid]:
     """
     what = ", ".join(f"{name} {table.key[name]}" for name in ("suite", "backbone", "protocol"))
     what += f", rungs {table.key['rungs']}" if table.key["rungs"] else ""
+    what += f", {table.key['precision']}" if table.key["precision"] != "fp32" else ""
     what += f", {table.key['epochs']} epochs"
     what += f", {table.key['shots']} shots" if table.key["shots"] else ""
     what += f", recipe {table.key['recipe']}" if recipes else ""

@@ -3,6 +3,7 @@
 from petl_bench.train.augment import transform
 from petl_bench.train.loop import (
     DivergedError,
+    compiled,
     evaluate,
     fit,
     learning_rate,
@@ -16,6 +17,7 @@ from petl_bench.train.pixels import Pixels
 __all__ = [
     "DivergedError",
     "Pixels",
+    "compiled",
     "evaluate",
     "fit",
     "learning_rate",

@@ -29,6 +29,17 @@ class DivergedError(UserError):
     """Training went to a loss or a model whose values are not finite."""
 
 
+def compiled(model: nn.Module, mode: str) -> nn.Module:
+    """The same model for training; evaluations of the model itself stay as they are.
+
+    Args:
+        mode: of torch.compile.
+    """
+    made: Any = torch.compile(model, mode=mode)
+    assert isinstance(made, nn.Module)
+    return made
+
+
 def learning_rate(epoch: int, recipe: TrainSpec) -> float:
     """Learning rate of an epoch, counted from 0.
 

@@ -24,4 +24,4 @@ class Pixels:
 
     def __call__(self, images: Tensor) -> Tensor:
         pixels = (bicubic(images, self.size, self.size).float() / 255).expand(-1, 3, -1, -1)
-        return pixels if self.plain else (pixels - self.mean) / self.deviation
+        return pixels.contiguous() if self.plain else (pixels - self.mean) / self.deviation

@@ -82,6 +82,11 @@ class BackboneSpec:
     """Whether the field's published VTAB-1K and FGVC rows were made with these weights."""
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether the options ask timm for some."""
+        return any("drop" in key and value for key, value in self.options.items())
+
+    @property
     def display_name(self) -> str:
         return self.label or self.name
 

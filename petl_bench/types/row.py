@@ -44,7 +44,7 @@ class ResultRow:
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
     status: str  # "done"
     acc: float  # fraction of test images right, from the reloaded file
-    acc_val: float | None  # the winner's on val, after training without val, where the protocol selects there
+    acc_val: float | None  # the winner's on val in its last trial, after training without val
     acc_best_peek: float | None  # best over test evaluations, protocol peek only
     n_train: int
     n_test: int
@@ -58,7 +58,7 @@ class ResultRow:
     seconds_search: float = 0.0  # protocol sealed: training and scoring all candidates
     seconds_train: float
     seconds_eval: float
-    images_per_second: float  # training images over seconds_train
+    images_per_second: float  # through the backbone in training, over seconds_train
     peak_memory_bytes: int
     device: str
     data_fingerprint: str

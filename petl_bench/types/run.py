@@ -25,8 +25,11 @@ from petl_bench.types.parts import (
     TrainSpec,
 )
 
-PROTOCOL_VERSION = 1
-"""Raised whenever the meaning of a number changes; part of every run's identity."""
+PROTOCOL_VERSION = 2
+"""Raised whenever settings come to mean another number; part of every run's identity.
+
+2: the last block draws dropout for the tokens that are read only.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,13 @@ class RunSpec:
                 "a positive number, or protocol=sealed with scales to choose from",
             ),
             (
-                all(1 / 2 < share * self.train.epochs <= self.train.epochs for share in self.protocol.rungs),
+                all(1 / 2 < share * self.train.epochs <= self.train.epochs for share in self.protocol.rungs)
+                and len({round(share * self.train.epochs) for share in self.protocol.rungs})
+                == len(self.protocol.rungs),
                 "protocol.rungs",
                 self.protocol.rungs,
-                f"shares of train.epochs={self.train.epochs}, each at least one epoch and at most 1",
+                f"shares of train.epochs={self.train.epochs}, each at least one epoch and at most 1, "
+                "and of no two the same epochs",
             ),
             (self.seed >= 0, "seed", self.seed, "0 or more"),
             (self.precision in PRECISIONS, "precision", self.precision, "one of " + ", ".join(PRECISIONS)),
@@ -194,8 +200,6 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
         del task["name"]
     for key in ("weights", "label", "normalization", "published"):
         del backbone[key]
-    if not spec.protocol.rungs:  # younger than the first runs
-        del identity["protocol"]["rungs"]
     identity |= {"backbone_sha256": backbone_sha256, "protocol_version": PROTOCOL_VERSION}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
