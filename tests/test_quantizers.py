@@ -231,6 +231,27 @@ def test_a_reordered_weight_is_quantized_to_the_reordered_result(name):
     torch.testing.assert_close(quantizer(weight[:, order]), quantizer(weight)[:, order], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", list(CODEBOOKS))
+def test_cells_are_those_of_bucketize_to_the_last_bit(name, bits):
+    quantizer = FakeQuantize(name, bits)
+    edges = quantizer.thresholds
+    infinity = torch.tensor(torch.inf)
+    beside = [torch.nextafter(edges, infinity), torch.nextafter(edges, -infinity)]
+    far = torch.tensor([-torch.inf, -1e30, -1e4, -0.0, 0.0, 1e4, 1e30, torch.inf])
+    spread = torch.randn(100_000, generator=torch.Generator().manual_seed(bits)) * 2
+    z = torch.cat([edges, *beside, far, spread])
+    assert torch.equal(quantizer.cells(z), torch.bucketize(z, edges).int())
+    assert quantizer.cells(z[:8].view(2, 2, 2)).shape == (2, 2, 2)
+
+
+def test_what_is_not_a_number_stays_so_through_the_quantizer():
+    weight = random_weight(seed=1)
+    weight[0, 0] = torch.nan
+    for bits in (1, 8):
+        assert FakeQuantize("l1_median", bits)(weight).isnan().all()
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize("name", list(CODEBOOKS))
 def test_a_stack_is_quantized_matrix_by_matrix(name, bits):

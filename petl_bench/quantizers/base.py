@@ -58,15 +58,15 @@ class _StraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, nearest_to: Callable[[Tensor], Tensor]) -> Tensor:
         shift, spread = moments(weight)
         z = (weight - shift) / (spread + EPSILON)
-        nearest = _levels_of(z, levels, thresholds)
+        nearest = nearest_to(z)
         ctx.save_for_backward(z, nearest, spread)
         return nearest * spread + shift
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         z, nearest, spread = ctx.saved_tensors
         rho = spread / (spread + EPSILON)
@@ -74,13 +74,40 @@ class _StraightThrough(torch.autograd.Function):
         through_spread = (gradient * (nearest - rho * z)).sum(MATRIX, keepdim=True) / ((weights - 1) * rho)
         # (w - m) / s = z / rho
         through_shift = (1 - rho) * gradient.mean(MATRIX, keepdim=True)
-        return rho * gradient + through_shift + z * through_spread, None, None
+        return rho * gradient + through_shift + z * through_spread, None
 
 
-def _levels_of(z: Tensor, levels: Tensor, thresholds: Tensor) -> Tensor:
-    if len(levels) == 2:
-        return torch.where(z > thresholds, levels[1], levels[0])
-    return levels[torch.bucketize(z, thresholds)]
+class Cells(nn.Module):
+    """z -> the number of thresholds below it, as torch.bucketize; several times faster for many thresholds.
+
+    The axis is cut into bins of one width, so narrow that none has two thresholds. A bin knows how many
+    thresholds lie in those before it, and one comparison with the next threshold does the rest. Bins of z and
+    of thresholds come from the same float32 arithmetic, which keeps order, so the result is exact.
+    """
+
+    bounds: Tensor
+    before: Tensor
+
+    def __init__(self, thresholds: Tensor) -> None:
+        super().__init__()
+        self.low, self.high, self.per_unit = float(thresholds[0]), float(thresholds[-1]), 0.0
+        if len(thresholds) > 1:
+            self.per_unit = 2 / float(thresholds.diff().min())
+        bins = self._bins(thresholds)
+        self.count = int(bins[-1]) + 1
+        before = torch.bucketize(torch.arange(self.count), bins).to(torch.int32)
+        self.register_buffer("before", before, persistent=False)
+        self.register_buffer("bounds", torch.cat([thresholds, torch.tensor([math.inf])]), persistent=False)
+
+    def _bins(self, z: Tensor) -> Tensor:
+        return ((z - self.low) * self.per_unit).floor_().to(torch.int32)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z of any shape; int32 of the same shape, anything where z is not a number."""
+        inside = z.float().clamp(self.low, self.high)
+        cell = self.before.index_select(0, self._bins(inside).clamp_(0, self.count - 1).view(-1))
+        above = z.reshape(-1) > self.bounds.index_select(0, cell)
+        return (cell + above).view(z.shape)
 
 
 class FakeQuantize(nn.Module):
@@ -105,6 +132,7 @@ class FakeQuantize(nn.Module):
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
         thresholds = torch.tensor((levels[1:] + levels[:-1]) / 2, dtype=torch.float32)
         self.register_buffer("thresholds", thresholds, persistent=False)
+        self.cells = Cells(thresholds)
 
     def standardize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z in the shape of weight, and shift and spread, (..., 1, 1)."""
@@ -113,16 +141,22 @@ class FakeQuantize(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.codebook.statistics is moments:
-            return _StraightThrough.apply(weight, self.levels, self.thresholds)
+            return _StraightThrough.apply(weight, self._nearest)
         z, shift, spread = self.standardize(weight)
-        nearest = _levels_of(z.detach(), self.levels, self.thresholds)
+        nearest = self._nearest(z.detach())
         return (z + (nearest - z).detach()) * spread + shift
+
+    def _nearest(self, z: Tensor) -> Tensor:
+        """The level of the cell of each z."""
+        if self.bits == 1:
+            return torch.where(z > self.thresholds, self.levels[1], self.levels[0])
+        return self.levels.index_select(0, self.cells(z).view(-1)).view(z.shape)
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes (uint8, shape of weight), shift and spread (..., 1, 1): what is stored of a weight."""
         z, shift, spread = self.standardize(weight)
-        return torch.bucketize(z, self.thresholds).to(torch.uint8), shift, spread
+        return self.cells(z).to(torch.uint8), shift, spread
 
     @torch.no_grad()
     def decode(self, codes: Tensor, shift: Tensor, spread: Tensor) -> Tensor:
