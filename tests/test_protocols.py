@@ -366,7 +366,7 @@ def test_peek_looks_every_so_often_and_at_the_end(
     every: int, epochs: int, looks: list[int], tree: Tree
 ) -> None:
     """Against the same training with test evaluated after each epoch, whatever the protocol."""
-    changes = {"scale": 1, "train__epochs": epochs, "train__lr": 2e-2, "train__drop_path": 0.1}
+    changes = {"scale": 1, "train__epochs": epochs, "train__lr": 7e-3, "train__drop_path": 0.1}
     peeking = tree.spec(protocol="peek", protocol__every=every, **changes)
     spec, cache, size = tree.spec(protocol="fixed", **changes), tree.runtime().cache, 32
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
