@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,77 +64,25 @@ def evaluation(setting: Setting, precision: str, adapter: str = "adaptformer", b
     return compare(mine, theirs, setting.device, setting.rounds(7), f"{setting.size}; a batch")
 
 
-@case("train_step_fp32", "training step in fp32, AdaptFormer at 1 bit", target=1.0)
-def train_step_fp32(setting: Setting) -> Figures:
-    """Both in float32."""
-    return train_step(setting, "fp32")
+STEPS = {"fp32": (1.0, None), "bf16": (0.58, 0.50), "int8": (None, None)}
+"""Target and goal of a training step in each precision."""
+EVALUATIONS = {"fp32": None, "bf16": 0.55, "int8": None}
+"""Target of an evaluation."""
 
-
-@case(
-    "train_step_bf16",
-    "training step in bf16, AdaptFormer at 1 bit",
-    target=0.58,
-    goal=0.50,
+for _precision, (_target, _goal) in STEPS.items():
+    case(f"train_step_{_precision}", f"training step in {_precision}, AdaptFormer at 1 bit", _target, _goal)(
+        partial(train_step, precision=_precision)
+    )
+for _precision, _target in EVALUATIONS.items():
+    case(f"evaluation_{_precision}", f"evaluation in {_precision}, AdaptFormer at 1 bit", _target)(
+        partial(evaluation, precision=_precision)
+    )
+case("train_step_8bit_lora_fp32", "training step in fp32, LoRA at 8 bits")(
+    partial(train_step, precision="fp32", adapter="lora", bits=8)
 )
-def train_step_bf16(setting: Setting) -> Figures:
-    """Ours in bfloat16."""
-    return train_step(setting, "bf16")
-
-
-@case("train_step_int8", "training step in int8, AdaptFormer at 1 bit")
-def train_step_int8(setting: Setting) -> Figures:
-    """Ours with the frozen linears' products in 8-bit integers."""
-    return train_step(setting, "int8")
-
-
-@case("train_step_8bit_lora_fp32", "training step in fp32, LoRA at 8 bits")
-def train_step_8bit_lora_fp32(setting: Setting) -> Figures:
-    """Both in float32, at the width where the quantizer weighs most."""
-    return train_step(setting, "fp32", "lora", 8)
-
-
-@case("evaluation_fp32", "evaluation in fp32, AdaptFormer at 1 bit")
-def evaluation_fp32(setting: Setting) -> Figures:
-    """Both in float32."""
-    return evaluation(setting, "fp32")
-
-
-@case("evaluation_bf16", "evaluation in bf16, AdaptFormer at 1 bit", target=0.55)
-def evaluation_bf16(setting: Setting) -> Figures:
-    """Ours in bfloat16."""
-    return evaluation(setting, "bf16")
-
-
-@case("evaluation_int8", "evaluation in int8, AdaptFormer at 1 bit")
-def evaluation_int8(setting: Setting) -> Figures:
-    """Ours with the frozen linears' products in 8-bit integers."""
-    return evaluation(setting, "int8")
-
-
-@case("evaluation_lora_fp32", "evaluation in fp32, LoRA at 1 bit")
-def evaluation_lora_fp32(setting: Setting) -> Figures:
-    """Both in float32; ours with its updates merged into the frozen weights."""
-    return evaluation(setting, "fp32", "lora")
-
-
-@case(
-    "gemm_fraction_fp32",
-    "share of the measured fp32 matrix-product peak that a training step reaches",
-    meaning="fraction of the peak",
+case("evaluation_lora_fp32", "evaluation in fp32, LoRA at 1 bit")(
+    partial(evaluation, precision="fp32", adapter="lora")
 )
-def gemm_fraction_fp32(setting: Setting) -> Figures:
-    """Step and peak in float32."""
-    return gemm_fraction(setting, "fp32", torch.float32)
-
-
-@case(
-    "gemm_fraction_bf16",
-    "share of the measured bf16 matrix-product peak that a training step reaches",
-    meaning="fraction of the peak",
-)
-def gemm_fraction_bf16(setting: Setting) -> Figures:
-    """Step and peak in bfloat16."""
-    return gemm_fraction(setting, "bf16", torch.bfloat16)
 
 
 def gemm_fraction(setting: Setting, precision: str, dtype: torch.dtype) -> Figures:
@@ -157,6 +106,13 @@ def gemm_fraction(setting: Setting, precision: str, dtype: torch.dtype) -> Figur
     note = f"{setting.size}; {flops / 1e9:.3g} GFLOP a step, peak {best:,.0f} GFLOP/s"
     assert found.seconds_reference is not None
     return replace(found, seconds=found.seconds_reference, seconds_reference=found.seconds, note=note)
+
+
+for _precision, _dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    _what = f"share of the measured {_precision} matrix-product peak that a training step reaches"
+    case(f"gemm_fraction_{_precision}", _what, meaning="fraction of the peak")(
+        partial(gemm_fraction, precision=_precision, dtype=_dtype)
+    )
 
 
 def step_flops(spec: ModelSpec, setting: Setting) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,28 +47,9 @@ def quantizer(setting: Setting, bits: int) -> Figures:
     return replace(found, bytes=held[0], bytes_reference=held[1])
 
 
-@case("quantizer_1bit", "fake quantization and its gradient, 1 bit")
-def quantizer_1bit(setting: Setting) -> Figures:
-    """2 levels."""
-    return quantizer(setting, 1)
-
-
-@case("quantizer_2bit", "fake quantization and its gradient, 2 bits")
-def quantizer_2bit(setting: Setting) -> Figures:
-    """4 levels."""
-    return quantizer(setting, 2)
-
-
-@case("quantizer_4bit", "fake quantization and its gradient, 4 bits")
-def quantizer_4bit(setting: Setting) -> Figures:
-    """16 levels."""
-    return quantizer(setting, 4)
-
-
-@case("quantizer_8bit", "fake quantization and its gradient, 8 bits", target=0.05)
-def quantizer_8bit(setting: Setting) -> Figures:
-    """256 levels."""
-    return quantizer(setting, 8)
+for _bits, _target in ((1, None), (2, None), (4, None), (8, 0.05)):
+    _what = f"fake quantization and its gradient, {_bits} bit" + "s" * (_bits > 1)
+    case(f"quantizer_{_bits}bit", _what, _target)(partial(quantizer, bits=_bits))
 
 
 def codes(setting: Setting) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
