@@ -193,6 +193,7 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     The hash covers the spec, the data fingerprint, the checksum of the backbone weights and the protocol
     version. Paths of data and weights are left out, and what only names or describes the backbone.
     """
+    assert spec.precision != "auto", "settled by the device before a run is identified"
     identity = spec_to_dict(spec)
     task, backbone = identity["task"], identity["backbone"]
     del task["place"]
