@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,6 @@ from petl_bench.types import Manifest, ResultRow
 TABLE_KEY = [
     "suite",
     "shots",
-    "backbone",
     "protocol",
     "rungs",
     "precision",
@@ -24,6 +23,7 @@ TABLE_KEY = [
 ]
 """Rows that differ in one of these never share a table."""
 LINE_KEY = [
+    "backbone",
     "adapter",
     "settings",
     "hidden",
@@ -50,6 +50,13 @@ PROVENANCE = {
 """Columns in which the rows of a table should agree, and how a warning calls them."""
 WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
 """Columns that should agree among rows of one backbone or one task only."""
+APART = {
+    "protocol": "protocols",
+    "precision": "precisions",
+    "normalization": "pixel normalizations",
+    "epochs": "lengths of training",
+}
+"""What keeps tables apart that a reader could take for one, and how a warning calls it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class Line:
     bytes: dict[str, float]  # mean over tasks
     task_bytes: dict[str, dict[str, float]]
     bits_per_weight: float | None
+    params_trainable: float  # mean over tasks, whose heads differ
+    seconds: float  # of one run: search, training and evaluation; mean over tasks
 
 
 @dataclass(frozen=True)
@@ -101,78 +110,107 @@ class Table:
 
     key: dict[str, Any]
     tasks: list[Task]
+    """In the benchmark's order, a group after the other."""
     lines: list[Line]
+    notes: list[str]
+    """What its rows do not have in common although they should, and how its numbers were chosen."""
+
+    @property
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(task.group for task in self.tasks))
 
 
 def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[list[Table], list[str]]:
-    """Tables and warnings.
+    """Tables, and warnings of what they have not in common.
 
     Args:
         rows: finished runs.
-        tasks: all known tasks; they say which tasks a suite's averages need.
+        tasks: all known tasks; they say which tasks a suite's averages need, and in which order.
     """
-    frame = pd.DataFrame([asdict(row) for row in rows])
+    frame = pd.DataFrame([vars(row) for row in rows])
     if frame.empty:
         return [], []
     # Files of older rows were raw.
     frame["bytes_adapter_raw"] = frame["bytes_adapter_raw"].fillna(frame["bytes_adapter"])
     frame["altered"] = frame["data_override"] != ""
-    warnings = _provenance_warnings(frame)
-    tables = []
-    for values, part in frame.groupby(TABLE_KEY, sort=True):
-        given = part["protocol"].iloc[0] != "sealed"  # else the scale is a result
-        varied = given and _several(part, [*LINE_KEY, "task", *REPETITION])
-        line_key = [*LINE_KEY, "scale"] if varied else LINE_KEY
-        if _several(part, [*line_key, "task", *REPETITION]):
-            warnings.append(
-                "some cells have several runs of one seed that differ in settings a table does not show; "
-                "the latest counts (choose with --filter)"
-            )
-        cell = [*line_key, "task", *REPETITION]
-        latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
-        key = dict(zip(TABLE_KEY, _tuple(values), strict=True))
-        needed = [Task(t.name, t.group) for t in tasks.values() if t.suite == key["suite"] and t.classes]
-        needed = needed or [Task(*pair) for pair in set(zip(part["task"], part["group"], strict=True))]
-        needed = sorted(needed, key=lambda t: (t.group, t.name))
-        lines = [
-            _line(dict(zip(line_key, _tuple(v), strict=True)), group, needed, key["protocol"] == "peek")
-            for v, group in latest.groupby(line_key, sort=False)
-        ]
-        lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
-        tables.append(Table(key, needed, lines))
-    if len({t.key["protocol"] for t in tables}) > 1:
-        warnings.append("several protocols: each has its own table, and numbers do not compare across them")
-    if any(t.key["protocol"] == "peek" for t in tables):
-        warnings.append("tables marked † show the best of several looks at test: no honest number compares")
-    if any(t.key["altered"] for t in tables):
-        warnings.append("tables of altered data sets (data.override) compare with no published row")
-    return tables, warnings
+    frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
+    tables = [
+        _table(dict(zip(TABLE_KEY, values, strict=True)), part, tasks)
+        for values, part in frame.groupby(TABLE_KEY, sort=True)
+    ]
+    warnings = [] if len(tables) == 1 else _mixed(frame)
+    for name, what in APART.items():
+        if len({table.key[name] for table in tables}) > 1:
+            warnings.append(f"several {what}: each has its own table, and numbers do not compare across them")
+    said = {note for table in tables for note in table.notes}
+    return tables, [warning for warning in warnings if warning not in said]
+
+
+def warnings_of(tables: Sequence[Table], warnings: Sequence[str]) -> list[str]:
+    """The notes of all tables and what else there is to say, each once."""
+    return list(dict.fromkeys([*(note for table in tables for note in table.notes), *warnings]))
+
+
+def _table(key: dict[str, Any], part: pd.DataFrame, tasks: Mapping[str, Manifest]) -> Table:
+    notes = _mixed(part)
+    given = key["protocol"] != "sealed"  # else the scale is a result
+    varied = given and _several(part, [*LINE_KEY, "task", *REPETITION])
+    line_key = [*LINE_KEY, "scale"] if varied else LINE_KEY
+    cell = [*line_key, "task", *REPETITION]
+    if _several(part, cell):
+        notes.append(
+            "some cells have several runs of one seed that differ in settings a table does not show; "
+            "the latest counts (choose with --filter)"
+        )
+    latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
+    needed = _tasks(key["suite"], part, tasks)
+    lines = [
+        _line(dict(zip(line_key, values, strict=True)), group, needed, key["protocol"] == "peek")
+        for values, group in latest.groupby(line_key, sort=False)
+    ]
+    lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
+    if key["protocol"] == "peek":
+        notes.append("accuracies marked † are the best of several looks at test: no honest number compares")
+    if key["altered"]:
+        notes.append("its data sets are altered (data.override): they compare with no published row")
+    return Table({name: _plain(value) for name, value in key.items()}, needed, lines, notes)
+
+
+def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> list[Task]:
+    """All tasks of a suite in the benchmark's order; of the user's own data those that were run."""
+    facts = [m for m in known.values() if m.suite == suite and m.classes]
+    if not facts:
+        return [Task(*pair) for pair in sorted(set(zip(part["task"], part["group"], strict=True)))]
+    facts.sort(key=lambda m: (m.group, m.position or len(known), m.name))
+    return [Task(m.name, m.group) for m in facts]
 
 
 def _line(key: dict[str, Any], part: pd.DataFrame, tasks: Sequence[Task], peek: bool) -> Line:
-    by_task = {t.name: part[part["task"] == t.name] for t in tasks}
     shown = "acc_best_peek" if peek else "acc"
     groups = {
         group: [t.name for t in tasks if t.group == group] for group in dict.fromkeys(t.group for t in tasks)
     }
     accuracy, means = _means(part, shown, groups)
-    present = sum(not held.empty for held in by_task.values())
+    costs = part.groupby("task")[[*BYTES, "params_trainable", "seconds"]].mean()
+    present = sum(t.name in costs.index for t in tasks)
+    total = costs.mean()
     bits = part["bits_per_weight"].dropna()
     return Line(
-        key={k: v.item() if hasattr(v, "item") else v for k, v in key.items()},
-        tasks={name: Statistic.of(held[shown].tolist()) for name, held in by_task.items()},
+        key={name: _plain(value) for name, value in key.items()},
+        tasks={t.name: Statistic.of(accuracy[t.name].dropna().tolist()) for t in tasks},
         groups={group: Statistic.of(means[group].dropna().tolist()) for group in groups},
         mean_of_groups=_complete(means),
         mean_of_tasks=_complete(accuracy),
         last_epoch=_complete(_means(part, "acc", groups)[1]) if peek else None,
         complete=f"{present}/{len(tasks)}",
         task_bytes={
-            name: {column: float(held[column].mean()) for column in BYTES}
-            for name, held in by_task.items()
-            if len(held)
+            str(name): {column: float(values[column]) for column in BYTES}
+            for name, values in costs.to_dict("index").items()
         },
-        bytes={name: float(part.groupby("task")[name].mean().mean()) for name in BYTES},
+        bytes={name: float(total[name]) for name in BYTES},
         bits_per_weight=float(bits.mean()) if len(bits) else None,
+        params_trainable=float(total["params_trainable"]),
+        seconds=float(total["seconds"]),
     )
 
 
@@ -200,17 +238,19 @@ def _order(value: Any) -> tuple[int, Any]:
     return (0, "") if value == "linear" else (1, value)
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's."""
+    return value.item() if hasattr(value, "item") else value
 
 
-def _provenance_warnings(frame: pd.DataFrame) -> list[str]:
-    warnings: list[str] = []
+def _mixed(frame: pd.DataFrame) -> list[str]:
+    """In which provenance rows differ."""
+    notes: list[str] = []
     for column, what in PROVENANCE.items():
         within = frame.groupby(WITHIN[column]) if column in WITHIN else frame.groupby(lambda _: 0)
         count = int(within[column].nunique().max())
         if count > 1:
-            warnings.append(f"rows come from {count} different {what}")
+            notes.append(f"rows come from {count} different {what}")
     if frame["git_dirty"].any():
-        warnings.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
-    return warnings
+        notes.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
+    return notes

@@ -29,6 +29,8 @@ class Manifest:
     metric: str
     resize: str
     """Preprocessing: one of RESIZES."""
+    position: int = 0
+    """Its place in the tables of its benchmark, from 1; 0: after the others of its group, by name."""
     fingerprint: str = ""
     """Of data that are the same everywhere; empty where files are circulated in several copies."""
     also_test: list[int] = field(default_factory=list)

@@ -1,0 +1,188 @@
+"""What every form of a table shows: its title, the labels of its lines, its columns, best and second best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from petl_bench.report.tables import BYTES, Line, Statistic, Table
+
+HOLE = "-"
+PEEK = "†"
+OFF_BY_DEFAULT = ("settings", "rate_weight")
+"""Settings that get a column as soon as one line has any, and a hole where a line has none."""
+ALWAYS = {"bits", "hidden"}
+SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
+"""Names of BYTES in a table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    rank: int = 0
+    """1: best of its column, 2: second best, 0: neither."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, a cell a line."""
+
+    name: str
+    cells: list[Cell]
+    over: str = ""
+    """Heading over neighbouring columns: the group of the tasks."""
+
+
+def title(table: Table, tables: Sequence[Table]) -> str:
+    """What all rows of a table have in common, as far as a reader must know it.
+
+    Args:
+        tables: all tables of the report, among which it has to be told apart.
+    """
+    key = table.key
+    parts = [f"suite {key['suite']}"]
+    backbones = {line.key["backbone"] for line in table.lines}
+    parts += [f"backbone {backbone}" for backbone in backbones if len(backbones) == 1]
+    parts += [f"protocol {key['protocol']}"]
+    parts += [f"rungs {key['rungs']}"] if key["rungs"] else []
+    parts += [key["precision"]] if key["precision"] != "fp32" else []
+    parts += [f"{key['epochs']} epochs"]
+    parts += [counted(key["shots"], "shot")] if key["shots"] else []
+    parts += [f"normalization {key['normalization']}"] if _differ(tables, "normalization") else []
+    parts += [f"recipe {key['recipe']}"] if _differ(tables, "recipe") else []
+    parts += ["altered data"] if key["altered"] else []
+    return ", ".join(parts)
+
+
+def label(line: Line, table: Table) -> str:
+    """A line in words: `adaptformer h16, 1 bit`, and what else tells it from the others."""
+    shown = {name: setting(line, name) for name in _shown(table)}
+    parts = [str(line.key["adapter"])]
+    if shown.pop("hidden", HOLE) != HOLE:
+        parts[0] += f" h{line.key['hidden']}"
+    if shown.pop("bits", HOLE) != HOLE:
+        parts.append(counted(line.key["bits"], "bit"))
+    plain = ("settings", "backbone", "quantizer")
+    parts += [text if name in plain else f"{name} {text}" for name, text in shown.items() if text != HOLE]
+    return ", ".join(parts)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 bit`, `2 bits`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def labels(table: Table) -> list[Column]:
+    """The columns that say which configuration a line is: adapter, hidden and bits, others where they differ."""
+    return [
+        Column(name, [Cell(setting(line, name)) for line in table.lines])
+        for name in ["adapter", *_shown(table)]
+    ]
+
+
+def accuracies(table: Table) -> list[Column]:
+    """A column of percents a task, in the benchmark's order."""
+    prefix = f"{table.key['suite']}_"
+    return [
+        _percents(task.name.removeprefix(prefix), table, lambda line, name=task.name: line.tasks[name], task.group)
+        for task in table.tasks
+    ]
+
+
+def averages(table: Table) -> list[Column]:
+    """Group means, the headline, the mean of all tasks."""
+    columns = [_percents(group, table, lambda line, name=group: line.groups[name]) for group in table.groups]
+    columns += [
+        _percents("mean of groups", table, lambda line: line.mean_of_groups),
+        _percents(f"mean of {len(table.tasks)} tasks", table, lambda line: line.mean_of_tasks),
+    ]
+    if table.key["protocol"] == "peek":
+        none = Statistic(0, None, None)
+        columns.append(
+            _percents("mean of groups, last epoch", table, lambda line: line.last_epoch or none)
+        )
+    return columns
+
+
+def counts(table: Table) -> list[Column]:
+    """Tasks that have results, and seeds a task (from, to)."""
+    return [
+        Column("tasks", [Cell(line.complete) for line in table.lines]),
+        Column("seeds", [Cell(_seeds(line)) for line in table.lines]),
+    ]
+
+
+def costs(table: Table) -> list[Column]:
+    """Bytes by part, bits a weight, trained parameters and seconds: means over the tasks run."""
+    columns = [
+        Column(shown, [Cell(f"{line.bytes[name]:,.0f}") for line in table.lines])
+        for shown, name in zip(SIZES, BYTES, strict=True)
+    ]
+    return [
+        *columns,
+        Column("bits a weight", [Cell(_bits(line)) for line in table.lines]),
+        Column("trained parameters", [Cell(f"{line.params_trainable:,.0f}") for line in table.lines]),
+        Column("seconds a run", [Cell(f"{line.seconds:,.1f}") for line in table.lines]),
+        Column("tasks", [Cell(line.complete) for line in table.lines]),
+    ]
+
+
+def percent(value: Statistic) -> str:
+    """`83.1 ± 0.4`: mean and standard deviation; without deviation at n = 1."""
+    if value.mean is None:
+        return HOLE
+    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{spread}"
+
+
+def setting(line: Line, name: str) -> str:
+    """A setting as text; a hole where the method does not have it."""
+    if line.key["hidden"] == 0 and name not in ("adapter", "head", "backbone", "settings"):
+        return HOLE
+    if name == "quantizer" and line.key["quantizer"] == "none":
+        return HOLE
+    if name in OFF_BY_DEFAULT and not line.key[name]:
+        return HOLE
+    return str(line.key[name])
+
+
+def _differ(tables: Sequence[Table], name: str) -> bool:
+    return len({table.key[name] for table in tables}) > 1
+
+
+def _shown(table: Table) -> list[str]:
+    """Settings worth a column: bits and hidden always, the others where they differ."""
+    names = [name for name in table.lines[0].key if name != "adapter"]
+    varied = {name for name in names if len({setting(line, name) for line in table.lines} - {HOLE}) > 1}
+    varied |= {name for name in OFF_BY_DEFAULT if any(line.key[name] for line in table.lines)}
+    return [name for name in names if name in varied | ALWAYS]
+
+
+def _percents(name: str, table: Table, pick: Callable[[Line], Statistic], over: str = "") -> Column:
+    held = [pick(line) for line in table.lines]
+    ranks = _ranks([value.mean for value in held])
+    return Column(name, [Cell(percent(value), rank) for value, rank in zip(held, ranks, strict=True)], over)
+
+
+def _ranks(means: Sequence[float | None]) -> list[int]:
+    """1 for the best, 2 for the second best as printed: equal numbers share a rank; none where all are equal.
+
+    A second best is marked among three or more values only.
+    """
+    shown = [None if mean is None else round(100 * mean, 1) for mean in means]
+    values = sorted({value for value in shown if value is not None}, reverse=True)
+    held = sum(value is not None for value in shown)
+    marked = values[: 0 if len(values) < 2 else 1 if held < 3 else 2]
+    return [marked.index(value) + 1 if value is not None and value in marked else 0 for value in shown]
+
+
+def _seeds(line: Line) -> str:
+    found = sorted({value.n for value in line.tasks.values() if value.n})
+    return "-".join(str(count) for count in dict.fromkeys([found[0], found[-1]])) if found else "0"
+
+
+def _bits(line: Line) -> str:
+    return HOLE if line.bits_per_weight is None else f"{line.bits_per_weight:.2f}"
+
+
