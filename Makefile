@@ -37,7 +37,7 @@ pocket-backbone: install ## pretrain the bundled backbone again (about half an h
 pocket-scales: install ## choose the scales of conf/tuned/pocket.yaml again, on val (about 20 minutes)
 	$(BIN)/python -m petl_bench.tune
 
-readme: install ## put fresh tables into README.md from ./results and ./results-bytes
+readme: install ## put the tables and pictures of the results kept in .readme into README.md
 	$(BIN)/python -m petl_bench.readme
 
 clean: ## remove what the other targets made

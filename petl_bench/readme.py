@@ -1,38 +1,58 @@
-"""Put fresh tables into README.md: `python -m petl_bench.readme` after the sweeps that fill the stores.
+"""Put tables and pictures of kept results into README.md: `make readme`.
 
-A line `<!-- report STORE -->` begins a block and `<!-- end -->` ends it; what stands between them becomes
-the markdown report of that store.
+`.readme/NAME.jsonl` holds the rows of a result, as `petl-bench sweep ... --json` printed them. In README.md, what stands
+between `<!-- report NAME -->` and `<!-- end -->` becomes its markdown report, what stands between
+`<!-- figure NAME KIND -->` and `<!-- end -->` its figure of that kind, drawn to `.readme/NAME-KIND.svg`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import sys
+from functools import cache
 from pathlib import Path
 
 from petl_bench.config import manifests
-from petl_bench.report import FORMATS, tabulate
-from petl_bench.store import Store
+from petl_bench.errors import UserError
+from petl_bench.report import FORMATS, MARGIN, Report, build, figures_of
+from petl_bench.types import row_from_dict
 
-BLOCK = re.compile(r"(<!-- report (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FOLDER = Path(".readme")
+BLOCK = re.compile(r"(<!-- (report|figure) (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def refresh(text: str) -> str:
-    """README text with every block's report made anew.
+def made(root: Path) -> dict[Path, str]:
+    """The README and its pictures as the kept results have them: path below `root` -> text.
 
     Raises:
-        UserError: a store that the text names is not there.
+        UserError: the README names a result or a figure that is not there.
     """
+    files: dict[Path, str] = {}
+
+    @cache
+    def report(name: str) -> Report:
+        path = root / FOLDER / f"{name}.jsonl"
+        if not path.is_file():
+            raise UserError(f"{path}: is not there, but README.md shows it")
+        rows = [row_from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+        return build(rows, manifests(), MARGIN, Path("results"))
 
     def block(match: re.Match[str]) -> str:
-        tables, warnings = tabulate(Store(Path(match[2])).rows(), manifests())
-        for warning in warnings:
-            print(f"{match[2]}: warning: {warning}", file=sys.stderr)
-        return f"{match[1]}\n{FORMATS['markdown'](tables, [])}\n{match[3]}"
+        begin, what, name, kind, end = match.groups()
+        if what == "report":
+            return f"{begin}\n{FORMATS['markdown'](report(name), Path())!s}\n{end}"
+        found = [figure for figure in figures_of(report(name)) if figure.name.endswith(kind)]
+        if len(found) != 1:
+            raise UserError(f"README.md: {name} has {len(found)} figures {kind}")
+        picture = FOLDER / f"{name}-{kind}.svg"
+        files[picture] = found[0].svg()
+        return f"{begin}\n![{found[0].description}]({picture.as_posix()})\n\n{end}"
 
-    return BLOCK.sub(block, text)
+    readme = Path("README.md")
+    files[readme] = BLOCK.sub(block, (root / readme).read_text(encoding="utf-8"))
+    return files
 
 
 if __name__ == "__main__":
-    path = Path("README.md")
-    path.write_text(refresh(path.read_text()))
+    for path, text in made(Path()).items():
+        path.write_text(text, encoding="utf-8")

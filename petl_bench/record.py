@@ -15,6 +15,11 @@ from petl_bench.store import LOG
 from petl_bench.types import ResultRow, RunSpec
 
 logger = logging.getLogger("petl_bench")
+HYPERPARAMETERS = (
+    *("suite", "task", "shots", "split_seed", "seed", "backbone", "adapter", "settings", "hidden", "scale"),
+    *("quantizer", "bits", "head", "protocol", "rungs", "precision", "normalization", "epochs", "lr"),
+    *("recipe", "rate_weight", "packing", "statistics"),
+)
 
 
 def sizes(file: AdapterFile, total: int) -> dict[str, object]:
@@ -70,9 +75,19 @@ def settings(spec: RunSpec) -> dict[str, object]:
 
 
 def hyperparameters(row: ResultRow) -> dict[str, str | float]:
-    """The settings on TensorBoard's HPARAMS page."""
-    names = ("task", "backbone", "adapter", "hidden", "scale", "quantizer", "bits", "head", "protocol")
-    return {name: getattr(row, name) for name in (*names, "epochs", "seed")}
+    """The settings on TensorBoard's HPARAMS page: whatever tells the rows of a report apart."""
+    held = {name: getattr(row, name) for name in HYPERPARAMETERS}
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def results(row: ResultRow) -> dict[str, float]:
+    """The metrics on that page."""
+    return {
+        "test/acc": row.acc,
+        "bytes/file": row.bytes_file,
+        "bytes/adapter": row.bytes_adapter,
+        "seconds/train": row.seconds_train,
+    }
 
 
 class _QuietFileHandler(logging.FileHandler):

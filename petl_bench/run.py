@@ -21,7 +21,7 @@ from petl_bench.model import Adapted, assemble, restore
 from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
 from petl_bench.rate import RateTerm
-from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, settings, sizes
+from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.search import Choice, search
 from petl_bench.store import Store
 from petl_bench.train import (
@@ -124,7 +124,7 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        log_result(log, hyperparameters(row), {"test/acc": row.acc, "bytes/file": row.bytes_file})
+        log_result(log, hyperparameters(row), results(row))
         store.put(spec, row, adapter, choice.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row

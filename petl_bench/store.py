@@ -120,6 +120,11 @@ class Store:
         for path in sorted(self.root.glob(f"*/{ROW}")):
             yield self.row(path.parent.name)
 
+    def failures(self) -> list[str]:
+        """The run_ids of all runs that failed and have no row."""
+        names = (path.parent.name for path in sorted(self.root.glob(f"*/{ERROR}")))
+        return [name for name in names if self.state(name) == "failed"]
+
     def find(self, run_id: str) -> str:
         """The full run_id of a finished run; an unambiguous beginning is enough."""
         known = [path.parent.name for path in self.root.glob(f"*/{ROW}")]

@@ -164,6 +164,7 @@ def test_published_rows_stand_apart_after_ours(tmp_path: Path) -> None:
     for form in ("text", "markdown"):
         ours, both = report(store, form), report(store, form, "--against", "published")
         assert TITLE not in ours
+        ours = ours.partition("training curves")[0].strip()
         assert both.startswith(ours)
         assert both.removeprefix(ours).strip(" *\n").startswith(TITLE)
         for row in ROWS:
@@ -175,7 +176,7 @@ def test_published_rows_stand_apart_after_ours(tmp_path: Path) -> None:
 
 def test_columns_of_published_rows_are_ours(tmp_path: Path) -> None:
     markdown = report(vtab_store(tmp_path), "markdown", "--against", "published")
-    ours, averages, _, cited, cited_averages = grids_of(markdown).values()
+    ours, averages, _, cited, cited_averages, *_ = grids_of(markdown).values()
     assert cited[0][1:-1] == ours[0][3:]  # after method; after adapter, hidden and bits
     assert len(cited[0][1:-1]) == 19
     means = ["natural", "specialized", "structured", "mean of groups", "mean of 19 tasks"]
@@ -196,7 +197,7 @@ def test_json_and_csv_keep_published_rows_out_of_ours(tmp_path: Path) -> None:
     store = vtab_store(tmp_path)
     ours, both = report(store, "json"), report(store, "json", "--against", "published")
     cited = both.pop("published")
-    assert both == ours
+    assert {key: value for key, value in both.items() if key != "differences"} == ours
     assert [line["method"] for line in cited] == [row.method for row in ROWS]
     assert cited[0]["accuracy"]["vtab_cifar"] == 0.689  # a fraction, as in our rows
     assert list(cited[0]["accuracy"]) == [cell["task"] for cell in ours["rows"]]

@@ -84,7 +84,7 @@ def report_10000(setting: Setting) -> Figures:
     note = f"{count:,} rows in {len(_tasks())} tasks x {len(METHODS)} methods x {len(WIDTHS)} widths"
     with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
         one, store = Path(name) / "one", Path(name) / "store"
-        petl(Path(name), "sweep", "--store", str(one), *ONE, "adapter=linear", "launcher=serial")
+        petl(Path(name), "sweep", "--store", str(one), *ONE, "adapter=adaptformer", "bits=1", "launcher=serial")
         fill(store, next(Store(one).rows()), count)
         return timed(setting, 3, note, ["report", "--store", str(store)])
 

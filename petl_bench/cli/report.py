@@ -1,18 +1,21 @@
-"""`petl-bench report`: tables of the finished runs."""
+"""`petl-bench report`: tables, statistics and figures of the finished runs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.store import Store
+from petl_bench.store import Store, write
 from petl_bench.types import ResultRow
+
+if TYPE_CHECKING:
+    from petl_bench.report import Report
 
 PUBLISHED = "published"
 """What `--against` knows."""
@@ -21,14 +24,22 @@ PUBLISHED = "published"
 class Format(StrEnum):
     text = "text"
     markdown = "markdown"
+    latex = "latex"
     csv = "csv"
     json = "json"
+    parquet = "parquet"
+    html = "html"
 
 
 def report(
     store: StoreOption = DEFAULT_STORE,
-    format: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.text,
+    format: Annotated[
+        Format, typer.Option("--format", help="csv and parquet: a line a run; the others: tables.")
+    ] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="DIR", help="Also draw figures there, as SVG and PNG.")
+    ] = None,
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", metavar="K=V", help="Only rows with this value, e.g. bits=1. Repeatable."),
@@ -38,34 +49,90 @@ def report(
         typer.Option(
             "--against",
             metavar=PUBLISHED,
-            help="Cited results of others, in tables of their own, after ours.",
+            help="Cited results of others, in tables of their own, after ours, and our difference to them.",
         ),
     ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Points of accuracy within which widths count as equivalent.")
+    ] = 1.0,
 ) -> None:
-    """Accuracy by task, group means, mean of groups, and bytes by part."""
+    """Accuracy by task, group means, mean of groups, bytes by part, and whether fewer bits are worse."""
     from petl_bench.config import manifests
-    from petl_bench.report import FORMATS, cautions, published, tabulate
+    from petl_bench.report import FORMATS, build
 
     if against not in (None, PUBLISHED):
         raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
-    rows = list(Store(store).rows())
-    if not rows:
-        raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
+    if not 0 < margin <= 100:
+        raise UserError(f"--margin {margin:g}: expected points of accuracy, above 0 and at most 100")
+    if format is Format.parquet and out is None:
+        raise UserError("--format parquet is no text for a terminal: name a file with --out")
+    rows = _rows(Store(store))
     for text in filters or []:
         rows = _filtered(rows, text)
-    tables, warnings = tabulate(rows, manifests())
-    cited = published(manifests()) if against else []
-    warnings += cautions(tables, cited) if cited else []
-    if cited and format is Format.csv:
-        warnings.append("csv holds rows of the store only; the other formats have the published ones")
-    content = FORMATS[format.value](tables, warnings, cited)
-    for warning in warnings:
+    base = out.parent if out else Path()
+    content = build(rows, manifests(), margin / 100, store, against is not None)
+    form = FORMATS[format.value](content, base)
+    for warning in content.all_warnings:
         note(f"warning: {warning}")
+    if content.published and format in (Format.csv, Format.parquet):
+        note(f"warning: {format} holds rows of the store only; the other formats have the published ones")
+    if plots:
+        _draw(content, plots)
     if out is None:
-        print(content, end="")
+        print(form, end="")
     else:
-        out.write_text(content, encoding="utf-8")
+        _write(out, form if isinstance(form, bytes) else form.encode())
         note(f"wrote {out}")
+
+
+def _rows(store: Store) -> list[ResultRow]:
+    """Raises UserError where there is none."""
+    rows = list(store.rows())
+    if rows:
+        return rows
+    if failed := store.failures():
+        raise UserError(
+            f"store {store.root}: holds no finished run; {len(failed)} failed, the first one: "
+            f"{store.error(failed[0])} (error.json in the runs' directories; "
+            "`petl-bench sweep --existing retry-failed` tries them again)"
+        )
+    raise UserError(f"store {store.root}: holds no finished run; `petl-bench sweep` makes some")
+
+
+def _draw(content: Report, folder: Path) -> None:
+    """Every figure that the rows allow, as SVG and PNG.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    from petl_bench.report import figures_of
+
+    figures = figures_of(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--plots {folder}: cannot be made: {error.strerror}") from error
+    for figure in figures:
+        _write(folder / f"{figure.name}.svg", figure.svg().encode())
+        _write(folder / f"{figure.name}.png", figure.png())
+        note(f"drew {folder / figure.name}.svg and .png")
+    if not figures:
+        note(f"warning: nothing to draw in {folder}: no two configurations have all tasks")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; into a device or a pipe as it comes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+        else:
+            write(path, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _filtered(rows: list[ResultRow], text: str) -> list[ResultRow]:
@@ -73,9 +140,9 @@ def _filtered(rows: list[ResultRow], text: str) -> list[ResultRow]:
     names = [f.name for f in fields(ResultRow)]
     if not equals or key not in names:
         raise UserError(f"--filter {text}: expected COLUMN=VALUE; {did_you_mean(key, names)}")
-    kept = [row for row in rows if _same(asdict(row)[key], value)]
+    kept = [row for row in rows if _same(getattr(row, key), value)]
     if not kept:
-        found = sorted({str(asdict(row)[key]) for row in rows})
+        found = sorted({str(getattr(row, key)) for row in rows})
         raise UserError(f"--filter {text}: no row has it; {key} is one of: {', '.join(found[:20])}")
     return kept
 

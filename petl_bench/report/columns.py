@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
 
@@ -34,6 +33,35 @@ class Column:
     """Heading over neighbouring columns: the group of the tasks."""
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A printed table: what it is of, and its columns."""
+
+    title: str
+    columns: list[Column]
+
+    @property
+    def lines(self) -> list[tuple[Cell, ...]]:
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+
+def grids(table: Table, tables: Sequence[Table]) -> list[Grid]:
+    """Three of them, narrow enough to read: accuracy by task, averages, costs."""
+    mark = f" {PEEK}" if table.key["protocol"] == "peek" else ""
+    accuracy = "Best test accuracy seen (%)" if mark else "Test accuracy (%)"
+    return [
+        Grid(f"{accuracy}{mark}, {title(table, tables)}", [*labels(table), *accuracies(table)]),
+        Grid(
+            f"Averages (%) over groups and tasks{mark}",
+            [*labels(table), *averages(table), *counts(table)],
+        ),
+        Grid(
+            "Bytes of one task's adapter file, trained parameters and time, means over the tasks run",
+            [*labels(table), *costs(table)],
+        ),
+    ]
+
+
 def title(table: Table, tables: Sequence[Table]) -> str:
     """What all rows of a table have in common, as far as a reader must know it.
 
@@ -55,6 +83,19 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     return ", ".join(parts)
 
 
+def legend(table: Table, marks: str) -> str:
+    """What marks and the sign ± in a table mean; empty where it has neither.
+
+    Args:
+        marks: how this form shows best and second best.
+    """
+    shown = [*accuracies(table), *averages(table)]
+    parts = [f"{marks} of a column"] if any(cell.rank for column in shown for cell in column.cells) else []
+    several = any(value.std is not None for line in table.lines for value in line.tasks.values())
+    parts += ["±: standard deviation over seeds"] if several else []
+    return "; ".join(parts)
+
+
 def label(line: Line, table: Table) -> str:
     """A line in words: `adaptformer h16, 1 bit`, and what else tells it from the others."""
     shown = {name: setting(line, name) for name in _shown(table)}
@@ -74,7 +115,7 @@ def counted(number: int, what: str) -> str:
 
 
 def labels(table: Table) -> list[Column]:
-    """The columns that say which configuration a line is: adapter, hidden and bits, others where they differ."""
+    """Which configuration a line is: adapter, hidden and bits, and other settings where they differ."""
     return [
         Column(name, [Cell(setting(line, name)) for line in table.lines])
         for name in ["adapter", *_shown(table)]
@@ -85,24 +126,21 @@ def accuracies(table: Table) -> list[Column]:
     """A column of percents a task, in the benchmark's order."""
     prefix = f"{table.key['suite']}_"
     return [
-        _percents(task.name.removeprefix(prefix), table, lambda line, name=task.name: line.tasks[name], task.group)
+        _percents(task.name.removeprefix(prefix), [line.tasks[task.name] for line in table.lines], task.group)
         for task in table.tasks
     ]
 
 
 def averages(table: Table) -> list[Column]:
     """Group means, the headline, the mean of all tasks."""
-    columns = [_percents(group, table, lambda line, name=group: line.groups[name]) for group in table.groups]
+    lines = table.lines
+    columns = [_percents(group, [line.groups[group] for line in lines]) for group in table.groups]
     columns += [
-        _percents("mean of groups", table, lambda line: line.mean_of_groups),
-        _percents(f"mean of {len(table.tasks)} tasks", table, lambda line: line.mean_of_tasks),
+        _percents("mean of groups", [line.mean_of_groups for line in lines]),
+        _percents(f"mean of {len(table.tasks)} tasks", [line.mean_of_tasks for line in lines]),
     ]
-    if table.key["protocol"] == "peek":
-        none = Statistic(0, None, None)
-        columns.append(
-            _percents("mean of groups, last epoch", table, lambda line: line.last_epoch or none)
-        )
-    return columns
+    last = [line.last_epoch for line in lines if line.last_epoch]
+    return [*columns, *([_percents("mean of groups, last epoch", last)] if last else [])]
 
 
 def counts(table: Table) -> list[Column]:
@@ -159,10 +197,9 @@ def _shown(table: Table) -> list[str]:
     return [name for name in names if name in varied | ALWAYS]
 
 
-def _percents(name: str, table: Table, pick: Callable[[Line], Statistic], over: str = "") -> Column:
-    held = [pick(line) for line in table.lines]
-    ranks = _ranks([value.mean for value in held])
-    return Column(name, [Cell(percent(value), rank) for value, rank in zip(held, ranks, strict=True)], over)
+def _percents(name: str, values: Sequence[Statistic], over: str = "") -> Column:
+    ranks = _ranks([value.mean for value in values])
+    return Column(name, [Cell(percent(value), rank) for value, rank in zip(values, ranks, strict=True)], over)
 
 
 def _ranks(means: Sequence[float | None]) -> list[int]:
@@ -184,5 +221,3 @@ def _seeds(line: Line) -> str:
 
 def _bits(line: Line) -> str:
     return HOLE if line.bits_per_weight is None else f"{line.bits_per_weight:.2f}"
-
-

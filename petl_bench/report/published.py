@@ -40,6 +40,8 @@ class PublishedRow:
     hidden: int | None = None
     bits: int | None = None
     head: str | None = None
+    adapter: str | None = None
+    """The same method here, where there is one."""
     kib: float | None = None
     """Size of one task's files, head included, in KiB (1024 bytes): the mean of the three group means."""
 
@@ -71,7 +73,7 @@ def read(text: str, manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
 
 def cautions(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[str]:
     """What keeps these tables from being compared with published rows."""
-    ours = {table.key["backbone"] for table in tables if table.key["suite"] == SUITE}
+    ours = {line.key["backbone"] for t in tables if t.key["suite"] == SUITE for line in t.lines}
     theirs = sorted({row.backbone for row in rows} - {UNKNOWN})
     if not ours:
         return ["the published rows are of VTAB-1K, and no other row of this report is"]
@@ -100,12 +102,11 @@ def _row(
         raise ValueError(f"published row {method}: {percent} must be percent, from 0 to 100")
     fractions = [round(value / 100, 9) for value in values or []]  # of 68.9 exactly 0.689
     held = dict(zip(tasks, fractions, strict=False))  # every task, or none
-    order = sorted(tasks, key=lambda task: (task.group, task.name))
-    by_group = {task.group: [held[t] for t in held if t.group == task.group] for task in order}
+    by_group = {task.group: [held[t] for t in held if t.group == task.group] for task in tasks}
     means = {group: fmean(of_group) for group, of_group in by_group.items() if of_group}
     return PublishedRow(
         method=method,
-        accuracy={task.name: held.get(task) for task in order},
+        accuracy={task.name: held.get(task) for task in tasks},
         groups={group: means.get(group) for group in by_group},
         mean_of_groups=fmean(means.values()) if average is None else round(average / 100, 9),
         mean_of_tasks=fmean(held.values()) if held else None,

@@ -1,0 +1,48 @@
+"""Everything one report says, whatever its form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from petl_bench.report.published import PublishedRow, cautions, published
+from petl_bench.report.statistics import Comparison, widths
+from petl_bench.report.tables import Table, tabulate
+from petl_bench.types import Manifest, ResultRow
+
+
+@dataclass(frozen=True)
+class Report:
+    rows: Sequence[ResultRow]
+    tables: list[Table]
+    comparisons: list[list[Comparison]]
+    """Fewer bits against the most, for each table."""
+    warnings: list[str]
+    """Of the report as a whole; those of one table are its notes."""
+    published: list[PublishedRow]
+    margin: float
+    """Of equivalence, a fraction of 1."""
+    store: Path
+    """Where the rows are from."""
+
+    @property
+    def all_warnings(self) -> list[str]:
+        """The notes of all tables and the warnings of the whole, each once."""
+        return list(dict.fromkeys([*(note for table in self.tables for note in table.notes), *self.warnings]))
+
+
+def build(
+    rows: Sequence[ResultRow], tasks: Mapping[str, Manifest], margin: float, store: Path, cite: bool = False
+) -> Report:
+    """A report of some rows.
+
+    Args:
+        tasks: all known tasks; they say which tasks a suite's averages need, and in which order.
+        margin: within which accuracies count as equivalent, a fraction of 1.
+        cite: whether to put published rows beside ours.
+    """
+    tables, warnings = tabulate(rows, tasks)
+    cited = published(tasks) if cite else []
+    warnings += cautions(tables, cited) if cited else []
+    return Report(rows, tables, [widths(table, margin) for table in tables], warnings, cited, margin, store)

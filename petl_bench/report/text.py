@@ -1,0 +1,109 @@
+"""Reports to read as plain text: for a terminal, and as markdown."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from petl_bench.report.cited import cited_grids, difference_grids, footnotes
+from petl_bench.report.columns import Cell, Grid, grids, legend
+from petl_bench.report.content import Report
+
+RANKS = " ¹²"
+WIDTH = 1000
+"""Of a line, in characters; no table is cut to fit a terminal."""
+
+
+def text(report: Report) -> str:
+    """Tables for a terminal."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=WIDTH, highlight=False, markup=False, emoji=False)
+    for number, table in enumerate(report.tables):
+        _print(console, grids(table, report.tables))
+        for line in [*_legend(report, number, "¹ best, ² second best"), *_below(report, number)]:
+            console.print(line, soft_wrap=True)
+        console.print()
+    if report.published:
+        _print(console, [*cited_grids(report.published), *difference_grids(report.tables, report.published)])
+        for line in footnotes(report.published):
+            console.print(line, soft_wrap=True)
+    for warning in report.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+    console.print(f"training curves: {tensorboard(report)}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def markdown(report: Report) -> str:
+    """Tables for a README or an issue; best in bold, second best in italics."""
+    parts = []
+    for number, table in enumerate(report.tables):
+        parts += [_markdown_grid(grid) for grid in grids(table, report.tables)]
+        parts += _legend(report, number, "**Best**, *second best*")
+        parts += [_escaped(line) for line in _below(report, number)]
+    if report.published:
+        cited = [*cited_grids(report.published), *difference_grids(report.tables, report.published)]
+        parts += [*map(_markdown_grid, cited), *footnotes(report.published)]
+    parts += [f"> Note: {_escaped(warning)}" for warning in report.warnings]
+    return "\n\n".join(parts) + "\n"
+
+
+def tensorboard(report: Report) -> str:
+    """The command that shows the curves and settings of the runs."""
+    return f"tensorboard --logdir {shlex.quote(str(report.store))}"
+
+
+def _legend(report: Report, number: int, marks: str) -> list[str]:
+    said = legend(report.tables[number], marks)
+    return [said] if said else []
+
+
+def _below(report: Report, number: int) -> list[str]:
+    """The answers and notes under a table."""
+    said = [comparison.sentence for comparison in report.comparisons[number]]
+    return [*said, *(f"note: {note}" for note in report.tables[number].notes)]
+
+
+def _print(console: Console, printed: Sequence[Grid]) -> None:
+    for grid in printed:
+        console.print(Text(grid.title), soft_wrap=True)
+        shown = RichTable(box=box.SIMPLE_HEAD)
+        grouped = any(column.over for column in grid.columns)
+        before = ""
+        for number, column in enumerate(grid.columns):
+            over = f"{column.over if column.over != before else ''}\n" if grouped else ""
+            side: JustifyMethod = "left" if number == 0 else "right"
+            shown.add_column(Text(over + column.name), justify=side, no_wrap=True)
+            before = column.over
+        marked = [any(cell.rank for cell in column.cells) for column in grid.columns]
+        for cells in grid.lines:
+            shown.add_row(
+                *(
+                    Text(cell.text + (RANKS[cell.rank] if some else ""))
+                    for cell, some in zip(cells, marked, strict=True)
+                )
+            )
+        console.print(shown)
+
+
+def _markdown_grid(grid: Grid) -> str:
+    header = [_escaped(column.name) for column in grid.columns]
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    body = [list(map(_markdown_cell, cells)) for cells in grid.lines]
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
+    return "\n".join([f"**{_escaped(grid.title)}**", "", *lines])
+
+
+def _markdown_cell(cell: Cell) -> str:
+    mark = ("", "**", "*")[cell.rank]
+    return f"{mark}{_escaped(cell.text)}{mark}"
+
+
+def _escaped(name: str) -> str:
+    """Names as text: no cell, no tag and no line may begin in them."""
+    return " ".join(name.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,0 +1,67 @@
+"""A finished store in TensorBoard: what its own readers, and the backend of its HPARAMS page, find there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, list_session_groups
+from tensorboard.plugins.hparams.backend_context import Context
+
+from tests.conftest import quickly, rows_of
+
+
+def hparams_page(store: Path) -> dict[str, tuple[dict[str, Any], dict[str, float]]]:
+    """run_id -> settings and metrics of its line on the HPARAMS page."""
+    events = EventMultiplexer()
+    events.AddRunsFromDirectory(str(store))
+    events.Reload()
+    provider = MultiplexerDataProvider(events, str(store))
+    every = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING]
+    request = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=1000, allowed_statuses=every, include_metrics=True
+    )
+    backend = Context(TBContext(data_provider=provider))
+    answer = list_session_groups.Handler(RequestContext(), backend, "", request).run()
+    found = {}
+    for group in answer.session_groups:
+        (session,) = group.sessions
+        settings = {
+            name: value.string_value if value.HasField("string_value") else value.number_value
+            for name, value in group.hparams.items()
+        }
+        metrics = {metric.name.tag: metric.value for metric in group.metric_values}
+        found[session.name] = settings, metrics
+    return found
+
+
+def test_the_hparams_page_has_every_run_with_the_settings_that_tell_runs_apart(finished_store: Path) -> None:
+    rows = rows_of(finished_store)
+    page = hparams_page(finished_store)
+    assert set(page) == {row["run_id"] for row in rows}
+    for row in rows:
+        settings, metrics = page[row["run_id"]]
+        for name, value in settings.items():
+            assert value == row[name]
+        assert metrics["test/acc"] == pytest.approx(row["acc"], abs=1e-7)  # scalars are float32
+        assert metrics["bytes/file"] == row["bytes_file"]
+        assert metrics["bytes/adapter"] == row["bytes_adapter"]
+        assert metrics["seconds/train"] == pytest.approx(row["seconds_train"], rel=1e-6)
+    assert len({json.dumps(settings, sort_keys=True) for settings, _ in page.values()}) == len(rows)
+    # Columns that keep rows of a report apart: none may be missing here.
+    (cell, *_) = json.loads(quickly("report", "--store", finished_store, "--format", "json").stdout)["rows"]
+    apart = set(cell) & set(rows[0]) - {"group", "bits_per_weight"}
+    assert {name for name in apart if not name.startswith("bytes_")} <= set(settings)
+
+
+def test_the_report_says_how_to_look(finished_store: Path) -> None:
+    *_, last = quickly("report", "--store", finished_store).stdout.splitlines()
+    command = shlex.split(last.removeprefix("training curves: "))
+    assert command == ["tensorboard", "--logdir", str(finished_store)]
