@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
@@ -96,12 +96,16 @@ def legend(table: Table, marks: str) -> str:
     return "; ".join(parts)
 
 
-def label(line: Line, table: Table) -> str:
-    """A line in words: `adaptformer h16, 1 bit`, and what else tells it from the others."""
-    shown = {name: setting(line, name) for name in _shown(table)}
-    parts = [str(line.key["adapter"])]
+def label(line: Line, table: Table, without: Collection[str] = ()) -> str:
+    """A line in words: `adaptformer h16, 1 bit`, and what else tells it from the others.
+
+    Args:
+        without: settings to leave out.
+    """
+    shown = {name: setting(line, name) for name in _shown(table) if name not in without}
+    parts = [] if "adapter" in without else [str(line.key["adapter"])]
     if shown.pop("hidden", HOLE) != HOLE:
-        parts[0] += f" h{line.key['hidden']}"
+        parts = [" ".join([*parts, f"h{line.key['hidden']}"])]
     if shown.pop("bits", HOLE) != HOLE:
         parts.append(counted(line.key["bits"], "bit"))
     plain = ("settings", "backbone", "quantizer")

@@ -1,0 +1,121 @@
+"""Pictures of tables. Loads matplotlib, which takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from petl_bench.report.columns import title
+from petl_bench.report.figures.curves import accuracy_bits, accuracy_hidden, accuracy_shots
+from petl_bench.report.figures.differences import task_differences
+from petl_bench.report.figures.ranks import Ranking, critical_difference
+from petl_bench.report.figures.sizes import accuracy_bytes, pareto
+from petl_bench.report.figures.style import Figure, brief, slug
+from petl_bench.report.tables import Table
+
+__all__ = ["Figure", "Ranking", "figures", "pareto"]
+
+
+def figures(
+    tables: Sequence[Table], margin: float, rankings: Mapping[int, Ranking] | None = None
+) -> list[Figure]:
+    """All figures that apply to these tables, table after table; figures that join tables come last.
+
+    Args:
+        margin: half the width of the band of differences that do not matter, a fraction such as 0.01.
+        rankings: mean ranks of a table's lines, by its place in `tables`.
+    """
+    found: list[Figure | None] = []
+    for number, full in enumerate(tables):
+        table = _abbreviated(full)
+        stem, context = _stem(table, tables), _context(table, tables)
+        found += [
+            accuracy_bytes(table, stem, context),
+            accuracy_bits(table, stem, context),
+            accuracy_hidden(table, stem, context),
+        ]
+        if rankings and number in rankings:
+            found.append(critical_difference(rankings[number], stem, context))
+        found += task_differences(table, stem, context, margin)
+    for joined in _by_shots([_abbreviated(table) for table in tables]):
+        plain = replace(joined[0], key=joined[0].key | {"shots": 0})
+        one = len({table.key["recipe"] for table in joined}) == 1  # else no recipe is said
+        others = tables if one else [plain]
+        found.append(accuracy_shots(joined, _stem(plain, others), _context(plain, others)))
+    return _named_apart([figure for figure in found if figure])
+
+
+def _context(table: Table, tables: Sequence[Table]) -> str:
+    return brief(title(table, tables), 50)
+
+
+def _abbreviated(table: Table) -> Table:
+    """A table whose lines have names short enough for a figure; those that become equal get a number."""
+    short: dict[tuple[str, str], str] = {}
+    for line in table.lines:
+        for name, value in line.key.items():
+            if isinstance(value, str) and (name, value) not in short:
+                text, count = brief(value), 1
+                while text in [short[other] for other in short if other[0] == name]:
+                    count += 1
+                    text = f"{brief(value)} ({count})"
+                short[name, value] = text
+    lines = [
+        replace(line, key={name: short.get((name, value), value) for name, value in line.key.items()})
+        for line in table.lines
+    ]
+    return replace(table, lines=lines)
+
+
+def _by_shots(tables: Sequence[Table]) -> list[list[Table]]:
+    """Few-shot tables that differ in shots only, fewest first; of several recipes, each by itself."""
+    groups: dict[object, list[Table]] = {}
+    for table in tables:
+        if table.key["shots"]:
+            groups.setdefault(_without(table, {"shots", "recipe"}), []).append(table)
+    joined = []
+    for group in groups.values():
+        parts: dict[object, list[Table]] = {}
+        several = len({table.key["shots"] for table in group}) < len(group)
+        for table in group:
+            parts.setdefault(table.key["recipe"] if several else "", []).append(table)
+        joined += [sorted(part, key=lambda table: int(table.key["shots"])) for part in parts.values()]
+    return joined
+
+
+def _without(table: Table, names: set[str]) -> object:
+    """What tables must have in common, the settings that say its lines apart among it."""
+    kept = tuple((name, value) for name, value in table.key.items() if name not in names)
+    return kept, tuple(table.lines[0].key)
+
+
+def _stem(table: Table, tables: Sequence[Table]) -> str:
+    """`pocket-fixed-bf16`: suite, protocol and, as in its title, what tells a table from others."""
+    key = table.key
+    differing = [
+        name for name in ("epochs", "normalization", "recipe") if len({t.key[name] for t in tables}) > 1
+    ]
+    parts = [
+        key["suite"],
+        key["protocol"],
+        f"rungs {key['rungs']}" if key["rungs"] else "",
+        key["precision"] if key["precision"] != "fp32" else "",
+        *(f"{name} {key[name]}" for name in differing),
+        f"shots {key['shots']}" if key["shots"] else "",
+        "altered" if key["altered"] else "",
+    ]
+    return "-".join(filter(None, (slug(str(part))[:40] for part in parts)))
+
+
+def _named_apart(found: Sequence[Figure]) -> list[Figure]:
+    """Names that would be the same get a number: names of suites may differ in what no file name can have."""
+    taken: set[str] = set()
+    named = []
+    for figure in found:
+        name, count = figure.name, 1
+        while name in taken:
+            count += 1
+            name = f"{figure.name}-v{count}"
+        taken.add(name)
+        named.append(replace(figure, name=name))
+    return named

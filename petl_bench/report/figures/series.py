@@ -1,0 +1,164 @@
+"""Lines of a table as series of points, and how series are drawn and named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Sheet
+
+from petl_bench.report.columns import label
+from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
+from petl_bench.report.tables import Line, Table
+
+FAMILY = {"adapter", "backbone"}
+"""What colour and marker tell apart."""
+WIDTHS = {"bits", "quantizer", "scale", "rate_weight", "packing", "statistics"}
+"""How the weights of a configuration are stored; what is left of a line's key is the configuration."""
+NAMED = 10
+"""Series that have a name each in the key; of more, families and variants are named apart."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a table: where it lies in a figure."""
+
+    x: float
+    y: float
+    """Percent."""
+    spread: float
+    """Standard deviation over seeds in percent points; 0 at one seed."""
+    line: Line
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that are joined; several series of one family share colour and marker."""
+
+    label: str
+    family: str
+    variant: str
+    rank: Any
+    """Place of the variant among the variants, which are ordered by it."""
+    points: list[Point]
+
+
+def points(lines: Iterable[Line], x: Callable[[Line], float | None]) -> list[Point]:
+    """Those of lines that have a mean of groups and a positive x, from left to right."""
+    found = [
+        Point(place, 100 * accuracy.mean, 100 * (accuracy.std or 0), line)
+        for line in lines
+        if (accuracy := line.mean_of_groups).mean is not None and (place := x(line)) and 0 < place < math.inf
+    ]
+    return sorted(found, key=lambda point: point.x)
+
+
+def grouped(lines: Iterable[Line], without: Collection[str]) -> dict[Hashable, list[Line]]:
+    """Lines by their key, these settings left out."""
+    groups: dict[Hashable, list[Line]] = {}
+    for line in lines:
+        key = tuple((name, value) for name, value in line.key.items() if name not in without)
+        groups.setdefault(key, []).append(line)
+    return groups
+
+
+def most_accurate(lines: Iterable[Line], by: str) -> list[Line]:
+    """Of lines that agree in one setting the most accurate, ordered by it; lines without a mean drop out."""
+    best: dict[Any, Line] = {}
+    for line in lines:
+        value = line.key[by]
+        if line.mean_of_groups.mean is not None and (
+            value not in best or line.mean_of_groups.mean > (best[value].mean_of_groups.mean or 0)
+        ):
+            best[value] = line
+    return [best[value] for value in sorted(best)]
+
+
+def family(line: Line, table: Table) -> str:
+    """The adapter, and the backbone where a table has several."""
+    return label(line, table, without=set(line.key) - FAMILY)
+
+
+def families(table: Table) -> list[str]:
+    """In the order of the table's lines."""
+    return list(dict.fromkeys(family(line, table) for line in table.lines))
+
+
+def variant(line: Line, table: Table, without: Collection[str] = ()) -> str:
+    """What else tells a line from the others of its family."""
+    return label(line, table, without={*without, *FAMILY})
+
+
+def draw(
+    axes: Axes, drawn: Sequence[Series], table: Table, joined: bool = True
+) -> dict[tuple[str, str], Look]:
+    """Points with bars of one standard deviation, and lines between those of a series.
+
+    Args:
+        table: of all lines, so that a family looks the same in each of its figures.
+
+    Returns:
+        the looks given, by family and variant.
+    """
+    ranks = {series.variant: series.rank for series in drawn}
+    styles = looks(families(table), sorted(ranks, key=lambda name: ranks[name]))
+    for series in drawn:
+        look = styles[series.family, series.variant]
+        axes.errorbar(
+            [point.x for point in series.points],
+            [point.y for point in series.points],
+            yerr=[point.spread for point in series.points],
+            label=series.label,
+            color=look.colour,
+            linestyle=look.dashes if joined else "none",
+            linewidth=1.3,
+            elinewidth=0.8,
+            zorder=3,
+            **look.mark(),
+        )
+    return styles
+
+
+def keys(sheet: Sheet, drawn: Sequence[Series], styles: Mapping[tuple[str, str], Look]) -> None:
+    """Names of the series; of many series families below the axes, and variants beside them."""
+    if len(drawn) <= NAMED:
+        signs = [styles[series.family, series.variant].sign(line=True) for series in drawn]
+        key_below(sheet, signs, [series.label for series in drawn])
+    else:
+        keys_apart(sheet, drawn, styles)
+
+
+def keys_apart(
+    sheet: Sheet,
+    drawn: Sequence[Series],
+    styles: Mapping[tuple[str, str], Look],
+    heading: str = "",
+    line: bool = True,
+) -> None:
+    """Families below the axes, variants in grey beside them.
+
+    Args:
+        heading: of the variants.
+        line: variants differ in dashes too.
+    """
+    methods = {series.family: replace(styles[series.family, series.variant], lightness=0) for series in drawn}
+    variants = {variant: replace(look, colour=GREY, marker="o") for (_, variant), look in styles.items()}
+    key_below(sheet, [look.sign(line=False) for look in methods.values()], list(methods))
+    if len(variants) > 1:
+        key_right(sheet, heading, [look.sign(line) for look in variants.values()], list(variants))
+
+
+def strokes(drawn: Sequence[Series]) -> list[list[tuple[float, float]]]:
+    """What of them no text may cover: their bars, and the lines between their points."""
+    bars = [[(p.x, p.y - p.spread), (p.x, p.y + p.spread)] for series in drawn for p in series.points]
+    return [*bars, *([(p.x, p.y) for p in series.points] for series in drawn)]
+
+
+def accuracy_axis(axes: Axes, table: Table) -> None:
+    """The y axis of every figure of means."""
+    looked = " (best of several looks)" if table.key["protocol"] == "peek" else ""
+    axes.set_ylabel(f"accuracy, mean of groups (%){looked}")
+    axes.margins(y=0.12)

@@ -1,0 +1,477 @@
+"""Figures: what is drawn against plain Python's numbers, and that every text can be read."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import statistics
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure as Sheet
+from matplotlib.text import Annotation, Text
+from PIL import Image
+
+from petl_bench.config import manifests, plan
+from petl_bench.report.columns import label
+from petl_bench.report.figures import Figure, figures, pareto
+from petl_bench.report.figures.style import MARKERS, lightened, looks
+from petl_bench.report.tables import Table, tabulate
+from petl_bench.types import ResultRow
+from tests.conftest import make_row
+
+MARGIN = 0.01
+HOSTILE = "_$x^2_{<&>}\\alpha$ äöü—Ж\x00\n"
+GROUPS = {
+    "natural": ["digits"],
+    "specialized": ["surfaces"],
+    "structured": ["sprites_loc", "sprites_ori", "shapes_count"],
+}
+
+
+def rows_for(*arguments: str) -> list[ResultRow]:
+    """Made-up results of the runs that these arguments plan, any values that differ from row to row."""
+    rows = []
+    for spec in plan(["protocol=fixed", *arguments]).runs:
+        noise = zlib.crc32(
+            f"{spec.task.name} {spec.adapter.name} {spec.hidden} {spec.bits} {spec.seed}".encode()
+        )
+        bits, shots = (spec.bits if spec.hidden else 32), spec.task.shots or 1
+        weights = spec.hidden * (200 if spec.adapter.name == "lora" else 100)
+        size = weights * bits // 8 + 4 * spec.hidden
+        acc = (
+            0.3 + 0.05 * np.log2(1 + spec.hidden) + 0.02 * np.log2(shots) - 0.05 / bits + 0.02 * noise / 2**32
+        )
+        rows.append(
+            make_row(
+                spec,
+                float(acc),
+                bytes_adapter=size,
+                bytes_adapter_raw=size,
+                bytes_file=size + 3000 + noise % 10,
+                bits_per_weight=8 * size / weights if weights else None,
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Ranks:
+    labels: list[str]
+    mean_ranks: list[float]
+    friedman_p: float
+    p_holm: pd.DataFrame
+
+
+def ranking(labels: Sequence[str], ranks: Sequence[float], alike: float = 1.0) -> Ranks:
+    """Lines whose mean ranks lie at most `alike` apart do not differ."""
+    apart = np.abs(np.subtract.outer(ranks, ranks))
+    p_values = pd.DataFrame(np.where(apart <= alike, 0.5, 0.001), index=labels, columns=labels)
+    return Ranks(list(labels), list(ranks), 0.002, p_values)
+
+
+def ranked(table: Table) -> Ranks:
+    """The first 24 lines of a table, one rank after the other."""
+    labels = [label(line, table) for line in table.lines[:24]]
+    return ranking(labels, [1 + 0.9 * number for number in range(len(labels))], 2.0)
+
+
+def drawn(rows: Iterable[ResultRow]) -> dict[str, Figure]:
+    """All figures of a store, by name."""
+    tables, _ = tabulate(rows, manifests())
+    whole = [all(line.mean_of_groups.n for line in table.lines) for table in tables]
+    ranks = {number: ranked(table) for number, table in enumerate(tables) if whole[number]}
+    found = figures(tables, MARGIN, ranks)
+    assert len({figure.name for figure in found}) == len(found)
+    return {figure.name: figure for figure in found}
+
+
+POCKET = ["adapter=linear,adaptformer,lora", "bits=1,4,32", "hidden=16", "seed=0,1,2"]
+GRID = ["adapter=linear,adaptformer,lora", "bits=1,2,4,8,32", "hidden=1,2,4,8,16,32,64", "seed=0"]
+SHOTS = [
+    "sweep=none", "task=glob(fgvc_*)", "shots=1,2,4,8,16", "adapter=adaptformer,lora", "bits=1,32", "scale=1",
+    "seed=0,1",
+]  # fmt: skip
+VTAB = ["sweep=none", "task=glob(vtab_*)", "adapter=adaptformer,lora", "bits=1,32", "hidden=8,16", "scale=1"]
+
+
+@pytest.fixture(scope="module")
+def stores() -> dict[str, list[ResultRow]]:
+    grid, pocket = rows_for(*GRID), rows_for(*POCKET)
+    return {
+        "pocket": pocket,
+        "grid": grid,
+        "shots": rows_for(*SHOTS),
+        "vtab": rows_for(*VTAB),
+        "hostile": [
+            replace(row, adapter=f"{HOSTILE} {row.adapter} of somebody else", backbone="WWWW_MMMM" * 8)
+            for row in grid
+            if row.hidden in (0, 8, 16) and row.bits in (1, 32)
+        ],
+        "two": [row for row in pocket if row.adapter == "lora" and row.bits < 32],
+    }
+
+
+def points(sheet: Sheet) -> dict[str, list[tuple[float, float]]]:
+    """Series with bars: label -> points."""
+    return {
+        str(part.get_label()): [tuple(point) for point in part.lines[0].get_xydata()]
+        for part in sheet.axes[0].containers
+        if isinstance(part, ErrorbarContainer)
+    }
+
+
+def seeds_of(rows: Iterable[ResultRow], groups: dict[str, list[str]]) -> list[float]:
+    """Mean of groups in percent for each seed, by plain Python."""
+    held = {(row.seed, row.task): row.acc for row in rows}
+    return [
+        100
+        * statistics.mean(statistics.mean(held[seed, task] for task in tasks) for tasks in groups.values())
+        for seed in sorted({seed for seed, _ in held})
+    ]
+
+
+def close(found: Iterable[tuple[float, float]], expected: Iterable[tuple[float, float]]) -> bool:
+    return np.allclose(np.array(list(found)), np.array(list(expected)), rtol=1e-9, atol=1e-9)
+
+
+# which figures, and their files
+
+
+def test_which_figures_a_store_has(stores: dict[str, list[ResultRow]]) -> None:
+    usual = ["accuracy-bytes", "accuracy-bits", "critical-difference", "task-differences"]
+    assert list(drawn(stores["pocket"])) == [f"pocket-fixed-{name}" for name in usual]
+    assert list(drawn(stores["grid"])) == [
+        f"pocket-fixed-{name}"
+        for name in [*usual[:2], "accuracy-hidden", *usual[2:], "task-differences-2", "task-differences-3"]
+    ]
+    few = list(drawn(stores["shots"]))
+    tables = [f"fgvc-fixed-shots-{shots}-{name}" for shots in (1, 2, 4, 8, 16) for name in usual]
+    assert few == [*tables, "fgvc-fixed-accuracy-shots"]
+    assert set(drawn(stores["two"])) == {
+        "pocket-fixed-accuracy-bytes",
+        *(f"pocket-fixed-{n}" for n in usual[1::2]),
+    }
+
+
+def test_strange_stores_have_fewer_figures_and_no_fault(stores: dict[str, list[ResultRow]]) -> None:
+    assert figures([], MARGIN) == []
+    lora = [row for row in stores["pocket"] if row.adapter == "lora"]
+    assert drawn([row for row in lora if row.bits == 1]) == {}
+    assert drawn([row for row in lora if row.task == "digits"]) == {}  # no mean of groups
+    empty = [replace(row, bytes_file=0, bits_per_weight=None) for row in lora]
+    assert list(drawn(empty)) == ["pocket-fixed-critical-difference", "pocket-fixed-task-differences"]
+    same = [replace(row, acc=0.5, bytes_file=7, bits_per_weight=1.0) for row in lora]
+    assert all(figure.png() for figure in drawn(same).values())
+
+
+@pytest.mark.parametrize("name", ["pocket", "grid"])
+def test_files_of_figures(name: str, stores: dict[str, list[ResultRow]]) -> None:
+    again = drawn(stores[name])
+    for found in list(drawn(stores[name]).values())[:5]:
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found.name)
+        assert found.title
+        assert re.search(r"\d", found.description)
+        text = found.svg()
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+        assert "<text" not in text  # letters are paths: they look the same everywhere
+        with mpl.rc_context({"font.size": 30, "figure.dpi": 50, "text.usetex": True}):
+            assert again[found.name].svg() == text
+        image = Image.open(io.BytesIO(found.png()))
+        assert image.size == tuple(round(200 * inches) for inches in found.draw().get_size_inches())
+        assert image.width == 1280
+        grey = np.asarray(image.convert("L"))
+        assert grey.min() < 50
+        assert 0.5 < (grey == 255).mean() < 0.99
+
+
+def test_no_figure_is_left_in_pyplot(stores: dict[str, list[ResultRow]]) -> None:
+    from matplotlib import pyplot as plt
+
+    before = dict(mpl.rcParams)
+    assert drawn(stores["pocket"])["pocket-fixed-critical-difference"].svg()
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
+
+
+def test_suites_whose_names_no_file_can_have_stay_apart(stores: dict[str, list[ResultRow]]) -> None:
+    rows = [replace(row, suite=suite) for suite in ("own/$a", "own <a>", "Ж") for row in stores["two"]]
+    names = list(drawn(rows))
+    assert len(names) == 9
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
+
+
+def test_names_alike_but_in_their_middle_stay_apart(stores: dict[str, list[ResultRow]]) -> None:
+    twins = [replace(row, adapter="a" * 20 + letter + "b" * 20) for letter in "xy" for row in stores["two"]]
+    (bits,) = [figure for name, figure in drawn(twins).items() if name.endswith("accuracy-bits")]
+    assert len(points(bits.draw())) == 2
+    assert all(len(name) < 40 for name in points(bits.draw()))
+
+
+# numbers
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
+def test_pareto_front(sizes: list[tuple[float, float]]) -> None:
+    front = pareto(sizes)
+    undominated = {
+        (x, y)
+        for x, y in sizes
+        if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in sizes)
+    }  # fmt: skip
+    assert [sizes[index] for index in front] == sorted(undominated)
+    assert all(sizes.index(sizes[index]) == index for index in front)
+
+
+def test_accuracy_against_bytes(stores: dict[str, list[ResultRow]]) -> None:
+    rows = stores["pocket"]
+    figure = drawn(rows)["pocket-fixed-accuracy-bytes"]
+    sheet = figure.draw()
+    found = points(sheet)
+    names = {"linear": ("linear", 32)} | {
+        f"{name} h16, {bits} bit{'s' * (bits > 1)}": (name, bits)
+        for name in ("adaptformer", "lora")
+        for bits in (1, 4, 32)
+    }
+    assert set(found) == set(names)
+    expected = {}
+    for name, (adapter, bits) in names.items():
+        own = [row for row in rows if (row.adapter, row.bits) == (adapter, bits)]
+        values = seeds_of(own, GROUPS)
+        assert len(values) == 3
+        sizes = [
+            statistics.mean(r.bytes_file for r in own if r.task == task) for task in {r.task for r in own}
+        ]
+        expected[name] = (statistics.mean(sizes), statistics.mean(values))
+        assert close(found[name], [expected[name]])
+        (part,) = [part for part in sheet.axes[0].containers if part.get_label() == name]
+        (bar,) = part.lines[2][0].get_segments()
+        spread = statistics.stdev(values)
+        assert close(bar, [(expected[name][0], expected[name][1] + sign * spread) for sign in (-1, 1)])
+    front = {
+        name for name, (x, y) in expected.items() if not any(u <= x and v > y for u, v in expected.values())
+    }
+    (line,) = [line for line in sheet.axes[0].get_lines() if line.get_label() == "Pareto front"]
+    corners = line.get_xydata()
+    on_it = {name for name, point in expected.items() if np.isclose(corners, point, atol=0).all(axis=1).any()}
+    assert on_it >= front
+    assert all(name in figure.description for name in list(front)[:3])
+    assert sheet.axes[0].get_xscale() == "log"
+    ticks = [text.get_text() for text in sheet.axes[0].get_xticklabels()]
+    assert len(ticks) >= 3
+    assert all(re.fullmatch(r"[0-9.]+ k?B", tick) for tick in ticks)
+    assert [float(tick.split()[0]) * 1000 for tick in ticks] == list(sheet.axes[0].get_xticks())
+
+
+def test_accuracy_against_bits(stores: dict[str, list[ResultRow]]) -> None:
+    rows = [row for row in stores["pocket"] if row.adapter != "linear"]
+    # A second way to one bit: the curve goes through the better one.
+    better = [
+        replace(row, rate_weight=0.5, acc=row.acc + 0.1, bits_per_weight=0.5) for row in rows if row.bits == 1
+    ]
+    found = points(drawn([*rows, *better])["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {"adaptformer h16", "lora h16"}
+    for name, curve in found.items():
+        own = [[r for r in rows if r.adapter == name[:-4] and r.bits == bits] for bits in (1, 4, 32)]
+        expected = [(own[0][0].bits_per_weight, statistics.mean(seeds_of(held, GROUPS))) for held in own]
+        expected = [(held[0].bits_per_weight, y) for held, (_, y) in zip(own, expected, strict=True)]
+        expected[0] = (0.5, expected[0][1] + 10)
+        assert close(curve, expected)
+
+
+def test_accuracy_against_hidden_size_at_a_budget(stores: dict[str, list[ResultRow]]) -> None:
+    rows = stores["grid"]
+    curves = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
+    assert curves
+    budgets = set()
+    for name, curve in curves.items():
+        adapter, text = re.fullmatch(r"(\w+), adapter ≤ ([0-9.]+ k?B)", name).groups()
+        budget = float(text.split()[0]) * (1000 if text.endswith("kB") else 1)
+        budgets.add(budget)
+        expected = []
+        for hidden in (1, 2, 4, 8, 16, 32, 64):
+            own = [r for r in rows if (r.adapter, r.hidden) == (adapter, hidden)]
+            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
+            if fitting:
+                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
+                expected.append((hidden, statistics.mean(seeds_of(chosen, GROUPS))))
+        assert len(expected) > 1
+        assert close(curve, expected)
+    assert 1 <= len(budgets) <= 3
+    assert all(large >= 2 * small for small, large in itertools.pairwise(sorted(budgets)))
+    # No other budget would compare more hidden sizes than the best one of these.
+    sizes = {(r.adapter, r.hidden, r.bytes_adapter) for r in rows if r.hidden}
+
+    def compared(budget: float) -> int:
+        fitting = {(adapter, hidden) for adapter, hidden, size in sizes if budget / 2 < size <= budget}
+        counts = [sum(name == adapter for name, _ in fitting) for adapter in ("adaptformer", "lora")]
+        return sum(count for count in counts if count > 1)
+
+    def rounded(size: int) -> int:
+        step = 10 ** max(len(str(size)) - 2, 0)
+        return -(-size // step) * step
+
+    assert max(map(compared, budgets)) == max(compared(rounded(size)) for _, _, size in sizes)
+
+
+def test_accuracy_against_shots(stores: dict[str, list[ResultRow]]) -> None:
+    rows = [replace(row, recipe=f"recipe{row.shots}") for row in stores["shots"]]
+    figure = drawn(rows)["fgvc-fixed-accuracy-shots"]
+    assert "recipe" not in figure.title
+    assert "shot," not in figure.title
+    groups = {"fgvc": sorted({row.task for row in rows})}
+    found = points(figure.draw())
+    assert len(found) == 4
+    for name, curve in found.items():
+        own = [r for r in rows if name.startswith(r.adapter) and f", {r.bits} bit" in name]
+        assert close(
+            curve,
+            [
+                (n, statistics.mean(seeds_of([r for r in own if r.shots == n], groups)))
+                for n in (1, 2, 4, 8, 16)
+            ],
+        )
+
+
+def test_two_recipes_of_the_same_shots_have_figures_of_their_own(stores: dict[str, list[ResultRow]]) -> None:
+    rows = [row for row in stores["shots"] if row.shots < 4 and row.bits == 1]
+    both = [*rows, *(replace(row, recipe="other") for row in rows)]
+    assert sum(name.endswith("accuracy-shots") for name in drawn(both)) == 2
+
+
+def test_differences_by_task(stores: dict[str, list[ResultRow]]) -> None:
+    rows = stores["vtab"]
+    figure = drawn(rows)["vtab-fixed-task-differences"]
+    axes = figure.draw().axes[0]
+    known = sorted({m.position: m for m in manifests().values() if m.suite == "vtab"}.items())
+    order = [manifest.name for _, manifest in known]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [name[5:] for name in order]
+    assert axes.yaxis_inverted()
+    found = {
+        line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in str(line.get_label())
+    }
+    assert len(found) == 4
+    for name, values in found.items():
+        adapter, hidden = re.fullmatch(r"(\w+) h(\d+): 1 bit minus 32", name).groups()
+        acc = {(r.task, r.bits): r.acc for r in rows if (r.adapter, r.hidden) == (adapter, int(hidden))}
+        assert np.allclose(values, [100 * (acc[task, 1] - acc[task, 32]) for task in order])
+        assert f"{name} {sum(abs(value) <= 1 for value in values)} of 19" in figure.description
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == (-1, 2)
+
+
+# critical differences
+
+
+def ranked_figure(ranks: Ranks | None) -> list[Figure]:
+    (table,), _ = tabulate(rows_for("sweep=none", "adapter=linear", "task=digits"), manifests())
+    return figures([table], MARGIN, {0: ranks} if ranks else None)
+
+
+def test_critical_difference_diagram() -> None:
+    names = ["b, 1 bit", "a$_{x}$", "d {rank}", "c"]
+    (figure,) = ranked_figure(ranking(names, [1.5, 1.0, 4.0, 3.5]))
+    sheet = figure.draw()
+    axes = sheet.axes[0]
+    assert {text.get_text() for text in axes.texts} == {
+        "a$_{x}$  1.00", "b, 1 bit  1.50", "3.50  c", "4.00  d {rank}",
+    }  # fmt: skip
+    marks = sorted(float(place[0][0]) for part in axes.collections if len(place := part.get_offsets()))
+    assert marks == [1.0, 1.5, 3.5, 4.0]
+    bars = {tuple(sorted(line.get_xdata())) for line in axes.get_lines() if line.get_linewidth() > 2}
+    assert bars == {(1.0, 1.5), (3.5, 4.0)}
+    assert figure.description.index("a$_{x}$ (1.00)") < figure.description.index("b, 1 bit (1.50)")
+    assert "0.002" in figure.description
+
+
+@pytest.mark.parametrize(("count", "drawn_"), [(2, 0), (3, 1), (24, 1), (25, 0)])
+def test_a_diagram_has_3_to_24_lines(count: int, drawn_: int) -> None:
+    names = [f"line {number}" for number in range(count)]
+    assert len(ranked_figure(ranking(names, [1.0 + number for number in range(count)]))) == drawn_
+
+
+def test_a_diagram_of_a_test_without_answers() -> None:
+    held = ranking(["a", "b", "c"], [2.0, 2.0, 2.0])
+    (figure,) = ranked_figure(replace(held, p_holm=held.p_holm * np.nan, friedman_p=np.nan))
+    assert Image.open(io.BytesIO(figure.png())).width == 1280
+
+
+# what can be read
+
+
+def texts_of(sheet: Sheet) -> list[Text]:
+    """All that are seen; of ticks those within the axes."""
+    ticks = {
+        id(text) for axes in sheet.axes for axis in (axes.xaxis, axes.yaxis) for text in tick_texts(axis)
+    }
+    seen = [text for axes in sheet.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_visible()
+            for place, text in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+            if min(axis.get_view_interval()) <= place <= max(axis.get_view_interval())]  # fmt: skip
+    others = [text for text in sheet.findobj(Text) if id(text) not in ticks]
+    return [text for text in [*seen, *others] if text.get_visible() and text.get_text()]
+
+
+def tick_texts(axis: mpl.axis.Axis) -> list[Text]:
+    return [text for tick in [*axis.majorTicks, *axis.minorTicks] for text in (tick.label1, tick.label2)]
+
+
+@pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile"])
+def test_every_text_can_be_read(name: str, stores: dict[str, list[ResultRow]]) -> None:
+    found = drawn(stores[name])
+    for figure in [figure for part, figure in found.items() if not re.search("shots-(2|4|8|16)-", part)]:
+        sheet = figure.draw()
+        texts = texts_of(sheet)
+        assert all(text.get_fontsize() >= 8 for text in texts)
+        assert not any(text.get_parse_math() for text in texts)
+        boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]
+        page = sheet.bbox
+        for text, box in boxes:
+            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+            assert inside, (figure.name, text, box.extents, page.extents)
+        for (text, box), (other, second) in itertools.combinations(boxes, 2):
+            over = min(box.x1, second.x1) - max(box.x0, second.x0)
+            above = min(box.y1, second.y1) - max(box.y0, second.y0)
+            assert min(over, above) <= 0.5, (figure.name, text, other)
+        marks = [sheet.axes[0].transData.transform(part) for part in points(sheet).values()]
+        lines = [line.get_transform().transform_path(line.get_path()) for line in sheet.axes[0].get_lines()]
+        for text in sheet.findobj(Annotation):
+            box = Text.get_window_extent(text)
+            near = box.padded(2 * sheet.dpi / 72)  # points
+            assert not any(near.contains(*mark) for part in marks for mark in part), (figure.name, text)
+            crossed = [line for line in lines if len(line.vertices) > 1 and line.intersects_bbox(box, False)]
+            assert not crossed, (figure.name, text)
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("families", "variants"), [(10, 5), (3, 10), (1, 1)])
+def test_series_differ_without_colour(families: int, variants: int) -> None:
+    """In marker or dashes, else in the lightness of the fill by a tenth of the way from black to white."""
+    styles = looks([str(n) for n in range(families)], [str(n) for n in range(variants)])
+    assert len(styles) == families * variants
+    for one, other in itertools.combinations(styles.values(), 2):
+        fills = [luminance(lightened(look.colour, look.lightness)) for look in (one, other)]
+        assert one.marker != other.marker or one.dashes != other.dashes or abs(fills[0] - fills[1]) > 0.1
+    assert len(set(MARKERS)) == len(MARKERS)
+
+
+def test_bits_are_told_by_lightness(stores: dict[str, list[ResultRow]]) -> None:
+    axes = drawn(stores["pocket"])["pocket-fixed-accuracy-bytes"].draw().axes[0]
+    fills = {str(part.get_label()): part.lines[0].get_markerfacecolor() for part in axes.containers}
+    for name in ("adaptformer", "lora"):
+        few, some, many = (luminance(fills[f"{name} h16, {bits}"]) for bits in ("1 bit", "4 bits", "32 bits"))
+        assert some - few > 0.15
+        assert many - some > 0.15
