@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from petl_bench.config import manifests, plan
 from petl_bench.report.page import PageContent
-from petl_bench.report.tables import tabulate
+from petl_bench.report.tables import Table, tabulate
 from petl_bench.store import ADAPTER, SPEC, Store
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
@@ -31,16 +31,17 @@ def figure(title: str, description: str) -> Any:
     return SimpleNamespace(title=title, description=description, svg=lambda: SVG)
 
 
-def comparison(sentence: str) -> Any:
-    numbers = {"difference": -0.0141, "low": -0.02, "high": None, "effect": -0.8, "p": 0.012, "margin": 0.01}
-    counts = {"tasks": 5, "wins": 1, "ties": 0, "losses": 4, "p_holm": 0.04, "p_equivalence": None}
-    words = {"line": "lora", "against": sentence, "verdict": "worse", "sentence": sentence}
-    return SimpleNamespace(**numbers, **counts, **words)
+def comparison(table: Table, sentence: str) -> Any:
+    fractions = {"difference": -0.0141, "low": -0.02, "high": -0.003, "margin": 0.01}
+    counts = {"tasks": 5, "wins": 1, "ties": 0, "losses": 4}
+    tests = {"effect": -0.8, "p": 0.012, "p_holm": 0.04, "p_equivalence": 0.6, "p_equivalence_holm": 1.0}
+    pair = {"line": table.lines[0], "against": table.lines[-1]}
+    return SimpleNamespace(**fractions, **counts, **tests, **pair, verdict="worse", sentence=sentence)
 
 
-def content_of(rows: Sequence[ResultRow], **changes: Any) -> PageContent:
+def content_of(rows: Sequence[ResultRow]) -> PageContent:
     tables, warnings = tabulate(rows, manifests())
-    return dataclasses.replace(PageContent("A report", tables, warnings, rows, lambda _: ("", "")), **changes)
+    return PageContent("A report", tables, warnings, rows, lambda _: ("", ""))
 
 
 def report(folder: Path) -> PageContent:
@@ -59,12 +60,13 @@ def report(folder: Path) -> PageContent:
         spec, adapter = (quote(os.path.relpath(store.directory(run_id) / n, folder)) for n in (SPEC, ADAPTER))
         return spec, adapter
 
-    return content_of(
-        rows,
+    content = content_of(rows)
+    return dataclasses.replace(
+        content,
         warnings=["a warning"],
         links=links,
         figures=[figure("Drawing", "What it shows")],
-        comparisons={0: [comparison("lora is worse")]},
+        comparisons={0: [comparison(content.tables[0], "lora is worse")]},
         published_grids=[("Cited", ["method", "mean of groups"], [["Theirs", "70.0"], ["Others", "-"]])],
         footnotes=["a: source"],
     )
@@ -86,7 +88,7 @@ def hostile() -> PageContent:
         warnings=[ATTACK],
         links=lambda run_id: (f"store/{quote(run_id, safe='')}/{SPEC}", ""),
         figures=[figure(ATTACK, ATTACK)],
-        comparisons={0: [comparison(ATTACK)]},
+        comparisons={0: [comparison(content.tables[0], ATTACK)]},
         published_grids=[(ATTACK, [ATTACK, ATTACK], [[ATTACK, ATTACK]])],
         footnotes=[ATTACK],
     )

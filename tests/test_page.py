@@ -117,6 +117,9 @@ def test_the_summary_tables_are_in_the_html(report: PageContent) -> None:
     assert groups[:3] == [("1", "natural"), ("1", "specialized"), ("3", "structured")]
     assert [text for _, _, text in parsed.named("noscript")]
     assert "lora is worse" in [text for _, _, text in parsed.named("li")]
+    (compared,) = [text for _, _, text in parsed.named("table") if "95 % intervals" in text]
+    assert "lora h16, 32 bits" in compared
+    assert "-1.41" in compared
 
 
 def test_the_embedded_data_are_the_rows(content: PageContent) -> None:

@@ -286,6 +286,8 @@ def test_names_are_shown_and_never_run(hostile: Browser) -> None:
     assert hostile.cells(RUNS, "run_id") == [pages.ATTACK, pages.ATTACK + "2"]
     assert hostile.cells(RUNS, "task") == [pages.ATTACK, pages.ATTACK + "2"]
     assert hostile.cells("#published table", pages.ATTACK) == [pages.ATTACK]
+    links = hostile.driver.find_elements(By.CSS_SELECTOR, f"{RUNS} tbody a")
+    assert [link.text for link in links] == ["spec", "spec"]  # the runs have no adapter file
     hostile.one(f"{RUNS} td button").click()
     assert hostile.one("dialog h3").text == f"Run {pages.ATTACK}"
     assert pages.ATTACK in [found.text for found in hostile.one("dialog dl").find_elements(By.TAG_NAME, "dd")]

@@ -162,7 +162,7 @@
       const id = idOf(line);
       return links.flatMap(({ name, text }) => {
         const href = text(line).split(RUN_ID).join(id);
-        return href ? [element("a", { href, ariaLabel: `${name} of ${id}` }, name)] : [];
+        return href !== HOLE ? [element("a", { href, ariaLabel: `${name} of ${id}` }, name)] : [];
       });
     }
 

@@ -25,11 +25,12 @@ from petl_bench.report.columns import (
     costs,
     counted,
     counts,
+    label,
     labels,
     title,
 )
 from petl_bench.report.page_rows import SHOWN, WORDS, embedded, provenance
-from petl_bench.report.tables import Table
+from petl_bench.report.tables import Line, Table
 from petl_bench.types import ResultRow
 
 HEADLINE = "mean of groups"
@@ -58,22 +59,22 @@ class Figure(Protocol):
 
 
 class Comparison(Protocol):
-    """One line of a table against another; accuracies and their differences are fractions."""
+    """One line of a table against another; differences, interval and margin are fractions of accuracy."""
 
     @property
-    def line(self) -> str: ...
+    def line(self) -> Line: ...
     @property
-    def against(self) -> str: ...
+    def against(self) -> Line: ...
     @property
     def tasks(self) -> int: ...
     @property
-    def difference(self) -> float | None: ...
+    def difference(self) -> float: ...
     @property
-    def low(self) -> float | None: ...
+    def low(self) -> float: ...
     @property
-    def high(self) -> float | None: ...
+    def high(self) -> float: ...
     @property
-    def effect(self) -> float | None: ...
+    def effect(self) -> float: ...
     @property
     def wins(self) -> int: ...
     @property
@@ -81,11 +82,13 @@ class Comparison(Protocol):
     @property
     def losses(self) -> int: ...
     @property
-    def p(self) -> float | None: ...
+    def p(self) -> float: ...
     @property
-    def p_holm(self) -> float | None: ...
+    def p_holm(self) -> float: ...
     @property
-    def p_equivalence(self) -> float | None: ...
+    def p_equivalence(self) -> float: ...
+    @property
+    def p_equivalence_holm(self) -> float: ...
     @property
     def margin(self) -> float: ...
     @property
@@ -198,30 +201,31 @@ def _section(number: int, content: PageContent) -> dict[str, Any]:
             Grid("Cost, mean over the tasks run", name, [*labels(table), *costs(table)]),
         ],
         "sentences": [comparison.sentence for comparison in comparisons],
-        "compared": _compared(comparisons, name) if comparisons else None,
+        "compared": _compared(comparisons, table, name) if comparisons else None,
     }
 
 
-def _compared(comparisons: Sequence[Comparison], name: str) -> Grid:
+def _compared(comparisons: Sequence[Comparison], table: Table, name: str) -> Grid:
     texts: dict[str, Callable[[Comparison], str]] = {
-        "line": lambda found: found.line,
-        "against": lambda found: found.against,
+        "line": lambda found: label(found.line, table),
+        "against": lambda found: label(found.against, table),
         "difference": lambda found: _points(found.difference),
         "from": lambda found: _points(found.low),
         "to": lambda found: _points(found.high),
-        "effect": lambda found: HOLE if found.effect is None else f"{found.effect:.2f}",
+        "effect": lambda found: f"{found.effect:+.2f}",
         "tasks": lambda found: str(found.tasks),
         "wins": lambda found: str(found.wins),
         "ties": lambda found: str(found.ties),
         "losses": lambda found: str(found.losses),
-        "p": lambda found: _probability(found.p),
-        "p, Holm": lambda found: _probability(found.p_holm),
-        "p of equivalence": lambda found: _probability(found.p_equivalence),
+        "p": lambda found: f"{found.p:.2g}",
+        "p, Holm": lambda found: f"{found.p_holm:.2g}",
         "margin": lambda found: f"{100 * found.margin:g}",
+        "p of equivalence": lambda found: f"{found.p_equivalence:.2g}",
+        "p of equivalence, Holm": lambda found: f"{found.p_equivalence_holm:.2g}",
         "verdict": lambda found: found.verdict,
     }
     columns = [Column(head, [Cell(text(found)) for found in comparisons]) for head, text in texts.items()]
-    return Grid("Differences of accuracy in points, with their confidence intervals", name, columns)
+    return Grid("Differences of accuracy in points, with 95 % intervals", name, columns)
 
 
 def _published(name: str, header: list[str], body: list[list[str]]) -> Grid:
@@ -229,12 +233,8 @@ def _published(name: str, header: list[str], body: list[list[str]]) -> Grid:
     return Grid(name, "published", columns)
 
 
-def _points(fraction: float | None) -> str:
-    return HOLE if fraction is None else f"{100 * fraction:+.2f}"
-
-
-def _probability(value: float | None) -> str:
-    return HOLE if value is None else f"{value:.2g}"
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}"
 
 
 def _hash(text: str) -> str:
