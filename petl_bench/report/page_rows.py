@@ -1,0 +1,104 @@
+"""The rows in a page: the embedded data its script lists them from, and with what they were made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from petl_bench.report.columns import HOLE, counted
+from petl_bench.types import ResultRow
+
+SHOWN: dict[str, Callable[[ResultRow], str]] = {
+    "task": lambda row: row.task,
+    "backbone": lambda row: row.backbone,
+    "adapter": lambda row: row.adapter,
+    "hidden": lambda row: _of_adapter(row, row.hidden),
+    "bits": lambda row: _of_adapter(row, row.bits),
+    "head": lambda row: row.head,
+    "scale": lambda row: _of_adapter(row, row.scale),
+    "seed": lambda row: str(row.seed),
+    "protocol": lambda row: row.protocol,
+    "accuracy %": lambda row: f"{100 * row.acc:.1f}",
+    "file bytes": lambda row: f"{row.bytes_file:,}",
+    "bits a weight": lambda row: HOLE if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
+    "seconds": lambda row: f"{row.seconds_search + row.seconds_train + row.seconds_eval:,.1f}",
+    "run_id": lambda row: row.run_id,
+}
+"""Columns of the table of runs, as text; all others are in a run's details."""
+WORDS = frozenset({"task", "backbone", "adapter", "head", "protocol", "run_id"})
+"""Those of SHOWN that are no numbers."""
+RUN_ID = "{}"
+"""Stands for the run's id in links, so that most runs share one; no quoted URL has it."""
+
+
+def embedded(rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]]) -> str:
+    """All rows by column as JSON for a script element: what the table of runs shows, every value, and links.
+
+    Raises:
+        ValueError: a link is not relative.
+    """
+    urls = [tuple(_linked(url, row.run_id) for url in links(row.run_id)) for row in rows]
+    data = {
+        "count": len(rows),
+        "shown": {name: _coded([text(row) for row in rows]) for name, text in SHOWN.items()},
+        "all": {held.name: _coded([getattr(row, held.name) for row in rows]) for held in fields(ResultRow)},
+        "links": {
+            name: _coded([pair[number] for pair in urls]) for number, name in enumerate(("spec", "adapter"))
+        },
+    }
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":  # nothing in a script element may end it or begin a comment
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _coded(values: list[Any]) -> dict[str, list[Any]]:
+    """A column: `v` has its values, or its different values where `i` says which one a row has.
+
+    One value alone is that of all rows.
+    """
+    distinct = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    if len(distinct) == 1:
+        return {"v": values[:1]}
+    if 2 * len(distinct) > len(values):
+        return {"v": values}
+    return {"v": list(distinct), "i": [distinct[value] for value in values]}
+
+
+def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
+    """With what and when the rows were made: the different values of each."""
+    facts: dict[str, set[str]] = {
+        "petl-bench": {row.version for row in rows},
+        "git revision": {
+            row.git_revision + (" with uncommitted changes" if row.git_dirty else "") for row in rows
+        },
+        "torch": {row.torch_version for row in rows},
+        "Pillow": {row.pillow_version for row in rows},
+        "device": {row.device for row in rows},
+        "recipe": {row.recipe for row in rows},
+        "backbone weights, SHA-256": {f"{row.backbone}: {row.backbone_sha256}" for row in rows},
+        "data fingerprint": {f"{_data(row)}: {row.data_fingerprint}" for row in rows},
+        "first started": {min((row.started_at for row in rows), default="")},
+        "last finished": {max((row.finished_at for row in rows), default="")},
+    }
+    return {name: held for name, values in facts.items() if (held := sorted(values - {""}))}
+
+
+def _linked(url: str, run_id: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme or parts.netloc:
+        raise ValueError(f"link {url!r} of run {run_id!r} is not relative")
+    return url.replace(run_id, RUN_ID)
+
+
+def _of_adapter(row: ResultRow, value: float) -> str:
+    """A setting of the adapter; a hole where the method has none, as in the tables."""
+    return f"{value:g}" if row.hidden else HOLE
+
+
+def _data(row: ResultRow) -> str:
+    draw = f", {counted(row.shots, 'shot')}, draw {row.split_seed}" if row.shots or row.split_seed else ""
+    return row.task + draw

@@ -1,0 +1,94 @@
+"""Contents of pages for tests: the report of a store, and one whose names attack."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+from petl_bench.config import manifests, plan
+from petl_bench.report.page import PageContent
+from petl_bench.report.tables import Table, tabulate
+from petl_bench.store import ADAPTER, SPEC, Store
+from petl_bench.types import ResultRow
+from tests.conftest import make_row
+
+ATTACK = (
+    "</script><img src=x onerror=window.hit=1><script>window.hit=1</script>"
+    "<!--<script>\"' onfocus=window.hit=1 {{7*7}} javascript:window.hit=1"
+)
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 400" width="640" height="400">'
+    "<style>text{fill:red}</style><text y='20' style='font-size:20px'>é</text></svg>"
+)
+
+
+def figure(title: str, description: str) -> Any:
+    return SimpleNamespace(title=title, description=description, svg=lambda: SVG)
+
+
+def comparison(table: Table, sentence: str) -> Any:
+    fractions = {"difference": -0.0141, "low": -0.02, "high": -0.003, "margin": 0.01}
+    counts = {"tasks": 5, "wins": 1, "ties": 0, "losses": 4}
+    tests = {"effect": -0.8, "p": 0.012, "p_holm": 0.04, "p_equivalence": 0.6, "p_equivalence_holm": 1.0}
+    pair = {"line": table.lines[0], "against": table.lines[-1]}
+    return SimpleNamespace(**fractions, **counts, **tests, **pair, verdict="worse", sentence=sentence)
+
+
+def content_of(rows: Sequence[ResultRow]) -> PageContent:
+    tables, warnings = tabulate(rows, manifests())
+    return PageContent("A report", tables, warnings, rows, lambda _: ("", ""))
+
+
+def report(folder: Path) -> PageContent:
+    """104 runs in a store beside the page to be; one of lora at 32 bits, seed 2, is missing: surfaces."""
+    store = Store(folder / "store #1")
+    runs = plan(["adapter=linear,adaptformer,lora", "bits=1,4,32", "seed=0,1,2"]).runs
+    assert len(runs) == 105
+    rows = []
+    for number, spec in enumerate(runs):
+        if (spec.adapter.name, spec.bits, spec.seed, spec.task.name) != ("lora", 32, 2, "surfaces"):
+            adapter = bytes(number * 37 % 4001)
+            rows.append(make_row(spec, (number * 37 % 101) / 101, adapter))
+            store.put(spec, rows[-1], adapter)
+
+    def links(run_id: str) -> tuple[str, str]:
+        spec, adapter = (quote(os.path.relpath(store.directory(run_id) / n, folder)) for n in (SPEC, ADAPTER))
+        return spec, adapter
+
+    content = content_of(rows)
+    return dataclasses.replace(
+        content,
+        warnings=["a warning"],
+        links=links,
+        figures=[figure("Drawing", "What it shows")],
+        comparisons={0: [comparison(content.tables[0], "lora is worse")]},
+        published_grids=[("Cited", ["method", "mean of groups"], [["Theirs", "70.0"], ["Others", "-"]])],
+        footnotes=["a: source"],
+    )
+
+
+def hostile() -> PageContent:
+    """The attack wherever a name can stand."""
+    (spec,) = plan(["sweep=none", "task=digits", "adapter=lora", "scale=1"]).runs
+    names = ["suite", "task", "group", "backbone", "adapter", "settings", "head", "device", "version"]
+    names += ["git_revision", "data_fingerprint", "backbone_sha256", "recipe", "torch_version", "run_id"]
+    row = make_row(spec, 0.5)
+    content = content_of(
+        [dataclasses.replace(row, **dict.fromkeys(names, ATTACK + mark)) for mark in ("", "2")]
+    )
+    return dataclasses.replace(
+        content,
+        title=ATTACK,
+        tables=[dataclasses.replace(table, notes=[ATTACK]) for table in content.tables],
+        warnings=[ATTACK],
+        links=lambda run_id: (f"store/{quote(run_id, safe='')}/{SPEC}", ""),
+        figures=[figure(ATTACK, ATTACK)],
+        comparisons={0: [comparison(content.tables[0], ATTACK)]},
+        published_grids=[(ATTACK, [ATTACK, ATTACK], [[ATTACK, ATTACK]])],
+        footnotes=[ATTACK],
+    )
