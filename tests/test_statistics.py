@@ -244,7 +244,7 @@ def test_every_verdict(differences: list[float], verdict: str, words: str) -> No
 def test_a_sentence_as_a_reader_sees_it() -> None:
     assert compared([-d for d in LARGE]).sentence == (
         "adaptformer h16: is 1 bit worse than 32 bits? Over 7 tasks accuracy is 1.4 points lower on average "
-        "(95 % interval -1.6 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than chance "
+        "(95 % interval -1.5 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than chance "
         "explains (p = 0.016), and not shown to be within ±1.0 points."
     )
     equal = compared([0.0] * 5)
