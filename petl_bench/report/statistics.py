@@ -1,0 +1,267 @@
+"""What a table shows beyond chance: fewer bits against most bits, and the order of its lines, over tasks.
+
+A task counts once, with the mean over its seeds: seeds of one task are no independent evidence of another.
+Methods: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets (JMLR 7, 2006), for tests over
+tasks; Schuirmann (1987) for equivalence by two one-sided tests; those of `paired`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from petl_bench.report.columns import counted, label
+from petl_bench.report.paired import DECIMALS, Values, effects, holm, intervals, signed_rank
+from petl_bench.report.tables import Line, Table
+
+LEVEL = 0.05
+"""Of every test; the interval's coverage is what is left to 1."""
+MOST_LINES = 40
+"""A ranking of more is no use to a reader: its pairs grow with the square."""
+OF_THE_WIDTH = ("bits", "quantizer", "scale", "rate_weight", "packing", "statistics")
+"""Settings in which a line may differ from the line it is compared with."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A line with fewer bits against its counterpart with the most, paired over tasks.
+
+    Accuracies are fractions. The interval is of the mean difference; tests and effect are about a typical
+    task, by ranks: one outlying task moves the former, hardly the latter.
+    """
+
+    line: Line
+    against: Line
+    tasks: int
+    difference: float
+    """Mean over tasks of line minus against."""
+    low: float
+    high: float
+    """95 % BCa bootstrap interval of the mean difference, over tasks."""
+    effect: float
+    """Matched-pairs rank-biserial correlation: -1 (worse on all tasks) to 1; 0 where all are equal."""
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    """Two-sided exact Wilcoxon signed-rank test; tasks without a difference are left out."""
+    p_holm: float
+    """p, adjusted over all comparisons of the table."""
+    p_equivalence: float
+    """Larger p of the two one-sided tests that the difference is above -margin and below margin."""
+    p_equivalence_holm: float
+    """p_equivalence, adjusted over all comparisons of the table."""
+    margin: float
+    verdict: str
+    sentence: str
+    """Verdict and numbers in plain English; accuracies in points, p-values adjusted."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order of lines over tasks."""
+
+    labels: list[str]
+    """One each, all different, in the order of the table."""
+    lines: list[Line]
+    mean_ranks: list[float]
+    """Mean over tasks; 1 is best, equal accuracies share the average of their ranks."""
+    friedman_p: float
+    """That all lines are equal: Friedman's test (by chi-square: coarse with fewer than ten tasks)."""
+    p_holm: pd.DataFrame
+    """Labels by labels: two-sided exact Wilcoxon signed-rank tests, Holm-adjusted over all pairs."""
+
+
+def widths(table: Table, margin: float) -> list[Comparison]:
+    """Each line against the line with the most bits that is like it otherwise; lines with holes take no part.
+
+    Differences are one family of tests and equivalences another, each Holm-adjusted over the table: among
+    many comparisons some would seem equivalent by chance, just as some would seem different.
+
+    Args:
+        margin: largest difference that does not matter, as a fraction of accuracy (0.01 is one point).
+
+    Raises:
+        ValueError: the margin is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"the margin of equivalence is {margin}; it must be above 0")
+    pairs = _counterparts([line for line in _complete(table) if line.key["hidden"]])
+    if not pairs or len(table.tasks) < 2:
+        return []
+    lines, others = zip(*pairs, strict=True)
+    differences = np.round(_accuracies(table, lines) - _accuracies(table, others), DECIMALS)
+    above = signed_rank(np.round(differences + margin, DECIMALS), "greater")
+    below = signed_rank(np.round(differences - margin, DECIMALS), "less")
+    low, high = intervals(differences, 1 - LEVEL)
+    p = signed_rank(differences, "two-sided")
+    p_equivalence = np.maximum(above, below)
+    numbers = {
+        "difference": differences.mean(axis=1),
+        "low": low,
+        "high": high,
+        "effect": effects(differences),
+        "wins": (differences > 0).sum(axis=1),
+        "ties": (differences == 0).sum(axis=1),
+        "losses": (differences < 0).sum(axis=1),
+        "p": p,
+        "p_holm": holm(p),
+        "p_equivalence": p_equivalence,
+        "p_equivalence_holm": holm(p_equivalence),
+    }
+    rows = zip(*(column.tolist() for column in numbers.values()), strict=True)
+    return [
+        _comparison(line, against, table, margin, dict(zip(numbers, row, strict=True)), len(pairs))
+        for (line, against), row in zip(pairs, rows, strict=True)
+    ]
+
+
+def ranking(table: Table) -> Ranking | None:
+    """All lines without a hole, ranked on each task and compared by pairs.
+
+    None with fewer than 3 or more than MOST_LINES such lines, or fewer than 2 tasks.
+    """
+    from scipy.stats import friedmanchisquare, rankdata
+
+    lines = _complete(table)
+    if not 3 <= len(lines) <= MOST_LINES or len(table.tasks) < 2:
+        return None
+    accuracies = np.round(_accuracies(table, lines), DECIMALS)
+    labels = _unique([label(line, table) for line in lines])
+    first, second = np.array(list(combinations(range(len(lines)), 2))).T
+    adjusted = holm(signed_rank(np.round(accuracies[first] - accuracies[second], DECIMALS), "two-sided"))
+    p_holm = np.ones((len(lines), len(lines)))
+    p_holm[first, second] = p_holm[second, first] = adjusted
+    equal = bool((accuracies == accuracies[0]).all())  # where the test is undefined
+    return Ranking(
+        labels=labels,
+        lines=lines,
+        mean_ranks=rankdata(-accuracies, axis=0).mean(axis=1).tolist(),
+        friedman_p=1.0 if equal else float(friedmanchisquare(*accuracies).pvalue),
+        p_holm=pd.DataFrame(p_holm, index=labels, columns=labels),
+    )
+
+
+def _complete(table: Table) -> list[Line]:
+    return [
+        line for line in table.lines if all(line.tasks[task.name].mean is not None for task in table.tasks)
+    ]
+
+
+def _accuracies(table: Table, lines: Sequence[Line]) -> Values:
+    """Lines by tasks."""
+    return np.array([[line.tasks[task.name].mean for task in table.tasks] for line in lines], dtype=float)
+
+
+def _counterparts(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
+    """Each line and the one with the most bits of those like it, where that has more.
+
+    Of several with as many bits the one with the same packing counts, then statistics, then scale.
+    """
+    alike: dict[tuple[object, ...], list[Line]] = {}
+    for line in lines:
+        alike.setdefault(_method(line), []).append(line)
+    pairs = [(line, max(alike[_method(line)], key=partial(_closeness, line))) for line in lines]
+    return [(line, against) for line, against in pairs if line.key["bits"] < against.key["bits"]]
+
+
+def _closeness(line: Line, other: Line) -> tuple[int, ...]:
+    shared = (other.key.get(name) == line.key.get(name) for name in ("packing", "statistics", "scale"))
+    return other.key["bits"], *shared
+
+
+def _method(line: Line) -> tuple[object, ...]:
+    return tuple(value for name, value in line.key.items() if name not in OF_THE_WIDTH)
+
+
+def _comparison(
+    line: Line, against: Line, table: Table, margin: float, numbers: dict[str, Any], family: int
+) -> Comparison:
+    verdict = _verdict(numbers["effect"], numbers["p_holm"], numbers["p_equivalence_holm"])
+    compared = Comparison(
+        line=line,
+        against=against,
+        tasks=len(table.tasks),
+        margin=margin,
+        verdict=verdict,
+        sentence="",
+        **numbers,
+    )
+    return replace(compared, sentence=_sentence(compared, table, family))
+
+
+def _verdict(effect: float, p: float, p_equivalence: float) -> str:
+    """The direction is the effect's, which the test is about; a mean may point elsewhere by an outlier."""
+    direction = "better" if effect > 0 else "worse"
+    within = p_equivalence < LEVEL
+    if p < LEVEL:
+        return f"{direction} within the margin" if within else direction
+    return "equivalent" if within else "undecided"
+
+
+def _sentence(compared: Comparison, table: Table, family: int) -> str:
+    line, against = compared.line, compared.against
+    bits, most = counted(line.key["bits"], "bit"), counted(against.key["bits"], "bit")
+    name = label(line, table).replace(f", {bits}", "", 1)
+    verb = "is" if line.key["bits"] == 1 else "are"
+    points = f"{100 * abs(compared.difference):.1f}"
+    mean = f"accuracy is {points} points {'lower' if compared.difference < 0 else 'higher'}"
+    if points == "0.0":
+        mean = "accuracy differs by less than 0.1 points"
+    counts = {"lower": compared.losses, "equal": compared.ties, "higher": compared.wins}
+    return (
+        f"{name}: {verb} {bits} worse than {most}? "
+        f"Over {compared.tasks} tasks {mean} on average "
+        f"(95 % interval {_points(compared.low)} to {_points(compared.high)}; "
+        f"{', '.join(f'{word} on {count}' for word, count in counts.items() if count)}): "
+        f"{_finding(compared, most)}{_too_few(compared.tasks, family)}."
+    )
+
+
+def _finding(compared: Comparison, most: str) -> str:
+    within = f"±{round(100 * compared.margin, 6)} points"  # as given: 0.25 is not 0.2
+    p, equal = _p(compared.p_holm), _p(compared.p_equivalence_holm)
+    if compared.verdict == "undecided":
+        numbers = f"{p} and {equal.removeprefix('p = ')}"
+        return f"undecided: neither a difference nor equivalence within {within} is shown ({numbers})"
+    if compared.verdict == "equivalent":
+        return f"equivalent within {within} on a typical task ({equal})"
+    direction = "lower" if compared.effect < 0 else "higher"
+    found = f"{direction} than {most} on a typical task, by more than chance explains ({p})"
+    if compared.verdict in ("worse", "better"):
+        return f"{found}, and not shown to be within {within}"
+    return f"{found}, yet within {within} ({equal})"
+
+
+def _too_few(tasks: int, family: int) -> str:
+    """What these tests could not show of so many tasks, had even all of them pointed the same way.
+
+    The smallest p-value of n tasks is 1 / 2^n one-sided and twice that two-sided; Holm multiplies the
+    smallest of a family by its size.
+    """
+    least = family / 2**tasks
+    if 2 * least < LEVEL:
+        return ""
+    what = "a difference or equivalence" if least >= LEVEL else "a difference"
+    among = f" among {family} comparisons" if family > 1 else ""
+    return f"; {tasks} tasks are too few for these tests to show {what}{among}"
+
+
+def _points(fraction: float) -> str:
+    return f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _unique(labels: Sequence[str]) -> list[str]:
+    """Labels that an earlier line has get a number: settings that no label shows tell such lines apart."""
+    before = [labels[:place].count(text) for place, text in enumerate(labels)]
+    return [f"{text} ({count + 1})" if count else text for text, count in zip(labels, before, strict=True)]
