@@ -1,8 +1,9 @@
 """Put tables and pictures of kept results into README.md: `make readme`.
 
-`.readme/NAME.jsonl` holds the rows of a result, as `petl-bench sweep ... --json` printed them. In README.md, what stands
-between `<!-- report NAME -->` and `<!-- end -->` becomes its markdown report, what stands between
-`<!-- figure NAME KIND -->` and `<!-- end -->` its figure of that kind, drawn to `.readme/NAME-KIND.svg`.
+`.readme/NAME.jsonl` holds the rows of a result, as `petl-bench sweep ... --json` printed them. README.md
+has blocks that end with `<!-- end -->`: one that begins with `<!-- report NAME -->` becomes that result's
+markdown report, one with `<!-- figure NAME KIND -->` its figure of that kind, drawn to
+`.readme/NAME-KIND.svg`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from petl_bench.config import manifests, plan
+from petl_bench.report.columns import Cell, Column, Grid
 from petl_bench.report.page import PageContent
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.store import ADAPTER, SPEC, Store
@@ -37,6 +38,10 @@ def comparison(table: Table, sentence: str) -> Any:
     tests = {"effect": -0.8, "p": 0.012, "p_holm": 0.04, "p_equivalence": 0.6, "p_equivalence_holm": 1.0}
     pair = {"line": table.lines[0], "against": table.lines[-1]}
     return SimpleNamespace(**fractions, **counts, **tests, **pair, verdict="worse", sentence=sentence)
+
+
+def grid(title: str, **columns: list[str]) -> Grid:
+    return Grid(title, [Column(name, [Cell(text) for text in texts]) for name, texts in columns.items()])
 
 
 def content_of(rows: Sequence[ResultRow]) -> PageContent:
@@ -67,7 +72,7 @@ def report(folder: Path) -> PageContent:
         links=links,
         figures=[figure("Drawing", "What it shows")],
         comparisons={0: [comparison(content.tables[0], "lora is worse")]},
-        published_grids=[("Cited", ["method", "mean of groups"], [["Theirs", "70.0"], ["Others", "-"]])],
+        published=[grid("Cited", method=["Theirs", "Others"], mean=["70.0", "-"])],
         footnotes=["a: source"],
     )
 
@@ -89,6 +94,6 @@ def hostile() -> PageContent:
         links=lambda run_id: (f"store/{quote(run_id, safe='')}/{SPEC}", ""),
         figures=[figure(ATTACK, ATTACK)],
         comparisons={0: [comparison(content.tables[0], ATTACK)]},
-        published_grids=[(ATTACK, [ATTACK, ATTACK], [[ATTACK, ATTACK]])],
+        published=[grid(ATTACK, **{ATTACK: [ATTACK], ATTACK + "2": [ATTACK]})],
         footnotes=[ATTACK],
     )

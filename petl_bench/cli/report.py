@@ -54,7 +54,7 @@ def report(
     ] = None,
     margin: Annotated[
         float, typer.Option("--margin", help="Points of accuracy within which widths count as equivalent.")
-    ] = 1.0,
+    ] = 1,
 ) -> None:
     """Accuracy by task, group means, mean of groups, bytes by part, and whether fewer bits are worse."""
     from petl_bench.config import manifests

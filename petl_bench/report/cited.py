@@ -9,19 +9,21 @@ from petl_bench.report.columns import HOLE, Cell, Column, Grid, label
 from petl_bench.report.published import SUITE, PublishedRow
 from petl_bench.report.tables import Line, Table
 
-TITLE = "Published (cited, not run here):"
+TITLE = "Published (cited, not run here)"
 FULL_PRECISION = 32
 """Bits of a published row that states none."""
 
 
 def cited_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
     """Two tables, columns as in ours: accuracy by task (of rows that have it), and averages of all rows."""
+    if not rows:
+        return []
     marks = _sources(rows)
     by_task = [row for row in rows if row.mean_of_tasks is not None]
     settings = ["hidden", "bits", "head"]
     return [
         Grid(
-            f"{TITLE} test accuracy (%), suite {SUITE}",
+            f"{TITLE}: test accuracy (%), suite {SUITE}",
             [
                 _column("method", [row.method for row in by_task]),
                 *(
@@ -32,7 +34,7 @@ def cited_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
             ],
         ),
         Grid(
-            f"{TITLE} averages (%) and size",
+            f"{TITLE}: averages (%) and size",
             [
                 _column("method", [row.method for row in rows]),
                 *(_column(name, [_stated(getattr(row, name)) for row in rows]) for name in settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from petl_bench.report.published import PublishedRow, cautions, published
@@ -16,8 +17,6 @@ from petl_bench.types import Manifest, ResultRow
 class Report:
     rows: Sequence[ResultRow]
     tables: list[Table]
-    comparisons: list[list[Comparison]]
-    """Fewer bits against the most, for each table."""
     warnings: list[str]
     """Of the report as a whole; those of one table are its notes."""
     published: list[PublishedRow]
@@ -25,6 +24,11 @@ class Report:
     """Of equivalence, a fraction of 1."""
     store: Path
     """Where the rows are from."""
+
+    @cached_property
+    def comparisons(self) -> list[list[Comparison]]:
+        """Fewer bits against the most, for each table."""
+        return [widths(table, self.margin) for table in self.tables]
 
     @property
     def all_warnings(self) -> list[str]:
@@ -45,4 +49,4 @@ def build(
     tables, warnings = tabulate(rows, tasks)
     cited = published(tasks) if cite else []
     warnings += cautions(tables, cited) if cited else []
-    return Report(rows, tables, [widths(table, margin) for table in tables], warnings, cited, margin, store)
+    return Report(rows, tables, warnings, cited, margin, store)

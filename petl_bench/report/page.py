@@ -20,6 +20,7 @@ from petl_bench.report.columns import (
     PEEK,
     Cell,
     Column,
+    Grid,
     accuracies,
     averages,
     costs,
@@ -30,7 +31,8 @@ from petl_bench.report.columns import (
     title,
 )
 from petl_bench.report.page_rows import SHOWN, WORDS, embedded, provenance
-from petl_bench.report.tables import Line, Table
+from petl_bench.report.statistics import Comparison
+from petl_bench.report.tables import Table
 from petl_bench.types import ResultRow
 
 HEADLINE = "mean of groups"
@@ -58,45 +60,6 @@ class Figure(Protocol):
     def svg(self) -> str: ...
 
 
-class Comparison(Protocol):
-    """One line of a table against another; differences, interval and margin are fractions of accuracy."""
-
-    @property
-    def line(self) -> Line: ...
-    @property
-    def against(self) -> Line: ...
-    @property
-    def tasks(self) -> int: ...
-    @property
-    def difference(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-    @property
-    def effect(self) -> float: ...
-    @property
-    def wins(self) -> int: ...
-    @property
-    def ties(self) -> int: ...
-    @property
-    def losses(self) -> int: ...
-    @property
-    def p(self) -> float: ...
-    @property
-    def p_holm(self) -> float: ...
-    @property
-    def p_equivalence(self) -> float: ...
-    @property
-    def p_equivalence_holm(self) -> float: ...
-    @property
-    def margin(self) -> float: ...
-    @property
-    def verdict(self) -> str: ...
-    @property
-    def sentence(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class PageContent:
     """What a page shows. Any text in it may be hostile: it is shown literally."""
@@ -111,14 +74,16 @@ class PageContent:
     figures: Sequence[Figure] = ()
     comparisons: Mapping[int, Sequence[Comparison]] = field(default_factory=dict)
     """By the number of the table in `tables`."""
-    published_grids: Sequence[tuple[str, list[str], list[list[str]]]] = ()
-    """Title, header and body of tables that are cited."""
+    published: Sequence[Grid] = ()
+    """Tables of what is cited."""
     footnotes: Sequence[str] = ()
     """Of the published tables."""
+    curves: str = ""
+    """The command that shows the training curves."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class Drawn:
     """A table as the template draws it."""
 
     caption: str
@@ -174,7 +139,7 @@ def page(content: PageContent) -> str:
         policy=f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
         sections=[_section(number, content) for number in range(len(content.tables))],
-        published=[_published(*grid) for grid in content.published_grids],
+        published=[Drawn(grid.title, "published", grid.columns) for grid in content.published],
         figures=[(figure, b64encode(figure.svg().encode()).decode()) for figure in content.figures],
         days=sorted({row.finished_at[:10] for row in content.rows}),
         protocols={
@@ -197,15 +162,15 @@ def _section(number: int, content: PageContent) -> dict[str, Any]:
         "title": name,
         "notes": table.notes,
         "grids": [
-            Grid(shown, name, [*labels(table), *accuracies(table), *means, *counts(table)]),
-            Grid("Cost, mean over the tasks run", name, [*labels(table), *costs(table)]),
+            Drawn(shown, name, [*labels(table), *accuracies(table), *means, *counts(table)]),
+            Drawn("Cost, mean over the tasks run", name, [*labels(table), *costs(table)]),
         ],
         "sentences": [comparison.sentence for comparison in comparisons],
         "compared": _compared(comparisons, table, name) if comparisons else None,
     }
 
 
-def _compared(comparisons: Sequence[Comparison], table: Table, name: str) -> Grid:
+def _compared(comparisons: Sequence[Comparison], table: Table, name: str) -> Drawn:
     texts: dict[str, Callable[[Comparison], str]] = {
         "line": lambda found: label(found.line, table),
         "against": lambda found: label(found.against, table),
@@ -225,12 +190,7 @@ def _compared(comparisons: Sequence[Comparison], table: Table, name: str) -> Gri
         "verdict": lambda found: found.verdict,
     }
     columns = [Column(head, [Cell(text(found)) for found in comparisons]) for head, text in texts.items()]
-    return Grid("Differences of accuracy in points, with 95 % intervals", name, columns)
-
-
-def _published(name: str, header: list[str], body: list[list[str]]) -> Grid:
-    columns = [Column(head, [Cell(cells[number]) for cells in body]) for number, head in enumerate(header)]
-    return Grid(name, "published", columns)
+    return Drawn("Differences of accuracy in points, with 95 % intervals", name, columns)
 
 
 def _points(fraction: float) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from petl_bench.report.columns import HOLE, counted
+from petl_bench.store import ADAPTER, SPEC
 from petl_bench.types import ResultRow
 
 SHOWN: dict[str, Callable[[ResultRow], str]] = {
@@ -85,6 +88,18 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
         "last finished": {max((row.finished_at for row in rows), default="")},
     }
     return {name: held for name, values in facts.items() if (held := sorted(values - {""}))}
+
+
+def links(store: Path, base: Path) -> Callable[[str], tuple[str, str]]:
+    """run_id -> URLs of its spec and its adapter file in `store`, for a page in the folder `base`."""
+    root = quote(os.path.relpath(store.resolve(), base.resolve()))
+
+    def urls(run_id: str) -> tuple[str, str]:
+        there = [name if (store / run_id / name).is_file() else "" for name in (SPEC, ADAPTER)]
+        spec, adapter = (f"{root}/{quote(run_id, safe='')}/{name}" if name else "" for name in there)
+        return spec, adapter
+
+    return urls
 
 
 def _linked(url: str, run_id: str) -> str:

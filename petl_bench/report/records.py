@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
+from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
 from petl_bench.types import ResultRow
 
@@ -67,7 +68,7 @@ def to_json(report: Report) -> str:
             for line in table.lines
         ],
         "comparisons": [
-            table.key | comparison.numbers()
+            table.key | _numbers(comparison)
             for table, found in zip(report.tables, report.comparisons, strict=True)
             for comparison in found
         ],
@@ -77,6 +78,12 @@ def to_json(report: Report) -> str:
         content["published"] = [asdict(row) for row in report.published]
         content["differences"] = differences(report.tables, report.published)
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the two lines, of which the settings are there, and the bits of the other one."""
+    held = {name: value for name, value in vars(comparison).items() if name not in ("line", "against")}
+    return comparison.line.key | {"against_bits": comparison.against.key["bits"]} | held
 
 
 def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
