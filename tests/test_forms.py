@@ -11,12 +11,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pandas as pd
 import pytest
 
 from petl_bench.config import plan
-from petl_bench.store import Store
+from petl_bench.store import ADAPTER, SPEC, Store
 from petl_bench.types import ResultRow
 from tests.conftest import error_of, make_row, mounted, petl, quickly, rows_of
 
@@ -25,9 +26,9 @@ HOSTILE = r"evil|a&b_c%d$e#f{g}h~i^j\k <script>alert(1)</script> [red] \input{x}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 rows: five tasks, two adapters at 1 and 32 bits, two hidden sizes, three seeds; made-up results."""
+    """120 rows: five tasks, two adapters at 1 and 4 bits, two hidden sizes, three seeds; made-up results."""
     root = tmp_path_factory.mktemp("store")
-    axes = ["adapter=adaptformer,lora", "bits=1,32", "hidden=4,16", "seed=0,1,2"]
+    axes = ["adapter=adaptformer,lora", "bits=1,4", "hidden=4,16", "seed=0,1,2"]
     for number, spec in enumerate(plan(axes).runs):
         size = 100 * spec.hidden * spec.bits
         acc = 0.5 + (number * 37 % 101) / 500 + spec.bits / 1000
@@ -204,3 +205,42 @@ def test_a_store_of_failures_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("margin", ["0", "-1", "101", "nan", "inf"])
 def test_a_margin_out_of_range_is_refused(margin: str, store: Path) -> None:
     assert "--margin" in error_of(quickly("report", "--store", store, "--margin", margin))
+
+
+# figures and the page, as the command writes them
+
+
+def test_figures_are_written_as_svg_and_png(store: Path, tmp_path: Path) -> None:
+    done = quickly("report", "--store", store, "--plots", tmp_path / "new" / "plots", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["averages"]) == 8  # stdout has the report and nothing else
+    names = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
+    kinds = ("accuracy-bytes", "accuracy-bits", "accuracy-hidden", "critical-difference", "task-differences")
+    assert names == {f"pocket-fixed-{kind}.{suffix}" for kind in kinds for suffix in ("svg", "png")}
+
+
+def test_one_configuration_gives_no_figure_and_says_so(tmp_path: Path) -> None:
+    (spec,) = plan(["sweep=none", "task=digits", "adapter=linear"]).runs
+    Store(tmp_path / "store").put(spec, make_row(spec, 0.5), b"adapter")
+    done = quickly("report", "--store", tmp_path / "store", "--plots", tmp_path / "plots")
+    assert done.returncode == 0
+    assert "nothing to draw" in done.stderr
+    assert list((tmp_path / "plots").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["beside", "inside", "elsewhere"])
+def test_links_of_the_page_lead_to_the_files_of_a_run(where: str, tmp_path: Path) -> None:
+    root = tmp_path / "é store #1?100%"
+    for spec in plan(["task=digits", "adapter=linear,lora", "bits=1"]).runs:
+        Store(root).put(spec, make_row(spec, 0.5), b"adapter")
+    folder = {"beside": tmp_path, "inside": root, "elsewhere": tmp_path / "a" / "b"}[where]
+    folder.mkdir(parents=True, exist_ok=True)
+    done = quickly("report", "--store", root, "--format", "html", "--out", folder / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="runs-data">(.*?)</script>', text, re.DOTALL)
+    for kind, file in (("spec", SPEC), ("adapter", ADAPTER)):
+        (link,) = json.loads(data)["links"][kind]["v"]  # one for all: {} is the run's id
+        for row in rows_of(root):
+            url = urljoin((folder / "page.html").as_uri(), link.replace("{}", row["run_id"]))
+            assert Path(unquote(urlsplit(url).path)) == root / row["run_id"] / file

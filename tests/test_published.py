@@ -238,3 +238,54 @@ def test_only_published_is_known_to_against(finished_store: Path) -> None:
 def test_published_rows_do_without_torch(finished_store: Path, tmp_path: Path) -> None:
     command = ["report", "--store", finished_store, "--against", "published"]
     assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}
+
+
+# the difference to ours
+
+
+def lora_store(root: Path) -> Path:
+    """LoRA at 32 bits and AdaptFormer at 1 bit on all of VTAB-1K, with made-up results."""
+    for adapter, bits in (("lora", 32), ("adaptformer", 1)):
+        axes = ["sweep=none", "task=glob(vtab_*)", f"adapter={adapter}", "hidden=32", f"bits={bits}"]
+        for number, spec in enumerate(plan([*axes, "backbone=vit_b16_in21k"]).runs):
+            Store(root).put(spec, make_row(spec, number / 20), b"adapter")
+    return root
+
+
+def test_the_difference_is_ours_minus_theirs_of_the_same_method_and_width(tmp_path: Path) -> None:
+    content = report(lora_store(tmp_path), "json", "--against", "published")
+    ours = {(line["adapter"], line["bits"]): line for line in content["averages"]}
+    found = {(line["adapter"], line["bits"], line["published"]): line for line in content["differences"]}
+    assert set(found) == {("lora", 32, "LoRA"), ("adaptformer", 1, "Bi-AdaptFormer")}
+    lora = found["lora", 32, "LoRA"]
+    accuracy = {cell["task"]: cell["mean"] for cell in content["rows"] if cell["adapter"] == "lora"}
+    assert lora["tasks"]["vtab_cifar"] == pytest.approx(accuracy["vtab_cifar"] - 0.671)  # protocol.md
+    assert lora["tasks"]["vtab_smallnorb_ele"] == pytest.approx(accuracy["vtab_smallnorb_ele"] - 0.440)
+    binary = found["adaptformer", 1, "Bi-AdaptFormer"]
+    headline = ours["adaptformer", 1]["mean_of_groups"]["mean"]
+    assert binary["mean_of_groups"] == pytest.approx(headline - 0.770)  # h = 32, head not binary
+    assert set(binary["tasks"].values()) == {None}
+    *_, by_task, averages = grids_of(report(tmp_path, "markdown", "--against", "published")).values()
+    assert by_task[0][:4] == ["ours", "published", "source", "cifar"]
+    (line,) = [line for line in averages[1:] if line[1] == "LoRA"]
+    theirs = row_of("LoRA").mean_of_groups
+    assert line[-2] == f"{100 * (ours['lora', 32]['mean_of_groups']['mean'] - theirs):+.1f}"
+
+
+def test_nothing_published_enters_marks_or_comparisons(tmp_path: Path) -> None:
+    store = lora_store(tmp_path)
+    for form in ("text", "markdown", "latex"):
+        ours, both = report(store, form), report(store, form, "--against", "published")
+        marks = ("¹", "²", "**", r"\textbf", r"\underline", "worse than")
+        cited = both.replace(ours.partition("training curves")[0].strip(), "")
+        assert not [mark for mark in marks if mark in re.sub(r"^\*\*.*\*\*$", "", cited, flags=re.MULTILINE)]
+
+
+def test_tasks_stand_in_the_order_of_the_benchmark(tmp_path: Path) -> None:
+    ours, *_ = grids_of(report(vtab_store(tmp_path), "markdown")).values()
+    order = """
+        cifar caltech101 dtd oxford_flowers102 oxford_iiit_pet svhn sun397
+        patch_camelyon eurosat resisc45 diabetic_retinopathy
+        clevr_count clevr_dist dmlab kitti dsprites_loc dsprites_ori smallnorb_azi smallnorb_ele
+    """
+    assert ours[0][3:] == order.split()  # the table of data.md

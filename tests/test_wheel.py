@@ -48,7 +48,7 @@ def test_the_wheel_holds_code_configuration_manifests_and_weights(wheel: Path) -
     expected |= {
         str(path.relative_to(CHECKOUT))
         for path in (CHECKOUT / "petl_bench").rglob("*")
-        if path.suffix in (".py", ".safetensors", ".yaml")
+        if path.suffix in (".py", ".safetensors", ".yaml", ".html", ".css", ".js")
     }
     assert len(expected) > 40
     assert expected <= names

@@ -250,7 +250,7 @@ def _too_few(tasks: int, family: int) -> str:
         return ""
     what = "a difference or equivalence" if least >= LEVEL else "a difference"
     among = f" among {family} comparisons" if family > 1 else ""
-    return f"; {tasks} tasks are too few for these tests to show {what}{among}"
+    return f"; {tasks} tasks are too few to show {what}{among}"
 
 
 def _points(fraction: float) -> str:

@@ -45,7 +45,8 @@ def markdown(report: Report) -> str:
     for number, table in enumerate(report.tables):
         parts += [_markdown_grid(grid) for grid in grids(table, report.tables)]
         parts += _legend(report, number, "**Best**, *second best*")
-        parts += [_escaped(line) for line in _below(report, number)]
+        below = [f"- {_escaped(line)}" for line in _below(report, number)]
+        parts += ["\n".join(below)] if below else []
     if report.published:
         cited = [*cited_grids(report.published), *difference_grids(report.tables, report.published)]
         parts += [*map(_markdown_grid, cited), *footnotes(report.published)]
