@@ -116,7 +116,8 @@ class Store:
             UserError: there is no such store, or a row in it cannot be read.
         """
         if not self.root.is_dir():
-            raise UserError(f"store {self.root}: no such directory; `petl-bench sweep --store DIR` makes one")
+            what = "is a file, not a directory" if self.root.exists() else "no such directory"
+            raise UserError(f"store {self.root}: {what}; `petl-bench sweep --store DIR` makes one")
         for path in sorted(self.root.glob(f"*/{ROW}")):
             yield self.row(path.parent.name)
 
@@ -147,7 +148,7 @@ def _json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write so that the file is there whole or not at all, after a power cut too.
 
     Raises:
@@ -159,7 +160,7 @@ def write(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

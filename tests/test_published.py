@@ -216,7 +216,7 @@ def test_a_caution_where_published_rows_do_not_compare(finished_store: Path, tmp
         (
             other,
             [
-                "published rows whose weights are known were made with those of vit_b16_in21k, not of "
+                "published rows whose weights are known were made with vit_b16_in21k, not with "
                 "vit_b16_augreg_in21k"
             ],
         ),

@@ -79,7 +79,7 @@ def report(
     if plots:
         _draw(content, plots)
     if out is None:
-        print(form, end="")
+        _print(str(form))
     else:
         _write(out, form if isinstance(form, bytes) else form.encode())
         note(f"wrote {out}")
@@ -93,10 +93,22 @@ def _rows(store: Store) -> list[ResultRow]:
     if failed := store.failures():
         raise UserError(
             f"store {store.root}: holds no finished run; {len(failed)} failed, the first one: "
-            f"{store.error(failed[0])} (error.json in the runs' directories; "
+            f"{' '.join(store.error(failed[0]).split())} (error.json in the runs' directories; "
             "`petl-bench sweep --existing retry-failed` tries them again)"
         )
     raise UserError(f"store {store.root}: holds no finished run; `petl-bench sweep` makes some")
+
+
+def _print(text: str) -> None:
+    """Raises UserError where the terminal's encoding lacks a character."""
+    try:
+        print(text, end="")
+    except UnicodeEncodeError as error:
+        lacking = error.object[error.start : error.end]
+        raise UserError(
+            f"stdout has the encoding {error.encoding}, which lacks {lacking!r}: set "
+            "PYTHONIOENCODING=utf-8, or name a file with --out"
+        ) from error
 
 
 def _draw(content: Report, folder: Path) -> None:
@@ -121,16 +133,19 @@ def _draw(content: Report, folder: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; into a device or a pipe as it comes.
+    """Write a file whole or not at all; through a link; into a device or a pipe as it comes.
 
     Raises:
         UserError: it cannot be written.
     """
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
+        target = path.resolve()
+        device = path.absolute().parts[1] in ("dev", "proc")
+        if path.exists() and (device or not target.is_file()):
+            with path.open("ab") as stream:
+                stream.write(data)
         else:
-            write(path, data)
+            write(target, data, target.stat().st_mode & 0o777 if target.exists() else 0o644)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import ascii_lowercase
 
-from petl_bench.report.columns import HOLE, Cell, Column, Grid, label
+from petl_bench.report.columns import HOLE, Cell, Column, Grid, label, title
 from petl_bench.report.published import SUITE, PublishedRow
 from petl_bench.report.tables import Line, Table
 
@@ -71,7 +71,7 @@ def difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> l
         return []
     marks = _sources(rows)
     lead = [
-        _column("ours", [f"{label(line, table)}, {table.key['protocol']}" for table, line, _ in pairs]),
+        _column("ours", [f"{label(line, table)}; {title(table, tables)}" for table, line, _ in pairs]),
         _column("published", [_name(row) for _, _, row in pairs]),
         _column("source", [marks[_source(row)] for _, _, row in pairs]),
     ]
@@ -103,13 +103,9 @@ def difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> l
 def differences(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[dict[str, object]]:
     """The same for programs: fractions; None where either side has a hole."""
     return [
-        {
-            "adapter": line.key["adapter"],
-            "hidden": line.key["hidden"],
-            "bits": line.key["bits"],
-            "head": line.key["head"],
-            "backbone": line.key["backbone"],
-            "protocol": table.key["protocol"],
+        table.key
+        | line.key
+        | {
             "published": row.method,
             "source": row.source,
             "tasks": {name: _minus(line.tasks[name].mean, value) for name, value in row.accuracy.items()},

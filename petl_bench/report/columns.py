@@ -12,6 +12,8 @@ PEEK = "†"
 OFF_BY_DEFAULT = ("settings", "rate_weight")
 """Settings that get a column as soon as one line has any, and a hole where a line has none."""
 ALWAYS = {"bits", "hidden"}
+USUAL = {"head": "linear", "quantizer": "l1_median", "packing": "coded", "statistics": "exact"}
+"""Settings that a title names where all lines have another value; where lines differ they have a column."""
 SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
 """Names of BYTES in a table."""
 
@@ -72,12 +74,15 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     parts = [f"suite {key['suite']}"]
     backbones = {line.key["backbone"] for line in table.lines}
     parts += [f"backbone {backbone}" for backbone in backbones if len(backbones) == 1]
+    for name, usual in USUAL.items():
+        held = {setting(line, name) for line in table.lines} - {HOLE}
+        parts += [f"{name} {value}" for value in held if len(held) == 1 and value != usual]
     parts += [f"protocol {key['protocol']}"]
     parts += [f"rungs {key['rungs']}"] if key["rungs"] else []
-    parts += [key["precision"]] if key["precision"] != "fp32" else []
+    parts += [key["precision"]] if key["precision"] != "fp32" or _differ(tables, "precision") else []
     parts += [f"{key['epochs']} epochs"]
     parts += [counted(key["shots"], "shot")] if key["shots"] else []
-    parts += [f"normalization {key['normalization']}"] if _differ(tables, "normalization") else []
+    parts += [f"pixel normalization {key['normalization']}"]
     parts += [f"recipe {key['recipe']}"] if _differ(tables, "recipe") else []
     parts += ["altered data"] if key["altered"] else []
     return ", ".join(parts)
@@ -92,7 +97,7 @@ def legend(table: Table, marks: str) -> str:
     shown = [*accuracies(table), *averages(table)]
     parts = [f"{marks} of a column"] if any(cell.rank for column in shown for cell in column.cells) else []
     several = any(value.std is not None for line in table.lines for value in line.tasks.values())
-    parts += ["±: standard deviation over seeds"] if several else []
+    parts += [f"±: standard deviation over {table.repetition}"] if several else []
     return "; ".join(parts)
 
 
@@ -111,6 +116,11 @@ def label(line: Line, table: Table, without: Collection[str] = ()) -> str:
     plain = ("settings", "backbone", "quantizer")
     parts += [text if name in plain else f"{name} {text}" for name, text in shown.items() if text != HOLE]
     return ", ".join(parts)
+
+
+def printable(text: str) -> str:
+    """Text on one line, without control characters: no name can move a terminal's cursor or end a row."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def counted(number: int, what: str) -> str:
@@ -141,17 +151,19 @@ def averages(table: Table) -> list[Column]:
     columns = [_percents(group, [line.groups[group] for line in lines]) for group in table.groups]
     columns += [
         _percents("mean of groups", [line.mean_of_groups for line in lines]),
-        _percents(f"mean of {len(table.tasks)} tasks", [line.mean_of_tasks for line in lines]),
+        _percents(f"mean of {counted(len(table.tasks), 'task')}", [line.mean_of_tasks for line in lines]),
     ]
-    last = [line.last_epoch for line in lines if line.last_epoch]
-    return [*columns, *([_percents("mean of groups, last epoch", last)] if last else [])]
+    last = [Cell(percent(line.last_epoch)) for line in lines if line.last_epoch]
+    return [*columns, *([Column("mean of groups, last epoch", last)] if last else [])]
 
 
 def counts(table: Table) -> list[Column]:
-    """Tasks that have results, and seeds a task (from, to)."""
+    """Tasks that have results, and repetitions a task (from, to): seeds, or seeds times draws."""
     return [
         Column("tasks", [Cell(line.complete) for line in table.lines]),
-        Column("seeds", [Cell(_seeds(line)) for line in table.lines]),
+        Column(
+            "seeds" if table.repetition == "seeds" else "runs", [Cell(_seeds(line)) for line in table.lines]
+        ),
     ]
 
 
@@ -184,7 +196,7 @@ def setting(line: Line, name: str) -> str:
         return HOLE
     if name == "quantizer" and line.key["quantizer"] == "none":
         return HOLE
-    if name in OFF_BY_DEFAULT and not line.key[name]:
+    if line.key[name] is None or (name in OFF_BY_DEFAULT and not line.key[name]):
         return HOLE
     return str(line.key[name])
 

@@ -92,7 +92,7 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
 
 def links(store: Path, base: Path) -> Callable[[str], tuple[str, str]]:
     """run_id -> URLs of its spec and its adapter file in `store`, for a page in the folder `base`."""
-    root = quote(os.path.relpath(store.resolve(), base.resolve()))
+    root = quote(os.path.relpath(store, base))  # a browser follows the path as written, not its links
 
     def urls(run_id: str) -> tuple[str, str]:
         there = [name if (store / run_id / name).is_file() else "" for name in (SPEC, ADAPTER)]

@@ -73,17 +73,23 @@ def read(text: str, manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
 
 def cautions(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[str]:
     """What keeps these tables from being compared with published rows."""
-    ours = {line.key["backbone"] for t in tables if t.key["suite"] == SUITE for line in t.lines}
-    theirs = sorted({row.backbone for row in rows} - {UNKNOWN})
+    ours = [table for table in tables if table.key["suite"] == SUITE]
     if not ours:
         return ["the published rows are of VTAB-1K, and no other row of this report is"]
-    others = sorted(ours - set(theirs))
-    if not others:
-        return []
-    known = ", ".join(theirs)
-    return [
-        f"published rows whose weights are known were made with those of {known}, not of {', '.join(others)}"
-    ]
+    facts = {
+        "weights": ({line.key["backbone"] for t in ours for line in t.lines}, {row.backbone for row in rows}),
+        "pixel normalization": ({t.key["normalization"] for t in ours}, {row.normalization for row in rows}),
+    }
+    found = []
+    for what, (used, published) in facts.items():
+        known = sorted(published - {UNKNOWN})
+        if others := sorted(used - set(known)):
+            verb = "are" if what == "weights" else "is"
+            found.append(
+                f"published rows whose {what} {verb} known were made with {' or '.join(known)}, "
+                f"not with {', '.join(others)}"
+            )
+    return found
 
 
 def _row(

@@ -7,14 +7,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
-from petl_bench.report.statistics import Comparison
+from petl_bench.report.statistics import Comparison, ranking
 from petl_bench.report.tables import BYTES, Table
-from petl_bench.types import ResultRow
+from petl_bench.types import COLUMNS, ResultRow
 
 
 def to_csv(report: Report) -> str:
@@ -32,11 +31,9 @@ def to_parquet(report: Report) -> bytes:
     from pyarrow import parquet
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    hints = get_type_hints(ResultRow)
-    plain = {name: get_args(hint)[0] if isinstance(hint, UnionType) else hint for name, hint in hints.items()}
     columns = {
-        name: pa.array([getattr(row, name) for row in report.rows], types[kind])
-        for name, kind in plain.items()
+        name: pa.array([getattr(row, name) for row in report.rows], types[kinds[0]])
+        for name, kinds in COLUMNS.items()
     }
     buffer = io.BytesIO()
     parquet.write_table(pa.table(columns), buffer)
@@ -44,7 +41,7 @@ def to_parquet(report: Report) -> bytes:
 
 
 def to_json(report: Report) -> str:
-    """`rows`: a cell each; `averages`: a configuration each; `comparisons` of bits; `warnings`.
+    """`rows`: a cell each; `averages`: a configuration each; `comparisons`; `rankings`; `warnings`.
 
     Accuracies and differences are fractions of 1. `published` and `differences` are there where asked for.
     """
@@ -72,6 +69,17 @@ def to_json(report: Report) -> str:
             for table, found in zip(report.tables, report.comparisons, strict=True)
             for comparison in found
         ],
+        "rankings": [
+            table.key
+            | {
+                "lines": [line.key for line in ranked.lines],
+                "mean_ranks": ranked.mean_ranks,
+                "friedman_p": ranked.friedman_p,
+                "p_holm": ranked.p_holm.to_numpy().tolist(),
+            }
+            for table in report.tables
+            if (ranked := ranking(table))
+        ],
         "warnings": report.all_warnings,
     }
     if report.published:
@@ -81,9 +89,9 @@ def to_json(report: Report) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the two lines, of which the settings are there, and the bits of the other one."""
+    """Everything but the two lines, of which the settings are there."""
     held = {name: value for name, value in vars(comparison).items() if name not in ("line", "against")}
-    return comparison.line.key | {"against_bits": comparison.against.key["bits"]} | held
+    return comparison.line.key | {"against": comparison.against.key} | held
 
 
 def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:

@@ -35,8 +35,13 @@ LINE_KEY = [
     "statistics",
 ]
 """One line of a table; the scale is chosen per task and joins in only where a task has several."""
-REPETITION = ["seed", "split_seed"]
-"""What the rows of one cell differ in."""
+REPETITION = {"seed": "seeds", "split_seed": "draws of the training images"}
+"""What the rows of one cell differ in, and what several of them are called."""
+NO_SCALE = -1.0
+"""Stands for the scales of a line that has one a task."""
+TASK, GROUP, MEAN = "task", "group", "mean"
+HEADLINE = (MEAN, "groups")
+"""Kinds of columns while means are computed."""
 BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
 PROVENANCE = {
     "version": "petl-bench versions",
@@ -66,16 +71,6 @@ class Statistic:
     n: int
     mean: float | None
     std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Statistic:
-        series = pd.Series(values, dtype=float)
-        count = len(series)
-        return cls(
-            count,
-            float(series.mean()) if count else None,
-            float(series.std()) if count > 1 else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,8 @@ class Table:
     lines: list[Line]
     notes: list[str]
     """What its rows do not have in common although they should, and how its numbers were chosen."""
+    repetition: str = "seeds"
+    """What means and deviations are over."""
 
     @property
     def groups(self) -> list[str]:
@@ -146,96 +143,141 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
     return tables, [warning for warning in warnings if warning not in said]
 
 
-def warnings_of(tables: Sequence[Table], warnings: Sequence[str]) -> list[str]:
-    """The notes of all tables and what else there is to say, each once."""
-    return list(dict.fromkeys([*(note for table in tables for note in table.notes), *warnings]))
-
-
-def _table(key: dict[str, Any], part: pd.DataFrame, tasks: Mapping[str, Manifest]) -> Table:
+def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest]) -> Table:
+    key = {name: _plain(value) for name, value in key.items()}
+    tasks = _tasks(key["suite"], part, known)
     notes = _mixed(part)
-    given = key["protocol"] != "sealed"  # else the scale is a result
-    varied = given and _several(part, [*LINE_KEY, "task", *REPETITION])
-    line_key = [*LINE_KEY, "scale"] if varied else LINE_KEY
-    cell = [*line_key, "task", *REPETITION]
-    if _several(part, cell):
+    strange = sorted(set(part["task"]) - {task.name for task in tasks})
+    if strange:
         notes.append(
-            "some cells have several runs of one seed that differ in settings a table does not show; "
-            "the latest counts (choose with --filter)"
+            f"rows of tasks that no manifest of suite {key['suite']} has are left out: {', '.join(strange)}"
+        )
+        part = part[~part["task"].isin(strange)]
+    line_key, part = _split_by_scale(part) if key["protocol"] != "sealed" else (LINE_KEY, part)
+    cell = [*line_key, "task", *REPETITION]
+    if part.duplicated(cell).any():
+        notes.append(
+            "some cells have several runs of one seed that differ in what a table does not show (weights, "
+            "data or settings); the latest counts (choose with --filter)"
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
-    needed = _tasks(key["suite"], part, tasks)
-    lines = [
-        _line(dict(zip(line_key, values, strict=True)), group, needed, key["protocol"] == "peek")
-        for values, group in latest.groupby(line_key, sort=False)
-    ]
+    lines = _lines(latest, line_key, tasks, key["protocol"] == "peek")
     lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
+    if any(_uneven(line) for line in lines):
+        notes.append(
+            "not every line has the same seeds on all its tasks: its means are over the seeds that have "
+            "every task, and a comparison of two lines may be between different seeds"
+        )
     if key["protocol"] == "peek":
         notes.append("accuracies marked † are the best of several looks at test: no honest number compares")
     if key["altered"]:
         notes.append("its data sets are altered (data.override): they compare with no published row")
-    return Table({name: _plain(value) for name, value in key.items()}, needed, lines, notes)
+    repetition = " and ".join(
+        what for column, what in REPETITION.items() if latest[column].nunique() > 1 or column == "seed"
+    )
+    return Table(key, tasks, lines, notes, repetition)
 
 
 def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> list[Task]:
     """All tasks of a suite in the benchmark's order; of the user's own data those that were run."""
     facts = [m for m in known.values() if m.suite == suite and m.classes]
     if not facts:
-        return [Task(*pair) for pair in sorted(set(zip(part["task"], part["group"], strict=True)))]
+        groups = part.sort_values("finished_at").drop_duplicates("task", keep="last")
+        return [
+            Task(*pair) for pair in sorted(zip(groups["task"], groups["group"], strict=True), key=_by_group)
+        ]
     facts.sort(key=lambda m: (m.group, m.position or len(known), m.name))
     return [Task(m.name, m.group) for m in facts]
 
 
-def _line(key: dict[str, Any], part: pd.DataFrame, tasks: Sequence[Task], peek: bool) -> Line:
+def _by_group(task: tuple[str, str]) -> tuple[str, str]:
+    return task[1], task[0]
+
+
+def _split_by_scale(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """The key of lines, with the scale where a line has several on one task and seed.
+
+    Other lines stay whole, although their scale may differ by task: in theirs the column is empty.
+    """
+    counts = part.groupby([*LINE_KEY, "task", *REPETITION])["scale"].transform("nunique")
+    varied = counts.groupby([part[name] for name in LINE_KEY]).transform("max") > 1
+    if not varied.any():
+        return LINE_KEY, part
+    return [*LINE_KEY, "scale"], part.assign(scale=part["scale"].where(varied, NO_SCALE))
+
+
+def _lines(latest: pd.DataFrame, line_key: list[str], tasks: Sequence[Task], peek: bool) -> list[Line]:
+    """One row a line, task and repetition -> the lines, in any order."""
     shown = "acc_best_peek" if peek else "acc"
-    groups = {
-        group: [t.name for t in tasks if t.group == group] for group in dict.fromkeys(t.group for t in tasks)
-    }
-    accuracy, means = _means(part, shown, groups)
-    costs = part.groupby("task")[[*BYTES, "params_trainable", "seconds"]].mean()
-    present = sum(t.name in costs.index for t in tasks)
-    total = costs.mean()
-    bits = part["bits_per_weight"].dropna()
-    return Line(
-        key={name: _plain(value) for name, value in key.items()},
-        tasks={t.name: Statistic.of(accuracy[t.name].dropna().tolist()) for t in tasks},
-        groups={group: Statistic.of(means[group].dropna().tolist()) for group in groups},
-        mean_of_groups=_complete(means),
-        mean_of_tasks=_complete(accuracy),
-        last_epoch=_complete(_means(part, "acc", groups)[1]) if peek else None,
-        complete=f"{present}/{len(tasks)}",
-        task_bytes={
-            str(name): {column: float(values[column]) for column in BYTES}
-            for name, values in costs.to_dict("index").items()
-        },
-        bytes={name: float(total[name]) for name in BYTES},
-        bits_per_weight=float(bits.mean()) if len(bits) else None,
-        params_trainable=float(total["params_trainable"]),
-        seconds=float(total["seconds"]),
+    groups: dict[str, list[str]] = {}
+    for task in tasks:
+        groups.setdefault(task.group, []).append(task.name)
+    wide = _wide(latest, shown, line_key, groups)
+    found: Any = wide.groupby(level=line_key).agg(["count", "mean", "std"]).to_dict("index")
+    last = _wide(latest, "acc", line_key, groups)[[HEADLINE]] if peek else wide[[HEADLINE]]
+    final: Any = last.groupby(level=line_key).agg(["count", "mean", "std"]).to_dict("index")
+    columns = [*BYTES, "bits_per_weight", "params_trainable", "seconds"]
+    by_task = latest.groupby([*line_key, "task"])[columns].mean()
+    total: Any = by_task.groupby(level=line_key).mean().to_dict("index")
+    task_bytes: dict[Any, dict[str, dict[str, float]]] = {}
+    of_tasks: Any = by_task[BYTES].to_dict("index")
+    for (*key, task), values in of_tasks.items():
+        task_bytes.setdefault(tuple(key), {})[task] = values
+    return [
+        Line(
+            key={n: None if v == NO_SCALE else _plain(v) for n, v in zip(line_key, key, strict=True)},
+            tasks={t.name: _statistic(values, (TASK, t.name)) for t in tasks},
+            groups={group: _statistic(values, (GROUP, group)) for group in groups},
+            mean_of_groups=_statistic(values, HEADLINE),
+            mean_of_tasks=_statistic(values, (MEAN, "tasks")),
+            last_epoch=_statistic(final[key], HEADLINE) if peek else None,
+            complete=f"{len(task_bytes[key])}/{len(tasks)}",
+            task_bytes=task_bytes[key],
+            bytes={name: total[key][name] for name in BYTES},
+            bits_per_weight=_number(total[key]["bits_per_weight"]),
+            params_trainable=total[key]["params_trainable"],
+            seconds=total[key]["seconds"],
+        )
+        for key, values in found.items()
+    ]
+
+
+def _wide(
+    latest: pd.DataFrame, column: str, line_key: list[str], groups: Mapping[str, list[str]]
+) -> pd.DataFrame:
+    """Accuracies by line and repetition (rows) and task, group and average (columns).
+
+    A mean over tasks exists for a repetition only where it has every task: skipna=False.
+    """
+    names = [name for held in groups.values() for name in held]
+    index = [*line_key, *REPETITION]
+    tasks = latest.pivot(index=index, columns="task", values=column).reindex(columns=names).astype(float)
+    means = {(GROUP, group): tasks[held].mean(axis=1, skipna=False) for group, held in groups.items()}
+    averages = {HEADLINE: pd.DataFrame(means).mean(axis=1, skipna=False)}
+    averages[MEAN, "tasks"] = tasks.mean(axis=1, skipna=False)
+    tasks.columns = pd.MultiIndex.from_product([[TASK], names])
+    return pd.concat([tasks, pd.DataFrame(means | averages)], axis=1)
+
+
+def _statistic(values: Mapping[Any, float], column: tuple[str, str]) -> Statistic:
+    return Statistic(
+        int(values[(*column, "count")]), _number(values[(*column, "mean")]), _number(values[(*column, "std")])
     )
 
 
-def _means(
-    part: pd.DataFrame, column: str, groups: Mapping[str, list[str]]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Values by repetition and task, and their group means."""
-    names = [name for group in groups.values() for name in group]
-    values = part.pivot(index=REPETITION, columns="task", values=column).reindex(columns=names).astype(float)
-    # A mean over tasks exists for a repetition only where it has every task: skipna=False.
-    means = {group: values[held].mean(axis=1, skipna=False) for group, held in groups.items()}
-    return values, pd.DataFrame(means)
+def _number(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
-def _complete(values: pd.DataFrame) -> Statistic:
-    return Statistic.of(values.mean(axis=1, skipna=False).dropna().tolist())
-
-
-def _several(frame: pd.DataFrame, key: list[str]) -> bool:
-    return bool(frame.duplicated(key).any())
+def _uneven(line: Line) -> bool:
+    """Whether a line that has every task lacks seeds on some, so that means rest on fewer or none."""
+    present = [value.n for value in line.tasks.values()]
+    return min(present) > 0 and line.mean_of_tasks.n < max(present)
 
 
 def _order(value: Any) -> tuple[int, Any]:
-    """linear first, then adapters by name; numbers by size."""
-    return (0, "") if value == "linear" else (1, value)
+    """linear first, then adapters by name; numbers by size, none first."""
+    return (0, "") if value in ("linear", None) else (1, value)
 
 
 def _plain(value: Any) -> Any:

@@ -12,11 +12,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from petl_bench.report.cited import cited_grids, difference_grids, footnotes
-from petl_bench.report.columns import Cell, Grid, grids, legend
+from petl_bench.report.columns import Cell, Grid, grids, legend, printable
 from petl_bench.report.content import Report
 
 RANKS = " ¹²"
-WIDTH = 1000
+WIDTH = 1_000_000
 """Of a line, in characters; no table is cut to fit a terminal."""
 
 
@@ -34,7 +34,7 @@ def text(report: Report) -> str:
         for line in footnotes(report.published):
             console.print(line, soft_wrap=True)
     for warning in report.warnings:
-        console.print(f"note: {warning}", soft_wrap=True)
+        console.print(printable(f"note: {warning}"), soft_wrap=True)
     console.print(f"training curves: {tensorboard(report)}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
@@ -67,25 +67,25 @@ def _legend(report: Report, number: int, marks: str) -> list[str]:
 def _below(report: Report, number: int) -> list[str]:
     """The answers and notes under a table."""
     said = [comparison.sentence for comparison in report.comparisons[number]]
-    return [*said, *(f"note: {note}" for note in report.tables[number].notes)]
+    return [printable(line) for line in (*said, *(f"note: {n}" for n in report.tables[number].notes))]
 
 
 def _print(console: Console, printed: Sequence[Grid]) -> None:
     for grid in printed:
-        console.print(Text(grid.title), soft_wrap=True)
+        console.print(Text(printable(grid.title)), soft_wrap=True)
         shown = RichTable(box=box.SIMPLE_HEAD)
         grouped = any(column.over for column in grid.columns)
         before = ""
         for number, column in enumerate(grid.columns):
-            over = f"{column.over if column.over != before else ''}\n" if grouped else ""
+            over = f"{printable(column.over) if column.over != before else ''}\n" if grouped else ""
             side: JustifyMethod = "left" if number == 0 else "right"
-            shown.add_column(Text(over + column.name), justify=side, no_wrap=True)
+            shown.add_column(Text(over + printable(column.name)), justify=side, no_wrap=True)
             before = column.over
         marked = [any(cell.rank for cell in column.cells) for column in grid.columns]
         for cells in grid.lines:
             shown.add_row(
                 *(
-                    Text(cell.text + (RANKS[cell.rank] if some else ""))
+                    Text(printable(cell.text) + (RANKS[cell.rank] if some else ""))
                     for cell, some in zip(cells, marked, strict=True)
                 )
             )
@@ -107,4 +107,4 @@ def _markdown_cell(cell: Cell) -> str:
 
 def _escaped(name: str) -> str:
     """Names as text: no cell, no tag and no line may begin in them."""
-    return " ".join(name.replace("|", "\\|").replace("<", "&lt;").split())
+    return printable(name).replace("|", "\\|").replace("<", "&lt;")

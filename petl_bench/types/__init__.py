@@ -17,10 +17,11 @@ from petl_bench.types.parts import (
     TaskSpec,
     TrainSpec,
 )
-from petl_bench.types.row import Cache, Outcome, ResultRow, Runtime, row_from_dict
+from petl_bench.types.row import COLUMNS, Cache, Outcome, ResultRow, Runtime, row_from_dict
 from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict
 
 __all__ = [
+    "COLUMNS",
     "FLOAT_BITS",
     "NORMALIZATIONS",
     "PACKINGS",

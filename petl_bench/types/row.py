@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from petl_bench.types.run import RunSpec
 
@@ -73,8 +75,33 @@ class ResultRow:
 
 
 def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
-    """A row from its JSON object; raises TypeError on missing or unknown keys."""
-    return ResultRow(**values)
+    """A row from its JSON object.
+
+    Raises:
+        TypeError: a key is missing or unknown, or a value is of another type than its column.
+        ValueError: a number is not finite, or an accuracy is no fraction.
+    """
+    row = ResultRow(**values)
+    for name, value in values.items():
+        if not isinstance(value, COLUMNS[name]) or (type(value) is bool) != (bool in COLUMNS[name]):
+            kinds = " or ".join(kind.__name__ for kind in COLUMNS[name])
+            raise TypeError(f"{name} is {value!r}, it must be {kinds}")
+        if type(value) is float and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    for name in ("acc", "acc_val", "acc_best_peek"):
+        if not 0 <= (values.get(name) or 0) <= 1:
+            raise ValueError(f"{name} is {values[name]}, it must be a fraction from 0 to 1")
+    return row
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The types a column's values may have; a whole number is a float too."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return (*kinds, int) if float in kinds else kinds
+
+
+COLUMNS = {name: _kinds(hint) for name, hint in get_type_hints(ResultRow).items()}
+"""Types of a row's columns, by name."""
 
 
 @dataclass(frozen=True)
