@@ -26,6 +26,7 @@ from petl_bench.config import manifests, plan
 from petl_bench.report.columns import label
 from petl_bench.report.figures import Figure, figures, pareto
 from petl_bench.report.figures.style import MARKERS, lightened, looks
+from petl_bench.report.statistics import widths
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
@@ -91,7 +92,7 @@ def drawn(rows: Iterable[ResultRow]) -> dict[str, Figure]:
     tables, _ = tabulate(rows, manifests())
     whole = [all(line.mean_of_groups.n for line in table.lines) for table in tables]
     ranks = {number: ranked(table) for number, table in enumerate(tables) if whole[number]}
-    found = figures(tables, MARGIN, ranks)
+    found = figures(tables, MARGIN, ranks, [widths(table, MARGIN) for table in tables])
     assert len({figure.name for figure in found}) == len(found)
     return {figure.name: figure for figure in found}
 
@@ -117,6 +118,10 @@ def stores() -> dict[str, list[ResultRow]]:
             replace(row, adapter=f"{HOSTILE} {row.adapter} of somebody else", backbone="WWWW_MMMM" * 8)
             for row in grid
             if row.hidden in (0, 8, 16) and row.bits in (1, 32)
+        ],
+        "quantizers": [*pocket, *quantizers("bits=1,2,4,32", "hidden=1,4,16", "seed=0")],
+        "scales": [
+            replace(row, scale=scale) for row in grid if 0 < row.hidden < 9 for scale in (0.1, 1.0, 10.0)
         ],
         "two": [row for row in pocket if row.adapter == "lora" and row.bits < 32],
     }
@@ -262,6 +267,8 @@ def test_accuracy_against_bytes(stores: dict[str, list[ResultRow]]) -> None:
         name for name, (x, y) in expected.items() if not any(u <= x and v > y for u, v in expected.values())
     }
     (line,) = [line for line in sheet.axes[0].get_lines() if line.get_label() == "Pareto front"]
+    key = [text.get_text() for legend in sheet.legends for text in legend.get_texts()]
+    assert key == ["linear", "adaptformer", "lora", "Pareto front", "1", "4", "32"]
     corners = line.get_xydata()
     on_it = {name for name, point in expected.items() if np.isclose(corners, point, atol=0).all(axis=1).any()}
     assert on_it >= front
@@ -273,20 +280,107 @@ def test_accuracy_against_bytes(stores: dict[str, list[ResultRow]]) -> None:
     assert [float(tick.split()[0]) * 1000 for tick in ticks] == list(sheet.axes[0].get_xticks())
 
 
+def quantizers(*arguments: str) -> list[ResultRow]:
+    """Two that are far apart in accuracy, a rate weight in between, and 32 bits without any."""
+    plain = rows_for("adapter=adaptformer", *arguments)
+    changed = [
+        {"quantizer": "lloyd_max", "acc": 0.9},
+        {"quantizer": "minmax", "acc": 0.5},
+        {"quantizer": "minmax", "acc": 0.7, "rate_weight": 0.5, "bits_per_weight": 0.75},
+    ]
+    few = [
+        replace(row, **{**change, "acc": change["acc"] + (row.acc - 0.5) / 20})
+        for change in changed for row in plain if row.bits < 32
+    ]  # fmt: skip
+    return [*few, *(replace(row, acc=0.95) for row in plain if row.bits == 32)]
+
+
+NAMES = {
+    "lloyd_max": ("lloyd_max", 0.0),
+    "minmax": ("minmax", 0.0),
+    "minmax, rate_weight 0.5": ("minmax", 0.5),
+}
+
+
+def of_setting(rows: Iterable[ResultRow], text: str) -> list[ResultRow]:
+    """Rows of a quantizer and rate weight, and those of 32 bits."""
+    return [row for row in rows if row.bits == 32 or (row.quantizer, row.rate_weight) == NAMES[text]]
+
+
 def test_accuracy_against_bits(stores: dict[str, list[ResultRow]]) -> None:
     rows = [row for row in stores["pocket"] if row.adapter != "linear"]
-    # A second way to one bit: the curve goes through the better one.
-    better = [
-        replace(row, rate_weight=0.5, acc=row.acc + 0.1, bits_per_weight=0.5) for row in rows if row.bits == 1
-    ]
-    found = points(drawn([*rows, *better])["pocket-fixed-accuracy-bits"].draw())
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
     assert set(found) == {"adaptformer h16", "lora h16"}
     for name, curve in found.items():
         own = [[r for r in rows if r.adapter == name[:-4] and r.bits == bits] for bits in (1, 4, 32)]
-        expected = [(own[0][0].bits_per_weight, statistics.mean(seeds_of(held, GROUPS))) for held in own]
-        expected = [(held[0].bits_per_weight, y) for held, (_, y) in zip(own, expected, strict=True)]
-        expected[0] = (0.5, expected[0][1] + 10)
+        assert close(
+            curve, [(held[0].bits_per_weight, statistics.mean(seeds_of(held, GROUPS))) for held in own]
+        )
+
+
+def test_a_curve_of_bits_keeps_to_its_quantizer_and_rate_weight() -> None:
+    rows = quantizers("bits=1,4,32", "hidden=16", "seed=0")
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {f"adaptformer h16, {text}" for text in NAMES}
+    for text in NAMES:
+        by_bits = [[r for r in of_setting(rows, text) if r.bits == bits] for bits in (1, 4, 32)]
+        expected = sorted((held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits)
+        assert len(expected) == 3
+        assert close(found[f"adaptformer h16, {text}"], expected)
+
+
+def scales_of(*scales: float) -> list[ResultRow]:
+    return [
+        replace(row, scale=scale, acc=row.acc - scale / 50)
+        for row in rows_for("adapter=adaptformer", "bits=1,4,32", "hidden=16", "seed=0") for scale in scales
+    ]  # fmt: skip
+
+
+def test_a_curve_of_bits_keeps_to_its_scale() -> None:
+    rows = scales_of(0.1, 1.0, 10.0)
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {f"adaptformer h16, scale {scale}" for scale in (0.1, 1.0, 10.0)}
+    for name, curve in found.items():
+        own = [r for r in rows if name.endswith(f" {r.scale}")]
+        by_bits = [[r for r in own if r.bits == bits] for bits in (1, 4, 32)]
+        assert close(curve, [(held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits])
+
+
+def test_32_bits_of_another_scale_are_the_first() -> None:
+    rows = [row for row in scales_of(0.1, 1.0, 10.0) if row.bits < 32 or row.scale > 0.5]
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    for scale, whole in [(0.1, 1.0), (1.0, 1.0), (10.0, 10.0)]:
+        (expected,) = seeds_of([r for r in rows if r.bits == 32 and r.scale == whole], GROUPS)
+        assert found[f"adaptformer h16, scale {scale}"][-1][1] == pytest.approx(expected)
+
+
+def test_many_variants_are_several_figures() -> None:
+    rows = [
+        replace(row, scale=scale)
+        for row in rows_for("adapter=lora", "bits=1,32", "hidden=1,2,4,8", "seed=0") for scale in (1, 2, 3)
+    ]  # fmt: skip
+    found = [drawn(rows)[f"pocket-fixed-accuracy-bits{end}"] for end in ("", "-2")]
+    assert [len(points(figure.draw())) for figure in found] == [10, 2]
+    assert [figure.title[-8:] for figure in found] == ["(1 of 2)", "(2 of 2)"]
+
+
+def test_a_curve_at_a_budget_keeps_to_its_quantizer_and_rate_weight() -> None:
+    rows = quantizers("bits=1,2,4,32", "hidden=2,4,8,16", "seed=0")
+    found = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
+    seen = set()
+    for name, curve in found.items():
+        text, number, unit = re.fullmatch(r"adaptformer, (.+), adapter ≤ ([0-9.]+) (k?B)", name).groups()
+        seen.add(text)
+        budget = float(number) * (1000 if unit == "kB" else 1)
+        expected = []
+        for hidden in (2, 4, 8, 16):
+            own = [r for r in of_setting(rows, text) if r.hidden == hidden]
+            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
+            if fitting:
+                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
+                expected.append((hidden, seeds_of(chosen, GROUPS)[0]))
         assert close(curve, expected)
+    assert seen == set(NAMES)
 
 
 def test_accuracy_against_hidden_size_at_a_budget(stores: dict[str, list[ResultRow]]) -> None:
@@ -370,6 +464,23 @@ def test_differences_by_task(stores: dict[str, list[ResultRow]]) -> None:
     assert (band.get_x(), band.get_width()) == (-1, 2)
 
 
+def test_differences_are_those_of_the_comparisons() -> None:
+    rows = quantizers("bits=1,2,4,32", "hidden=16", "seed=0")
+    axes = drawn(rows)["pocket-fixed-task-differences"].draw().axes[0]
+    found = {line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in line.get_label()}
+    assert set(found) == {f"adaptformer h16, {text}: 1 bit minus 32" for text in NAMES}
+    tasks = {row.task for row in rows}
+    for text in NAMES:
+        acc = {(r.task, r.bits): r.acc for r in of_setting(rows, text)}
+        expected = sorted(100 * (acc[task, 1] - acc[task, 32]) for task in tasks)
+        assert np.allclose(sorted(found[f"adaptformer h16, {text}: 1 bit minus 32"]), expected)
+    tables, _ = tabulate(rows, manifests())
+    assert not [figure for figure in figures(tables, MARGIN) if "differences" in figure.name]
+    (pair,) = [c for c in widths(tables[0], MARGIN) if c.line.key["bits"] == 4 and c.line.key["rate_weight"]]
+    (alone,) = [f for f in figures(tables, MARGIN, None, [[pair]]) if "differences" in f.name]
+    assert "adaptformer h16, minmax, rate_weight 0.5: 4 bits minus 32 0 of 5" in alone.description
+
+
 # critical differences
 
 
@@ -392,6 +503,34 @@ def test_critical_difference_diagram() -> None:
     assert bars == {(1.0, 1.5), (3.5, 4.0)}
     assert figure.description.index("a$_{x}$ (1.00)") < figure.description.index("b, 1 bit (1.50)")
     assert "0.002" in figure.description
+
+
+def test_a_diagram_says_where_no_test_could_tell_its_lines_apart(stores: dict[str, list[ResultRow]]) -> None:
+    for name, count, said in [
+        ("pocket", 3, "5 tasks are too few to tell 3 apart: one bar joins all"),  # 3 pairs * 2 / 32
+        ("pocket", 14, "5 tasks are too few to tell 14 apart: one bar joins all"),
+        ("vtab", 24, ""),  # 276 * 2 / 524288
+    ]:
+        tables, _ = tabulate(stores[name], manifests())
+        ranks = ranking([f"line {n}" for n in range(count)], [1.0 + n for n in range(count)], count)
+        found = figures(tables[:1], MARGIN, {0: ranks})
+        (figure,) = [figure for figure in found if figure.name.endswith("critical-difference")]
+        for text in (figure.description, " ".join(figure.draw().get_suptitle().split())):
+            assert said in text
+            assert ("too few" in text) == bool(said)
+            assert ("p = 0.002 (approximate: 5 tasks)" in text) == (name == "pocket")
+            assert "p = 0.002" in text
+
+
+def test_two_lines_more_than_the_tasks_can_tell_apart() -> None:
+    """With 8 tasks the smallest p is 2 / 256: 6 pairs make 0.047, 10 pairs 0.078."""
+    (table,), _ = tabulate(rows_for("sweep=none", "adapter=linear", "task=digits"), manifests())
+    eight = replace(table, tasks=[replace(table.tasks[0], name=f"t{n}") for n in range(8)])
+    for count, coarse in [(4, False), (5, True)]:
+        ranks = ranking([f"line {n}" for n in range(count)], [1.0 + n for n in range(count)], count)
+        (figure,) = figures([eight], MARGIN, {0: ranks})
+        assert ("too few" in figure.description) is coarse
+        assert "(approximate: 8 tasks)" in figure.description
 
 
 @pytest.mark.parametrize(("count", "drawn_"), [(2, 0), (3, 1), (24, 1), (25, 0)])
@@ -425,7 +564,7 @@ def tick_texts(axis: mpl.axis.Axis) -> list[Text]:
     return [text for tick in [*axis.majorTicks, *axis.minorTicks] for text in (tick.label1, tick.label2)]
 
 
-@pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile"])
+@pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile", "quantizers", "scales"])
 def test_every_text_can_be_read(name: str, stores: dict[str, list[ResultRow]]) -> None:
     found = drawn(stores[name])
     for figure in [figure for part, figure in found.items() if not re.search("shots-(2|4|8|16)-", part)]:

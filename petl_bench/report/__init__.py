@@ -26,7 +26,8 @@ def figures_of(report: Report) -> list[Figure]:
     from petl_bench.report.statistics import ranking
 
     ranked = {number: ranking(table) for number, table in enumerate(report.tables)}
-    return figures(report.tables, report.margin, {number: held for number, held in ranked.items() if held})
+    held = {number: found for number, found in ranked.items() if found}
+    return figures(report.tables, report.margin, held, report.comparisons)
 
 
 def html(report: Report, base: Path) -> str:

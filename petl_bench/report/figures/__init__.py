@@ -11,37 +11,42 @@ from petl_bench.report.figures.differences import task_differences
 from petl_bench.report.figures.ranks import Ranking, critical_difference
 from petl_bench.report.figures.sizes import accuracy_bytes, pareto
 from petl_bench.report.figures.style import Figure, brief, slug
+from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table
 
 __all__ = ["Figure", "Ranking", "figures", "pareto"]
 
 
 def figures(
-    tables: Sequence[Table], margin: float, rankings: Mapping[int, Ranking] | None = None
+    tables: Sequence[Table],
+    margin: float,
+    rankings: Mapping[int, Ranking] | None = None,
+    comparisons: Sequence[Sequence[Comparison]] = (),
 ) -> list[Figure]:
     """All figures that apply to these tables, table after table; figures that join tables come last.
 
     Args:
         margin: half the width of the band of differences that do not matter, a fraction such as 0.01.
         rankings: mean ranks of a table's lines, by its place in `tables`.
+        comparisons: of lines of a table with fewer bits and with the most, a list a table, or none at all.
     """
     found: list[Figure | None] = []
     for number, full in enumerate(tables):
         table = _abbreviated(full)
         stem, context = _stem(table, tables), _context(table, tables)
-        found += [
-            accuracy_bytes(table, stem, context),
-            accuracy_bits(table, stem, context),
-            accuracy_hidden(table, stem, context),
-        ]
+        found.append(accuracy_bytes(table, stem, context))
+        found += [*accuracy_bits(table, stem, context), *accuracy_hidden(table, stem, context)]
         if rankings and number in rankings:
-            found.append(critical_difference(rankings[number], stem, context))
-        found += task_differences(table, stem, context, margin)
+            found.append(critical_difference(rankings[number], len(table.tasks), stem, context))
+        if comparisons:
+            short = {id(line): other for line, other in zip(full.lines, table.lines, strict=True)}
+            pairs = [(short[id(pair.line)], short[id(pair.against)]) for pair in comparisons[number]]
+            found += task_differences(pairs, table, stem, context, margin)
     for joined in _by_shots([_abbreviated(table) for table in tables]):
         plain = replace(joined[0], key=joined[0].key | {"shots": 0})
         one = len({table.key["recipe"] for table in joined}) == 1  # else no recipe is said
         others = tables if one else [plain]
-        found.append(accuracy_shots(joined, _stem(plain, others), _context(plain, others)))
+        found += accuracy_shots(joined, _stem(plain, others), _context(plain, others))
     return _named_apart([figure for figure in found if figure])
 
 

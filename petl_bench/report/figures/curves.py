@@ -13,82 +13,75 @@ from petl_bench.report.columns import counted, label
 from petl_bench.report.figures.labels import place
 from petl_bench.report.figures.scales import doubling_axis, in_bytes, listed_axis
 from petl_bench.report.figures.series import (
-    WIDTHS,
     Point,
     Series,
     accuracy_axis,
+    configurations,
     draw,
     family,
     grouped,
     keys,
-    most_accurate,
     points,
+    quantized,
     strokes,
     variant,
 )
-from petl_bench.report.figures.style import Figure, listed, sheet_axes
+from petl_bench.report.figures.style import Figure, listed, parts, sheet_axes
 from petl_bench.report.tables import Line, Table
 
+SIZES = {"hidden", "bits"}
+"""What the lines of one curve at a byte budget may differ in."""
 BUDGETS = 3
 """Byte budgets in one figure at most."""
+VARIANTS = 10
+"""In one figure at most: more are not told apart."""
 WRITTEN = 20
 """Points that a text each does not bury."""
 
 
-def accuracy_bits(table: Table, stem: str, context: str) -> Figure | None:
-    """Mean of groups against bits a weight, a curve a configuration that has two widths.
-
-    Where several lines of a configuration have as many bits, the most accurate stands for them.
-    """
+def accuracy_bits(table: Table, stem: str, context: str) -> list[Figure]:
+    """Mean of groups against bits a weight, a curve a configuration that has two widths."""
     curves = []
-    for lines in grouped(table.lines, WIDTHS).values():
-        found = points(most_accurate(lines, "bits"), lambda line: line.bits_per_weight)
+    for lines in configurations(table.lines, {"bits"}):
+        found = points(lines, lambda line: line.bits_per_weight)
         if len(found) > 1:
-            line = found[0].line
-            name = variant(line, table, WIDTHS)
+            line = lines[0]
+            name = variant(line, table, {"bits"})
             curves.append(
-                Series(label(line, table, WIDTHS), family(line, table), name, line.key["hidden"], found)
+                Series(label(line, table, {"bits"}), family(line, table), name, line.key["hidden"], found)
             )
-    return _figure(
+    return _figures(
         curves,
         table,
         f"{stem}-accuracy-bits",
-        f"Accuracy against bits a weight: {context}",
+        "Accuracy against bits a weight",
         context,
         "bits a weight in the file",
         doubling_axis,
     )
 
 
-def accuracy_hidden(table: Table, stem: str, context: str) -> Figure | None:
-    """Mean of groups against hidden size, a curve an adapter and byte budget.
+def accuracy_hidden(table: Table, stem: str, context: str) -> list[Figure]:
+    """Mean of groups against hidden size, a curve a configuration and byte budget.
 
     A point is the line with the most adapter bytes of those that use more than half of the budget.
     """
-    curves = []
-    families = grouped([line for line in table.lines if line.key["hidden"]], {"hidden", *WIDTHS})
-    for budget in budgets(families.values()):
-        for lines in families.values():
-            found = points(within(lines, budget), lambda line: float(line.key["hidden"]))
-            if len(found) > 1:
-                line = found[0].line
+    curves: dict[str, Series] = {}  # by name: the same unquantized lines in two configurations are one
+    found = configurations([line for line in table.lines if line.key["hidden"]], SIZES)
+    for budget in budgets(found):
+        for lines in found:
+            held = points(within(lines, budget), lambda line: float(line.key["hidden"]))
+            if len(held) > 1:
+                line = max((point.line for point in held), key=quantized)
                 text = f"adapter ≤ {in_bytes(budget)}"
-                rest = variant(line, table, {"hidden", *WIDTHS})
-                method = label(line, table, {"hidden", *WIDTHS})
-                curves.append(
-                    Series(
-                        f"{method}, {text}",
-                        family(line, table),
-                        ", ".join(filter(None, [rest, text])),
-                        budget,
-                        found,
-                    )
-                )
-    return _figure(
-        curves,
+                name = f"{label(line, table, SIZES)}, {text}"
+                rest = ", ".join(filter(None, [variant(line, table, SIZES), text]))
+                curves[name] = Series(name, family(line, table), rest, budget, held)
+    return _figures(
+        list(curves.values()),
         table,
         f"{stem}-accuracy-hidden",
-        f"Accuracy against hidden size at a fixed byte budget: {context}",
+        "Accuracy against hidden size at a fixed byte budget",
         context,
         "hidden size",
         listed_axis,
@@ -125,7 +118,7 @@ def within(lines: Iterable[Line], budget: float) -> list[Line]:
     return list(chosen.values())
 
 
-def accuracy_shots(tables: Sequence[Table], stem: str, context: str) -> Figure | None:
+def accuracy_shots(tables: Sequence[Table], stem: str, context: str) -> list[Figure]:
     """Mean of groups against shots, a curve a line that stands in two tables.
 
     Args:
@@ -142,18 +135,18 @@ def accuracy_shots(tables: Sequence[Table], stem: str, context: str) -> Figure |
             curves.append(
                 Series(label(line, merged), family(line, merged), variant(line, merged), rank, found)
             )
-    return _figure(
+    return _figures(
         curves,
         merged,
         f"{stem}-accuracy-shots",
-        f"Accuracy against shots: {context}",
+        "Accuracy against shots",
         context,
         "training images a class (shots)",
         listed_axis,
     )
 
 
-def _figure(
+def _figures(
     curves: Sequence[Series],
     table: Table,
     name: str,
@@ -162,40 +155,47 @@ def _figure(
     across: str,
     scale: Callable[[Axes, Sequence[float]], None],
     beside: Callable[[Point], str] | None = None,
-) -> Figure | None:
-    """Curves of means; none if there are no curves.
+) -> list[Figure]:
+    """Curves of means, so many variants a figure; none if there are no curves.
 
     Args:
+        title: of all, without the context.
         across: what the x axis is.
         scale: sets the x axis for the given values.
         beside: a text for each point, written where it fits if points are few.
     """
-    if not curves:
-        return None
 
-    def paint(sheet: Sheet) -> None:
-        axes = sheet_axes(sheet, context, 3.7)
-        keys(sheet, curves, draw(axes, curves, table))
-        scale(axes, [point.x for curve in curves for point in curve.points])
-        axes.set_xlabel(across)
-        accuracy_axis(axes, table)
-        spots = [(point.x, point.y, beside(point)) for curve in curves for point in curve.points if beside]
-        if len(spots) <= WRITTEN:
-            place(axes, spots, strokes(curves))
+    def figure(shown: Sequence[Series], name: str, context: str) -> Figure:
+        def paint(sheet: Sheet) -> None:
+            axes = sheet_axes(sheet, context, 3.7)
+            keys(sheet, shown, draw(axes, shown, table))
+            scale(axes, [point.x for curve in shown for point in curve.points])
+            axes.set_xlabel(across)
+            accuracy_axis(axes, table)
+            spots = [(point.x, point.y, beside(point)) for curve in shown for point in curve.points if beside]
+            if len(spots) <= WRITTEN:
+                place(axes, list(dict.fromkeys(spots)), strokes(shown))
 
-    said = [
-        f"{curve.label} from {curve.points[0].y:.1f} % at {curve.points[0].x:.3g} "
-        f"to {curve.points[-1].y:.1f} % at {curve.points[-1].x:.3g}"
-        for curve in curves
+        said = [
+            f"{curve.label} from {curve.points[0].y:.1f} % at {curve.points[0].x:.3g} "
+            f"to {curve.points[-1].y:.1f} % at {curve.points[-1].x:.3g}"
+            for curve in shown
+        ]
+        return Figure(
+            name,
+            f"{title}: {context}",
+            f"Mean of group accuracies in percent against {across} on a logarithmic axis, in "
+            f"{counted(len(shown), 'curve')} with bars of one standard deviation over seeds where there are "
+            f"several: {listed(said)}.",
+            paint,
+        )
+
+    ranks = {curve.variant: curve.rank for curve in curves}
+    variants = sorted(ranks, key=lambda variant: ranks[variant])
+    return [
+        figure([curve for curve in curves if curve.variant in part], own, said)
+        for part, own, said in parts(variants, VARIANTS, name, context)
     ]
-    return Figure(
-        name,
-        title,
-        f"Mean of group accuracies in percent against {across} on a logarithmic axis, in "
-        f"{counted(len(curves), 'curve')} with bars of one standard deviation over seeds where there are "
-        f"several: {listed(said)}.",
-        paint,
-    )
 
 
 def _rounded_up(size: float) -> float:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
 from petl_bench.report.columns import counted, label
-from petl_bench.report.figures.series import WIDTHS, families, family, grouped, most_accurate
+from petl_bench.report.figures.series import families, family, grouped
 from petl_bench.report.figures.style import (
     GREY,
     MARKERS,
@@ -20,6 +20,7 @@ from petl_bench.report.figures.style import (
     key_below,
     listed,
     looks,
+    parts,
     sheet_axes,
 )
 from petl_bench.report.tables import Line, Table
@@ -38,34 +39,27 @@ class Difference:
     """Percent points by task, in the table's order."""
 
 
-def task_differences(table: Table, stem: str, context: str, margin: float) -> list[Figure]:
+def task_differences(
+    pairs: Sequence[tuple[Line, Line]], table: Table, stem: str, context: str, margin: float
+) -> list[Figure]:
     """A dot a task and configuration, a band of +-margin (a fraction); six configurations a figure.
 
-    Of several lines with as many bits the most accurate stands for them, as in the figure of bits.
+    Args:
+        pairs: lines and what each is compared with; of those that differ in bits alone the fewest count.
     """
-    found = _differences(table)
-    parts = [found[start : start + TOGETHER] for start in range(0, len(found), TOGETHER)]
+    found = _differences(pairs, table)
     return [
-        _figure(
-            part,
-            table,
-            f"{stem}-task-differences" + (f"-{number}" if number > 1 else ""),
-            context + (f" ({number} of {len(parts)})" if len(parts) > 1 else ""),
-            100 * margin,
-        )
-        for number, part in enumerate(parts, start=1)
+        _figure(part, table, name, said, 100 * margin)
+        for part, name, said in parts(found, TOGETHER, f"{stem}-task-differences", context)
     ]
 
 
-def _differences(table: Table) -> list[Difference]:
-    pairs = []
-    for lines in grouped(table.lines, WIDTHS).values():
-        whole = most_accurate([line for line in lines if _whole(line)], "bits")
-        if len(whole) > 1:
-            pairs.append((whole[0], whole[-1]))
+def _differences(pairs: Sequence[tuple[Line, Line]], table: Table) -> list[Difference]:
+    alike = grouped([line for line, _ in pairs], {"bits"}).values()
+    fewest = {id(min(lines, key=lambda line: int(line.key["bits"]))) for lines in alike}
     return [
         Difference(
-            f"{label(few, table, WIDTHS)}: {counted(few.key['bits'], 'bit')} minus {many.key['bits']}",
+            f"{label(few, table, {'bits'})}: {counted(few.key['bits'], 'bit')} minus {many.key['bits']}",
             family(few, table),
             [
                 100 * ((few.tasks[task.name].mean or 0) - (many.tasks[task.name].mean or 0))
@@ -73,6 +67,7 @@ def _differences(table: Table) -> list[Difference]:
             ],
         )
         for few, many in pairs
+        if id(few) in fewest
     ]
 
 
@@ -83,10 +78,6 @@ def _looks(part: Sequence[Difference], table: Table) -> list[Look]:
     if len({difference.family for difference in part}) < len(part):
         return [replace(look, marker=marker) for look, marker in zip(found, MARKERS, strict=False)]
     return found
-
-
-def _whole(line: Line) -> bool:
-    return all(value.mean is not None for value in line.tasks.values())
 
 
 def _figure(part: Sequence[Difference], table: Table, name: str, context: str, margin: float) -> Figure:

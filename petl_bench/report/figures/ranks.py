@@ -13,6 +13,8 @@ from matplotlib.figure import Figure as Sheet
 from petl_bench.report.figures.style import GREY, WIDTH, Figure, brief, listed, sheet_axes, wrapped
 
 ALPHA = 0.05
+FEW_TASKS = 10
+"""With fewer Friedman's test, by chi-square, is coarse."""
 FEWEST, MOST = 3, 24
 """Lines that a diagram can have."""
 
@@ -32,8 +34,12 @@ class Ranking(Protocol):
         ...
 
 
-def critical_difference(ranking: Ranking, stem: str, context: str) -> Figure | None:
-    """Mean ranks (1 is best) on a line; bars join lines that do not differ at 0.05. 3 to 24 lines."""
+def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -> Figure | None:
+    """Mean ranks (1 is best) on a line; bars join lines that do not differ at 0.05. 3 to 24 lines.
+
+    Args:
+        tasks: over which the lines are ranked.
+    """
     labels, ranks = list(ranking.labels), [float(rank) for rank in ranking.mean_ranks]
     if not FEWEST <= len(labels) <= MOST or not np.isfinite(ranks).all():
         return None
@@ -42,7 +48,11 @@ def critical_difference(ranking: Ranking, stem: str, context: str) -> Figure | N
     def paint(sheet: Sheet) -> None:
         _paint(sheet, labels, ranks, np.nan_to_num(p_values, nan=1.0), f"{context}; {test}")
 
-    test = f"Friedman p = {ranking.friedman_p:.2g}"
+    # The smallest p of a two-sided signed-rank test is 2 / 2^tasks; Holm multiplies it by the pairs.
+    coarse = math.comb(len(labels), 2) * 2 / 2**tasks >= ALPHA
+    test = f"{tasks} tasks are too few to tell {len(labels)} apart: one bar joins all; " if coarse else ""
+    test += f"Friedman p = {ranking.friedman_p:.2g}"
+    test += f" (approximate: {tasks} tasks)" if tasks < FEW_TASKS else ""
     order = [f"{brief(labels[index])} ({ranks[index]:.2f})" for index in np.argsort(ranks, kind="stable")]
     return Figure(
         f"{stem}-critical-difference",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import filterfalse
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
+from matplotlib.lines import Line2D
 
 from petl_bench.report.columns import label
 from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
@@ -60,21 +63,39 @@ def grouped(lines: Iterable[Line], without: Collection[str]) -> dict[Hashable, l
     """Lines by their key, these settings left out."""
     groups: dict[Hashable, list[Line]] = {}
     for line in lines:
-        key = tuple((name, value) for name, value in line.key.items() if name not in without)
-        groups.setdefault(key, []).append(line)
+        groups.setdefault(_key(line, without), []).append(line)
     return groups
 
 
-def most_accurate(lines: Iterable[Line], by: str) -> list[Line]:
-    """Of lines that agree in one setting the most accurate, ordered by it; lines without a mean drop out."""
-    best: dict[Any, Line] = {}
-    for line in lines:
-        value = line.key[by]
-        if line.mean_of_groups.mean is not None and (
-            value not in best or line.mean_of_groups.mean > (best[value].mean_of_groups.mean or 0)
-        ):
-            best[value] = line
-    return [best[value] for value in sorted(best)]
+def _key(line: Line, without: Collection[str]) -> Hashable:
+    return tuple((name, value) for name, value in line.key.items() if name not in without)
+
+
+def configurations(lines: Iterable[Line], free: Collection[str]) -> list[list[Line]]:
+    """Lines that differ in these settings alone, accuracy unseen; unquantized ones come last in each.
+
+    A line without a quantizer joins each configuration of its method; of several the one that agrees most in
+    scale, then packing, then statistics, else the first. One that joins none is in a configuration of such.
+    """
+    lines, method = list(lines), WIDTHS | {*free}
+    found, alone = list(grouped(filter(quantized, lines), free).values()), []
+    for alike in grouped(filterfalse(quantized, lines), WIDTHS - {"bits"}).values():
+        joined = set()
+        for own in found:
+            if _key(own[0], method) == _key(alike[0], method):
+                own.append(max(alike, key=partial(_agreement, own[0])))
+                joined.add(id(own[-1]))
+        alone += [line for line in alike if id(line) not in joined]
+    return [*found, *grouped(alone, free).values()]
+
+
+def quantized(line: Line) -> bool:
+    """Whether a quantizer made its weights; those of 32 bits have none."""
+    return line.key["quantizer"] != "none"
+
+
+def _agreement(line: Line, other: Line) -> list[bool]:
+    return [other.key.get(name) == line.key.get(name) for name in ("scale", "packing", "statistics")]
 
 
 def family(line: Line, table: Table) -> str:
@@ -137,16 +158,19 @@ def keys_apart(
     styles: Mapping[tuple[str, str], Look],
     heading: str = "",
     line: bool = True,
+    also: Sequence[Line2D] = (),
 ) -> None:
     """Families below the axes, variants in grey beside them.
 
     Args:
         heading: of the variants.
         line: variants differ in dashes too.
+        also: what else the axes hold, named by its label.
     """
     methods = {series.family: replace(styles[series.family, series.variant], lightness=0) for series in drawn}
     variants = {variant: replace(look, colour=GREY, marker="o") for (_, variant), look in styles.items()}
-    key_below(sheet, [look.sign(line=False) for look in methods.values()], list(methods))
+    signs = [*(look.sign(line=False) for look in methods.values()), *also]
+    key_below(sheet, signs, [*methods, *(str(part.get_label()) for part in also)])
     if len(variants) > 1:
         key_right(sheet, heading, [look.sign(line) for look in variants.values()], list(variants))
 

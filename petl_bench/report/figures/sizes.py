@@ -56,13 +56,13 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
             )
             for point in drawn
         ]
-        keys_apart(sheet, series, draw(axes, series, table, joined=False), "bits", line=False)
+        styles = draw(axes, series, table, joined=False)
+        steps = _steps(front, max(point.x for point in drawn))
+        grey = axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=1.0, zorder=2, label="Pareto front")
+        keys_apart(sheet, series, styles, "bits", line=False, also=grey)
         byte_axis(axes, [point.x for point in drawn])
         axes.set_xlabel("bytes of the file, adapter and head")
         accuracy_axis(axes, table)
-        edge = max(point.x for point in drawn)
-        steps = _steps(front, edge)
-        axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=1.0, zorder=2, label="Pareto front")
         place(
             axes,
             [(point.x, point.y, _short(point, table)) for point in [front[-1], *front[:-1]]],

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -20,6 +20,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+T = TypeVar("T")
 WIDTH = 6.4
 """Inches: two columns of a paper, or one of a wide page."""
 DPI = 200
@@ -103,6 +104,19 @@ def _house_style() -> Iterator[None]:
         # A letter that the font lacks is drawn as a box; nobody can do anything about it here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
+
+
+def parts(items: Sequence[T], most: int, name: str, context: str) -> list[tuple[Sequence[T], str, str]]:
+    """At most so many items a figure, and its name and context; only those of several are numbered."""
+    held = [items[start : start + most] for start in range(0, len(items), most)]
+    return [
+        (
+            part,
+            name + (f"-{n}" if n > 1 else ""),
+            context + (f" ({n} of {len(held)})" if len(held) > 1 else ""),
+        )
+        for n, part in enumerate(held, start=1)
+    ]
 
 
 @dataclass(frozen=True)
