@@ -21,6 +21,7 @@ import pytest
 
 from petl_bench.cli import main
 from petl_bench.config import manifests
+from petl_bench.record import settings
 from petl_bench.types import Cache, ResultRow, RunSpec, run_id
 from tests import trees
 
@@ -98,8 +99,9 @@ def session_processes(leader: int) -> dict[int, str]:
 
 def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
     """A row with made-up results, as `Store.put` takes it."""
+    chosen = {"scale": 1.0 if spec.scale is None else spec.scale}  # protocol sealed has none beforehand
     row = ResultRow(
-        **settings(spec),
+        **settings(spec) | chosen,
         run_id=run_id(spec, WEIGHTS),
         status="done",
         acc=acc,

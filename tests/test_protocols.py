@@ -427,7 +427,7 @@ def test_protocols_have_tables_of_their_own(three_protocols: Path, capsys, monke
         (title,) = [line for line in titles if f"protocol {protocol}" in line]
         assert ("†" in title) == (protocol == "peek")
     assert "several protocols" in done.stderr
-    assert "tables marked † show the best of several looks at test" in done.stderr
+    assert "accuracies marked † are the best of several looks at test" in done.stderr
     alone = call(capsys, monkeypatch, "report", "--store", three_protocols, "--filter", "protocol=fixed")
     assert "†" not in alone.stdout + alone.stderr
     assert "several protocols" not in alone.stderr

@@ -18,6 +18,7 @@ from tests.conftest import (
     error_of,
     make_row,
     petl,
+    quickly,
     rows_of,
 )
 
@@ -47,11 +48,12 @@ def summary(values: Sequence[float]) -> dict[str, object]:
 
 
 def test_the_numbers_of_a_report(made_up: Path) -> None:
-    done = petl("report", "--store", made_up, "--format", "json")
+    done = quickly("report", "--store", made_up, "--format", "json")
     assert done.returncode == 0
     content = json.loads(done.stdout)
     assert set(content) >= {"rows", "warnings"}
-    assert content["warnings"] == []
+    (uneven,) = content["warnings"]
+    assert "not every line has the same seeds" in uneven  # seed 2 of LoRA lacks a task
     accuracy = {(r["adapter"], r["task"], r["seed"]): r["acc"] for r in rows_of(made_up)}
     groups = {
         "natural": ["digits"],
@@ -85,13 +87,13 @@ def test_the_numbers_of_a_report(made_up: Path) -> None:
 
 def test_a_cell_has_the_bytes_of_its_own_task(made_up: Path) -> None:
     rows = rows_of(made_up)
-    for cell in json.loads(petl("report", "--store", made_up, "--format", "json").stdout)["rows"]:
+    for cell in json.loads(quickly("report", "--store", made_up, "--format", "json").stdout)["rows"]:
         own = [r["bytes_file"] for r in rows if (r["adapter"], r["task"]) == (cell["adapter"], cell["task"])]
         assert cell["bytes_file"] == pytest.approx(statistics.mean(own))
 
 
 def test_forms_of_a_report(made_up: Path, tmp_path: Path) -> None:
-    text = petl("report", "--store", made_up).stdout
+    text = quickly("report", "--store", made_up).stdout
     first = next(r for r in rows_of(made_up) if r["task"] == "digits" and r["adapter"] == "linear")
     values = [r["acc"] for r in rows_of(made_up) if (r["task"], r["adapter"]) == ("digits", "linear")]
     shown = f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
@@ -100,7 +102,7 @@ def test_forms_of_a_report(made_up: Path, tmp_path: Path) -> None:
     assert "mean of groups" in text
     assert "mean of 5 tasks" in text
     assert first["protocol"] in text
-    markdown = petl("report", "--store", made_up, "--format", "markdown").stdout
+    markdown = quickly("report", "--store", made_up, "--format", "markdown").stdout
     grid = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in grid[:4]}) == 1  # header, rule and two methods
     assert shown in markdown
@@ -110,7 +112,7 @@ def test_forms_of_a_report(made_up: Path, tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_deviation(made_up: Path) -> None:
-    text = petl("report", "--store", made_up, "--filter", "seed=0").stdout
+    text = quickly("report", "--store", made_up, "--filter", "seed=0").stdout
     assert "±" not in text
     assert "mean of groups" in text
 
@@ -128,7 +130,7 @@ def cells_of(markdown: str) -> list[dict[str, str]]:
 
 
 def test_no_mean_hides_a_hole(finished_store: Path) -> None:
-    done = petl("report", "--store", finished_store, "--format", "markdown")
+    done = quickly("report", "--store", finished_store, "--format", "markdown")
     assert done.returncode == 0
     lines = cells_of(done.stdout)
     assert len(lines) == 5  # linear, and two adapters at two widths
@@ -140,7 +142,7 @@ def test_no_mean_hides_a_hole(finished_store: Path) -> None:
         assert line["mean of 5 tasks"] == "-"
         assert line["tasks"] == "2/5"
         assert line["seeds"] == "1"
-    averages = json.loads(petl("report", "--store", finished_store, "--format", "json").stdout)["averages"]
+    averages = json.loads(quickly("report", "--store", finished_store, "--format", "json").stdout)["averages"]
     for line in averages:
         assert line["mean_of_groups"] == line["mean_of_tasks"] == {"n": 0, "mean": None, "std": None}
 
@@ -153,7 +155,7 @@ def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
         strict=True,
     ):
         store.put(spec, make_row(spec, 0.5, **changes), b"adapter")
-    done = petl("report", "--store", tmp_path, "--format", "json")
+    done = quickly("report", "--store", tmp_path, "--format", "json")
     warnings = json.loads(done.stdout)["warnings"]
     for what in (
         "2 different git revisions",
@@ -165,15 +167,15 @@ def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
         assert what in done.stderr
     assert (
         "note: rows come from 2 different git revisions"
-        in petl("report", "--store", tmp_path, "--format", "markdown").stdout
+        in quickly("report", "--store", tmp_path, "--format", "markdown").stdout
     )
-    clean = petl("report", "--store", tmp_path, "--format", "json", "--filter", "seed=0")
+    clean = quickly("report", "--store", tmp_path, "--format", "json", "--filter", "seed=0")
     assert json.loads(clean.stdout)["warnings"] == []
     assert clean.stderr == ""
 
 
 def report_of(store: Path) -> dict:
-    done = petl("report", "--store", store, "--format", "json")
+    done = quickly("report", "--store", store, "--format", "json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -195,8 +197,8 @@ def test_draws_of_the_training_images_are_repetitions_as_seeds_are(tmp_path: Pat
         held = [accuracy[line["shots"], task] for task in dict.fromkeys(c["task"] for c in content["rows"])]
         headline = [statistics.mean(values) for values in zip(*held, strict=True)]
         assert line["mean_of_tasks"] == summary(headline)
-    text = petl("report", "--store", tmp_path).stdout
-    assert "1 shot\n" in text
+    text = quickly("report", "--store", tmp_path).stdout
+    assert "1 shot," in text
     assert "2 shots" in text
 
 
@@ -212,7 +214,7 @@ def test_altered_data_have_a_table_of_their_own(tmp_path: Path) -> None:
     means = {c["altered"]: (c["n"], c["mean"]) for c in content["rows"] if c["task"] == "vtab_cifar"}
     assert means == {False: (1, 0.5), True: (1, 0.75)}
     assert any("altered" in warning for warning in content["warnings"])
-    text = petl("report", "--store", store).stdout
+    text = quickly("report", "--store", store).stdout
     assert text.count("altered data") == 1
     assert "mean of 19 tasks" in text
 
@@ -224,7 +226,7 @@ def test_recipes_have_tables_of_their_own(tmp_path: Path) -> None:
     cells = [cell for cell in report_of(tmp_path)["rows"] if cell["task"] == "digits"]
     assert sorted((cell["n"], cell["mean"]) for cell in cells) == [(1, 0.5), (1, 1.0)]
     assert len({cell["recipe"] for cell in cells}) == 2
-    text = petl("report", "--store", tmp_path).stdout
+    text = quickly("report", "--store", tmp_path).stdout
     assert all(f"recipe {cell['recipe']}" in text for cell in cells)
 
 
@@ -253,7 +255,7 @@ def test_a_table_of_the_users_own_data_needs_no_manifest(tmp_path: Path) -> None
 def test_filters(made_up: Path) -> None:
     def rows(*filters: str) -> list[dict]:
         arguments = [argument for text in filters for argument in ("--filter", text)]
-        done = petl("report", "--store", made_up, "--format", "json", *arguments)
+        done = quickly("report", "--store", made_up, "--format", "json", *arguments)
         assert done.returncode == 0, done.stderr
         return [cell for cell in json.loads(done.stdout)["rows"] if cell["n"]]
 
@@ -261,11 +263,11 @@ def test_filters(made_up: Path) -> None:
     assert {(c["task"], c["n"]) for c in rows("adapter=lora", "task=digits", "seed=1")} == {("digits", 1)}
     assert {cell["bits"] for cell in rows("bits=1.0")} == {1}
     assert len(rows("git_dirty=false")) == 10  # as row.json writes it
-    message = error_of(petl("report", "--store", made_up, "--filter", "adaptor=lora"))
+    message = error_of(quickly("report", "--store", made_up, "--filter", "adaptor=lora"))
     assert "did you mean 'adapter'" in message
-    message = error_of(petl("report", "--store", made_up, "--filter", "bits=7"))
+    message = error_of(quickly("report", "--store", made_up, "--filter", "bits=7"))
     assert "bits is one of: 1, 32" in message
-    assert "COLUMN=VALUE" in error_of(petl("report", "--store", made_up, "--filter", "bits"))
+    assert "COLUMN=VALUE" in error_of(quickly("report", "--store", made_up, "--filter", "bits"))
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
@@ -283,5 +285,5 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     row = make_row(spec, 0.5)
     store.put(spec, row, b"adapter")
     (tmp_path / row.run_id / ROW).write_text("{")
-    message = error_of(petl("report", "--store", tmp_path))
+    message = error_of(quickly("report", "--store", tmp_path))
     assert str(tmp_path / row.run_id / ROW) in message

@@ -244,14 +244,14 @@ def test_every_verdict(differences: list[float], verdict: str, words: str) -> No
 def test_a_sentence_as_a_reader_sees_it() -> None:
     assert compared([-d for d in LARGE]).sentence == (
         "adaptformer h16: is 1 bit worse than 32 bits? Over 7 tasks accuracy is 1.4 points lower on average "
-        "(95 % interval -1.5 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than chance "
-        "explains (p = 0.016), and not shown to be within ±1.0 points."
+        "(rough 95 % interval -1.5 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than "
+        "chance explains (p = 0.016), and not shown to be within ±1.0 points."
     )
     equal = compared([0.0] * 5)
     assert equal.sentence == (
         "adaptformer h16: is 1 bit worse than 32 bits? Over 5 tasks accuracy differs by less than 0.1 points "
-        "on average (95 % interval 0.0 to 0.0; equal on 5): equivalent within ±1.0 points on a typical task "
-        "(p = 0.031); 5 tasks are too few for these tests to show a difference."
+        "on average (rough 95 % interval 0.0 to 0.0; equal on 5): equivalent within ±1.0 points on a typical "
+        "task (p = 0.031); 5 tasks are too few to show a difference."
     )
     table = table_of(
         {Setting(bits=8): MIXED, Setting(bits=4, packing="coded"): SMALL, Setting(bits=4): SMALL}
@@ -268,20 +268,50 @@ def test_the_direction_is_that_of_the_test_and_not_of_one_outlier() -> None:
     c = compared([0.4] + [-0.011 - step / 1000 for step in range(11)])
     assert c.difference > 0
     assert c.effect < 0
-    assert c.verdict == "worse"
+    assert c.verdict == "mixed"
     assert "points higher on average" in c.sentence
-    assert "lower on 11, higher on 1): lower than 32 bits on a typical task" in c.sentence
+    assert "lower on 11, higher on 1): lower than 32 bits on most tasks" in c.sentence
+    assert "but not on average" in c.sentence
+
+
+def test_a_mean_beyond_the_margin_is_no_equivalence() -> None:
+    c = compared([0.0005 + step / 10000 for step in range(18)] + [-0.5])  # 18 small gains, one large loss
+    assert c.p_equivalence_holm < 0.05
+    assert c.difference < -MARGIN
+    assert c.verdict == "mixed"
+    even = compared([sign * (0.001 + step / 2000) for step in range(7) for sign in (1, -1)] + [-0.4])
+    assert even.p_equivalence_holm < 0.05 <= even.p_holm
+    assert even.difference < -MARGIN
+    assert even.verdict == "undecided"
+
+
+def test_quantizers_are_not_compared_with_each_other() -> None:
+    level = {"minmax": 0.5, "lloyd_max": 0.9}
+    lines = {
+        Setting(bits=bits, quantizer=name): [level[name] - (0.02 if bits == 2 else 0)] * 6
+        for name in level
+        for bits in (2, 8)
+    }
+    found = widths(table_of(lines), MARGIN)
+    pairs = [(c.line.key["quantizer"], c.against.key["quantizer"], c.against.key["bits"]) for c in found]
+    assert sorted(pairs) == [("lloyd_max", "lloyd_max", 8), ("minmax", "minmax", 8)]
+    assert [c.difference for c in found] == pytest.approx([-0.02, -0.02])
+
+
+def test_the_interval_is_called_rough_with_few_tasks() -> None:
+    assert "(rough 95 % interval" in compared([0.01 + step / 1000 for step in range(9)]).sentence
+    assert "(95 % interval" in compared([0.01 + step / 1000 for step in range(10)]).sentence
 
 
 @pytest.mark.parametrize(
     ("tasks", "count", "said"),
     [
-        (2, 1, "2 tasks are too few for these tests to show a difference or equivalence"),  # 1 / 4
-        (4, 1, "4 tasks are too few for these tests to show a difference or equivalence"),  # 1 / 16 >= 0.05
-        (5, 1, "5 tasks are too few for these tests to show a difference"),  # 1 / 32 < 0.05 <= 2 / 32
+        (2, 1, "2 tasks are too few to show a difference or equivalence"),  # 1 / 4
+        (4, 1, "4 tasks are too few to show a difference or equivalence"),  # 1 / 16 >= 0.05
+        (5, 1, "5 tasks are too few to show a difference"),  # 1 / 32 < 0.05 <= 2 / 32
         (6, 1, ""),  # 2 / 64 < 0.05
-        (6, 2, "6 tasks are too few for these tests to show a difference among 2 comparisons"),  # 4 / 64
-        (7, 4, "7 tasks are too few for these tests to show a difference among 4 comparisons"),  # 8 / 128
+        (6, 2, "6 tasks are too few to show a difference among 2 comparisons"),  # 4 / 64
+        (7, 4, "7 tasks are too few to show a difference among 4 comparisons"),  # 8 / 128
         (7, 3, ""),  # 6 / 128 < 0.05
     ],
 )

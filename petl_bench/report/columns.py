@@ -159,11 +159,10 @@ def averages(table: Table) -> list[Column]:
 
 def counts(table: Table) -> list[Column]:
     """Tasks that have results, and repetitions a task (from, to): seeds, or seeds times draws."""
+    what = "seeds" if table.repetition == "seeds" else "runs"
     return [
         Column("tasks", [Cell(line.complete) for line in table.lines]),
-        Column(
-            "seeds" if table.repetition == "seeds" else "runs", [Cell(_seeds(line)) for line in table.lines]
-        ),
+        Column(what, [Cell(_seeds(line)) for line in table.lines]),
     ]
 
 

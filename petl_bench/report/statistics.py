@@ -25,7 +25,7 @@ LEVEL = 0.05
 MOST_LINES = 24
 """A ranking of more is no use to a reader: its pairs grow with the square."""
 ROUGH = 10
-"""Tasks below which a bootstrap interval is too narrow: it then covers the mean in 83 % (5 tasks), not 95 %."""
+"""Tasks below which a bootstrap interval is too narrow: of 5 normal differences it covers 83 %."""
 OF_THE_WIDTH = ("bits", "quantizer", "scale", "rate_weight", "packing", "statistics")
 """Settings in which a line may differ from the line it is compared with."""
 PREFERRED = ("scale", "rate_weight", "packing", "statistics")
@@ -168,8 +168,8 @@ def _accuracies(table: Table, lines: Sequence[Line]) -> Values:
 def _counterparts(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
     """Each line and the one with the most bits of those like it, where that has more.
 
-    Of several with as many bits the one with the same quantizer counts (or with none), then scale, rate weight,
-    packing and statistics. Quantizers are never compared with each other.
+    Of several with as many bits the one with the same scale counts, then rate weight, packing and statistics.
+    Quantizers are never compared with each other, only with none.
     """
     alike: dict[tuple[object, ...], list[Line]] = {}
     for line in lines:

@@ -20,6 +20,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+from petl_bench.report.columns import printable
+
 T = TypeVar("T")
 WIDTH = 6.4
 """Inches: two columns of a paper, or one of a wide page."""
@@ -236,11 +238,6 @@ def brief(text: str, longest: int = LONGEST) -> str:
         part if len(part) <= longest else f"{part[: longest // 2]}…{part[longest // 2 + 1 - longest :]}"
         for part in printable(text).split(", ")
     )
-
-
-def printable(text: str) -> str:
-    """Text on one line, without control characters, which no font and no XML has."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def listed(items: Sequence[str], limit: int = 6) -> str:
