@@ -20,8 +20,7 @@ import hypothesis
 import pytest
 
 from petl_bench.cli import main
-from petl_bench.config import manifests
-from petl_bench.record import settings
+from petl_bench.config import changed_text, manifests
 from petl_bench.types import Cache, ResultRow, RunSpec, run_id
 from tests import trees
 
@@ -99,9 +98,32 @@ def session_processes(leader: int) -> dict[int, str]:
 
 def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
     """A row with made-up results, as `Store.put` takes it."""
-    chosen = {"scale": 1.0 if spec.scale is None else spec.scale}  # protocol sealed has none beforehand
     row = ResultRow(
-        **settings(spec) | chosen,
+        suite=spec.task.suite,
+        task=spec.task.name,
+        group=spec.task.group,
+        backbone=spec.backbone.display_name,
+        adapter=spec.adapter.name,
+        hidden=spec.hidden,
+        scale=1.0 if spec.scale is None else spec.scale,  # protocol sealed has none beforehand
+        settings=changed_text(spec.adapter),
+        quantizer=spec.quantizer,
+        bits=spec.bits,
+        head=spec.head,
+        protocol=spec.protocol.name,
+        rungs=spec.protocol.rungs_text,
+        precision=spec.precision,
+        rate_weight=spec.rate_weight,
+        packing=spec.packing,
+        statistics=spec.statistics,
+        normalization=spec.train.normalization,
+        seed=spec.seed,
+        epochs=spec.train.epochs,
+        lr=spec.train.lr,
+        shots=spec.task.shots,
+        split_seed=spec.task.split_seed,
+        data_override=spec.task.override,
+        data_fingerprint=spec.task.fingerprint,
         run_id=run_id(spec, WEIGHTS),
         status="done",
         acc=acc,

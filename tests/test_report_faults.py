@@ -65,6 +65,16 @@ def test_a_task_that_its_suite_does_not_have_is_named_and_counts_nowhere(tmp_pat
     assert (line["tasks"], line["bytes_file"]) == ("5/5", 100)
 
 
+def test_nothing_but_such_tasks_is_no_table_and_said(tmp_path: Path) -> None:
+    (spec, *_) = plan(["sweep=none", *FULL, "adapter=linear"]).runs
+    strange = dataclasses.replace(spec, task=dataclasses.replace(spec.task, name="extra"))
+    Store(tmp_path).put(strange, make_row(strange, 0.5), b"adapter")
+    for form in ("text", "markdown", "latex", "json", "html"):
+        done = quickly("report", "--store", tmp_path, "--format", form)
+        assert done.returncode == 0, done.stderr
+        assert "left out: extra" in done.stdout
+
+
 def test_a_task_in_two_groups_is_one_column(tmp_path: Path) -> None:
     (spec,) = plan(["sweep=none", "task=folder", "adapter=linear"]).runs
     for group in ("a", "b"):

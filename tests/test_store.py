@@ -194,7 +194,7 @@ def test_a_killed_rerun_leaves_no_row_of_another_file(tmp_path: Path, spec: RunS
     # The child puts one run again and again. A row must never stand beside a file of another put:
     # accuracy and size describe the same artefact.
     moments = random.Random(1)
-    for attempt in range(12):
+    for attempt in range(8):
         root = tmp_path / str(attempt)
         kill_midway(root, spec, 1, moments.uniform(0, 0.1))
         for row in Store(root).rows():

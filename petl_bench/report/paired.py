@@ -70,10 +70,14 @@ def _with_ties(differences: Values, alternative: str) -> float:
 
 
 def holm(p: Values) -> Values:
-    """P-values adjusted so that a false finding anywhere among them is as rare as in a single test."""
-    from statsmodels.stats.multitest import multipletests
+    """P-values adjusted so that a false finding anywhere among them is as rare as in a single test.
 
-    adjusted: Values = multipletests(p, method="holm")[1]
+    The k-th smallest of n counts n - k + 1 times, and no adjusted one is below a smaller one's. (statsmodels
+    has it too, and takes longer to load than a whole report takes.)
+    """
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return adjusted
 
 

@@ -139,8 +139,10 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
     for name, what in APART.items():
         if len({table.key[name] for table in tables}) > 1:
             warnings.append(f"several {what}: each has its own table, and numbers do not compare across them")
+    empty = [note for table in tables if not table.lines for note in table.notes]
+    tables = [table for table in tables if table.lines]
     said = {note for table in tables for note in table.notes}
-    return tables, [warning for warning in warnings if warning not in said]
+    return tables, [warning for warning in [*warnings, *empty] if warning not in said]
 
 
 def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest]) -> Table:
@@ -161,7 +163,7 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             "data or settings); the latest counts (choose with --filter)"
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
-    lines = _lines(latest, line_key, tasks, key["protocol"] == "peek")
+    lines = [] if latest.empty else _lines(latest, line_key, tasks, key["protocol"] == "peek")
     lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
     if any(_uneven(line) for line in lines):
         notes.append(
