@@ -15,7 +15,7 @@ from pathlib import Path
 
 from petl_bench.config import manifests
 from petl_bench.errors import UserError
-from petl_bench.report import FORMATS, MARGIN, Report, build, figures_of
+from petl_bench.report import FORMATS, MARGIN, Report, build
 from petl_bench.types import row_from_dict
 
 FOLDER = Path(".readme")
@@ -42,7 +42,7 @@ def made(root: Path) -> dict[Path, str]:
         begin, what, name, kind, end = match.groups()
         if what == "report":
             return f"{begin}\n{FORMATS['markdown'](report(name), Path())!s}\n{end}"
-        found = [figure for figure in figures_of(report(name)) if figure.name.endswith(kind)]
+        found = [figure for figure in report(name).figures if figure.name.endswith(kind)]
         if len(found) != 1:
             raise UserError(f"README.md: {name} has {len(found)} figures {kind}")
         picture = FOLDER / f"{name}-{kind}.svg"

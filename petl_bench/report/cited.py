@@ -14,10 +14,13 @@ FULL_PRECISION = 32
 """Bits of a published row that states none."""
 
 
-def cited_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
+def published_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[Grid]:
+    """Everything that stands in tables of its own because of published rows."""
+    return [*_cited_grids(rows), *_difference_grids(tables, rows)] if rows else []
+
+
+def _cited_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
     """Two tables, columns as in ours: accuracy by task (of rows that have it), and averages of all rows."""
-    if not rows:
-        return []
     marks = _sources(rows)
     by_task = [row for row in rows if row.mean_of_tasks is not None]
     settings = ["hidden", "bits", "head"]
@@ -64,7 +67,7 @@ def counterparts(
     ]
 
 
-def difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[Grid]:
+def _difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[Grid]:
     """Ours minus published, in points; a hole where either side has one."""
     pairs = counterparts(tables, rows)
     if not pairs:

@@ -50,9 +50,8 @@ class Grid:
 def grids(table: Table, tables: Sequence[Table]) -> list[Grid]:
     """Three of them, narrow enough to read: accuracy by task, averages, costs."""
     mark = f" {PEEK}" if table.key["protocol"] == "peek" else ""
-    accuracy = "Best test accuracy seen (%)" if mark else "Test accuracy (%)"
     return [
-        Grid(f"{accuracy}{mark}, {title(table, tables)}", [*labels(table), *accuracies(table)]),
+        Grid(f"{heading(table)}, {title(table, tables)}", [*labels(table), *accuracies(table)]),
         Grid(
             f"Averages (%) over groups and tasks{mark}",
             [*labels(table), *averages(table), *counts(table)],
@@ -62,6 +61,12 @@ def grids(table: Table, tables: Sequence[Table]) -> list[Grid]:
             [*labels(table), *costs(table)],
         ),
     ]
+
+
+def heading(table: Table) -> str:
+    """What the accuracies of a table are."""
+    peek = table.key["protocol"] == "peek"
+    return f"Best test accuracy seen (%) {PEEK}" if peek else "Test accuracy (%)"
 
 
 def title(table: Table, tables: Sequence[Table]) -> str:

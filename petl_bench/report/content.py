@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from petl_bench.report.published import PublishedRow, cautions, published
-from petl_bench.report.statistics import Comparison, widths
+from petl_bench.report.statistics import Comparison, Ranking, ranking, widths
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import Manifest, ResultRow
+
+if TYPE_CHECKING:
+    from petl_bench.report.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,19 @@ class Report:
     def comparisons(self) -> list[list[Comparison]]:
         """Fewer bits against the most, for each table."""
         return [widths(table, self.margin) for table in self.tables]
+
+    @cached_property
+    def rankings(self) -> dict[int, Ranking]:
+        """Of the tables that have one, by their place."""
+        found = {number: ranking(table) for number, table in enumerate(self.tables)}
+        return {number: held for number, held in found.items() if held}
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """Every figure that the rows allow. Loads matplotlib."""
+        from petl_bench.report.figures import figures
+
+        return figures(self.tables, self.margin, self.rankings, self.comparisons)
 
     @property
     def all_warnings(self) -> list[str]:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from pylatexenc.latexencode import unicode_to_latex
 
-from petl_bench.report.cited import cited_grids, difference_grids, footnotes
+from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.columns import (
     HOLE,
     Cell,
@@ -16,6 +16,7 @@ from petl_bench.report.columns import (
     averages,
     costs,
     counts,
+    heading,
     labels,
     legend,
     title,
@@ -35,10 +36,8 @@ def latex(report: Report) -> str:
     parts = [PREAMBLE]
     for number, table in enumerate(report.tables):
         what = title(table, report.tables)
-        peek = table.key["protocol"] == "peek"
-        accuracy = "Best test accuracy seen (\\%, see note)" if peek else "Test accuracy (\\%)"
         said = [
-            f"{accuracy}: {_escaped(what)}.",
+            f"{_escaped(heading(table))}: {_escaped(what)}.",
             *_notes([legend(table, "bold: best, underlined: second best")]),
             *_notes(table.notes),
         ]
@@ -49,15 +48,9 @@ def latex(report: Report) -> str:
         said = [f"Bytes of one task's adapter file, trained parameters and time: {_escaped(what)}."]
         parts.append(_float(lead, costs(table), [*said, "Means over the tasks run."], f"{key}-costs"))
         parts += [_escaped(comparison.sentence) + "\n" for comparison in report.comparisons[number]]
-    if report.published:
-        cited = [*cited_grids(report.published), *difference_grids(report.tables, report.published)]
-        for number, grid in enumerate(cited):
-            said = [
-                _escaped(grid.title) + ".",
-                *(_sentences(footnotes(report.published)) if number == 0 else []),
-            ]
-            wide = [Column(c.name, c.cells) for c in grid.columns]
-            parts.append(_float(wide[:1], wide[1:], said, f"tab:petl-published-{number + 1}"))
+    for number, grid in enumerate(published_grids(report.tables, report.published)):
+        said = [f"{_escaped(grid.title)}.", *(_sentences(footnotes(report.published)) if number == 0 else [])]
+        parts.append(_float(grid.columns[:1], grid.columns[1:], said, f"tab:petl-published-{number + 1}"))
     parts += [f"% {' '.join(warning.split())}" for warning in report.warnings]
     return "\n".join(parts) + "\n"
 

@@ -26,6 +26,7 @@ from petl_bench.report.columns import (
     costs,
     counted,
     counts,
+    heading,
     label,
     labels,
     title,
@@ -154,15 +155,13 @@ def page(content: PageContent) -> str:
 def _section(number: int, content: PageContent) -> dict[str, Any]:
     table = content.tables[number]
     name = title(table, content.tables)
-    peek = table.key["protocol"] == "peek"
-    shown = f"Best test accuracy seen (%) {PEEK}" if peek else "Test accuracy (%)"
     means = [replace(column, over="averages") for column in averages(table)]
     comparisons = content.comparisons.get(number, ())
     return {
         "title": name,
         "notes": table.notes,
         "grids": [
-            Drawn(shown, name, [*labels(table), *accuracies(table), *means, *counts(table)]),
+            Drawn(heading(table), name, [*labels(table), *accuracies(table), *means, *counts(table)]),
             Drawn("Cost, mean over the tasks run", name, [*labels(table), *costs(table)]),
         ],
         "sentences": [comparison.sentence for comparison in comparisons],

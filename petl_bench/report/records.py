@@ -11,7 +11,7 @@ from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
-from petl_bench.report.statistics import Comparison, ranking
+from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
 from petl_bench.types import COLUMNS, ResultRow
 
@@ -70,15 +70,14 @@ def to_json(report: Report) -> str:
             for comparison in found
         ],
         "rankings": [
-            table.key
+            report.tables[number].key
             | {
                 "lines": [line.key for line in ranked.lines],
                 "mean_ranks": ranked.mean_ranks,
                 "friedman_p": ranked.friedman_p,
                 "p_holm": ranked.p_holm.to_numpy().tolist(),
             }
-            for table in report.tables
-            if (ranked := ranking(table))
+            for number, ranked in report.rankings.items()
         ],
         "warnings": report.all_warnings,
     }

@@ -184,16 +184,11 @@ def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> lis
     """All tasks of a suite in the benchmark's order; of the user's own data those that were run."""
     facts = [m for m in known.values() if m.suite == suite and m.classes]
     if not facts:
-        groups = part.sort_values("finished_at").drop_duplicates("task", keep="last")
-        return [
-            Task(*pair) for pair in sorted(zip(groups["task"], groups["group"], strict=True), key=_by_group)
-        ]
+        last = part.sort_values("finished_at").drop_duplicates("task", keep="last")
+        by_group = sorted(zip(last["group"], last["task"], strict=True))
+        return [Task(name, group) for group, name in by_group]
     facts.sort(key=lambda m: (m.group, m.position or len(known), m.name))
     return [Task(m.name, m.group) for m in facts]
-
-
-def _by_group(task: tuple[str, str]) -> tuple[str, str]:
-    return task[1], task[0]
 
 
 def _split_by_scale(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
@@ -227,7 +222,7 @@ def _lines(latest: pd.DataFrame, line_key: list[str], tasks: Sequence[Task], pee
         task_bytes.setdefault(tuple(key), {})[task] = values
     return [
         Line(
-            key={n: None if v == NO_SCALE else _plain(v) for n, v in zip(line_key, key, strict=True)},
+            key={name: _plain(value) for name, value in zip(line_key, key, strict=True)},
             tasks={t.name: _statistic(values, (TASK, t.name)) for t in tasks},
             groups={group: _statistic(values, (GROUP, group)) for group in groups},
             mean_of_groups=_statistic(values, HEADLINE),
@@ -283,8 +278,9 @@ def _order(value: Any) -> tuple[int, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as Python's."""
-    return value.item() if hasattr(value, "item") else value
+    """A number of numpy's as Python's; NO_SCALE as None."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if value == NO_SCALE else value
 
 
 def _mixed(frame: pd.DataFrame) -> list[str]:

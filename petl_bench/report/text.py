@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from petl_bench.report.cited import cited_grids, difference_grids, footnotes
+from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.columns import Cell, Grid, grids, legend, printable
 from petl_bench.report.content import Report
 
@@ -29,10 +29,9 @@ def text(report: Report) -> str:
         for line in [*_legend(report, number, "¹ best, ² second best"), *_below(report, number)]:
             console.print(line, soft_wrap=True)
         console.print()
-    if report.published:
-        _print(console, [*cited_grids(report.published), *difference_grids(report.tables, report.published)])
-        for line in footnotes(report.published):
-            console.print(line, soft_wrap=True)
+    _print(console, published_grids(report.tables, report.published))
+    for line in footnotes(report.published):
+        console.print(line, soft_wrap=True)
     for warning in report.warnings:
         console.print(printable(f"note: {warning}"), soft_wrap=True)
     console.print(f"training curves: {tensorboard(report)}", soft_wrap=True)
@@ -47,9 +46,8 @@ def markdown(report: Report) -> str:
         parts += _legend(report, number, "**Best**, *second best*")
         below = [f"- {_escaped(line)}" for line in _below(report, number)]
         parts += ["\n".join(below)] if below else []
-    if report.published:
-        cited = [*cited_grids(report.published), *difference_grids(report.tables, report.published)]
-        parts += [*map(_markdown_grid, cited), *footnotes(report.published)]
+    parts += map(_markdown_grid, published_grids(report.tables, report.published))
+    parts += footnotes(report.published)
     parts += [f"> Note: {_escaped(warning)}" for warning in report.warnings]
     return "\n\n".join(parts) + "\n"
 

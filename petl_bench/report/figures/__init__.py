@@ -8,13 +8,13 @@ from dataclasses import replace
 from petl_bench.report.columns import title
 from petl_bench.report.figures.curves import accuracy_bits, accuracy_hidden, accuracy_shots
 from petl_bench.report.figures.differences import task_differences
-from petl_bench.report.figures.ranks import Ranking, critical_difference
+from petl_bench.report.figures.ranks import critical_difference
 from petl_bench.report.figures.sizes import accuracy_bytes, pareto
 from petl_bench.report.figures.style import Figure, brief, slug
-from petl_bench.report.statistics import Comparison
+from petl_bench.report.statistics import Comparison, Ranking
 from petl_bench.report.tables import Table
 
-__all__ = ["Figure", "Ranking", "figures", "pareto"]
+__all__ = ["Figure", "figures", "pareto"]
 
 
 def figures(

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Sheet
 
 from petl_bench.report.figures.style import GREY, WIDTH, Figure, brief, listed, sheet_axes, wrapped
+from petl_bench.report.statistics import LEVEL, MOST_LINES, ROUGH, Ranking
 
-ALPHA = 0.05
-FEW_TASKS = 10
-"""With fewer Friedman's test, by chi-square, is coarse."""
-FEWEST, MOST = 3, 24
-"""Lines that a diagram can have."""
-
-
-class Ranking(Protocol):
-    """What the diagram needs to know of a table."""
-
-    @property
-    def labels(self) -> Sequence[str]: ...
-    @property
-    def mean_ranks(self) -> Sequence[float]: ...
-    @property
-    def friedman_p(self) -> float: ...
-    @property
-    def p_holm(self) -> pd.DataFrame:
-        """By label and label, symmetric."""
-        ...
+FEWEST = 3
+"""Lines that are a ranking; statistics.MOST_LINES are the most."""
 
 
 def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -> Figure | None:
@@ -41,7 +24,7 @@ def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -
         tasks: over which the lines are ranked.
     """
     labels, ranks = list(ranking.labels), [float(rank) for rank in ranking.mean_ranks]
-    if not FEWEST <= len(labels) <= MOST or not np.isfinite(ranks).all():
+    if not FEWEST <= len(labels) <= MOST_LINES or not np.isfinite(ranks).all():
         return None
     p_values = ranking.p_holm.loc[labels, labels].to_numpy(dtype=float)
 
@@ -49,16 +32,16 @@ def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -
         _paint(sheet, labels, ranks, np.nan_to_num(p_values, nan=1.0), f"{context}; {test}")
 
     # The smallest p of a two-sided signed-rank test is 2 / 2^tasks; Holm multiplies it by the pairs.
-    coarse = math.comb(len(labels), 2) * 2 / 2**tasks >= ALPHA
+    coarse = math.comb(len(labels), 2) * 2 / 2**tasks >= LEVEL
     test = f"{tasks} tasks are too few to tell {len(labels)} apart: one bar joins all; " if coarse else ""
     test += f"Friedman p = {ranking.friedman_p:.2g}"
-    test += f" (approximate: {tasks} tasks)" if tasks < FEW_TASKS else ""
+    test += f" (approximate: {tasks} tasks)" if tasks < ROUGH else ""
     order = [f"{brief(labels[index])} ({ranks[index]:.2f})" for index in np.argsort(ranks, kind="stable")]
     return Figure(
         f"{stem}-critical-difference",
         f"Mean ranks over tasks: {context}",
         f"Mean ranks over tasks, 1 the best, of {len(labels)} methods: {listed(order)}. Bars join methods "
-        f"that pairwise Wilcoxon tests with Holm's correction do not tell apart at {ALPHA}; {test}.",
+        f"that pairwise Wilcoxon tests with Holm's correction do not tell apart at {LEVEL}; {test}.",
         paint,
     )
 
@@ -73,7 +56,7 @@ def _paint(sheet: Sheet, labels: Sequence[str], ranks: Sequence[float], p_values
     artists = critical_difference_diagram(
         dict(enumerate(ranks)),
         pd.DataFrame(p_values, index=range(count), columns=range(count)),
-        alpha=ALPHA,
+        alpha=LEVEL,
         ax=axes,
         label_fmt_left="{label}",
         label_fmt_right="{label}",

@@ -15,11 +15,12 @@ from matplotlib.lines import Line2D
 
 from petl_bench.report.columns import label
 from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
+from petl_bench.report.statistics import NONE, OF_THE_WIDTH, PREFERRED
 from petl_bench.report.tables import Line, Table
 
 FAMILY = {"adapter", "backbone"}
 """What colour and marker tell apart."""
-WIDTHS = {"bits", "quantizer", "scale", "rate_weight", "packing", "statistics"}
+WIDTHS = {*OF_THE_WIDTH}
 """How the weights of a configuration are stored; what is left of a line's key is the configuration."""
 NAMED = 10
 """Series that have a name each in the key; of more, families and variants are named apart."""
@@ -75,7 +76,8 @@ def configurations(lines: Iterable[Line], free: Collection[str]) -> list[list[Li
     """Lines that differ in these settings alone, accuracy unseen; unquantized ones come last in each.
 
     A line without a quantizer joins each configuration of its method; of several the one that agrees most in
-    scale, then packing, then statistics, else the first. One that joins none is in a configuration of such.
+    scale, rate weight, packing and statistics, in this order, else the first. One that joins none is in a
+    configuration of such.
     """
     lines, method = list(lines), WIDTHS | {*free}
     found, alone = list(grouped(filter(quantized, lines), free).values()), []
@@ -91,11 +93,11 @@ def configurations(lines: Iterable[Line], free: Collection[str]) -> list[list[Li
 
 def quantized(line: Line) -> bool:
     """Whether a quantizer made its weights; those of 32 bits have none."""
-    return line.key["quantizer"] != "none"
+    return line.key["quantizer"] != NONE
 
 
 def _agreement(line: Line, other: Line) -> list[bool]:
-    return [other.key.get(name) == line.key.get(name) for name in ("scale", "packing", "statistics")]
+    return [other.key.get(name) == line.key.get(name) for name in PREFERRED]
 
 
 def family(line: Line, table: Table) -> str:
