@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input: its text says what is wrong, where, and what would be right. The CLI exits 2 on it."""
 
 
+class StoreError(UserError):
+    """The store cannot be written (it is full, read-only or forbidden): nothing more can be kept in it."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the nearest known names, or lists them all when none is near."""
     names = sorted(known)

@@ -55,11 +55,11 @@ FLOORS = {
 }
 """The guide's architecture map; errors and the package's version lie below it, scripts beside launch, readme
 above report, whose tables it shows."""
-WRITERS = {"store.py", "pretrain.py", "tune.py", "readme.py", "cli/report.py"}
+WRITERS = {"store/files.py", "pretrain.py", "tune.py", "readme.py", "cli/report.py"}
 WRITERS |= {"data/files.py", "data/decoded.py"}
 WRITERS |= {"data/archive.py", "data/arrange.py"}
 WRITERS |= {"bench/photos.py", "bench/commands.py"}
-"""store.py keeps results; the scripts write their own products, `report --out` the user's file. Of data/, two
+"""store/ keeps results; the scripts write their own products, `report --out` the user's file. Of data/, two
 keep in the cache folder what is derived from data files (their facts, decoded images), and two are `data
 prepare`, which fills the folder the user names: files unpacked from an archive, lists in VTAB's layout.
 bench/ fills temporary folders: with photos, and with rows to report."""
@@ -145,7 +145,7 @@ def test_imports_run_down_only() -> None:
         ("types/parts.py", "from .. import run", True),
         ("types/run.py", "from petl_bench.config import plan", True),
         ("train/loop.py", "from petl_bench.run import execute", True),
-        ("store.py", "def f():\n    from petl_bench import config", True),  # sideways, in a function
+        ("store/runs.py", "def f():\n    from petl_bench import config", True),  # sideways, in a function
         ("report/tables.py", "from ..launch import launch", True),
         ("report/tables.py", "if TYPE_CHECKING:\n    from petl_bench.cli import main", True),
         ("data/base.py", "from petl_bench.packing import load", True),
@@ -175,7 +175,7 @@ def test_only_config_knows_hydra() -> None:
 
 def test_only_the_store_writes_result_files() -> None:
     assert {file for file, source in SOURCES.items() if writes(source)} <= WRITERS
-    assert writes(SOURCES["store.py"])
+    assert writes(SOURCES["store/files.py"])
 
 
 @pytest.mark.parametrize(

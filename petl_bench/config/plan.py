@@ -57,14 +57,12 @@ class LauncherSpec:
     threads: int = 1
     loaders: int = 0
     compile: str = "none"
+    checkpoint: int = 0
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.threads < 1 or self.loaders < 0:
-            raise UserError(
-                f"launcher.workers={self.workers} launcher.threads={self.threads} "
-                f"launcher.loaders={self.loaders}: "
-                "workers must be 0 (automatic) or more, threads 1 or more, loaders 0 or more"
-            )
+        for key, least in (("workers", 0), ("threads", 1), ("loaders", 0), ("checkpoint", 0)):
+            if (value := getattr(self, key)) < least:
+                raise UserError(f"launcher.{key}={value} is out of range: it must be {least} or more")
         if self.compile not in COMPILERS:
             raise UserError(f"launcher.compile={self.compile}: it must be one of {', '.join(COMPILERS)}")
 

@@ -29,5 +29,5 @@ def launch(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)
     workers = min(spec.workers or automatic, len(specs))
-    runtime = Runtime(store, device, spec.threads, spec.loaders, spec.compile, cache)
+    runtime = Runtime(store, device, spec.threads, spec.loaders, spec.compile, spec.checkpoint, cache=cache)
     return LAUNCHERS[spec.name](specs, runtime, workers)

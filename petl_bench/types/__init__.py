@@ -17,10 +17,11 @@ from petl_bench.types.parts import (
     TaskSpec,
     TrainSpec,
 )
-from petl_bench.types.row import COLUMNS, Cache, Outcome, ResultRow, Runtime, row_from_dict
+from petl_bench.types.row import CAUSES, COLUMNS, Cache, Job, Outcome, ResultRow, Runtime, row_from_dict
 from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict
 
 __all__ = [
+    "CAUSES",
     "COLUMNS",
     "FLOAT_BITS",
     "NORMALIZATIONS",
@@ -34,6 +35,7 @@ __all__ = [
     "AugmentSpec",
     "BackboneSpec",
     "Cache",
+    "Job",
     "ListFacts",
     "Manifest",
     "ModelSpec",

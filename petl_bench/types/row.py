@@ -122,14 +122,43 @@ class Runtime:
     threads: int = 1
     loaders: int = 0  # processes that augment images; 0: the run's own
     compile: str = "none"  # mode of torch.compile; may change last bits, as another device may
+    checkpoint: int = 0  # epochs between checkpoints of a training; 0: none
+    heartbeat: float = 10.0  # seconds between signs of life of a run's claim
     cache: Cache = field(default_factory=Cache)
 
 
 @dataclass(frozen=True)
+class Job:
+    """One planned run on its way to a process."""
+
+    run_id: str
+    spec: RunSpec
+    """Its task settled."""
+    seen: str = ""
+    """What the store held of the run when it was planned (Store.stamp): anything newer is another's work."""
+    command: str = ""
+    """What repeats this run alone."""
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of one planned run: a row, or an error text."""
+    """What became of one planned run: a row, or an error text and its cause."""
 
     run_id: str
     spec: RunSpec
     row: ResultRow | None = None
     error: str | None = None
+    cause: str = ""
+    """Of an error: one of CAUSES."""
+
+
+CAUSES = {
+    "error": "an exception",
+    "diverged": "a loss or a model whose values are not finite",
+    "memory": "out of memory",
+    "device": "the device failed or is lost",
+    "killed": "its process was killed; the same command runs it again",
+    "store": "the store cannot be written",
+    "busy": "another process is at work on it",
+}
+"""Why a run has no row."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.store.files import to_json, write
 from petl_bench.types import ResultRow, RunSpec, row_from_dict, spec_from_dict, spec_to_dict
 
 ADAPTER = "adapter.safetensors"
@@ -71,18 +71,18 @@ class Store:
         directory = self._made(row.run_id)
         (directory / ROW).unlink(missing_ok=True)  # an old row must never stand beside a new file
         write(directory / ADAPTER, adapter)
-        write(directory / SPEC, _json(spec_to_dict(spec)))
+        write(directory / SPEC, to_json(spec_to_dict(spec)))
         (directory / SEARCH).unlink(missing_ok=True)
         if trials:
-            write(directory / SEARCH, _json({"trials": list(trials)}))
-        write(directory / ROW, _json(asdict(row)))
+            write(directory / SEARCH, to_json({"trials": list(trials)}))
+        write(directory / ROW, to_json(asdict(row)))
         (directory / ERROR).unlink(missing_ok=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
         """Keep what went wrong with a run, and no row of an earlier attempt."""
         directory = self._made(run_id)
-        write(directory / SPEC, _json(spec_to_dict(spec)))
-        write(directory / ERROR, _json(error))
+        write(directory / SPEC, to_json(spec_to_dict(spec)))
+        write(directory / ERROR, to_json(error))
         (directory / ROW).unlink(missing_ok=True)
 
     def _made(self, run_id: str) -> Path:
@@ -142,26 +142,3 @@ class Store:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}: damaged: {error}; `--existing rerun` makes it anew") from error
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
-
-
-def write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write so that the file is there whole or not at all, after a power cut too.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
