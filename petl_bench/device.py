@@ -30,6 +30,22 @@ def find_device(name: str) -> str:
     return name
 
 
+def find_devices(name: str) -> list[str]:
+    """Every GPU that torch sees for `auto` and `cuda`, or the CPU; else the one device of that name.
+
+    Raises:
+        UserError: torch has no such device here.
+    """
+    if name not in ("auto", "cuda"):
+        return [find_device(name)]
+    first = find_device(name)
+    if first == "cpu":
+        return [first]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def find_precision(name: str, device: str) -> str:
     """`auto` settled: bf16 where the device has it in hardware, else fp32.
 

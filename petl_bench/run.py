@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from petl_bench.provenance import peak_memory, provenance
 from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.search import Choice, search
-from petl_bench.store import Store
+from petl_bench.store import Claim, Store
 from petl_bench.train import (
     DivergedError,
     Pixels,
@@ -38,7 +37,6 @@ from petl_bench.train import (
 from petl_bench.types import (
     TRAINVAL,
     BackboneSpec,
-    Outcome,
     ResultRow,
     RunSpec,
     Runtime,
@@ -69,16 +67,18 @@ class Score:
     images: int
 
 
-def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
+def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> ResultRow:
     """Run `spec` from first to last and keep its row and adapter file in the store.
 
     Test images are decoded once training is over, and not before; protocol `peek` alone looks earlier.
 
     Args:
         spec: its task settled (petl_bench.data.settle).
+        claim: this process' claim of the run, which must still be held when there is something to keep.
 
     Raises:
         UserError: backbone, adapter, settings or data do not fit, or the store cannot be written.
+        ClaimedError: another process has taken the run over.
     """
     started, run_id, store = datetime.now(UTC), identify(spec), Store(Path(runtime.store))
     directory = store.open(run_id)
@@ -125,6 +125,8 @@ def execute(spec: RunSpec, runtime: Runtime) -> ResultRow:
             }
         )
         log_result(log, hyperparameters(row), results(row))
+        if claim is not None:
+            claim.require()
         store.put(spec, row, adapter, choice.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
@@ -165,21 +167,6 @@ def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> 
     size = spec.backbone.image_size
     pixels = Pixels(spec.train.normalization, size, torch.device(runtime.device))
     return evaluate(adapted.network, data.load(spec.task, split, size, runtime.cache), pixels)
-
-
-def attempt(spec: RunSpec, runtime: Runtime) -> Outcome:
-    """`execute`, with an error kept in the store and returned instead of raised."""
-    run_id = identify(spec)
-    try:
-        return Outcome(run_id, spec, row=execute(spec, runtime))
-    except Exception as error:
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        record = {"type": type(error).__name__, "message": message, "traceback": traceback.format_exc()}
-        try:
-            Store(Path(runtime.store)).fail(run_id, spec, record)
-        except OSError as second:
-            message += f" (and the store cannot be written: {second.strerror})"
-        return Outcome(run_id, spec, error=message)
 
 
 def train(

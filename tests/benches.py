@@ -10,7 +10,7 @@ from tests.conftest import petl
 
 SMALL = ["adapter=adaptformer", "bits=1", "hidden=4", "train.epochs=1"]
 FIXED = ["protocol=fixed", "scale=1"]
-ONE = ["sweep=none", *SMALL, *FIXED, "train.batch_size=32", "launcher=serial"]
+ONE = ["sweep=none", *SMALL, *FIXED, "train.batch_size=32", "launcher=local"]
 
 
 @dataclass(frozen=True)

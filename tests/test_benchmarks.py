@@ -152,7 +152,7 @@ def test_sun397_keeps_a_head_for_the_class_that_training_lacks(swept: Swept, cap
 def test_one_task_under_the_sealed_protocol(swept: Swept, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PETL_BENCH_CACHE", str(swept.bench.cache))
     arguments = [setting for setting in SWEEP_VTAB if setting not in FIXED]  # sealed is sweep=vtab's own
-    arguments += ["task=vtab_patch_camelyon", "protocol.scales=[10,1]", "launcher=serial", *swept.bench.data]
+    arguments += ["task=vtab_patch_camelyon", "protocol.scales=[10,1]", "launcher=local", *swept.bench.data]
     done = call(capsys, monkeypatch, "sweep", "--store", tmp_path, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json_lines(done.stdout)

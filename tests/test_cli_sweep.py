@@ -130,7 +130,7 @@ def test_a_second_sweep_skips_all(finished_store: Path, tmp_path: Path) -> None:
 
 def test_a_rerun_gives_the_same_bytes(finished_store: Path, store_copy: Path) -> None:
     # two of the runs again, one after another in one process where the first sweep used a pool
-    again = ["task=digits", "adapter=adaptformer,lora", "bits=1", "train.epochs=1", "launcher=serial"]
+    again = ["task=digits", "adapter=adaptformer,lora", "bits=1", "train.epochs=1", "launcher=local"]
     done = petl("sweep", "--store", store_copy, *again, "--existing", "rerun", "--json")
     assert done.returncode == 0, done.stderr
     rows = json_lines(done.stdout)
@@ -190,7 +190,7 @@ def test_failed_runs_are_kept_and_the_others_go_on(tmp_path: Path) -> None:
     # AdamW moves each weight by about the learning rate a step: 64 features at weights of 1e37 overflow
     # float32 (largest 3.4e38) in the first epoch, so that the loss is not finite.
     common = ["sweep=none", "task=digits", "adapter=linear", "train.lr=1e37,1e-3", "train.epochs=1"]
-    common += ["train.warmup_epochs=0", "launcher=serial"]
+    common += ["train.warmup_epochs=0", "launcher=local"]
     store = tmp_path / "store"
 
     def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -203,7 +203,7 @@ def own(tmp_path_factory):
     store = tmp_path_factory.mktemp("own")
     done = quickly(
         *("sweep", "--store", store, "task=surfaces", "adapter=adaptformer,lora", "bits=1", "scale=1"),
-        *("protocol=fixed", "train.epochs=3", "statistics=exact,short", "launcher=serial", "seed=2"),
+        *("protocol=fixed", "train.epochs=3", "statistics=exact,short", "launcher=local", "seed=2"),
     )
     assert done.returncode == 0, done.stderr
     return store

@@ -134,7 +134,7 @@ def test_axes_multiply() -> None:
         (["train.lr=1"], ["train.lr=1.0"]),
         (["scale=2"], ["scale=2.0"]),
         (["adapter.dropout=0"], ["adapter.dropout=0.0"]),
-        (["launcher=serial"], ["launcher=local"]),
+        (["launcher=local"], ["launcher=local"]),
         (["launcher.workers=1"], ["launcher.workers=2"]),
         (["launcher.device=cpu"], ["launcher.threads=2"]),
         (["launcher.loaders=2"], ["launcher.loaders=0"]),
@@ -201,7 +201,7 @@ def test_another_run_of_one_task_or_protocol(change: tuple[str, str]) -> None:
 
 
 def test_the_launcher_is_planned_beside_the_runs() -> None:
-    assert plan([*ONE, "launcher=serial"]).launcher.name == "serial"
+    assert plan([*ONE, "launcher=local"]).launcher.name == "local"
     chosen = plan([*ONE, "launcher.workers=3", "launcher.threads=2", "launcher.device=cpu"]).launcher
     assert chosen == LauncherSpec("local", "cpu", 3, 2, 0)
     assert plan([*ONE, "launcher.loaders=4"]).launcher.loaders == 4

@@ -42,7 +42,7 @@ SETTINGS = {
     "train.batch_size": "32",
     "train.warmup_epochs": "0",
     "train.lr": "5e-3",
-    "launcher": "serial",
+    "launcher": "local",
 }
 GOLDEN = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))
 

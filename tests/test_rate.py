@@ -121,7 +121,7 @@ def test_a_step_adds_the_log_odds_of_the_model(bits):
 def test_a_rate_weight_makes_the_coded_file_smaller(tmp_path):
     done = quickly(
         *("sweep", "--store", tmp_path, "task=digits", "adapter=linear,adaptformer", "bits=1,32"),
-        *("rate_weight=0,0.1", "train.epochs=6", "launcher=serial"),
+        *("rate_weight=0,0.1", "train.epochs=6", "launcher=local"),
     )
     assert done.returncode == 0, done.stderr
     plain, short = (pick(tmp_path, bits=1, rate_weight=weight) for weight in (0.0, 0.1))
@@ -157,7 +157,7 @@ def test_a_rate_weight_out_of_range_is_refused(value):
 def test_rows_and_tables_name_settings_that_are_not_the_defaults(tmp_path):
     done = quickly(
         *("sweep", "--store", tmp_path, "task=digits", "adapter=adaptformer", "bits=1"),
-        *("adapter.share=1,0", "train.epochs=1", "launcher=serial"),
+        *("adapter.share=1,0", "train.epochs=1", "launcher=local"),
     )
     assert done.returncode == 0, done.stderr
     assert (

@@ -232,7 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path, tmp_path: Path) -> None:
     store = small_disk / "store"
-    overrides = ["task=digits", "adapter=linear", "train.epochs=1", "seed=range(0,4)", "launcher=serial"]
+    overrides = ["task=digits", "adapter=linear", "train.epochs=1", "seed=range(0,4)", "launcher=local"]
     done = petl("sweep", "--store", store, *overrides, "--json", cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert "No space left on device" in done.stderr

@@ -22,7 +22,7 @@ from petl_bench.store import ROW, Store
 from petl_bench.types import ResultRow
 
 ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
-METHOD = ["adapter=adaptformer", "bits=1", "launcher=serial"]
+METHOD = ["adapter=adaptformer", "bits=1", "launcher=local"]
 WIDTHS, METHODS = (1, 2, 4, 8, 32), ("adaptformer", "lora")
 
 
@@ -86,7 +86,7 @@ def report_10000(setting: Setting) -> Figures:
     with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
         one, store = Path(name) / "one", Path(name) / "store"
         petl(
-            Path(name), "sweep", "--store", str(one), *ONE, "adapter=adaptformer", "bits=1", "launcher=serial"
+            Path(name), "sweep", "--store", str(one), *ONE, "adapter=adaptformer", "bits=1", "launcher=local"
         )
         fill(store, next(Store(one).rows()), count)
         return timed(setting, 3, note, ["report", "--store", str(store)])

@@ -93,7 +93,7 @@ def _rows(store: Store) -> list[ResultRow]:
     if failed := store.failures():
         raise UserError(
             f"store {store.root}: holds no finished run; {len(failed)} failed, the first one: "
-            f"{' '.join(store.error(failed[0]).split())} (error.json in the runs' directories; "
+            f"{' '.join(store.failure(failed[0])['message'].split())} (error.json in the runs' directories; "
             "`petl-bench sweep --existing retry-failed` tries them again)"
         )
     raise UserError(f"store {store.root}: holds no finished run; `petl-bench sweep` makes some")

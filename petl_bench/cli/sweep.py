@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -22,8 +22,10 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
+from petl_bench.cli.progress import Progress, say_failures
+from petl_bench.errors import StoreError
 from petl_bench.store import Store
-from petl_bench.types import Outcome, RunSpec
+from petl_bench.types import Job, Outcome, RunSpec
 
 if TYPE_CHECKING:
     from petl_bench.config import Plan
@@ -60,32 +62,44 @@ def sweep(
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
     with Counter("reading data", files_of(specs)) as counter:
         settled = settle(specs, planned.cache, counter, warnings.append)
-        runs = {identify(spec): spec for spec in settled}
+        names = [identify(spec) for spec in settled]
+    runs = dict(zip(names, settled, strict=True))
+    alone = dict(zip(names, planned.alone, strict=True))
     for warning in [*_cautions(runs.values()), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
-    todo = {i: spec for i, spec in runs.items() if _wanted(shelf.state(i), existing)}
+    states = {i: shelf.state(i) for i in runs}
+    todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}
     if dry_run:
         from petl_bench.cli.plan import print_plan
 
         print_plan(runs, todo, shelf, json)
         return
-    shelf.create()
     kept = [i for i in runs if i not in todo]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
+    rows = [shelf.row(i) for i in kept if states[i] == "done"]
     if json:
-        for i in kept:
-            if shelf.state(i) == "done":
-                print_json(asdict(shelf.row(i)))
-    failed = [i for i in kept if shelf.state(i) == "failed"]
-    if failed:
-        note(f"{len(failed)} failed earlier and are left so; --existing retry-failed runs them again")
-    begin = time.monotonic()
-    failed += _run(list(todo.values()), planned, store, fail_fast, json) if todo else []
+        for row in rows:
+            print_json(asdict(row))
+    left = [i for i in kept if states[i] == "failed"]
+    if left:
+        note(f"{len(left)} failed earlier and are left so; --existing retry-failed runs them again")
+    failed = []
     if todo:
+        shelf.create()
+        begin = time.monotonic()
+        jobs = [Job(i, spec, shelf.stamp(i), _command(alone[i], store)) for i, spec in todo.items()]
+        failed = _run(jobs, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)
         note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
-    if failed:
+        say_failures(failed, shelf)
+    if left or failed:
         raise typer.Exit(1)
+
+
+def _command(overrides: Sequence[str], store: Path) -> str:
+    """What repeats one run of the plan alone."""
+    options = ["--store", str(store.absolute()), "--existing", "retry-failed"]
+    return shlex.join(["petl-bench", "sweep", *overrides, *options])
 
 
 PUBLISHED_SUITES = ("vtab", "fgvc")
@@ -108,18 +122,19 @@ def _cautions(specs: Iterable[RunSpec]) -> list[str]:
 
 
 def _wanted(state: str, existing: Existing) -> bool:
-    if existing is Existing.rerun or state == "missing":
+    if existing is Existing.rerun or state in ("missing", "killed"):
         return True
     return existing is Existing.retry_failed and state == "failed"
 
 
-def _run(specs: Sequence[RunSpec], planned: Plan, store: Path, fail_fast: bool, json: bool) -> list[str]:
-    """Launch, report each outcome, and return the failed run_ids."""
+def _run(
+    jobs: Sequence[Job], planned: Plan, store: Store, progress: Progress, fail_fast: bool, json: bool
+) -> list[Outcome]:
+    """Launch, report each outcome, and return the failed ones."""
     from petl_bench.launch import launch
 
     failed = []
-    outcomes = launch(specs, planned.launcher, str(store), planned.cache)
-    progress = _Progress(len(specs))
+    outcomes = launch(jobs, planned.launcher, store.root, planned.cache, progress.say)
     try:
         with progress:
             for outcome in outcomes:
@@ -127,81 +142,16 @@ def _run(specs: Sequence[RunSpec], planned: Plan, store: Path, fail_fast: bool, 
                 if outcome.row is not None and json:
                     print_json(asdict(outcome.row))
                 if outcome.error is not None:
-                    failed.append(outcome.run_id)
+                    failed.append(outcome)
                     if fail_fast:
                         note("stopped at the first failure (--fail-fast)")
                         break
+    except StoreError as error:
+        done = f"{progress.count - progress.failed} of {progress.total} runs are done and kept"
+        raise StoreError(f"{error}; {done}; the same command goes on from there") from error
     except (KeyboardInterrupt, SystemExit):
         note("interrupted: finished runs are kept; the same command goes on from there")
         raise
     finally:
         outcomes.close()
     return failed
-
-
-class _Progress:
-    """A bar with an estimate on a terminal, one line a run elsewhere; both on stderr."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.total, self.count = total, 0
-        self.bar = None
-        if sys.stderr.isatty():
-            columns = (
-                "runs",
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                "left",
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=600)
-            self.task = self.bar.add_task("", total=total)
-
-    def __enter__(self) -> None:
-        if self.bar is not None:
-            self.bar.start()
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def advance(self, outcome: Outcome) -> None:
-        self.count += 1
-        line = f"[{self.count}/{self.total}] {_line(outcome)}"
-        if self.bar is None:
-            note(line)
-            return
-        self.bar.advance(self.task)
-        self.bar.console.print(line, markup=False, highlight=False)
-
-
-def _line(outcome: Outcome) -> str:
-    from petl_bench.config import changed_text
-
-    spec = outcome.spec
-    label = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
-    if spec.hidden:
-        label += f" h={spec.hidden} {spec.bits} bit"
-    if spec.task.shots:
-        label += f" {spec.task.shots} shots split {spec.task.split_seed}"
-    if spec.precision != "fp32":
-        label += f" {spec.precision}"
-    if spec.rate_weight:
-        label += f" rate weight {spec.rate_weight}"
-    if settings := changed_text(spec.adapter):
-        label += f" {settings}"
-    label += f" seed {spec.seed}"
-    if outcome.row is None:
-        return f"{label}: FAILED: {outcome.error}"
-    row = outcome.row
-    seconds = duration(row.seconds_train + row.seconds_eval)
-    return f"{label}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}"

@@ -6,6 +6,7 @@ import difflib
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ COMPILERS = ("none", "default", "reduce-overhead")
 
 @dataclass(frozen=True)
 class LauncherSpec:
-    """How runs are spread over this machine; `auto` values are settled by the launcher."""
+    """How runs are spread over processes and machines; `auto` values are settled by the launcher."""
 
     name: str
     device: str = "auto"
@@ -58,11 +59,19 @@ class LauncherSpec:
     loaders: int = 0
     compile: str = "none"
     checkpoint: int = 0
+    retries: int = 1
+    """Times that a run is tried again in the same sweep after its process was killed or its device failed."""
+    heartbeat: float = 10.0
+    """Seconds between two signs of life of a run in progress."""
 
     def __post_init__(self) -> None:
-        for key, least in (("workers", 0), ("threads", 1), ("loaders", 0), ("checkpoint", 0)):
+        for key, least in (("workers", 0), ("threads", 1), ("loaders", 0), ("checkpoint", 0), ("retries", 0)):
             if (value := getattr(self, key)) < least:
                 raise UserError(f"launcher.{key}={value} is out of range: it must be {least} or more")
+        if not 0 < self.heartbeat < math.inf:
+            raise UserError(
+                f"launcher.heartbeat={self.heartbeat} is out of range: it must be a positive number"
+            )
         if self.compile not in COMPILERS:
             raise UserError(f"launcher.compile={self.compile}: it must be one of {', '.join(COMPILERS)}")
 
@@ -72,6 +81,8 @@ class Plan:
     """The runs of one sweep, in order and without repetition, and how to launch them."""
 
     runs: list[RunSpec]
+    alone: list[list[str]]
+    """For each of them, the overrides that plan it and no other."""
     launcher: LauncherSpec
     cache: Cache
 
@@ -116,7 +127,7 @@ def _expand(overrides: list[str]) -> Plan:
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
     chosen = list(map(_checked, parser.parse_overrides(own))) + list(parsed.values())
     axes_of = {override.get_key_element(): _values(override) for override in chosen}
-    runs: dict[str, RunSpec] = {}
+    runs: dict[str, tuple[RunSpec, list[str]]] = {}
     config: dict[str, Any] = {}
     for combination in itertools.product(*axes_of.values()):
         lines = dict(zip(axes_of, combination, strict=True))
@@ -124,9 +135,11 @@ def _expand(overrides: list[str]) -> Plan:
         late = {key: _value(line) for key, line in lines.items() if key in LATE}
         config = _composed(tuple(early + _of_suite(late.get("task", base.task.name), axes_of)))
         spec = run_spec({**config, **late, "task": late.get("task", config["task"]["name"])})
-        runs.setdefault(json.dumps(spec_to_dict(spec), sort_keys=True), spec)
+        key = json.dumps(spec_to_dict(spec), sort_keys=True)
+        runs.setdefault(key, (spec, list(lines.values())))
     launcher = LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher"))
-    return Plan(list(runs.values()), launcher, _cache(config["data"]))
+    specs, alone = map(list, zip(*runs.values(), strict=True))
+    return Plan(specs, alone, launcher, _cache(config["data"]))
 
 
 def _cache(data: Mapping[str, Any]) -> Cache:
@@ -211,7 +224,7 @@ def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[st
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
         if isinstance(own.get(key), dict):
             raise UserError(f"{key!r} is a group of settings: {', '.join(f'{key}.{k}' for k in own[key])}")
-        if key not in known and root not in ("adapter", "backbone", "protocol"):
+        if key not in known and root not in ("adapter", "backbone", "launcher", "protocol"):
             near = known if difflib.get_close_matches(key, known) else groups | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
 

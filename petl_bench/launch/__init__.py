@@ -1,33 +1,115 @@
-"""Ways to spread runs over processes. One interface: iterate over outcomes as they finish."""
+"""Ways to spread runs over processes and machines. One interface: iterate over outcomes as they finish."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 from petl_bench.config import LauncherSpec
-from petl_bench.device import find_device
-from petl_bench.launch import local, serial
-from petl_bench.types import Cache, Outcome, RunSpec, Runtime
+from petl_bench.errors import StoreError
+from petl_bench.launch import local, pool
+from petl_bench.launch.failures import keep_failure
+from petl_bench.store import ClaimedError, Claims, Store
+from petl_bench.types import NO_FAULT, Cache, Job, Outcome, Runtime
 
-LAUNCHERS = {"local": local.launch, "serial": serial.launch}
+LAUNCHERS = {"local": local.launch, "pool": pool.launch}
+PAUSE = 0.5
+"""Seconds between two looks at runs that others are at work on."""
 
 
 def launch(
-    specs: Sequence[RunSpec], spec: LauncherSpec, store: str, cache: Cache
+    jobs: Sequence[Job],
+    spec: LauncherSpec,
+    store: Path,
+    cache: Cache,
+    say: Callable[[str], None] = print,
 ) -> Generator[Outcome, None, None]:
-    """Run all specs and yield what becomes of each; closing the generator ends what is running.
+    """Run all jobs and yield what becomes of each; closing the generator ends what is running.
+
+    A run that another process is at work on is waited for, and done here if that process dies. One whose
+    process was killed, or whose device failed, is tried again `launcher.retries` times.
 
     Args:
-        specs: with their tasks settled.
         cache: where decoded images are kept.
+        say: told what is waited for and what is tried again.
 
     Raises:
         UserError: no such device, or a model of the plan cannot be built.
+        StoreError: the store cannot be written any more.
     """
-    device = find_device(spec.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    automatic = 1 if device.startswith("cuda") else max(1, cores // spec.threads)
-    workers = min(spec.workers or automatic, len(specs))
-    runtime = Runtime(store, device, spec.threads, spec.loaders, spec.compile, spec.checkpoint, cache=cache)
-    return LAUNCHERS[spec.name](specs, runtime, workers)
+    shelf = Store(store.absolute())
+    runtime = Runtime(
+        store=str(shelf.root),
+        threads=spec.threads,
+        loaders=spec.loaders,
+        compile=spec.compile,
+        checkpoint=spec.checkpoint,
+        heartbeat=spec.heartbeat,
+        cache=replace(cache, directory=cache.directory and os.path.abspath(cache.directory)),
+    )
+    claims = shelf.claims
+    tries: Counter[str] = Counter()
+    busy: dict[str, Job] = {}
+    pending = {job.run_id: job for job in jobs}
+    while pending or busy:
+        if not pending:
+            say(f"waiting for {_counted(busy)} at which {_owners(claims, busy)} work")
+            yield from _await(shelf, claims, busy, pending)
+        jobs, pending = list(pending.values()), {}
+        held = {job.run_id: job for job in jobs}
+        with closing(LAUNCHERS[spec.name](jobs, runtime, spec)) as outcomes:
+            for outcome in outcomes:
+                job = held[outcome.run_id]
+                if outcome.cause == "store":
+                    raise StoreError(outcome.error)
+                if outcome.cause == "busy":
+                    busy[job.run_id] = job
+                elif outcome.cause in NO_FAULT and tries[job.run_id] < spec.retries:
+                    tries[job.run_id] += 1
+                    pending[job.run_id] = replace(job, seen=shelf.stamp(job.run_id))
+                    say(f"{job.run_id}: {outcome.error}; it will be tried again")
+                elif outcome.cause != "killed":
+                    yield outcome
+                elif (kept := _keep(job, shelf, outcome, spec.heartbeat)) is not None:
+                    yield kept
+                else:
+                    busy[job.run_id] = job
+
+
+def _keep(job: Job, store: Store, outcome: Outcome, heartbeat: float) -> Outcome | None:
+    """The failure of a run whose process could not say it; None where another process has taken it over."""
+    try:
+        with store.claims.take(job.run_id, heartbeat):
+            if store.stamp(job.run_id) not in ("", job.seen):
+                return store.outcome(job.run_id, job.spec)
+            return keep_failure(job, store, outcome.cause, outcome.error or "")
+    except ClaimedError:
+        return None
+
+
+def _await(
+    store: Store, claims: Claims, busy: dict[str, Job], free: dict[str, Job]
+) -> Generator[Outcome, None, None]:
+    """Yield what others make of busy runs, until one is free because they died; those go to `free`."""
+    while busy and not free:
+        for run_id, job in list(busy.items()):
+            if store.stamp(run_id) not in ("", job.seen):
+                del busy[run_id]
+                yield store.outcome(run_id, job.spec)
+        free |= {run_id: busy.pop(run_id) for run_id in claims.clear(busy)}
+        if busy and not free:
+            time.sleep(PAUSE)
+
+
+def _owners(claims: Claims, run_ids: Iterable[str]) -> str:
+    names = sorted({str(owner) for owner in map(claims.owner, run_ids) if owner is not None})
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "") or "others"
+
+
+def _counted(runs: Sized) -> str:
+    return f"{len(runs)} run" + "s" * (len(runs) != 1)

@@ -1,6 +1,19 @@
 """The results: one directory a run, its files, and who is at work on it."""
 
+from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import write
 from petl_bench.store.runs import ADAPTER, ERROR, LOG, ROW, SEARCH, SPEC, Store
 
-__all__ = ["ADAPTER", "ERROR", "LOG", "ROW", "SEARCH", "SPEC", "Store", "write"]
+__all__ = [
+    "ADAPTER",
+    "ERROR",
+    "LOG",
+    "ROW",
+    "SEARCH",
+    "SPEC",
+    "Claim",
+    "ClaimedError",
+    "Claims",
+    "Store",
+    "write",
+]

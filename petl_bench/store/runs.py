@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.store.claims import Claims
 from petl_bench.store.files import to_json, write
-from petl_bench.types import ResultRow, RunSpec, row_from_dict, spec_from_dict, spec_to_dict
+from petl_bench.types import (
+    NO_FAULT,
+    Outcome,
+    ResultRow,
+    RunSpec,
+    row_from_dict,
+    spec_from_dict,
+    spec_to_dict,
+)
 
 ADAPTER = "adapter.safetensors"
 ROW = "row.json"
@@ -79,7 +89,11 @@ class Store:
         (directory / ERROR).unlink(missing_ok=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
-        """Keep what went wrong with a run, and no row of an earlier attempt."""
+        """Keep what went wrong with a run, and no row of an earlier attempt.
+
+        Args:
+            error: `message`, `cause` (of petl_bench.types.CAUSES), and whatever helps.
+        """
         directory = self._made(run_id)
         write(directory / SPEC, to_json(spec_to_dict(spec)))
         write(directory / ERROR, to_json(error))
@@ -91,11 +105,34 @@ class Store:
         return directory
 
     def state(self, run_id: str) -> str:
-        """`done`, `failed` or `missing`."""
+        """`done`, `failed`, `killed` (the process or the device failed, not the run) or `missing`."""
         directory = self.directory(run_id)
         if (directory / ROW).is_file():
             return "done"
-        return "failed" if (directory / ERROR).is_file() else "missing"
+        if not (directory / ERROR).is_file():
+            return "missing"
+        return "killed" if self.failure(run_id)["cause"] in NO_FAULT else "failed"
+
+    def stamp(self, run_id: str) -> str:
+        """What tells the result or failure that a run has now from any later one; empty where it has none."""
+        for name in (ROW, ERROR):
+            try:
+                content = (self.directory(run_id) / name).read_bytes()
+            except OSError:
+                continue
+            return hashlib.sha256(content).hexdigest()
+        return ""
+
+    def outcome(self, run_id: str, spec: RunSpec) -> Outcome:
+        """What became of a run that is done or failed."""
+        if (self.directory(run_id) / ROW).is_file():
+            return Outcome(run_id, spec, row=self.row(run_id))
+        failure = self.failure(run_id)
+        return Outcome(run_id, spec, error=failure["message"], cause=failure["cause"])
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(self.root)
 
     def row(self, run_id: str) -> ResultRow:
         """Raises UserError where the run is not finished or its row cannot be read."""
@@ -105,9 +142,12 @@ class Store:
     def spec(self, run_id: str) -> RunSpec:
         return self._read(self.directory(run_id) / SPEC, spec_from_dict)
 
-    def error(self, run_id: str) -> str:
-        """The message of a failed run."""
-        return str(self._read(self.directory(run_id) / ERROR, lambda values: values["message"]))
+    def failure(self, run_id: str) -> dict[str, str]:
+        """What error.json says of a failed run: message, cause and more."""
+        return self._read(
+            self.directory(run_id) / ERROR,
+            lambda values: {"cause": "error"} | {key: str(values[key]) for key in ["message", *values]},
+        )
 
     def rows(self) -> Iterator[ResultRow]:
         """All finished runs, by run_id.

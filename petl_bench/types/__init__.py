@@ -17,7 +17,17 @@ from petl_bench.types.parts import (
     TaskSpec,
     TrainSpec,
 )
-from petl_bench.types.row import CAUSES, COLUMNS, Cache, Job, Outcome, ResultRow, Runtime, row_from_dict
+from petl_bench.types.row import (
+    CAUSES,
+    COLUMNS,
+    NO_FAULT,
+    Cache,
+    Job,
+    Outcome,
+    ResultRow,
+    Runtime,
+    row_from_dict,
+)
 from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict
 
 __all__ = [
@@ -25,6 +35,7 @@ __all__ = [
     "COLUMNS",
     "FLOAT_BITS",
     "NORMALIZATIONS",
+    "NO_FAULT",
     "PACKINGS",
     "PROTOCOL_VERSION",
     "RESIZES",

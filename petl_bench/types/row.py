@@ -162,3 +162,5 @@ CAUSES = {
     "busy": "another process is at work on it",
 }
 """Why a run has no row."""
+NO_FAULT = ("killed", "device")
+"""Causes that say nothing against the run: the same command runs it again."""

@@ -1,0 +1,85 @@
+"""What runs take, from finished ones of their kind."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from petl_bench.types import ResultRow, RunSpec
+
+SHOWN_WHERE_VARIED = ("precision", "settings", "rungs", "rate_weight", "packing", "statistics")
+_KIND = ("backbone", "adapter", "hidden", "bits", "head", "protocol", *SHOWN_WHERE_VARIED)
+"""Columns of rows whose runs take much the same time and bytes."""
+Columns = tuple[object, ...]
+Kind = tuple[Columns, int]
+
+
+def cell_of(spec: RunSpec) -> dict[str, str | int | float]:
+    """A run's settings as the columns of its row, as far as plans show them."""
+    from petl_bench.config import changed_text
+
+    return {
+        "task": spec.task.name,
+        "adapter": spec.adapter.name,
+        "hidden": spec.hidden,
+        "bits": spec.bits,
+        "head": spec.head,
+        "protocol": spec.protocol.name,
+        "shots": spec.task.shots,
+        "precision": spec.precision,
+        "settings": changed_text(spec.adapter),
+        "rungs": spec.protocol.rungs_text,
+        "rate_weight": spec.rate_weight,
+        "packing": spec.packing,
+        "statistics": spec.statistics,
+    }
+
+
+def kind_of(spec: RunSpec) -> Kind:
+    """The kind of a run, and its epochs."""
+    known = {"backbone": spec.backbone.display_name, **cell_of(spec)}
+    return tuple(known[name] for name in _KIND), spec.train.epochs
+
+
+@dataclass
+class Costs:
+    """What runs took: of one kind bytes are the same, and seconds go with the epochs."""
+
+    seconds_an_epoch: dict[Columns, list[float]] = field(default_factory=lambda: defaultdict(list))
+    sizes: dict[Columns, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, row: ResultRow) -> None:
+        """Learn from a finished run."""
+        columns = tuple(getattr(row, name) for name in _KIND)
+        seconds = row.seconds_search + row.seconds_train
+        self.seconds_an_epoch[columns].append(seconds / row.epochs)
+        self.sizes[columns].append(row.bytes_file)
+
+    def of(self, kind: Kind) -> tuple[float, int] | None:
+        """Seconds of one process and bytes of the file; None where nothing is known."""
+        columns, epochs = kind
+        if columns not in self.sizes:
+            return None
+        return median(self.seconds_an_epoch[columns]) * epochs, int(median(self.sizes[columns]))
+
+    def seconds(self, runs: Mapping[Kind, int]) -> float:
+        """Of so many runs together; one of an unknown kind takes as long as the others' mean, or a second."""
+        found = {kind: self.of(kind) for kind in runs}
+        known = {kind: cost[0] for kind, cost in found.items() if cost is not None}
+        count = sum(runs[kind] for kind in known)
+        total = sum(seconds * runs[kind] for kind, seconds in known.items())
+        return total + (sum(runs.values()) - count) * (total / count if count else 1.0)
+
+
+def remaining(
+    costs: Costs, done: Mapping[Kind, int], left: Mapping[Kind, int], elapsed: float
+) -> float | None:
+    """Seconds until the runs `left` are done, if work goes on as fast as it did; None before the first.
+
+    Args:
+        done: what was done in `elapsed` seconds, by however many processes.
+    """
+    work = costs.seconds(done)
+    return elapsed * costs.seconds(left) / work if work else None

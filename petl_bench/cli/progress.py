@@ -1,0 +1,148 @@
+"""How far a sweep is: done, failed and running, bytes, time left; the same for all launchers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from petl_bench.cli.common import counted, duration, note
+from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
+from petl_bench.store import Store
+from petl_bench.types import Outcome, ResultRow, RunSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+EVERY = 60
+"""Seconds between two lines that say how far it is, where there is no bar."""
+
+
+class Progress:
+    """A bar on a terminal, a line a run elsewhere; both on stderr.
+
+    Which runs are in progress is read from their claims in the store, wherever their processes are.
+    """
+
+    def __init__(self, todo: Mapping[str, RunSpec], kept: Iterable[ResultRow], store: Store) -> None:
+        self.kinds = {run_id: kind_of(spec) for run_id, spec in todo.items()}
+        self.left, self.done = Counter(self.kinds.values()), Counter[Kind]()
+        self.claims = store.claims
+        self.costs = Costs()
+        for row in kept:
+            self.costs.add(row)
+        self.total, self.count, self.failed, self.bytes = len(todo), 0, 0, 0
+        self.begin = self.said = time.monotonic()
+        self.bar: Bar | None = None
+        self.console: Console | None = None
+        if sys.stderr.isatty():
+            self.bar, self.console = _bar(self)
+
+    def __enter__(self) -> Progress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def advance(self, outcome: Outcome) -> None:
+        """Count what became of a run and say it."""
+        kind = self.kinds.pop(outcome.run_id)
+        self.count += 1
+        self.done[kind] += 1
+        self.left[kind] -= 1
+        if outcome.row is not None:
+            self.costs.add(outcome.row)
+            self.bytes += outcome.row.bytes_file
+        self.failed += outcome.row is None
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.count)
+        self.say(f"[{self.count}/{self.total}] {_line(outcome)}")
+        if self.bar is None and self.kinds and time.monotonic() - self.said >= EVERY:
+            self.said = time.monotonic()
+            self.say(f"{self.count} of {self.total} done, {self.state()}")
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        if self.console is None:
+            note(message)
+        else:
+            self.console.print(message, markup=False, highlight=False)
+
+    def state(self) -> str:
+        """`1 failed, 2 running, 140,032 bytes, 3 min left`."""
+        seconds = remaining(self.costs, self.done, self.left, time.monotonic() - self.begin)
+        running = len(self.claims.running() & self.kinds.keys())
+        parts = [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{running} running", f"{self.bytes:,} bytes"]
+        return ", ".join([*parts, *([f"{duration(seconds)} left"] if seconds is not None else [])])
+
+
+def _bar(progress: Progress) -> tuple[Bar, Console]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class State(ProgressColumn):
+        max_refresh = 1.0  # it looks into the store
+
+        def render(self, task: Task) -> Text:
+            return Text(progress.state())
+
+    console = Console(stderr=True)
+    bar = Bar("runs", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), State(), console=console)
+    bar.add_task("", total=progress.total)
+    return bar, console
+
+
+def say_failures(failed: Iterable[Outcome], store: Store) -> None:
+    """The end of a sweep: what failed, why, and what repeats it."""
+    outcomes = list(failed)
+    if not outcomes:
+        return
+    causes = [outcome.cause or "error" for outcome in outcomes]
+    each = ", ".join(f"{causes.count(cause)} {cause}" for cause in dict.fromkeys(causes))
+    note(f"{counted(len(outcomes), 'run')} failed ({each}); all of them in {store.root}/RUN_ID/error.json:")
+    for outcome in outcomes[:SHOWN]:
+        note(f"  {label(outcome)}: {' '.join((outcome.error or '').split())}")
+        if command := store.failure(outcome.run_id).get("command"):
+            note(f"    {command}")
+    if len(outcomes) > SHOWN:
+        note(f"  and {len(outcomes) - SHOWN} more")
+
+
+SHOWN = 10
+"""Failures that the end of a sweep spells out."""
+
+
+def label(outcome: Outcome) -> str:
+    """A run in a few words."""
+    from petl_bench.config import changed_text
+
+    spec = outcome.spec
+    text = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
+    if spec.hidden:
+        text += f" h={spec.hidden} {spec.bits} bit"
+    if spec.task.shots:
+        text += f" {spec.task.shots} shots split {spec.task.split_seed}"
+    if spec.precision != "fp32":
+        text += f" {spec.precision}"
+    if spec.rate_weight:
+        text += f" rate weight {spec.rate_weight}"
+    if settings := changed_text(spec.adapter):
+        text += f" {settings}"
+    return f"{text} seed {spec.seed}"
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.row is None:
+        return f"{label(outcome)}: FAILED: {outcome.error}"
+    row = outcome.row
+    seconds = duration(row.seconds_search + row.seconds_train + row.seconds_eval)
+    return f"{label(outcome)}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}"

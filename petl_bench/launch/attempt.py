@@ -1,0 +1,67 @@
+"""One run in a worker: claim it, execute it, keep what becomes of it."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from petl_bench.errors import StoreError, UserError
+from petl_bench.launch.failures import keep_failure
+from petl_bench.run import execute
+from petl_bench.store import ClaimedError, Store
+from petl_bench.train import DivergedError
+from petl_bench.types import Job, Outcome, Runtime
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
+LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
+"""What torch's plain RuntimeErrors say, in lower case."""
+
+
+def attempt(job: Job, runtime: Runtime) -> Outcome:
+    """`execute` where nobody else is at work on the run or has done it since it was planned.
+
+    Never raises: an error is kept in the store, with its cause and the command that repeats the run.
+    """
+    store = Store(Path(runtime.store))
+    try:
+        with store.claims.take(job.run_id, runtime.heartbeat) as claim:
+            if store.stamp(job.run_id) not in ("", job.seen):
+                return store.outcome(job.run_id, job.spec)
+            try:
+                return Outcome(job.run_id, job.spec, row=execute(job.spec, runtime, claim))
+            except (StoreError, ClaimedError):
+                raise
+            except Exception as error:
+                return _failed(job, store, error)
+    except ClaimedError as error:
+        return Outcome(job.run_id, job.spec, error=str(error), cause="busy")
+    except UserError as error:  # or what another process left cannot be read
+        cause = "store" if isinstance(error, StoreError) else "error"
+        return Outcome(job.run_id, job.spec, error=str(error), cause=cause)
+
+
+def _failed(job: Job, store: Store, error: Exception) -> Outcome:
+    message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    details = {"type": type(error).__name__, "traceback": traceback.format_exc()}
+    return keep_failure(job, store, cause_of(error), message, **details)
+
+
+def cause_of(error: BaseException) -> str:
+    """One of petl_bench.types.CAUSES.
+
+    torch has classes for a GPU's errors, and says some of them, and a full main memory, by RuntimeError only.
+    """
+    text = str(error).lower()
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "memory"
+    if isinstance(error, RuntimeError) and any(said in text for said in OUT_OF_MEMORY):
+        return "memory"
+    if isinstance(error, torch.AcceleratorError):
+        return "device"
+    if isinstance(error, RuntimeError) and any(said in text for said in LOST_DEVICE):
+        return "device"
+    return "error"

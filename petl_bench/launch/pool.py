@@ -1,0 +1,181 @@
+"""Processes of this machine, one a GPU, or one a share of the CPU's cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from petl_bench.config import LauncherSpec
+from petl_bench.device import find_devices
+from petl_bench.errors import UserError
+from petl_bench.types import Job, Outcome, RunSpec, Runtime
+
+PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.preflight"]
+"""What the server of processes imports, once for all of them: a new one is there in a moment."""
+PATIENCE = 3
+"""Times that a process may die before it is ready."""
+
+
+def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generator[Outcome, None, None]:
+    """Outcomes as they finish.
+
+    A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose
+    device failed. Closing the iterator, or an interrupt, ends all of them at once.
+
+    Raises:
+        UserError: no such device, or a model of the plan cannot be built; nothing has run then.
+    """
+    devices = find_devices(spec.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    automatic = max(1, cores // spec.threads) if devices == ["cpu"] else len(devices)
+    count = min(spec.workers or automatic, len(jobs))
+    todo = list(reversed(jobs))
+    specs = [job.spec for job in jobs]
+    workers = [_Worker(replace(runtime, device=devices[i % len(devices)]), specs) for i in range(count)]
+    try:
+        while todo or any(worker.job for worker in workers):
+            for worker in workers:
+                worker.use(todo)
+            waited = {worker.connection: worker for worker in workers if worker.connection is not None}
+            if not waited:
+                raise UserError(
+                    f"launcher.device={spec.device}: failed, and no new process can use it; "
+                    f"{len(todo)} runs are left"
+                )
+            for connection in wait(list(waited)):
+                worker = waited[connection]  # type: ignore[index]
+                outcome = worker.result()
+                worker.use(todo)
+                if outcome is not None:
+                    yield outcome
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+@dataclass
+class _Worker:
+    """A process that makes itself ready and then takes one run after another; replaced where it dies."""
+
+    runtime: Runtime
+    specs: Sequence[RunSpec]
+    """What it tries to build before its first run; nothing once it has."""
+    connection: Connection | None = None
+    process: BaseProcess | None = None
+    ready: bool = False
+    job: Job | None = None
+    deaths: int = 0
+    """One after another, before it was ready."""
+    retired: bool = False
+    """Its device can be used no more."""
+
+    def use(self, todo: list[Job]) -> None:
+        """Give it the next run, if it is ready for one; start it, if there is need."""
+        if not todo or self.retired or self.job is not None:
+            return
+        if self.connection is None:
+            self._start()
+        elif self.ready:
+            self.job = todo.pop()
+            with suppress(OSError):  # dead: its end of the connection says so
+                self.connection.send(self.job)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(other, self.runtime, self.specs))
+        self.process.start()
+        other.close()
+
+    def result(self) -> Outcome | None:
+        """What became of its run; None of a message that is about itself.
+
+        Raises:
+            UserError: the models cannot be built, or it dies again and again while it builds them.
+        """
+        assert self.connection is not None
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            return self._dead()
+        if isinstance(message, Outcome):
+            self.job = None
+            if message.cause in ("device", "memory") and self.runtime.device != "cpu":
+                self.end()  # errors of a GPU stay with the process
+            return message
+        if isinstance(message, UserError):
+            if self.specs:
+                raise message
+            self.retired = True
+            self.end()
+            return None
+        self.ready, self.deaths, self.specs = True, 0, ()
+        return None
+
+    def _dead(self) -> Outcome | None:
+        assert self.process is not None
+        self.process.join()
+        how, job, was_ready = _how(self.process.exitcode), self.job, self.ready
+        self.end()
+        if job is not None:
+            return Outcome(job.run_id, job.spec, error=f"its process was killed: {how}", cause="killed")
+        self.deaths += not was_ready
+        if self.deaths == PATIENCE:
+            raise UserError(f"worker processes were killed while they built the models: {how}")
+        return None
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self.connection is not None and self.process is not None:
+            self.connection.close()
+            self.process.terminate()
+        self.connection, self.process, self.job, self.ready = None, None, None, False
+
+
+def _how(code: int | None) -> str:
+    """An exit code in words."""
+    if code == -signal.SIGKILL:
+        return "SIGKILL (out of memory?)"
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) -> None:
+    """A worker's life: ready or a UserError, then an outcome for every job, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
+    _end_with_parent()
+    from petl_bench.device import find_device
+    from petl_bench.launch.attempt import attempt
+    from petl_bench.preflight import preflight
+
+    try:
+        find_device(runtime.device)
+        preflight(specs)
+    except UserError as error:
+        connection.send(error)
+        return
+    with suppress(EOFError, OSError):  # the parent has ended
+        connection.send(None)
+        while True:
+            connection.send(attempt(connection.recv(), runtime))
+
+
+def _end_with_parent() -> None:
+    """End with the parent however it ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
