@@ -96,6 +96,21 @@ def session_processes(leader: int) -> dict[int, str]:
     return found
 
 
+def workers_of(leader: int) -> list[int]:
+    """The processes that do the runs of a pool: children of the server that forks them."""
+    living = session_processes(leader)
+    servers = {pid for pid, line in living.items() if "forkserver" in line and parent_of(pid) == leader}
+    return [pid for pid in living if parent_of(pid) in servers]
+
+
+def parent_of(pid: int) -> int:
+    """0 where there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
     """A row with made-up results, as `Store.put` takes it."""
     row = ResultRow(

@@ -203,7 +203,7 @@ def test_another_run_of_one_task_or_protocol(change: tuple[str, str]) -> None:
 def test_the_launcher_is_planned_beside_the_runs() -> None:
     assert plan([*ONE, "launcher=local"]).launcher.name == "local"
     chosen = plan([*ONE, "launcher.workers=3", "launcher.threads=2", "launcher.device=cpu"]).launcher
-    assert chosen == LauncherSpec("local", "cpu", 3, 2, 0)
+    assert chosen == LauncherSpec("pool", "cpu", 3, 2, 0)
     assert plan([*ONE, "launcher.loaders=4"]).launcher.loaders == 4
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
 
-from petl_bench.store import ADAPTER
+from petl_bench.store import ADAPTER, ERROR
 from tests.conftest import (
     COLUMNS,
     SCRIPT,
     json_lines,
     petl,
+    quickly,
     rows_of,
     session_processes,
     wait_until,
+    workers_of,
 )
 
 # Interrupts: real processes, real signals
@@ -31,9 +34,9 @@ LONG = [
 ]
 
 
-def start(store: Path) -> subprocess.Popen[str]:
+def start(store: Path, *more: str) -> subprocess.Popen[str]:
     """A sweep of six runs in a session of its own."""
-    command = [SCRIPT, "sweep", "--store", str(store), *LONG, "--json"]
+    command = [SCRIPT, "sweep", "--store", str(store), *LONG, *more, "--json"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command,
@@ -89,32 +92,46 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     finish(store, assert_whole(store, 1))
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    return [pid for pid, line in session_processes(process.pid).items() if "spawn_main" in line]
-
-
-def test_a_killed_worker_is_said(tmp_path: Path) -> None:
+def test_the_run_of_a_killed_worker_is_tried_again(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with start(store) as process:
         process.stdout.readline()
-        os.kill(workers_of(process)[0], signal.SIGKILL)
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         _, messages = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "a worker process was killed" in messages
+    assert process.returncode == 0, messages
+    assert "its process was killed: SIGKILL (out of memory?); it will be tried again" in messages
     assert "Traceback" not in messages
-    assert_whole(store, 1)
+    assert len(rows_of(store)) == 6
     wait_until(lambda: not session_processes(process.pid), 20)
 
 
-def test_a_worker_killed_before_the_first_run_is_said(tmp_path: Path) -> None:
-    with start(tmp_path / "store") as process:
-        wait_until(lambda: workers_of(process))
-        os.kill(workers_of(process)[0], signal.SIGKILL)
+def test_a_run_whose_process_is_killed_each_time_is_named_and_done_by_the_next_sweep(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with start(store, "launcher.retries=0") as process:
+        process.stdout.readline()
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         _, messages = process.communicate(timeout=120)
-    assert process.returncode in (1, 2)
-    assert "killed" in messages
-    assert "a fault of petl-bench" not in messages
+    assert process.returncode == 1
+    assert "1 run failed (1 killed)" in messages
+    assert assert_whole(store, 1) == 5
+    (failed,) = store.glob(f"*/{ERROR}")
+    kept = json.loads(failed.read_text())
+    assert (kept["cause"], kept["message"]) == ("killed", "its process was killed: SIGKILL (out of memory?)")
+    again = quickly(*shlex.split(kept["command"])[1:], "launcher=local", "--json")
+    assert again.returncode == 0, again.stderr
+    assert [row["run_id"] for row in json_lines(again.stdout)] == [failed.parent.name]
+    assert not failed.exists()
+    finish(store, 6)
+
+
+def test_a_worker_killed_before_the_first_run_is_replaced(tmp_path: Path) -> None:
+    with start(tmp_path / "store") as process:
+        wait_until(lambda: workers_of(process.pid))
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+        _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
     assert "Traceback" not in messages
+    assert len(rows_of(tmp_path / "store")) == 6
     wait_until(lambda: not session_processes(process.pid), 20)
 
 

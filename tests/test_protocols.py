@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from petl_bench import data, run
 from petl_bench.config import plan
 from petl_bench.identity import identify, settle
+from petl_bench.launch.attempt import attempt
 from petl_bench.model import assemble
 from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Pixels, evaluate, fit
-from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime
+from petl_bench.types import TRAINVAL, Cache, Job, RunSpec, Runtime
 from tests import trees
 from tests.conftest import call, error_of, json_lines, make_row, petl, pick
 
@@ -311,7 +312,7 @@ def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Pat
         before = path.stat()
         path.write_bytes(bytes(before.st_size))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    outcome = run.attempt(spec, tree.runtime(tmp_path / "store"))
+    outcome = attempt(Job(identify(spec), spec), tree.runtime(tmp_path / "store"))
     assert outcome.row is None
     assert outcome.error is not None
     assert str(tree.root / "clevr_count/images/test/0000") in outcome.error

@@ -141,8 +141,9 @@ def label(outcome: Outcome) -> str:
 
 
 def _line(outcome: Outcome) -> str:
+    elsewhere = " (by another sweep)" if outcome.elsewhere else ""
     if outcome.row is None:
-        return f"{label(outcome)}: FAILED: {outcome.error}"
+        return f"{label(outcome)}: FAILED: {outcome.error}{elsewhere}"
     row = outcome.row
     seconds = duration(row.seconds_search + row.seconds_train + row.seconds_eval)
-    return f"{label(outcome)}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}"
+    return f"{label(outcome)}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}{elsewhere}"

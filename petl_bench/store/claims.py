@@ -34,6 +34,8 @@ from petl_bench.errors import StoreError
 CLAIMS = ".claims"
 MISSED = 8
 """Beats without a sign of life after which a claim may be taken over."""
+UNKNOWN_BEAT = 10.0
+"""Seconds, of an owner whose file a disk has spoiled."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Claims:
         if before != touched:
             self._seen[file] = (touched, now)
             return False
-        return now - since > MISSED * (owner.heartbeat if owner is not None else 10.0)
+        return now - since > MISSED * (owner.heartbeat if owner is not None else UNKNOWN_BEAT)
 
     def _file(self, place: Path) -> Path | None:
         """The one file of a claim; what an NFS client hides there of a removed one is none."""

@@ -124,11 +124,11 @@ class Store:
         return ""
 
     def outcome(self, run_id: str, spec: RunSpec) -> Outcome:
-        """What became of a run that is done or failed."""
+        """What another sweep made of a run."""
         if (self.directory(run_id) / ROW).is_file():
-            return Outcome(run_id, spec, row=self.row(run_id))
+            return Outcome(run_id, spec, row=self.row(run_id), elsewhere=True)
         failure = self.failure(run_id)
-        return Outcome(run_id, spec, error=failure["message"], cause=failure["cause"])
+        return Outcome(run_id, spec, error=failure["message"], cause=failure["cause"], elsewhere=True)
 
     @property
     def claims(self) -> Claims:

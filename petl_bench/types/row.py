@@ -150,6 +150,8 @@ class Outcome:
     error: str | None = None
     cause: str = ""
     """Of an error: one of CAUSES."""
+    elsewhere: bool = False
+    """Whether another sweep did it meanwhile."""
 
 
 CAUSES = {
