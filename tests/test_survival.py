@@ -71,12 +71,16 @@ class Storm:
     def step(self) -> None:
         if self.sweep is None or self.sweep.poll() is not None:
             self._begin()
-        assert self.sweep is not None
+        sweep = self.sweep
+        assert sweep is not None
+        if self.kills % 20 == 0:  # now and then a run gets done, on a slow machine too
+            count = len(self.finished)
+            wait_until(lambda: self.look() > count or sweep.poll() is not None)
         time.sleep(self.chance.expovariate(5))
         # mostly those at work; now and then the sweep itself, or the server of its processes
         which = self.chance.choices(["worker", "helper", "sweep"], [0.95, 0.025, 0.025])[0]
-        helpers = [pid for pid in session_processes(self.sweep.pid) if parent_of(pid) == self.sweep.pid]
-        victims = {"worker": workers_of(self.sweep.pid), "helper": helpers, "sweep": [self.sweep.pid]}[which]
+        helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
+        victims = {"worker": workers_of(sweep.pid), "helper": helpers, "sweep": [sweep.pid]}[which]
         if victims:
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(victims), signal.SIGKILL)
@@ -88,11 +92,13 @@ class Storm:
         if not self.stores or len(rows_of(self.stores[-1])) == 25:
             self.stores.append(self.root / f"store{len(self.stores)}")
         sweep = self.sweep = begin(self.stores[-1], *POCKET, "launcher.retries=1000")
-        wait_until(lambda: workers_of(sweep.pid) or sweep.poll() is not None)
+        claims = Store(self.stores[-1]).claims
+        wait_until(lambda: claims.running() or sweep.poll() is not None)
 
-    def look(self) -> None:
+    def look(self) -> int:
         for path in self.root.glob(f"*/*/{ROW}"):
             self.finished.setdefault(path, path.read_bytes())
+        return len(self.finished)
 
     def end(self) -> None:
         if self.sweep is not None and self.sweep.poll() is None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import petl_bench
 from petl_bench.bench.case import Setting, case
 from petl_bench.bench.growth import MANY, seeds
-from petl_bench.bench.measure import Figures, alone, seconds_of
+from petl_bench.bench.measure import Figures, alone, paired, seconds_of
 from petl_bench.config import manifests
 from petl_bench.errors import UserError
-from petl_bench.store import ROW, Store
+from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import ResultRow
 
 ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
@@ -98,6 +98,33 @@ def sweep_demo(setting: Setting) -> Figures:
     chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
     note = "one run of one epoch" if setting.quick else "35 runs"
     return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"])
+
+
+@case("pool", "the demo sweep by launcher=pool, against launcher=local", 0.65, meaning="pool / local")
+def pool(setting: Setting) -> Figures:
+    """The same runs, with the same threads a run, by as many processes as there are cores and by one.
+
+    Raises:
+        UserError: an adapter file differs.
+    """
+    chosen = [*ONE, "adapter=adaptformer", "bits=1,32"] if setting.quick else []
+    taken, held = [], []
+    for number in range(setting.rounds(2)):
+        with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+            folder, found = Path(name), {}
+            for launcher in ("pool", "local") if number % 2 == 0 else ("local", "pool"):
+                arguments = ["sweep", "--store", launcher, *chosen, f"launcher={launcher}"]
+                arguments.append(f"launcher.device={setting.device}")
+                found[launcher] = seconds_of(partial(petl, folder, *arguments), "cpu")
+            taken.append((found["pool"], found["local"]))
+            held += [_adapters(folder / launcher) for launcher in found]
+    if any(files != held[0] for files in held):
+        raise UserError("bench: launcher=pool and launcher=local do not give the same adapter files")
+    return paired(taken, f"{len(held[0])} runs, one thread each, the same adapter files")
+
+
+def _adapters(store: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in store.glob(f"*/{ADAPTER}")}
 
 
 def _tasks() -> list[str]:

@@ -53,6 +53,7 @@ def launch(
         cache=replace(cache, directory=cache.directory and os.path.abspath(cache.directory)),
     )
     claims = shelf.claims
+    claims.tidy()
     tries: Counter[str] = Counter()
     busy: dict[str, Job] = {}
     pending = {job.run_id: job for job in jobs}

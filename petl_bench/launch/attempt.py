@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 
@@ -17,6 +19,10 @@ from petl_bench.types import Job, Outcome, Runtime
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
 LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
 """What torch's plain RuntimeErrors say, in lower case."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def attempt(job: Job, runtime: Runtime) -> Outcome:
@@ -34,12 +40,23 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             except (StoreError, ClaimedError):
                 raise
             except Exception as error:
+                if _spoils(error, store):
+                    raise StoreError(f"store {store.root}: cannot write there: {error.strerror}") from error
                 return _failed(job, store, error)
     except ClaimedError as error:
         return Outcome(job.run_id, job.spec, error=str(error), cause="busy")
     except UserError as error:  # or what another process left cannot be read
         cause = "store" if isinstance(error, StoreError) else "error"
         return Outcome(job.run_id, job.spec, error=str(error), cause=cause)
+
+
+def _spoils(error: Exception, store: Store) -> TypeGuard[OSError]:
+    """Whether an error would meet every other run too: the store's disk is full or cannot be written."""
+    if not isinstance(error, OSError):
+        return False
+    if error.filename is None:
+        return error.errno in FULL
+    return error.errno in (*FULL, *FORBIDDEN) and Path(error.filename).is_relative_to(store.root)
 
 
 def _failed(job: Job, store: Store, error: Exception) -> Outcome:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,8 +21,10 @@ from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.preflight"]
 """What the server of processes imports, once for all of them: a new one is there in a moment."""
-PATIENCE = 3
+PATIENCE = 5
 """Times that a process may die before it is ready."""
+GRACE = 5.0
+"""Seconds to give a claim up in, for a process that is told to end."""
 
 
 def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generator[Outcome, None, None]:
@@ -37,14 +41,14 @@ def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generat
     automatic = max(1, cores // spec.threads) if devices == ["cpu"] else len(devices)
     count = min(spec.workers or automatic, len(jobs))
     todo = list(reversed(jobs))
-    specs = [job.spec for job in jobs]
-    workers = [_Worker(replace(runtime, device=devices[i % len(devices)]), specs) for i in range(count)]
+    workers = [_Worker(replace(runtime, device=devices[i % len(devices)])) for i in range(count)]
+    workers[0].specs = [job.spec for job in jobs]
     try:
         while todo or any(worker.job for worker in workers):
-            for worker in workers:
+            for worker in workers[:1] if workers[0].specs else workers:
                 worker.use(todo)
             waited = {worker.connection: worker for worker in workers if worker.connection is not None}
-            if not waited:
+            if all(worker.retired for worker in workers):
                 raise UserError(
                     f"launcher.device={spec.device}: failed, and no new process can use it; "
                     f"{len(todo)} runs are left"
@@ -56,8 +60,11 @@ def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generat
                 if outcome is not None:
                     yield outcome
     finally:
-        for worker in workers:
-            worker.end()
+        ending = [process for worker in workers if (process := worker.end()) is not None]
+        deadline = time.monotonic() + GRACE
+        for process in ending:
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
 
 
 @dataclass
@@ -65,8 +72,8 @@ class _Worker:
     """A process that makes itself ready and then takes one run after another; replaced where it dies."""
 
     runtime: Runtime
-    specs: Sequence[RunSpec]
-    """What it tries to build before its first run; nothing once it has."""
+    specs: Sequence[RunSpec] = ()
+    """What it tries to build before any run; nothing once it has."""
     connection: Connection | None = None
     process: BaseProcess | None = None
     ready: bool = False
@@ -90,10 +97,21 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, self.runtime, self.specs))
-        self.process.start()
-        other.close()
+        connection, other = context.Pipe()
+        process = context.Process(target=_work, args=(other, self.runtime, self.specs))
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the server of processes is gone; the next start begins another
+            self._count_death(f"their server ended ({type(error).__name__})")
+        else:
+            self.connection, self.process = connection, process
+        finally:
+            other.close()
+
+    def _count_death(self, how: str) -> None:
+        self.deaths += 1
+        if self.deaths == PATIENCE:
+            raise UserError(f"worker processes were killed before they had built the models: {how}")
 
     def result(self) -> Outcome | None:
         """What became of its run; None of a message that is about itself.
@@ -127,17 +145,18 @@ class _Worker:
         self.end()
         if job is not None:
             return Outcome(job.run_id, job.spec, error=f"its process was killed: {how}", cause="killed")
-        self.deaths += not was_ready
-        if self.deaths == PATIENCE:
-            raise UserError(f"worker processes were killed while they built the models: {how}")
+        if not was_ready:
+            self._count_death(how)
         return None
 
-    def end(self) -> None:
-        """End the process, if there is one."""
-        if self.connection is not None and self.process is not None:
+    def end(self) -> BaseProcess | None:
+        """Tell the process to end, if there is one."""
+        process = self.process
+        if self.connection is not None and process is not None:
             self.connection.close()
-            self.process.terminate()
+            process.terminate()
         self.connection, self.process, self.job, self.ready = None, None, None, False
+        return process
 
 
 def _how(code: int | None) -> str:
@@ -152,6 +171,7 @@ def _how(code: int | None) -> str:
 def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) -> None:
     """A worker's life: ready or a UserError, then an outcome for every job, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # gives its claim up
     _end_with_parent()
     from petl_bench.device import find_device
     from petl_bench.launch.attempt import attempt
