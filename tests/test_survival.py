@@ -80,8 +80,9 @@ class Storm:
         # mostly those at work; now and then the sweep itself, or the server of its processes
         which = self.chance.choices(["worker", "helper", "sweep"], [0.95, 0.025, 0.025])[0]
         helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
-        victims = {"worker": workers_of(sweep.pid), "helper": helpers, "sweep": [sweep.pid]}[which]
-        if victims:
+        workers = workers_of(sweep.pid)
+        victims = {"worker": workers, "helper": helpers, "sweep": [sweep.pid]}[which]
+        if workers and victims:
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(victims), signal.SIGKILL)
                 self.kills += 1

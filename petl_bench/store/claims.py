@@ -153,12 +153,12 @@ class Claims:
         return None if file is None else _read(file)
 
     def running(self) -> set[str]:
-        """The runs that processes are at work on, or were when they died."""
+        """The runs that processes are at work on, as far as they are not known to be dead."""
         try:
             names = os.listdir(self.root)
         except OSError:
             return set()
-        return {name for name in names if not name.startswith(".") and self._file(self.root / name)}
+        return {n for n in names if not n.startswith(".") and (who := self.owner(n)) and not who.dead}
 
     def clear(self, run_ids: Iterable[str]) -> list[str]:
         """Remove the claims of dead owners; returns the runs that nobody has claimed now.
