@@ -64,28 +64,41 @@ def sweep(
     for warning in [*_cautions(runs.values()), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
-    todo = {i: spec for i, spec in runs.items() if _wanted(shelf.state(i), existing)}
+    states = {i: shelf.state(i) for i in runs}
+    todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}
     if dry_run:
         from petl_bench.cli.plan import print_plan
 
         print_plan(runs, todo, shelf, json)
         return
-    shelf.create()
+    if todo:
+        shelf.create()
     kept = [i for i in runs if i not in todo]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
     if json:
         for i in kept:
-            if shelf.state(i) == "done":
+            if states[i] == "done":
                 print_json(asdict(shelf.row(i)))
-    failed = [i for i in kept if shelf.state(i) == "failed"]
+    failed = [i for i in kept if states[i] == "failed"]
     if failed:
         note(f"{len(failed)} failed earlier and are left so; --existing retry-failed runs them again")
+    if damaged := [i for i in kept if states[i] == "damaged"]:
+        note(_left_alone(shelf, damaged))
     begin = time.monotonic()
     failed += _run(list(todo.values()), planned, store, fail_fast, json) if todo else []
     if todo:
         note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
-    if failed:
+    if failed or damaged:
         raise typer.Exit(1)
+
+
+def _left_alone(store: Store, damaged: Sequence[str]) -> str:
+    """What is wrong with the first of some damaged runs, and the way out."""
+    return (
+        f"{counted(len(damaged), 'run')} damaged in the store and left so (first: "
+        f"{store.fault(damaged[0])}); `petl-bench store check --repair --store {store.root}` sets damaged "
+        "runs aside, then the same command makes them anew"
+    )
 
 
 PUBLISHED_SUITES = ("vtab", "fgvc")
