@@ -14,6 +14,20 @@ class StoreError(UserError):
     """The store cannot be written (it is full, read-only or forbidden): nothing more can be kept in it."""
 
 
+class DamagedError(UserError):
+    """A run of the store that cannot be used as it is: which file, and why."""
+
+    def __init__(self, path: str, why: str, kind: str = "damaged", way_out: str = "") -> None:
+        """Kinds: `damaged`; `newer`, `older` (of another version); `unreadable`, `forbidden`, `missing`."""
+        super().__init__(path, why, kind, way_out)
+        self.path, self.kind, self.way_out = path, kind, way_out
+        self.why = f"damaged: {why}" if kind == "damaged" else why
+
+    def __str__(self) -> str:
+        """Path, reason and the way out."""
+        return f"{self.path}: {self.why}" + (f"; {self.way_out}" if self.way_out else "")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the nearest known names, or lists them all when none is near."""
     names = sorted(known)

@@ -45,6 +45,11 @@ def recipe_hash(spec: RunSpec) -> str:
 
 def settings(spec: RunSpec) -> dict[str, object]:
     """The columns of a row that repeat its spec."""
+    return copied(spec) | {"settings": changed_text(spec.adapter)}
+
+
+def copied(spec: RunSpec) -> dict[str, object]:
+    """Those of them that stand in the spec as they are, whatever the defaults of its adapter."""
     return {
         "suite": spec.task.suite,
         "task": spec.task.name,
@@ -52,7 +57,6 @@ def settings(spec: RunSpec) -> dict[str, object]:
         "backbone": spec.backbone.display_name,
         "adapter": spec.adapter.name,
         "hidden": spec.hidden,
-        "settings": changed_text(spec.adapter),
         "scale": spec.scale,
         "quantizer": spec.quantizer,
         "bits": spec.bits,

@@ -43,6 +43,7 @@ FLOORS = {
     "record": 3,
     "rate": 3,
     "run": 4,
+    "check": 4,
     "preflight": 4,
     "bench": 5,
     "pretrain": 5,
@@ -247,6 +248,7 @@ def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_
         ["report", "--store", finished_store],
         ["ls", "adapters"],
         ["inspect", run],
+        ["store", "check", "--store", finished_store],
     ]
     for command in commands:
         assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}, command

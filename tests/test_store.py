@@ -17,7 +17,7 @@ import pytest
 
 from petl_bench import packing
 from petl_bench.config import plan
-from petl_bench.errors import UserError
+from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.types import RunSpec
 from tests.conftest import json_lines, make_row, mounted, petl, rows_of, wait_until
@@ -134,7 +134,7 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path: Path, spec: RunSpec) ->
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(StoreError, match=r"cannot write there: File too large \(.*adapter.safetensors\)"):
             store.put(spec, row, bytes(10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

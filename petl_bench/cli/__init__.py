@@ -18,6 +18,7 @@ from petl_bench.cli import eval as eval_command
 from petl_bench.cli import inspect as inspect_command
 from petl_bench.cli import ls as ls_command
 from petl_bench.cli import report as report_command
+from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
 from petl_bench.errors import UserError
 
@@ -33,6 +34,7 @@ app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
 app.command("report")(report_command.report)
 app.add_typer(data_command.app, name="data")
+app.add_typer(store_command.app, name="store")
 app.command("ls")(ls_command.ls)
 app.command("convert")(convert_command.convert)
 app.command("inspect")(inspect_command.inspect)

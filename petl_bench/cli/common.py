@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.types import Cache
+from petl_bench.errors import DamagedError
+from petl_bench.types import Cache, ResultRow
+
+if TYPE_CHECKING:
+    from petl_bench.store import Store
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Directory of runs.", show_default=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout and nothing else.")]
@@ -26,6 +30,20 @@ def note(message: str) -> None:
 def print_json(values: Mapping[str, Any]) -> None:
     """One JSON object on a line of stdout."""
     print(json.dumps(values, allow_nan=False), flush=True)
+
+
+def usable_rows(store: Store) -> list[ResultRow]:
+    """All rows of a store that can be used; one warning says how many cannot."""
+    damaged: list[DamagedError] = []
+    rows = list(store.rows(damaged.append))
+    if damaged:
+        many = counted(len(damaged), "damaged run")
+        note(
+            f"warning: {many} of store {store.root} {'is' if len(damaged) == 1 else 'are'} left out "
+            f"(first: {damaged[0].path}: {damaged[0].why}); petl-bench store check "
+            f"{'names it' if len(damaged) == 1 else 'names them'}"
+        )
+    return rows
 
 
 def counted(number: int, what: str) -> str:

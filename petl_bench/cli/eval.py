@@ -15,10 +15,12 @@ from petl_bench.cli.common import (
     OverrideOption,
     RootOption,
     StoreOption,
+    counted,
     data_settings,
     default_cache,
     note,
     print_json,
+    usable_rows,
 )
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import ADAPTER, ROW, Store
@@ -55,16 +57,24 @@ def evaluate(
     if bool(targets) == all_runs:
         raise UserError("eval: name runs, directories or files to evaluate, or --all (and not both)")
     found = [_find(text, Store(store)) for text in targets or []]
+    failed = 0
     if all_runs:
         shelf = Store(store)
-        found = [_run(shelf, row.run_id) for row in shelf.rows()]
+        found = [_run(shelf, row.run_id) for row in usable_rows(shelf)]
         if not found:
             raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
     settings = data_settings(root, override)
     other_task = _task(task, settings) if task else None
     disagree = 0
     for target in found:
-        result = _evaluate(target, other_task, weights, settings, moved=root is not None)
+        try:
+            result = _evaluate(target, other_task, weights, settings, moved=root is not None)
+        except (UserError, OSError) as error:
+            if not all_runs:
+                raise
+            failed += 1
+            note(f"{target.run_id}: {error}")
+            continue
         disagree += result["agrees"] is False
         if json:
             print_json(result)
@@ -74,6 +84,9 @@ def evaluate(
             print(f"{where} {result['task']}: acc {result['acc']:.4f}{verdict[result['agrees']]}")
     if disagree:
         note(f"{disagree} of {len(found)} disagree with their row")
+    if failed:
+        raise UserError(f"{failed} of {counted(len(found), 'run')} of store {store} cannot be evaluated")
+    if disagree:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from petl_bench.cli.common import counted, duration, print_json
+from petl_bench.cli.common import counted, duration, print_json, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.store import Store
 from petl_bench.types import RunSpec
@@ -16,22 +16,24 @@ from petl_bench.types import RunSpec
 
 def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: Store, json: bool) -> None:
     """Runs by cell with their state, and an estimate of what is to do from finished runs."""
-    rows = list(store.rows()) if store.root.is_dir() else []
+    rows = usable_rows(store) if store.root.is_dir() else []
+    states = {i: store.state(i) for i in runs}
     if json:
         for i, spec in runs.items():
-            state = store.state(i)
-            print_json({"run_id": i, **cell_of(spec), "seed": spec.seed, "state": state, "to_do": i in todo})
+            held = {"run_id": i, **cell_of(spec), "seed": spec.seed, "state": states[i], "to_do": i in todo}
+            print_json(held)
         return
     cells = {i: cell_of(spec) for i, spec in runs.items()}
     same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in cells.values()}) == 1}
     shown = [key for key in next(iter(cells.values())) if key not in same]
-    table = Table(*shown, "runs", "done", "failed", "to do")
+    numbers = ["runs", "done", "failed", *({"damaged"} & set(states.values())), "to do"]
+    table = Table(*shown, *numbers)
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for i, cell in cells.items():
         counter = counts.setdefault(tuple(str(cell[key]) for key in shown), Counter())
-        counter.update(["runs", store.state(i), *(["to do"] if i in todo else [])])
+        counter.update(["runs", states[i], *(["to do"] if i in todo else [])])
     for values, counter in counts.items():
-        table.add_row(*values, *(str(counter[k]) for k in ("runs", "done", "failed", "to do")))
+        table.add_row(*values, *(str(counter[k]) for k in numbers))
     Console(width=160, highlight=False).print(table)
     print(f"{counted(len(runs), 'run')}, {len(todo)} to do")
     costs = Costs()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note
+from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, usable_rows
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store, write
 from petl_bench.types import ResultRow
@@ -87,7 +87,7 @@ def report(
 
 def _rows(store: Store) -> list[ResultRow]:
     """Raises UserError where there is none."""
-    rows = list(store.rows())
+    rows = usable_rows(store)
     if rows:
         return rows
     if failed := store.failures():

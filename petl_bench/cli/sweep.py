@@ -84,6 +84,8 @@ def sweep(
     left = [i for i in kept if states[i] == "failed"]
     if left:
         note(f"{len(left)} failed earlier and are left so; --existing retry-failed runs them again")
+    if damaged := [i for i in kept if states[i] == "damaged"]:
+        note(_left_alone(shelf, damaged))
     failed = []
     if todo:
         shelf.create()
@@ -92,7 +94,7 @@ def sweep(
         failed = _run(jobs, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)
         note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
         say_failures(failed, shelf)
-    if left or failed:
+    if left or damaged or failed:
         raise typer.Exit(1)
 
 
@@ -100,6 +102,15 @@ def _command(overrides: Sequence[str], store: Path) -> str:
     """What repeats one run of the plan alone."""
     options = ["--store", str(store.absolute()), "--existing", "retry-failed"]
     return shlex.join(["petl-bench", "sweep", *overrides, *options])
+
+
+def _left_alone(store: Store, damaged: Sequence[str]) -> str:
+    """What is wrong with the first of some damaged runs, and the way out."""
+    return (
+        f"{counted(len(damaged), 'run')} damaged in the store and left so (first: "
+        f"{store.fault(damaged[0])}); `petl-bench store check --repair --store {store.root}` sets damaged "
+        "runs aside, then the same command makes them anew"
+    )
 
 
 PUBLISHED_SUITES = ("vtab", "fgvc")

@@ -2,7 +2,7 @@
 
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import Matrix, expectations
-from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, dump, load
+from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, Sealed, dump, load, verify
 from petl_bench.packing.metadata import (
     FROM_FILE,
     Facts,
@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "Facts",
     "Matrix",
+    "Sealed",
     "StoredTensor",
     "describe",
     "dump",
@@ -34,4 +35,5 @@ __all__ = [
     "stated_precision",
     "stated_settings",
     "unpack",
+    "verify",
 ]

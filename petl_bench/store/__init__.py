@@ -1,12 +1,14 @@
 """The results: one directory a run, its files, and who is at work on it."""
 
 from petl_bench.store.claims import Claim, ClaimedError, Claims
-from petl_bench.store.files import write
-from petl_bench.store.runs import ADAPTER, ERROR, LOG, ROW, SEARCH, SPEC, Store
+from petl_bench.store.files import from_json, write
+from petl_bench.store.runs import ADAPTER, ASIDE, ERROR, FILES, LOG, ROW, SEARCH, SPEC, Store
 
 __all__ = [
     "ADAPTER",
+    "ASIDE",
     "ERROR",
+    "FILES",
     "LOG",
     "ROW",
     "SEARCH",
@@ -15,5 +17,6 @@ __all__ = [
     "ClaimedError",
     "Claims",
     "Store",
+    "from_json",
     "write",
 ]

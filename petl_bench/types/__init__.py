@@ -1,5 +1,6 @@
 """What a run is, what it yields, and its identity. Standard library only."""
 
+from petl_bench.types.fields import OtherVersionError
 from petl_bench.types.manifest import ListFacts, Manifest
 from petl_bench.types.parts import (
     FLOAT_BITS,
@@ -28,7 +29,7 @@ from petl_bench.types.row import (
     Runtime,
     row_from_dict,
 )
-from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict
+from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict, stored_id
 
 __all__ = [
     "CAUSES",
@@ -50,6 +51,7 @@ __all__ = [
     "ListFacts",
     "Manifest",
     "ModelSpec",
+    "OtherVersionError",
     "Outcome",
     "ProtocolSpec",
     "ResultRow",
@@ -61,4 +63,5 @@ __all__ = [
     "run_id",
     "spec_from_dict",
     "spec_to_dict",
+    "stored_id",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+from petl_bench.types.fields import check_keys
 from petl_bench.types.run import RunSpec
 
 
@@ -74,20 +74,26 @@ class ResultRow:
     finished_at: str
 
 
+MOST = 2.0**63
+"""No number of a row is that large; Parquet's whole numbers end there."""
+
+
 def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
     """A row from its JSON object.
 
     Raises:
-        TypeError: a key is missing or unknown, or a value is of another type than its column.
-        ValueError: a number is not finite, or an accuracy is no fraction.
+        OtherVersionError: keys are only missing, or only unknown.
+        TypeError: both, or a value is of another type than its column.
+        ValueError: a number is not finite or below 0, or an accuracy is no fraction.
     """
+    check_keys(values, ResultRow, "columns")
     row = ResultRow(**values)
     for name, value in values.items():
         if not isinstance(value, COLUMNS[name]) or (type(value) is bool) != (bool in COLUMNS[name]):
             kinds = " or ".join(kind.__name__ for kind in COLUMNS[name])
             raise TypeError(f"{name} is {value!r}, it must be {kinds}")
-        if type(value) is float and not math.isfinite(value):
-            raise ValueError(f"{name} is {value}")
+        if isinstance(value, int | float) and not 0 <= value < MOST:
+            raise ValueError(f"{name} is {value}, it must be a number from 0 to {MOST:g}")
     for name in ("acc", "acc_val", "acc_best_peek"):
         if not 0 <= (values.get(name) or 0) <= 1:
             raise ValueError(f"{name} is {values[name]}, it must be a fraction from 0 to 1")

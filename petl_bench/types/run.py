@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from petl_bench.errors import UserError
+from petl_bench.types.fields import check_keys
 from petl_bench.types.parts import (
     FLOAT_BITS,
     NORMALIZATIONS,
@@ -171,10 +172,13 @@ def spec_to_dict(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
-    """The inverse of `spec_to_dict`; raises TypeError or KeyError on foreign content.
+    """The inverse of `spec_to_dict`. Fields with a default are younger than the first specs: files were raw.
 
-    Fields with a default are younger than the first specs, whose files were raw.
+    Raises:
+        OtherVersionError: fields are only missing, or only unknown.
+        TypeError, ValueError, UserError: other foreign content.
     """
+    check_keys(values, RunSpec, "fields")
     values = {"packing": "raw", **values}
     rest = {f.name: values[f.name] for f in fields(RunSpec) if f.name in values or f.default is MISSING}
     rest |= {
@@ -194,13 +198,27 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     version. Paths of data and weights are left out, and what only names or describes the backbone.
     """
     assert spec.precision != "auto", "settled by the device before a run is identified"
-    identity = spec_to_dict(spec)
-    task, backbone = identity["task"], identity["backbone"]
-    del task["place"]
+    return stored_id(spec_to_dict(spec), backbone_sha256)
+
+
+def stored_id(
+    values: Mapping[str, Any], backbone_sha256: str, protocol_version: int = PROTOCOL_VERSION
+) -> str:
+    """The run_id of a spec as `spec_to_dict` gives it, with the fields and the protocol version of its time.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no spec of any time.
+    """
+    task, backbone = dict(values["task"]), dict(values["backbone"])
+    task.pop("place", None)
     if task["suite"] == "own":  # named after its folder
         del task["name"]
     for key in ("weights", "label", "normalization", "published"):
-        del backbone[key]
-    identity |= {"backbone_sha256": backbone_sha256, "protocol_version": PROTOCOL_VERSION}
+        backbone.pop(key, None)
+    identity = {**values, "task": task, "backbone": backbone}
+    protocol = values["protocol"]
+    if protocol_version < 2 and isinstance(protocol, Mapping) and not protocol.get("rungs"):
+        identity["protocol"] = {key: value for key, value in protocol.items() if key != "rungs"}
+    identity |= {"backbone_sha256": backbone_sha256, "protocol_version": protocol_version}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
