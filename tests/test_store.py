@@ -19,6 +19,7 @@ from petl_bench import packing
 from petl_bench.config import plan
 from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
+from petl_bench.store.claims import CLAIMS
 from petl_bench.types import RunSpec
 from tests.conftest import json_lines, make_row, mounted, petl, rows_of, wait_until
 
@@ -30,7 +31,7 @@ def spec() -> RunSpec:
 
 def hidden_files(root: Path) -> list[str]:
     """Temporary files: every name of the store that its layout does not know."""
-    return [path.name for path in root.rglob(".*")]
+    return [path.name for path in root.rglob(".*") if path.name != CLAIMS]
 
 
 def test_a_run_comes_back_as_it_was_put(tmp_path: Path, spec: RunSpec) -> None:
@@ -61,7 +62,10 @@ def test_states(tmp_path: Path, spec: RunSpec) -> None:
     assert store.state(row.run_id) == "missing"  # begun is not done
     store.fail(row.run_id, spec, {"message": "went wrong"})
     assert store.state(row.run_id) == "failed"
-    assert store.error(row.run_id) == "went wrong"
+    assert store.failure(row.run_id) == {"message": "went wrong", "cause": "error"}
+    for cause, state in (("killed", "killed"), ("device", "killed"), ("diverged", "failed")):
+        store.fail(row.run_id, spec, {"message": "went wrong", "cause": cause})
+        assert store.state(row.run_id) == state
     assert list(store.rows()) == []
     store.put(spec, row, b"")
     assert store.state(row.run_id) == "done"
@@ -234,8 +238,10 @@ def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path, tmp_path: Path
     store = small_disk / "store"
     overrides = ["task=digits", "adapter=linear", "train.epochs=1", "seed=range(0,4)", "launcher=local"]
     done = petl("sweep", "--store", store, *overrides, "--json", cwd=tmp_path)
-    assert done.returncode in (1, 2)
-    assert "No space left on device" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert last.startswith(f"petl-bench: error: store {store}: cannot write there: No space left on device")
+    assert last.endswith(" of 4 runs are done and kept; the same command goes on from there")
     assert "Traceback" not in done.stderr
     finished = json_lines(done.stdout)
     assert 1 <= len(finished) < 4
