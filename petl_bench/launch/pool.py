@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -23,7 +23,9 @@ PATIENCE = 3
 """Times that a process may die before it is ready."""
 
 
-def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generator[Outcome, None, None]:
+def launch(
+    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+) -> Generator[Outcome, None, None]:
     """Outcomes as they finish.
 
     A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose
