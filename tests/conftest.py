@@ -186,6 +186,16 @@ def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.fixture(scope="session")
+def engine_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the sweep that engines are tested with, one run after another."""
+    from tests.engines import SWEEP as SMALL
+
+    store = tmp_path_factory.mktemp("engines") / "store"
+    assert quickly("sweep", "--store", store, *SMALL, "launcher=local").returncode == 0
+    return store
+
+
 @pytest.fixture
 def store_copy(finished_store: Path, tmp_path: Path) -> Path:
     """A copy of the finished store that a test may change."""

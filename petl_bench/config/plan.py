@@ -46,6 +46,8 @@ LATE = (
 
 COMPILERS = ("none", "default", "reduce-overhead")
 """Modes of torch.compile for the training step; the last one replays CUDA graphs on a GPU."""
+CLUSTERS = ("slurm", "local")
+"""Where submitit runs jobs."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,41 @@ class LauncherSpec:
     """Times that a run is tried again in the same sweep after its process was killed or its device failed."""
     heartbeat: float = 10.0
     """Seconds between two signs of life of a run in progress."""
+    gpus: float = 1.0
+    """GPUs of each run (ray) or job (slurm), where the device is one."""
+    address: str = ""
+    """Of a Ray cluster that runs already."""
+    cluster: str = "slurm"
+    """`local`: submitit's stand-in for Slurm on this machine."""
+    runs_per_job: int = 1
+    jobs: int = 1
+    minutes: int = 60
+    partition: str = ""
+    memory_gb: float = 0.0
+    options: str = ""
+    """Of sbatch, as on its command line."""
 
     def __post_init__(self) -> None:
-        for key, least in (("workers", 0), ("threads", 1), ("loaders", 0), ("checkpoint", 0), ("retries", 0)):
-            if (value := getattr(self, key)) < least:
+        least_of = dict.fromkeys(("threads", "runs_per_job", "jobs", "minutes"), 1)
+        least_of |= dict.fromkeys(("workers", "loaders", "checkpoint", "retries", "gpus", "memory_gb"), 0)
+        for key, least in least_of.items():
+            if not (value := getattr(self, key)) >= least:
                 raise UserError(f"launcher.{key}={value} is out of range: it must be {least} or more")
         if not 0 < self.heartbeat < math.inf:
             raise UserError(
                 f"launcher.heartbeat={self.heartbeat} is out of range: it must be a positive number"
             )
-        if self.compile not in COMPILERS:
-            raise UserError(f"launcher.compile={self.compile}: it must be one of {', '.join(COMPILERS)}")
+        for key, known in (("compile", COMPILERS), ("cluster", CLUSTERS)):
+            if (chosen := getattr(self, key)) not in known:
+                raise UserError(f"launcher.{key}={chosen}: it must be one of {', '.join(known)}")
+        if self.gpus % 1 and (self.gpus > 1 or self.name == "slurm"):
+            share = "a whole number" if self.name == "slurm" else "a whole number, or a fraction below 1"
+            raise UserError(f"launcher.gpus={self.gpus}: it must be {share} with launcher={self.name}")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether runs go to machines of which this one knows nothing."""
+        return bool(self.address) or self.name == "slurm"
 
 
 @dataclass(frozen=True)
@@ -139,6 +165,11 @@ def _expand(overrides: list[str]) -> Plan:
         runs.setdefault(key, (spec, list(lines.values())))
     launcher = LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher"))
     specs, alone = map(list, zip(*runs.values(), strict=True))
+    if launcher.elsewhere and any(spec.precision == "auto" for spec in specs):
+        raise UserError(
+            "precision=auto is settled by this machine's device, and the runs go to others: "
+            "choose precision=bf16 or precision=fp32"
+        )
     return Plan(specs, alone, launcher, _cache(config["data"]))
 
 
@@ -239,7 +270,10 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
             name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
             settings = set(_flat_keys(group_config(group, name))) - {"name"}
             settings = {f"{group}.{setting}" for setting in settings if not setting.startswith("unused")}
+            owners = [n for n in options(group) if key.removeprefix(f"{group}.") in group_config(group, n)]
             hint = did_you_mean(key, settings) if settings else "it has none"
+            if owners and name not in owners:
+                hint = f"it is one of {' and '.join(f'{group}={owner}' for owner in owners)}"
             raise UserError(f"{key!r} is no setting of {group}={name}: {hint}") from error
         raise
 

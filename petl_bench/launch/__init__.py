@@ -12,12 +12,12 @@ from pathlib import Path
 
 from petl_bench.config import LauncherSpec
 from petl_bench.errors import StoreError
-from petl_bench.launch import local, pool
+from petl_bench.launch import local, pool, ray, slurm
 from petl_bench.launch.failures import keep_failure
 from petl_bench.store import ClaimedError, Claims, Store
 from petl_bench.types import NO_FAULT, Cache, Job, Outcome, Runtime
 
-LAUNCHERS = {"local": local.launch, "pool": pool.launch}
+LAUNCHERS = {"local": local.launch, "pool": pool.launch, "ray": ray.launch, "slurm": slurm.launch}
 PAUSE = 0.5
 """Seconds between two looks at runs that others are at work on."""
 
@@ -36,7 +36,7 @@ def launch(
 
     Args:
         cache: where decoded images are kept.
-        say: told what is waited for and what is tried again.
+        say: told what is waited for, what is tried again, and what an engine does.
 
     Raises:
         UserError: no such device, or a model of the plan cannot be built.
@@ -63,7 +63,7 @@ def launch(
             yield from _await(shelf, claims, busy, pending)
         jobs, pending = list(pending.values()), {}
         held = {job.run_id: job for job in jobs}
-        with closing(LAUNCHERS[spec.name](jobs, runtime, spec)) as outcomes:
+        with closing(LAUNCHERS[spec.name](jobs, runtime, spec, say)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]
                 if outcome.cause == "store":
@@ -72,7 +72,9 @@ def launch(
                     busy[job.run_id] = job
                 elif outcome.cause in NO_FAULT and tries[job.run_id] < spec.retries:
                     tries[job.run_id] += 1
-                    pending[job.run_id] = replace(job, seen=shelf.stamp(job.run_id))
+                    if outcome.cause != "killed":  # it kept an error.json, which is no other process' result
+                        job = replace(job, seen=shelf.stamp(job.run_id))
+                    pending[job.run_id] = job
                     say(f"{job.run_id}: {outcome.error}; it will be tried again")
                 elif outcome.cause != "killed":
                     yield outcome

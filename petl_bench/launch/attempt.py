@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
 import torch
 
+from petl_bench.device import find_device
 from petl_bench.errors import StoreError, UserError
 from petl_bench.launch.failures import keep_failure
 from petl_bench.run import execute
@@ -36,7 +38,11 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             if store.stamp(job.run_id) not in ("", job.seen):
                 return store.outcome(job.run_id, job.spec)
             try:
-                return Outcome(job.run_id, job.spec, row=execute(job.spec, runtime, claim))
+                return Outcome(
+                    job.run_id,
+                    job.spec,
+                    row=execute(job.spec, replace(runtime, device=find_device(runtime.device)), claim),
+                )
             except (StoreError, ClaimedError):
                 raise
             except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from petl_bench.config import LauncherSpec
@@ -10,7 +10,9 @@ from petl_bench.device import find_device
 from petl_bench.types import Job, Outcome, Runtime
 
 
-def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generator[Outcome, None, None]:
+def launch(
+    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+) -> Generator[Outcome, None, None]:
     """Outcomes in the order of the plan.
 
     Raises:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -27,7 +27,9 @@ GRACE = 5.0
 """Seconds to give a claim up in, for a process that is told to end."""
 
 
-def launch(jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec) -> Generator[Outcome, None, None]:
+def launch(
+    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+) -> Generator[Outcome, None, None]:
     """Outcomes as they finish.
 
     A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose

@@ -1,0 +1,120 @@
+"""A Ray cluster, begun on this machine or one that runs already: every run in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from petl_bench import __version__
+from petl_bench.config import LauncherSpec
+from petl_bench.device import find_device
+from petl_bench.errors import UserError
+from petl_bench.types import Job, Outcome, Runtime
+
+OBJECT_STORE = 100 * 2**20
+"""Bytes of shared memory for what passes between processes: specs and rows only."""
+
+
+def launch(
+    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+) -> Generator[Outcome, None, None]:
+    """Outcomes as they finish; closing the iterator ends what is running, and a cluster of our own.
+
+    A process that dies takes its run with it (cause `killed`).
+
+    Raises:
+        UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
+    """
+    ray = _ray()
+    try:
+        device = _connect(ray, spec)
+        from petl_bench.preflight import preflight
+
+        preflight(job.spec for job in jobs)
+        needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}
+        remote = ray.remote(max_calls=1, max_retries=0, **needs)(_attempt)
+        runtime = replace(runtime, device=device)
+        waiting, running = deque(jobs), dict[Any, Job]()
+        while waiting or running:
+            while waiting and len(running) < (spec.workers or len(jobs)):
+                job = waiting.popleft()
+                running[remote.remote(job, runtime, os.getcwd())] = job
+            (ready,), _ = ray.wait(list(running))
+            yield _outcome(ray, ready, running.pop(ready))
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # or each worker warns of a change to come
+    os.environ.setdefault(
+        "RAY_gcs_rpc_server_reconnect_timeout_s", "5"
+    )  # how long it outlives a killed sweep
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("launcher=ray: Ray is not installed: pip install 'petl-bench[ray]'") from error
+    # It prints what it has to say of dead workers to stdout, which is for results.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    return ray
+
+
+def _connect(ray: Any, spec: LauncherSpec) -> str:
+    """Begin or join a cluster; the device of its runs."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not spec.address:
+        device = find_device(spec.device)
+        if device != "cpu":
+            device = "cuda"  # the one that Ray lets a process see
+        size = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        cores = spec.workers * (spec.threads + spec.loaders) or None
+        ray.init("local", num_cpus=cores, **size, **quiet)
+    else:
+        try:
+            ray.init(spec.address, **quiet)
+            version = ray.get(ray.remote(num_cpus=0, max_retries=0)(_version).remote())
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise UserError(f"launcher.address={spec.address}: {_line(error)}") from error
+        if version != __version__:
+            raise UserError(
+                f"launcher.address={spec.address}: it has petl-bench {version}, not {__version__} as here"
+            )
+        device = spec.device
+        if device == "auto":
+            device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+    return device
+
+
+def _version() -> str:
+    """Of petl-bench on the machine that runs this; torch must load there too."""
+    import petl_bench.launch.attempt  # noqa: F401
+
+    return __version__
+
+
+def _attempt(job: Job, runtime: Runtime, folder: str) -> Outcome:
+    """In a process of the cluster."""
+    os.chdir(folder)  # paths of data and weights may be relative to it
+    from petl_bench.launch.attempt import attempt
+
+    return attempt(job, runtime)
+
+
+def _outcome(ray: Any, ready: Any, job: Job) -> Outcome:
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayError as error:
+        message = f"its Ray process was killed: {_line(error)}"
+        return Outcome(job.run_id, job.spec, error=message, cause="killed")
+
+
+def _line(error: Exception) -> str:
+    """The line of a Ray error that says what is wrong: of an exception in a process its last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if "Traceback" in str(error) or "ray::" in lines[0] else 0]

@@ -1,0 +1,169 @@
+"""Jobs of a Slurm cluster, through submitit: arrays of jobs that do a few runs each, one after another."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from petl_bench.config import LauncherSpec
+from petl_bench.errors import UserError
+from petl_bench.store import Store
+from petl_bench.types import Job, Outcome, Runtime
+
+PAUSE = 2.0
+"""Seconds between two looks at the queue and the store."""
+FOLDER = ".jobs"
+"""Of the store: what submitit hands to jobs, and their logs."""
+
+
+@dataclass
+class Chunk:
+    """The runs of one job. A job that is queued again does them again: those that are done take no time."""
+
+    jobs: Sequence[Job]
+    runtime: Runtime
+
+    def __call__(self) -> list[Outcome]:
+        from petl_bench.launch.attempt import attempt
+
+        return [attempt(job, self.runtime) for job in self.jobs]
+
+    def checkpoint(self) -> Any:
+        """What submitit queues when Slurm announces that the job is preempted or out of time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def launch(
+    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+) -> Generator[Outcome, None, None]:
+    """Outcomes as they appear in the store; closing the iterator cancels the jobs.
+
+    A job that ends without a result takes its unfinished runs with it (cause `killed`).
+
+    Raises:
+        UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a model cannot be built.
+    """
+    executor = _executor(Path(runtime.store), spec)
+    from petl_bench.preflight import preflight
+
+    preflight(job.spec for job in jobs)
+    store, size = Store(Path(runtime.store)), spec.runs_per_job
+    runtime = replace(runtime, device=spec.device)  # found where the job runs
+    waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]
+    running: list[tuple[Any, list[Job]]] = []
+    say(f"{len(waiting)} jobs for {len(jobs)} runs; logs: {executor.folder}")
+    try:
+        while waiting or running:
+            # Slurm itself keeps to launcher.jobs; submitit on this machine would begin all of them at once.
+            room = len(waiting) if spec.cluster == "slurm" else spec.jobs - len(running)
+            if chunks := waiting[:room]:
+                waiting = waiting[room:]
+                tasks = _submit(executor, chunks)
+                running += [(task, list(chunk.jobs)) for task, chunk in zip(tasks, chunks, strict=True)]
+            alive = _alive(
+                spec.cluster, [task for task, _ in running]
+            )  # before the store: what ends is there
+            for task, left in running:
+                for job in list(left):
+                    if store.stamp(job.run_id) not in ("", job.seen):
+                        left.remove(job)
+                        yield store.outcome(job.run_id, job.spec)
+                if task.job_id not in alive:
+                    yield from _rest(spec.cluster, task, left)
+            running = [(task, left) for task, left in running if task.job_id in alive and left]
+            if running:
+                time.sleep(PAUSE)
+    finally:
+        if running:
+            _cancel(spec.cluster, [task for task, _ in running])
+            say(f"{len(running)} jobs are cancelled")
+
+
+def _executor(store: Path, spec: LauncherSpec) -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            "launcher=slurm: submitit is not installed: pip install 'petl-bench[slurm]'"
+        ) from error
+    if spec.cluster == "slurm" and shutil.which("sbatch") is None:
+        raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
+    executor = submitit.AutoExecutor(store / FOLDER, spec.cluster, slurm_max_num_timeout=spec.retries)
+    cores = spec.threads + spec.loaders
+    options = (option.removeprefix("--").partition("=") for option in shlex.split(spec.options))
+    executor.update_parameters(
+        name="petl-bench",
+        timeout_min=spec.minutes,
+        cpus_per_task=cores,
+        gpus_per_node=int(spec.gpus) if spec.device != "cpu" and spec.gpus else None,
+        mem_gb=spec.memory_gb or None,
+        slurm_partition=spec.partition or None,
+        slurm_array_parallelism=spec.jobs,
+        slurm_srun_args=[f"--cpus-per-task={cores}"],  # srun does not take it from sbatch since Slurm 22.05
+        slurm_additional_parameters={key: value or True for key, _, value in options},
+    )
+    return executor
+
+
+def _submit(executor: Any, chunks: Sequence[Chunk]) -> list[Any]:
+    from submitit.core.utils import FailedJobError
+
+    try:
+        with redirect_stderr(io.StringIO()):  # submitit prints there what it raises
+            return list(executor.submit_array(chunks))
+    except FailedJobError as error:
+        raise UserError(f"launcher=slurm: Slurm refuses the jobs: {' '.join(str(error).split())}") from error
+
+
+def _alive(cluster: str, tasks: Iterable[Any]) -> set[str]:
+    """The ids of jobs that wait or run; of all, where the queue cannot be asked.
+
+    Not by submitit, which asks for the records of jobs that not every cluster keeps.
+    """
+    if cluster == "local":
+        return {task.job_id for task in tasks if not task.done()}
+    queue = _ask("squeue", "--me", "--noheader", "--array", "--format=%i")
+    return {task.job_id for task in tasks} if queue is None else set(queue.split())
+
+
+def _rest(cluster: str, task: Any, left: Iterable[Job]) -> Iterable[Outcome]:
+    """What became of runs of a job that is over, and of which the store holds nothing."""
+    from submitit.core.utils import FailedJobError
+
+    how, said = "", {}
+    if task.paths.result_pickle.exists():
+        try:
+            said = {outcome.run_id: outcome for outcome in task.result()}
+        except FailedJobError as error:
+            how = str(error).partition("\n-----\n")[0]
+    elif cluster == "slurm":
+        facts = _ask("scontrol", "--oneliner", "show", "job", task.job_id) or ""
+        how = ", ".join(re.findall(r"(?:JobState|Reason|ExitCode)=\S+", facts))
+    message = f"its job {task.job_id} ended without a result ({how or task.state}); log: {task.paths.stderr}"
+    for job in left:
+        yield said.get(job.run_id) or Outcome(job.run_id, job.spec, error=message, cause="killed")
+
+
+def _cancel(cluster: str, tasks: Iterable[Any]) -> None:
+    if cluster == "slurm":
+        _ask("scancel", *{task.job_id.partition("_")[0] for task in tasks})
+    else:
+        for task in tasks:
+            task.cancel()
+
+
+def _ask(*command: str) -> str | None:
+    """What a command of Slurm prints; None where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout

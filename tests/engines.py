@@ -1,0 +1,82 @@
+"""What the tests of launcher=ray and launcher=slurm share: one small sweep, interrupted in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from petl_bench.store import ADAPTER
+from tests.conftest import COLUMNS, SCRIPT, rows_of, wait_until
+
+SWEEP = [
+    "sweep=none",
+    "task=digits",
+    "adapter=linear,lora",
+    "seed=0,1",
+    "train.epochs=1",
+    "protocol=fixed",
+    "scale=1",
+]
+COUNT = 4
+"""Runs of it."""
+PATIENCE = 300
+"""Seconds; a limit only so that a hang becomes a failure."""
+
+
+def start(store: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    """The sweep in a session of its own."""
+    return subprocess.Popen(
+        [SCRIPT, "sweep", "--store", str(store), *SWEEP, *overrides, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+    )
+
+
+def at_work(store: Path) -> dict[str, int]:
+    """The runs in progress, and their processes."""
+    found = {}
+    for file in store.glob(".claims/[!.]*/[!.]*"):
+        try:
+            found[file.parent.name] = json.loads(file.read_text())["pid"]
+        except OSError:  # done in between
+            continue
+    return found
+
+
+def first_at_work(store: Path) -> tuple[str, int]:
+    """Wait for a run in progress; it and its process."""
+    wait_until(lambda: at_work(store), PATIENCE)
+    return next(iter(at_work(store).items()))
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The sweep completes, with JSON lines on stdout and nothing else; what it said on stderr."""
+    out, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, messages
+    assert len({json.loads(line)["run_id"] for line in out.splitlines()}) == len(out.splitlines()) == COUNT
+    return messages
+
+
+def assert_same(store: Path, reference: Path) -> None:
+    """All rows are there, and every adapter file is that of the reference, byte by byte."""
+    rows, expected = rows_of(store), rows_of(reference)
+    assert [row["run_id"] for row in rows] == [row["run_id"] for row in expected]
+    assert len(rows) == COUNT
+    for row in rows:
+        assert set(row) == COLUMNS
+        files = [(folder / row["run_id"] / ADAPTER).read_bytes() for folder in (store, reference)]
+        assert files[0] == files[1]
+    assert not at_work(store)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs, and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,0 +1,110 @@
+"""launcher=ray on a cluster of its own and on one that runs already: real processes, really killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import error_of, petl, quickly, rows_of, session_processes, wait_until
+from tests.engines import COUNT, PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, start
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+RAY = ["launcher=ray", "launcher.workers=2", "launcher.heartbeat=1"]
+
+
+def processes_of_ray() -> set[int]:
+    """Of all sessions: Ray's workers lead groups of their own."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return {
+        int(line.split()[0])
+        for line in listed.splitlines()
+        if re.search(r"ray::|/ray/core/|/ray/_private", line)
+    }
+
+
+def test_a_worker_killed_in_the_middle(tmp_path: Path, engine_reference: Path) -> None:
+    with start(tmp_path / "store", *RAY) as process:
+        run_id, worker = first_at_work(tmp_path / "store")
+        os.kill(worker, signal.SIGKILL)
+        messages = finish(process)
+    assert f"{run_id}: its Ray process was killed" in messages
+    assert "tried again" in messages
+    assert len(messages.splitlines()) < 20  # Ray's own chatter is left out
+    assert_same(tmp_path / "store", engine_reference)
+    wait_until(lambda: not session_processes(process.pid), PATIENCE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_everything_ends_with_the_sweep(tmp_path: Path, number: signal.Signals) -> None:
+    with start(tmp_path / "store", *RAY) as process:
+        _, worker = first_at_work(tmp_path / "store")
+        ours = set(session_processes(process.pid)) | {worker}
+        (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
+        _, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == (130 if number is signal.SIGINT else -number)
+    assert "Traceback" not in messages
+    wait_until(lambda: not any(map(alive, ours)), PATIENCE)
+    assert not session_processes(process.pid)
+    assert len(rows_of(tmp_path / "store")) < COUNT
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a cluster of two CPUs that runs already, in another folder than the sweep's."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    options = ["--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    with subprocess.Popen(
+        [ray, "start", *options, "--block"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"},
+    ) as process:
+        try:
+            found = next(filter(None, (re.search(r"--address='([^']+)'", line) for line in process.stdout)))
+            yield found[1]
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            wait_until(lambda: not session_processes(process.pid), PATIENCE)
+
+
+def test_a_cluster_that_runs_already(cluster: str, tmp_path: Path, engine_reference: Path) -> None:
+    with start(tmp_path / "store", *RAY, f"launcher.address='{cluster}'") as process:
+        finish(process)
+    assert_same(tmp_path / "store", engine_reference)
+
+
+def test_no_such_cluster(tmp_path: Path) -> None:
+    message = error_of(petl("sweep", "--store", tmp_path / "s", *SWEEP, *RAY, "launcher.address=auto"))
+    assert "launcher.address=auto" in message
+
+
+def test_ray_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    message = error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *RAY))
+    assert "pip install 'petl-bench[ray]'" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["launcher=pool", "launcher.address=auto"], "launcher=ray"),
+        (["launcher=ray", "launcher.partition=gpu"], "launcher=slurm"),
+        (["launcher=ray", "launcher.gpus=1.5"], "launcher.gpus=1.5"),
+        (["launcher=ray", "launcher.gpus=-1"], "launcher.gpus=-1"),
+        (["launcher=ray", "launcher.address=auto", "precision=auto"], "precision=bf16"),
+    ],
+)
+def test_mistakes(tmp_path: Path, overrides: list[str], said: str) -> None:
+    assert said in error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *overrides))
