@@ -20,7 +20,7 @@ from rich.progress import track
 
 from petl_bench.config import CONF_DIR, plan
 from petl_bench.device import find_precision
-from petl_bench.run import validate
+from petl_bench.training import validate
 from petl_bench.types import RunSpec, Runtime
 
 GRID = "0.01,0.1,1.0,10.0,100.0"

@@ -20,7 +20,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from petl_bench import run
+from petl_bench import run, training
 from petl_bench.config import plan
 from petl_bench.data import Ragged
 from petl_bench.errors import UserError
@@ -383,6 +383,6 @@ def test_augmentation_decides_the_model_and_the_identity(own: Path, tmp_path: Pa
     other = replace(spec, train=replace(spec.train, augment=replace(spec.train.augment, auto_augment="")))
     assert identify(spec) != identify(other)
     heads = [
-        run.train(each, runtime).adapted.head.matrices["weight"].weight.detach() for each in (spec, other)
+        training.train(each, runtime).adapted.head.matrices["weight"].weight.detach() for each in (spec, other)
     ]
     assert not torch.equal(*heads)

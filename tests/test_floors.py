@@ -42,6 +42,7 @@ FLOORS = {
     "provenance": 3,
     "record": 3,
     "rate": 3,
+    "training": 3.5,
     "run": 4,
     "preflight": 4,
     "bench": 5,
@@ -54,7 +55,7 @@ FLOORS = {
     "__main__": 7,
 }
 """The guide's architecture map; errors and the package's version lie below it, scripts beside launch, readme
-above report, whose tables it shows."""
+above report, whose tables it shows. Training is half a floor below run, which is made of trainings."""
 WRITERS = {"store/files.py", "pretrain.py", "tune.py", "readme.py", "cli/report.py"}
 WRITERS |= {"data/files.py", "data/decoded.py"}
 WRITERS |= {"data/archive.py", "data/arrange.py"}

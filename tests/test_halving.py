@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from petl_bench import run
+from petl_bench import run, training
 from petl_bench.config import plan
 from petl_bench.identity import settle
 from petl_bench.search import search
@@ -178,7 +178,7 @@ def test_trials_are_short_trainings_of_their_own(halved: Kept, tree: Tree) -> No
         changes = {"train__epochs": trial["epochs"], "train__warmup_epochs": trial["epochs"] // 2}
         changes |= {"train__lr": 2e-2, "train__schedule_lag": 0}
         spec = tree.spec(protocol="fixed", scale=trial["scale"], **changes)
-        assert run.validate(spec, tree.runtime())[0] == trial["acc_val"]
+        assert training.validate(spec, tree.runtime())[0] == trial["acc_val"]
 
 
 def test_the_winner_is_trained_in_full(halved: Kept, tree: Tree, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_few_shot_winner_is_trained_once(
     search = ["protocol=sealed", f"protocol.scales={scales}", f"protocol.rungs={rungs}"]
     (spec,) = settle(plan([*pets, *search]).runs, plan(pets).cache)
     fits = []
-    monkeypatch.setattr(run, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
+    monkeypatch.setattr(training, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
     runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
     row = run.execute(spec, runtime)
     assert len(fits) == trainings

@@ -20,7 +20,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petl_bench import data, run
+from petl_bench import data, run, training
 from petl_bench.config import plan
 from petl_bench.identity import identify, settle
 from petl_bench.model import assemble
@@ -164,7 +164,7 @@ def test_the_smaller_scale_then_the_smaller_rate_wins_a_tie(tmp_path: Path) -> N
     (tmp_path / "override.yaml").write_text(yaml.safe_dump({TASK: {"splits": SIZES}}))
     tree = Tree(tmp_path / "root", tmp_path / "override.yaml", tmp_path / "cache")
     spec = tree.spec(protocol__scales="[10,0.1,1]", protocol__lrs="[5e-2,2e-2]", train__epochs=3)
-    choice = run.choose(spec, tree.runtime())
+    choice = training.choose(spec, tree.runtime())
     assert [trial["acc_val"] for trial in choice.trials] == [1.0] * 6
     assert (choice.spec.scale, choice.spec.train.lr) == (0.1, 2e-2)
 
@@ -206,10 +206,10 @@ def test_a_candidate_that_diverges_has_no_accuracy_and_does_not_win(tree: Tree, 
 def test_a_candidate_that_diverges_in_its_last_step_does_not_win(tree: Tree) -> None:
     """One step in all: its loss is the initial model's, and then the rate of 1e30 ruins the weights."""
     spec = tree.spec(scale=1, protocol__lrs="[1e-3,1e30]", train__epochs=1, train__batch_size=SIZES["train"])
-    ruined = run.train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
+    ruined = training.train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
     with torch.inference_mode():
         assert not torch.isfinite(ruined(torch.zeros(1, 3, 32, 32))).all()  # what is claimed above
-    choice = run.choose(spec, tree.runtime())
+    choice = training.choose(spec, tree.runtime())
     assert [trial["acc_val"] is None for trial in choice.trials] == [False, True]
     assert choice.spec.train.lr == 1e-3
 
@@ -383,7 +383,7 @@ def test_peek_looks_every_so_often_and_at_the_end(
         after_epoch=lambda _: accuracies.append(evaluate(adapted.network, test, pixels)),
     )
     assert len(accuracies) == epochs
-    peeks = run.train(peeking, tree.runtime()).peeks
+    peeks = training.train(peeking, tree.runtime()).peeks
     assert peeks == [accuracies[epoch - 1] for epoch in looks]
     assert epochs == 3 or len(set(accuracies)) > 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ SPEC = "spec.json"
 ERROR = "error.json"
 SEARCH = "search.json"
 LOG = "run.log"
+CHECKPOINTS = "checkpoints"
 FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH)
 
 
@@ -44,8 +46,14 @@ class Store:
     def directory(self, run_id: str) -> Path:
         return self.root / run_id
 
+    def checkpoints(self, run_id: str) -> Path:
+        """The folder of the run's checkpoints, one file a training; made with the first of them."""
+        return self.directory(run_id) / CHECKPOINTS
+
     def open(self, run_id: str) -> Path:
         """The run's directory, made if needed, without an earlier attempt's events, log and half files.
+
+        Checkpoints stay: the run goes on from them.
 
         Raises:
             UserError: the store cannot be written.
@@ -53,7 +61,12 @@ class Store:
         directory = self.directory(run_id)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            for pattern in ("events.out.tfevents.*", LOG, *(f".{name}.*" for name in FILES)):
+            for pattern in (
+                "events.out.tfevents.*",
+                LOG,
+                f"{CHECKPOINTS}/.*",
+                *(f".{name}.*" for name in FILES),
+            ):
                 for old in directory.glob(pattern):
                     old.unlink()
         except OSError as error:
@@ -64,6 +77,8 @@ class Store:
         self, spec: RunSpec, row: ResultRow, adapter: bytes, trials: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Keep a finished run; the row is written last, so that its presence means done.
+
+        Its checkpoints are removed then.
 
         Args:
             trials: what protocol sealed tried, an object each; kept in search.json.
@@ -77,13 +92,19 @@ class Store:
             write(directory / SEARCH, to_json({"trials": list(trials)}))
         write(directory / ROW, to_json(asdict(row)))
         (directory / ERROR).unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints(row.run_id), ignore_errors=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
-        """Keep what went wrong with a run, and no row of an earlier attempt."""
+        """Keep what went wrong with a run, and no row of an earlier attempt.
+
+        Of a run that diverged no checkpoints stay: going on from them, it would diverge again.
+        """
         directory = self._made(run_id)
         write(directory / SPEC, to_json(spec_to_dict(spec)))
         write(directory / ERROR, to_json(error))
         (directory / ROW).unlink(missing_ok=True)
+        if error.get("cause") == "diverged":
+            shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
 
     def _made(self, run_id: str) -> Path:
         directory = self.directory(run_id)
