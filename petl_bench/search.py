@@ -30,6 +30,8 @@ class Choice(Generic[Model]):
     """The winner's, in its last trial."""
     model: Model | None = None
     """What that trial left."""
+    seconds: float = 0.0
+    """Of the search, what made `model` not included."""
 
 
 def search(

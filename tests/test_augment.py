@@ -382,7 +382,6 @@ def test_augmentation_decides_the_model_and_the_identity(own: Path, tmp_path: Pa
     spec, runtime = spec_of(own, tmp_path, "fgvc"), Runtime("", cache=Cache(str(tmp_path)))
     other = replace(spec, train=replace(spec.train, augment=replace(spec.train.augment, auto_augment="")))
     assert identify(spec) != identify(other)
-    heads = [
-        run.train(each, runtime).adapted.head.matrices["weight"].weight.detach() for each in (spec, other)
-    ]
+    trained = [run.train(each, runtime).adapted for each in (spec, other)]
+    heads = [adapted.head.matrices["weight"].weight.detach() for adapted in trained]
     assert not torch.equal(*heads)

@@ -236,7 +236,7 @@ def test_a_few_shot_winner_is_trained_once(
     search = ["protocol=sealed", f"protocol.scales={scales}", f"protocol.rungs={rungs}"]
     (spec,) = settle(plan([*pets, *search]).runs, plan(pets).cache)
     fits = []
-    monkeypatch.setattr(run, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
+    monkeypatch.setattr(training, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
     runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
     row = run.execute(spec, runtime)
     assert len(fits) == trainings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ SPEC = "spec.json"
 ERROR = "error.json"
 SEARCH = "search.json"
 LOG = "run.log"
+CHECKPOINTS = "checkpoints"
 FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH)
 ASIDE = ".damaged"
 """Directory of the store for what was set aside. Names with a leading dot are no runs."""
@@ -62,8 +64,14 @@ class Store:
     def directory(self, run_id: str) -> Path:
         return self.root / run_id
 
+    def checkpoints(self, run_id: str) -> Path:
+        """The folder of the run's checkpoints, one file a training; made with the first of them."""
+        return self.directory(run_id) / CHECKPOINTS
+
     def open(self, run_id: str) -> Path:
         """The run's directory, made if needed, without an earlier attempt's events, log and half files.
+
+        Checkpoints stay: the run goes on from them.
 
         Raises:
             StoreError: the store cannot be written.
@@ -71,7 +79,12 @@ class Store:
         directory = self.directory(run_id)
         with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
-            for pattern in ("events.out.tfevents.*", LOG, *(f".{name}.*" for name in FILES)):
+            for pattern in (
+                "events.out.tfevents.*",
+                LOG,
+                f"{CHECKPOINTS}/.*",
+                *(f".{name}.*" for name in FILES),
+            ):
                 for old in directory.glob(pattern):
                     old.unlink()
         return directory
@@ -80,6 +93,8 @@ class Store:
         self, spec: RunSpec, row: ResultRow, adapter: bytes, trials: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Keep a finished run; the row is put into place last, so that its presence means done.
+
+        Its checkpoints are removed then.
 
         Args:
             trials: what protocol sealed tried, an object each; kept in search.json.
@@ -101,9 +116,12 @@ class Store:
                 for name in files:
                     place(directory / name)
             (directory / ERROR).unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints(row.run_id), ignore_errors=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
         """Keep what went wrong with a run, and no row of an earlier attempt.
+
+        Of a run that diverged no checkpoints stay: going on from them, it would diverge again.
 
         Args:
             error: `message`, `cause` (of petl_bench.types.CAUSES), and whatever helps.
@@ -119,6 +137,8 @@ class Store:
                 for path in files:
                     place(path)
             (directory / ROW).unlink(missing_ok=True)
+        if error.get("cause") == "diverged":
+            shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
 
     def set_aside(self, name: str, files: Sequence[str] = ()) -> Path:
         """Move a run out of the way, or only some files of its directory; where they are then.

@@ -1,13 +1,14 @@
-"""fit() and evaluate(): the loops, the schedule, augmentation, TensorBoard."""
+"""fit() and evaluate(): the loops, the schedule, augmentation, checkpoints, TensorBoard."""
 
 from petl_bench.train.augment import transform
+from petl_bench.train.checkpoint import Progress
 from petl_bench.train.loop import (
     DivergedError,
     compiled,
     evaluate,
     fit,
     learning_rate,
-    log_epoch,
+    log_epochs,
     log_result,
     outputs,
     predict,
@@ -17,11 +18,12 @@ from petl_bench.train.pixels import Pixels
 __all__ = [
     "DivergedError",
     "Pixels",
+    "Progress",
     "compiled",
     "evaluate",
     "fit",
     "learning_rate",
-    "log_epoch",
+    "log_epochs",
     "log_result",
     "outputs",
     "predict",

@@ -66,10 +66,18 @@ class Augmented(Dataset[Tensor]):
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
         self.transform = transform(spec, size, normalization)
 
-    def batches(self, schedule: Tensor, loaders: int) -> Iterator[Tensor]:
-        """(batch, 3, size, size) for every row of indices of a schedule (epochs, batches, batch)."""
-        wanted = [[(epoch, int(i)) for i in batch] for epoch, held in enumerate(schedule) for batch in held]
-        return iter(DataLoader(self, batch_sampler=wanted, num_workers=loaders))
+    def batches(self, schedule: Tensor, loaders: int, begin: int = 0) -> Iterator[Tensor]:
+        """(batch, 3, size, size) for every row of indices of a schedule (epochs, batches, batch).
+
+        Args:
+            begin: the epoch to begin with.
+        """
+        epochs = enumerate(schedule[begin:], begin)
+        wanted = [[(epoch, int(i)) for i in batch] for epoch, held in epochs for batch in held]
+        # A loader begins with a draw of its generator, by default torch's own, from which dropout draws, too:
+        # a training that goes on has that draw behind it.
+        generator = torch.Generator() if begin else None
+        return iter(DataLoader(self, batch_sampler=wanted, num_workers=loaders, generator=generator))
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
         epoch, index = item
@@ -106,13 +114,18 @@ def _seeded(*numbers: int) -> Iterator[None]:
 class Mixing:
     """What happens to whole batches before the model sees them: erasing, mixup or cutmix, smoothing.
 
+    Attributes:
+        step: of the training, from which the random numbers of a batch follow.
+
     Raises:
         UserError: mixup or cutmix of an odd number of images.
     """
 
-    def __init__(self, recipe: TrainSpec, classes: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, recipe: TrainSpec, classes: int, seed: int, device: torch.device, step: int = 0
+    ) -> None:
         spec = recipe.augment
-        self.seed, self.step, self.smoothing = seed, 0, spec.smoothing
+        self.seed, self.step, self.smoothing = seed, step, spec.smoothing
         self.erase = self.mix = None
         if spec.erasing:
             self.erase = RandomErasing(spec.erasing, mode="pixel", max_count=1, device=device.type)

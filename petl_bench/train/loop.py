@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from petl_bench.data import Split
 from petl_bench.errors import UserError
 from petl_bench.train.augment import Augmented, Mixing
+from petl_bench.train.checkpoint import Progress
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import NORMALIZATIONS, TrainSpec
 
@@ -66,8 +67,10 @@ def fit(
     features: Tensor | None = None,
     classes: int = 0,
     loaders: int = 0,
+    before_epoch: Callable[[int], None] | None = None,
     after_step: Callable[[float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train in place with AdamW; incomplete batches are dropped.
 
@@ -79,15 +82,18 @@ def fit(
         features: what the model receives instead of images, one row for each of them.
         classes: of the task; needed for mixup and cutmix only.
         loaders: processes that augment images; the images do not depend on their number.
+        before_epoch: called with the number of the epoch, from 0.
         after_step: called with the learning rate.
-        after_epoch: called with the number of the epoch, from 0.
+        after_epoch: called with the number of the epoch.
+        progress: where to go on from, and where to keep how far it is; it gets the losses, too.
 
     Returns:
-        The mean loss of each epoch.
+        The mean loss of each epoch, those of earlier attempts included.
 
     Raises:
         UserError: fewer images than one batch, or an odd one with mixup.
         DivergedError: a loss that is not finite.
+        StoreError: a checkpoint cannot be written.
     """
     if len(split) < recipe.batch_size:
         raise UserError(
@@ -97,13 +103,18 @@ def fit(
     device = pixels.device
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     schedule = _schedule(len(split), recipe, seed)
+    progress = progress or Progress()
+    losses = progress.losses
+    begin = len(losses)
     if features is None:
-        batches = _batches(split, schedule, recipe, pixels, seed, loaders)
+        batches = _batches(split, schedule, recipe, pixels, seed, loaders, begin)
     else:
-        batches = _rows(features, split, schedule)
-    mix = Mixing(recipe, classes, seed, device)
-    losses = []
-    for epoch in range(recipe.epochs):
+        batches = _rows(features, split, schedule[begin:])
+    mix = Mixing(recipe, classes, seed, device, step=begin * schedule.shape[1])
+    progress.resume(optimizer)
+    for epoch in range(begin, recipe.epochs):
+        if before_epoch is not None:
+            before_epoch(epoch)
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch, recipe)
@@ -121,9 +132,10 @@ def fit(
         if not math.isfinite(losses[-1]):
             raise DivergedError(f"the loss is not finite at epoch {epoch}: lower train.lr or scale")
         if log is not None:
-            log_epoch(log, epoch, losses[-1], recipe)
+            log_epochs(log, losses[-1:], recipe, epoch)
         if after_epoch is not None:
             after_epoch(epoch)
+        progress.keep(optimizer, recipe.epochs)
     return losses
 
 
@@ -142,19 +154,20 @@ def _batches(
     pixels: Pixels,
     seed: int,
     loaders: int,
+    begin: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Input and labels of every batch, in order."""
+    """Input and labels of every batch from epoch `begin` on, in order."""
     device = pixels.device
     if recipe.augment.crop:
         mean, deviation = NORMALIZATIONS[recipe.normalization]
         augmented = Augmented(split.images, recipe.augment, pixels.size, (mean, deviation), seed)
-        labels = torch.from_numpy(split.labels)[schedule.flatten(0, 1)].to(device)
-        for images, target in zip(augmented.batches(schedule, loaders), labels, strict=True):
+        labels = torch.from_numpy(split.labels)[schedule[begin:].flatten(0, 1)].to(device)
+        for images, target in zip(augmented.batches(schedule, loaders, begin), labels, strict=True):
             yield pixels(sent(images, device)), target
         return
     assert isinstance(split.images, np.ndarray)
     held = torch.from_numpy(split.images).to(device)
-    for images, target in _rows(held, split, schedule):
+    for images, target in _rows(held, split, schedule[begin:]):
         yield pixels(images), target
 
 
@@ -203,10 +216,11 @@ def evaluate(model: nn.Module, split: Split, pixels: Pixels) -> float:
     return float((predict(model, split, pixels) == split.labels).mean())
 
 
-def log_epoch(log: SummaryWriter, epoch: int, loss: float, recipe: TrainSpec) -> None:
-    """Write the loss and the learning rate of an epoch for TensorBoard."""
-    log.add_scalar("train/loss", loss, epoch)
-    log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
+def log_epochs(log: SummaryWriter, losses: Sequence[float], recipe: TrainSpec, begin: int = 0) -> None:
+    """Write losses and learning rates for TensorBoard, the first of them of epoch `begin`."""
+    for epoch, loss in enumerate(losses, begin):
+        log.add_scalar("train/loss", loss, epoch)
+        log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
 
 
 def log_result(log: SummaryWriter, settings: Mapping[str, str | float], result: Mapping[str, float]) -> None:

@@ -16,24 +16,13 @@ from petl_bench import data, packing
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
 from petl_bench.identity import backbone_sha256, identify
-from petl_bench.model import Adapted, assemble, restore
+from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, Facts
 from petl_bench.provenance import peak_memory, provenance
-from petl_bench.rate import RateTerm
 from petl_bench.record import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
-from petl_bench.search import Choice, search
+from petl_bench.run.training import choose, train
 from petl_bench.store import Claim, Store
-from petl_bench.train import (
-    DivergedError,
-    Pixels,
-    compiled,
-    evaluate,
-    fit,
-    log_epoch,
-    log_result,
-    outputs,
-    predict,
-)
+from petl_bench.train import Pixels, evaluate, log_epochs, log_result, predict
 from petl_bench.types import (
     TRAINVAL,
     BackboneSpec,
@@ -43,20 +32,6 @@ from petl_bench.types import (
     TaskSpec,
     row_from_dict,
 )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model with what its training took."""
-
-    adapted: Adapted
-    seconds: float
-    images: int
-    passes: int
-    """How often each image went through the backbone."""
-    losses: list[float]
-    peeks: list[float]
-    """Test accuracies on the way, protocol peek only."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +59,13 @@ def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> Resu
     directory = store.open(run_id)
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
-        begin = time.perf_counter()
-        choice = choose(spec, runtime)
+        checkpoints = store.checkpoints(run_id) if runtime.checkpoint else None
+        choice = choose(spec, runtime, checkpoints)
         chosen, trained = choice.spec, choice.model
-        seconds_search = time.perf_counter() - begin
         if trained is None:
-            trained = train(chosen, runtime, log)
+            trained = train(chosen, runtime, log, checkpoints=checkpoints)
         else:
-            seconds_search -= trained.seconds
-            for epoch, loss in enumerate(trained.losses):
-                log_epoch(log, epoch, loss, chosen.train)
+            log_epochs(log, trained.losses, chosen.train)
         checksum = backbone_sha256(spec.backbone)
         adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
         logger.info("run %s: trained and packed; now test is looked at", run_id)
@@ -114,7 +86,7 @@ def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> Resu
                 "n_train": trained.images,
                 "n_test": right.images,
                 "params_trainable": sum(p.numel() for p in trained.adapted.trainable),
-                "seconds_search": round(seconds_search, 3),
+                "seconds_search": round(choice.seconds, 3),
                 "seconds_train": round(trained.seconds, 3),
                 "seconds_eval": round(time.perf_counter() - begin, 3),
                 "images_per_second": round(trained.images * trained.passes / trained.seconds, 1),
@@ -130,93 +102,6 @@ def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> Resu
         store.put(spec, row, adapter, choice.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
-
-
-def choose(spec: RunSpec, runtime: Runtime) -> Choice[Trained]:
-    """Protocol `sealed`: the candidate that does best on val after training without val.
-
-    Nothing in here asks for a test image. The winner comes trained where its training would be repeated on
-    the same images: few-shot sets have no others.
-
-    Raises:
-        UserError: all candidates diverge.
-    """
-
-    def trial(candidate: RunSpec) -> tuple[float | None, Trained | None]:
-        try:
-            accuracy, trained = validate(candidate, runtime)
-        except DivergedError as error:
-            logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
-            return None, None
-        final = candidate.task.shots and candidate.train.epochs == spec.train.epochs
-        return accuracy, trained if final else None
-
-    choice = search(spec, trial)
-    if choice is None:
-        raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
-    return choice
-
-
-def validate(spec: RunSpec, runtime: Runtime) -> tuple[float, Trained]:
-    """Accuracy on val of a model trained on train, and the model."""
-    trained = train(spec, runtime, split="train")
-    return _evaluate(spec, trained.adapted, "val", runtime), trained
-
-
-def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:
-    size = spec.backbone.image_size
-    pixels = Pixels(spec.train.normalization, size, torch.device(runtime.device))
-    return evaluate(adapted.network, data.load(spec.task, split, size, runtime.cache), pixels)
-
-
-def train(
-    spec: RunSpec, runtime: Runtime, log: SummaryWriter | None = None, split: str = TRAINVAL
-) -> Trained:
-    """Train a fresh adapted model on all training images, or on `train` alone."""
-    torch.set_num_threads(runtime.threads)
-    device = torch.device(runtime.device)
-    size = spec.backbone.image_size
-    images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
-    adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
-    adapted.prepare(spec.precision, device)
-    peeks: list[float] = []
-    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
-
-    def after_epoch(epoch: int) -> None:
-        if term is not None and spec.train.warmup_epochs <= epoch + 1 < spec.train.epochs:
-            term.refresh()
-        if spec.protocol.name != "peek":
-            return
-        if (epoch + 1) % spec.protocol.every == 0 or epoch + 1 == spec.train.epochs:
-            peeks.append(_evaluate(spec, adapted, "test", runtime))
-
-    begin = time.perf_counter()
-    pixels = Pixels(spec.train.normalization, size, device)
-    model, features = adapted.network, None
-    random = spec.train.augment.random or spec.train.drop_path or spec.backbone.has_dropout
-    if not (adapted.adapter.trainable or random):
-        # The head alone is trained, on what never changes: one pass through the backbone is enough.
-        model, features = adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
-    elif runtime.compile != "none":
-        model = compiled(model, runtime.compile)
-    losses = fit(
-        model,
-        adapted.trainable,
-        images,
-        spec.train,
-        pixels,
-        spec.seed,
-        log,
-        features=features,
-        classes=spec.task.classes,
-        loaders=runtime.loaders,
-        after_step=term.step if term is not None else None,
-        after_epoch=after_epoch,
-    )
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    passes = spec.train.epochs if features is None else 1
-    return Trained(adapted, time.perf_counter() - begin, len(images), passes, losses, peeks)
 
 
 def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:

@@ -1,0 +1,176 @@
+"""The state of a training in a file: one that was cut off goes on from it as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from petl_bench import __version__
+from petl_bench.errors import StoreError
+from petl_bench.store import write
+
+VERSIONS = {
+    "petl-bench": __version__,
+    "torch": torch.__version__,
+    "timm": timm.__version__,
+    "pillow": PIL.__version__,
+}
+"""What may change numbers from release to release."""
+
+logger = logging.getLogger("petl_bench")
+
+
+class Progress:
+    """How far one training is, kept in a file every few epochs and at its end.
+
+    The file is a safetensors container: parameters and, until the last epoch, AdamW's state and torch's
+    generators. Everything else that a training draws from follows from its seed and the number of the epoch.
+
+    Attributes:
+        losses: the mean loss of each epoch so far.
+        peeks: test accuracies on the way so far, protocol peek only.
+        earlier: seconds that attempts before this one took to get to where this one began.
+    """
+
+    def __init__(self, path: Path | None = None, every: int = 1) -> None:
+        """A training at its beginning.
+
+        Args:
+            path: the file, named after all that decides the training; None: it is kept nowhere.
+            every: epochs between checkpoints; may be another number from attempt to attempt.
+        """
+        self.path, self.every = path, every
+        self.losses: list[float] = []
+        self.peeks: list[float] = []
+        self.earlier = 0.0
+        self._begin = time.perf_counter()
+        self._held: dict[str, Tensor] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Of training, earlier attempts included; what they did after their last checkpoint is not."""
+        return self.earlier + time.perf_counter() - self._begin
+
+    def restore(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Go to where the file is, its values in the parameters; `resume` does the rest.
+
+        A file that is damaged, or of another version, device or training, is not used; the log says so.
+        """
+        if self.path is None:
+            return
+        try:
+            said, tensors = _read(self.path.read_bytes())
+            _check(said["origin"], _origin(self.path, parameters))
+            held = [tensors.pop(f"parameter.{i}") for i in range(len(parameters))]
+            if [value.shape for value in held] != [parameter.shape for parameter in parameters]:
+                raise ValueError("its parameters have other shapes")
+        except FileNotFoundError:
+            return
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            logger.warning("checkpoint %s is not used, training starts anew: %s", self.path.name, error)
+            return
+        with torch.no_grad():
+            for parameter, value in zip(parameters, held, strict=True):
+                parameter.copy_(value)
+        self.losses, self.peeks, self.earlier = said["losses"], said["peeks"], said["seconds"]
+        self._held = tensors
+        logger.info("checkpoint %s: training goes on from epoch %d", self.path.name, len(self.losses))
+
+    def resume(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the optimizer and torch's generators the state they had, where `restore` has found one."""
+        held, self._held = self._held, {}
+        if not held:
+            return
+        state = optimizer.state_dict()
+        for name, value in held.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                index, _, key = rest.partition(".")
+                state["state"].setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict(state)
+        torch.set_rng_state(held["generator.cpu"])
+        if "generator.cuda" in held:
+            torch.cuda.set_rng_state(held["generator.cuda"], _parameters(optimizer)[0].device)
+
+    def keep(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Write the file if it is time to, after an epoch of `epochs` in all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        done = len(self.losses)
+        if self.path is None or (done % self.every and done < epochs):
+            return
+        parameters = _parameters(optimizer)
+        tensors: dict[str, Tensor] = {f"parameter.{i}": value for i, value in enumerate(parameters)}
+        if done < epochs:
+            for i, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+            tensors["generator.cpu"] = torch.get_rng_state()
+            device = parameters[0].device
+            if device.type == "cuda":
+                tensors["generator.cuda"] = torch.cuda.get_rng_state(device)
+        said = {
+            "origin": _origin(self.path, parameters),
+            "losses": self.losses,
+            "peeks": self.peeks,
+            "seconds": self.seconds,
+        }
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            write(self.path, _bytes(said, tensors))
+        except OSError as error:
+            raise StoreError(f"checkpoint {self.path}: cannot be written: {error.strerror}") from error
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    (group,) = optimizer.param_groups
+    found: list[nn.Parameter] = group["params"]
+    return found
+
+
+def _origin(path: Path, parameters: Sequence[nn.Parameter]) -> dict[str, str]:
+    """What a file must have in common with the training that goes on from it."""
+    return VERSIONS | {"training": path.stem, "device": parameters[0].device.type}
+
+
+def _check(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(f"it is of {key} {found.get(key)}, this is {value}")
+
+
+def _bytes(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    held = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    text = json.dumps(said)
+    return bytes(save(held, {"progress": text, "sha256": _digest(text, held)}))
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The inverse of `_bytes`; raises SafetensorError, ValueError, KeyError or TypeError on anything else."""
+    tensors = load(data)
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    if _digest(metadata["progress"], tensors) != metadata["sha256"]:
+        raise ValueError("damaged: the checksum does not agree with the content")
+    return json.loads(metadata["progress"]), {name: value.clone() for name, value in tensors.items()}
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
