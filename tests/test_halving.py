@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from petl_bench import run
 from petl_bench.config import plan
 from petl_bench.identity import settle
+from petl_bench.run import training
 from petl_bench.search import search
 from petl_bench.store import ADAPTER
 from petl_bench.train import fit, learning_rate

@@ -25,6 +25,7 @@ from petl_bench import run
 from petl_bench.config import plan
 from petl_bench.errors import StoreError
 from petl_bench.identity import identify, settle
+from petl_bench.run import training
 from petl_bench.store import ADAPTER, ROW
 from petl_bench.train import DivergedError, Progress, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
