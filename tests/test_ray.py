@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import error_of, petl, quickly, rows_of, session_processes, wait_until
-from tests.engines import COUNT, PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, start
+from tests.engines import COUNT, PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, refusal, start
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -86,13 +86,13 @@ def test_a_cluster_that_runs_already(cluster: str, tmp_path: Path, engine_refere
 
 
 def test_no_such_cluster(tmp_path: Path) -> None:
-    message = error_of(petl("sweep", "--store", tmp_path / "s", *SWEEP, *RAY, "launcher.address=auto"))
+    message = refusal(petl("sweep", "--store", tmp_path / "s", *SWEEP, *RAY, "launcher.address=auto"))
     assert "launcher.address=auto" in message
 
 
 def test_ray_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    message = error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *RAY))
+    message = refusal(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *RAY))
     assert "pip install 'petl-bench[ray]'" in message
 
 
