@@ -20,16 +20,6 @@ pytest.importorskip("ray", reason="Ray is not installed")
 RAY = ["launcher=ray", "launcher.workers=2", "launcher.heartbeat=1"]
 
 
-def processes_of_ray() -> set[int]:
-    """Of all sessions: Ray's workers lead groups of their own."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return {
-        int(line.split()[0])
-        for line in listed.splitlines()
-        if re.search(r"ray::|/ray/core/|/ray/_private", line)
-    }
-
-
 def test_a_worker_killed_in_the_middle(tmp_path: Path, engine_reference: Path) -> None:
     with start(tmp_path / "store", *RAY) as process:
         run_id, worker = first_at_work(tmp_path / "store")
