@@ -80,3 +80,12 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one message after the plan's; exit 2."""
+    assert (done.returncode, done.stdout) == (2, "")
+    plan, message = done.stderr.splitlines()
+    assert plan.endswith("to do")
+    assert "a fault of petl-bench" not in message
+    return message.removeprefix("petl-bench: error: ")

@@ -13,21 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import error_of, petl, quickly, rows_of, session_processes, wait_until
-from tests.engines import COUNT, PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, start
+from tests.engines import COUNT, PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, refusal, start
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
 RAY = ["launcher=ray", "launcher.workers=2", "launcher.heartbeat=1"]
-
-
-def processes_of_ray() -> set[int]:
-    """Of all sessions: Ray's workers lead groups of their own."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return {
-        int(line.split()[0])
-        for line in listed.splitlines()
-        if re.search(r"ray::|/ray/core/|/ray/_private", line)
-    }
 
 
 def test_a_worker_killed_in_the_middle(tmp_path: Path, engine_reference: Path) -> None:
@@ -86,13 +76,13 @@ def test_a_cluster_that_runs_already(cluster: str, tmp_path: Path, engine_refere
 
 
 def test_no_such_cluster(tmp_path: Path) -> None:
-    message = error_of(petl("sweep", "--store", tmp_path / "s", *SWEEP, *RAY, "launcher.address=auto"))
+    message = refusal(petl("sweep", "--store", tmp_path / "s", *SWEEP, *RAY, "launcher.address=auto"))
     assert "launcher.address=auto" in message
 
 
 def test_ray_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    message = error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *RAY))
+    message = refusal(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *RAY))
     assert "pip install 'petl-bench[ray]'" in message
 
 

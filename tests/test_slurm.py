@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import error_of, petl, quickly, rows_of, session_processes, wait_until
-from tests.engines import COUNT, PATIENCE, SWEEP, assert_same, at_work, finish, first_at_work, start
+from tests.engines import COUNT, PATIENCE, SWEEP, assert_same, at_work, finish, first_at_work, refusal, start
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -72,12 +72,12 @@ def test_jobs_outlive_a_killed_sweep(tmp_path: Path, engine_reference: Path) -> 
 
 def test_submitit_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    message = error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *HERE))
+    message = refusal(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *HERE))
     assert "pip install 'petl-bench[slurm]'" in message
 
 
 def test_no_slurm_here(tmp_path: Path) -> None:
-    message = error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *COMMON, PATH=str(tmp_path)))
+    message = refusal(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *COMMON, PATH=str(tmp_path)))
     assert "launcher.cluster=local" in message
 
 
@@ -193,18 +193,22 @@ def job_of(slurm: dict[str, str], process: int) -> str:
     raise AssertionError(f"process {process} is in no job")
 
 
-def test_slurm_kills_a_job_and_queues_one_again(
+def test_a_job_killed_and_a_job_queued_again_by_slurm(
     slurm: dict[str, str], tmp_path: Path, engine_reference: Path
 ) -> None:
     store = tmp_path / "store"
     with start(store, *COMMON, **slurm) as process:
         run_id, worker = first_at_work(store)
-        ask(slurm, "scancel", "--signal=KILL", job_of(slurm, worker))
+        os.kill(worker, signal.SIGKILL)  # as the kernel does where memory is short
         wait_until(lambda: at_work(store).keys() - {run_id}, PATIENCE)
         other = next(number for name, number in at_work(store).items() if name != run_id)
-        ask(slurm, "scontrol", "requeue", job_of(slurm, other))
+        job = job_of(slurm, other)
+        ask(slurm, "scontrol", "requeue", job)
+        state = ("squeue", "--noheader", "--format=%T", f"--jobs={job}")
+        wait_until(lambda: "PENDING" in ask(slurm, *state) or process.poll() is not None, PATIENCE)
+        ask(slurm, "scontrol", "update", f"JobId={job}", "StartTime=now")  # else it waits two minutes
         messages = finish(process)
-    assert "JobState=" in messages
+    assert "JobState=FAILED" in messages, messages
     assert "tried again" in messages
     assert_same(store, engine_reference)
 
@@ -222,4 +226,4 @@ def test_ctrl_c_cancels_what_slurm_has(slurm: dict[str, str], tmp_path: Path) ->
 
 def test_slurm_refuses(slurm: dict[str, str], tmp_path: Path) -> None:
     command = ["sweep", "--store", tmp_path / "s", *SWEEP, *COMMON, "launcher.partition=none"]
-    assert "invalid partition" in error_of(petl(*command, **slurm))
+    assert "invalid partition" in refusal(petl(*command, **slurm))
