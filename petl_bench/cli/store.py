@@ -68,7 +68,8 @@ def check(
         print(_said(report))
     if left:
         way_out = f"`petl-bench store check --repair --store {store}` sets aside what is wrong"
-        note(f"damage in {len(left)} of {counted(report.runs, 'run')}; {'' if repair else way_out}")
+        kept = "not ours to read, or someone is at work on them: left where they are"
+        note(f"damage in {len(left)} of {counted(report.runs, 'run')}; {kept if repair else way_out}")
         raise typer.Exit(1)
 
 

@@ -48,7 +48,7 @@ class Store:
         Raises:
             StoreError: it cannot be made or written.
         """
-        with self._writing():
+        with self._writing(named=False):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root) as file:
                 file.write(bytes(4096))  # what the smallest run takes: a full disk is said before training
@@ -140,13 +140,14 @@ class Store:
         return folder
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, named: bool = True) -> Iterator[None]:
+        """Make an OSError a StoreError that names the file, if that tells something."""
         try:
             yield
         except OSError as error:
             where = ""
             with suppress(ValueError, TypeError):
-                where = str(Path(error.filename).relative_to(self.root))
+                where = str(Path(error.filename).relative_to(self.root)) if named else ""
             where = f" ({where})" if where not in ("", ".") else ""
             raise StoreError(
                 f"store {self.root}: cannot write there: {error.strerror or error}{where}"
