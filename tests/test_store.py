@@ -145,6 +145,23 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path: Path, spec: RunSpec) ->
     assert list(store.directory(row.run_id).iterdir()) == []
 
 
+def test_a_failing_rerun_keeps_the_old_result(tmp_path: Path, spec: RunSpec) -> None:
+    store, row = Store(tmp_path), make_row(spec, 0.5)
+    store.put(spec, row, b"adapter")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StoreError, match="File too large"):
+            store.put(spec, replace(row, acc=0.25), bytes(10_000))
+        with pytest.raises(StoreError, match="File too large"):
+            store.fail(row.run_id, spec, {"message": "x" * 10_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(store.rows()) == [row]
+    assert (store.directory(row.run_id) / ADAPTER).read_bytes() == b"adapter"
+    assert sorted(path.name for path in store.directory(row.run_id).iterdir()) == [ADAPTER, ROW, SPEC]
+
+
 # Another process: CHILD puts runs without end, each with an adapter of another length.
 
 CHILD = """

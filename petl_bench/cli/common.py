@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.errors import DamagedError
+from petl_bench.errors import DamagedError, UserError
 from petl_bench.types import Cache, ResultRow
 
 if TYPE_CHECKING:
@@ -32,17 +32,24 @@ def print_json(values: Mapping[str, Any]) -> None:
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
-def usable_rows(store: Store) -> list[ResultRow]:
-    """All rows of a store that can be used; one warning says how many cannot."""
+def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
+    """All rows of a store that can be used; one warning says how many cannot.
+
+    Args:
+        needed: whether it is an error that there are damaged ones alone.
+
+    Raises:
+        UserError: there is no such store, or none of its rows can be used and one is needed.
+    """
     damaged: list[DamagedError] = []
     rows = list(store.rows(damaged.append))
     if damaged:
         many = counted(len(damaged), "damaged run")
-        note(
-            f"warning: {many} of store {store.root} {'is' if len(damaged) == 1 else 'are'} left out "
-            f"(first: {damaged[0].path}: {damaged[0].why}); petl-bench store check "
-            f"{'names it' if len(damaged) == 1 else 'names them'}"
-        )
+        way_out = f"petl-bench store check {'names it' if len(damaged) == 1 else 'names them'}"
+        first = f"(first: {damaged[0].path}: {damaged[0].why}); {way_out}"
+        if needed and not rows:
+            raise UserError(f"store {store.root}: holds {many} and no other {first}")
+        note(f"warning: {many} of store {store.root} {'is' if len(damaged) == 1 else 'are'} left out {first}")
     return rows
 
 

@@ -60,7 +60,7 @@ def evaluate(
     failed = 0
     if all_runs:
         shelf = Store(store)
-        found = [_run(shelf, row.run_id) for row in usable_rows(shelf)]
+        found = [_run(shelf, row.run_id) for row in usable_rows(shelf, needed=True)]
         if not found:
             raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
     settings = data_settings(root, override)

@@ -87,7 +87,7 @@ def report(
 
 def _rows(store: Store) -> list[ResultRow]:
     """Raises UserError where there is none."""
-    rows = usable_rows(store)
+    rows = usable_rows(store, needed=True)
     if rows:
         return rows
     if failed := store.failures():

@@ -46,11 +46,10 @@ def check(
 ) -> None:
     """Check every run's row, spec and adapter file against each other; exit 1 on any damage."""
     from petl_bench.check import check as check_store
-    from petl_bench.check import nobody
     from petl_bench.check import repair as set_aside
 
     shelf = Store(store)
-    busy = nobody
+    busy = shelf.claims.busy
     with Counter("runs", len(shelf.names())) as counter:
         report = check_store(shelf, counter, busy)
     for problem in report.problems:
@@ -68,7 +67,8 @@ def check(
         print(_said(report))
     if left:
         way_out = f"`petl-bench store check --repair --store {store}` sets aside what is wrong"
-        note(f"damage in {len(left)} of {counted(report.runs, 'run')}; {'' if repair else way_out}")
+        kept = "not ours to read, or someone is at work on them: left where they are"
+        note(f"damage in {len(left)} of {counted(report.runs, 'run')}; {kept if repair else way_out}")
         raise typer.Exit(1)
 
 

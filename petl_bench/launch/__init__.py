@@ -55,15 +55,18 @@ def launch(
     claims = shelf.claims
     claims.tidy()
     tries: Counter[str] = Counter()
+    checked = False
     busy: dict[str, Job] = {}
     pending = {job.run_id: job for job in jobs}
     while pending or busy:
         if not pending:
             say(f"waiting for {_counted(busy)} at which {_owners(claims, busy)} work")
             yield from _await(shelf, claims, busy, pending)
+            continue
         jobs, pending = list(pending.values()), {}
+        unchecked, checked = () if checked else [job.spec for job in jobs], True
         held = {job.run_id: job for job in jobs}
-        with closing(LAUNCHERS[spec.name](jobs, runtime, spec, say)) as outcomes:
+        with closing(LAUNCHERS[spec.name](jobs, runtime, spec, unchecked, say)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]
                 if outcome.cause == "store":

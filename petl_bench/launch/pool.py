@@ -28,12 +28,19 @@ GRACE = 5.0
 
 
 def launch(
-    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    runtime: Runtime,
+    spec: LauncherSpec,
+    unchecked: Sequence[RunSpec],
+    say: Callable[[str], None],
 ) -> Generator[Outcome, None, None]:
     """Outcomes as they finish.
 
     A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose
     device failed. Closing the iterator, or an interrupt, ends all of them at once.
+
+    Args:
+        unchecked: whose models are to be built once before any run.
 
     Raises:
         UserError: no such device, or a model of the plan cannot be built; nothing has run then.
@@ -44,7 +51,7 @@ def launch(
     count = min(spec.workers or automatic, len(jobs))
     todo = list(reversed(jobs))
     workers = [_Worker(replace(runtime, device=devices[i % len(devices)])) for i in range(count)]
-    workers[0].specs = [job.spec for job in jobs]
+    workers[0].specs = unchecked
     try:
         while todo or any(worker.job for worker in workers):
             for worker in workers[:1] if workers[0].specs else workers:

@@ -12,18 +12,25 @@ from petl_bench import __version__
 from petl_bench.config import LauncherSpec
 from petl_bench.device import find_device
 from petl_bench.errors import UserError
-from petl_bench.types import Job, Outcome, Runtime
+from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory for what passes between processes: specs and rows only."""
 
 
 def launch(
-    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    runtime: Runtime,
+    spec: LauncherSpec,
+    unchecked: Sequence[RunSpec],
+    say: Callable[[str], None],
 ) -> Generator[Outcome, None, None]:
     """Outcomes as they finish; closing the iterator ends what is running, and a cluster of our own.
 
     A process that dies takes its run with it (cause `killed`).
+
+    Args:
+        unchecked: whose models are to be built once before any run.
 
     Raises:
         UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
@@ -33,7 +40,7 @@ def launch(
         device = _connect(ray, spec)
         from petl_bench.preflight import preflight
 
-        preflight(job.spec for job in jobs)
+        preflight(unchecked)
         needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}
         remote = ray.remote(max_calls=1, max_retries=0, **needs)(_attempt)
         runtime = replace(runtime, device=device)

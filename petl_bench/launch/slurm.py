@@ -17,7 +17,7 @@ from typing import Any
 from petl_bench.config import LauncherSpec
 from petl_bench.errors import UserError
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, Runtime
+from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 PAUSE = 2.0
 """Seconds between two looks at the queue and the store."""
@@ -45,11 +45,18 @@ class Chunk:
 
 
 def launch(
-    jobs: Sequence[Job], runtime: Runtime, spec: LauncherSpec, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    runtime: Runtime,
+    spec: LauncherSpec,
+    unchecked: Sequence[RunSpec],
+    say: Callable[[str], None],
 ) -> Generator[Outcome, None, None]:
     """Outcomes as they appear in the store; closing the iterator cancels the jobs.
 
     A job that ends without a result takes its unfinished runs with it (cause `killed`).
+
+    Args:
+        unchecked: whose models are to be built once before any run.
 
     Raises:
         UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a model cannot be built.
@@ -57,7 +64,7 @@ def launch(
     executor = _executor(Path(runtime.store), spec)
     from petl_bench.preflight import preflight
 
-    preflight(job.spec for job in jobs)
+    preflight(unchecked)
     store, size = Store(Path(runtime.store)), spec.runs_per_job
     runtime = replace(runtime, device=spec.device)  # found where the job runs
     waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]

@@ -2,7 +2,8 @@
 
 from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import from_json, write
-from petl_bench.store.runs import ADAPTER, ASIDE, ERROR, FILES, LOG, ROW, SEARCH, SPEC, Store
+from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, ROW, SEARCH, SPEC
+from petl_bench.store.runs import ASIDE, Store
 
 __all__ = [
     "ADAPTER",

@@ -158,7 +158,12 @@ class Claims:
             names = os.listdir(self.root)
         except OSError:
             return set()
-        return {n for n in names if not n.startswith(".") and (who := self.owner(n)) and not who.dead}
+        return {name for name in names if not name.startswith(".") and self.busy(name)}
+
+    def busy(self, run_id: str) -> bool:
+        """Whether a process is at work on a run, as far as it is not known to be dead."""
+        owner = self.owner(run_id)
+        return owner is not None and not owner.dead
 
     def clear(self, run_ids: Iterable[str]) -> list[str]:
         """Remove the claims of dead owners; returns the runs that nobody has claimed now.

@@ -1,0 +1,518 @@
+"""`petl-bench store check`: every kind of damage is named and set aside, and the rest stays usable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from petl_bench.check import NOTES, Run, check, nobody, repair
+from petl_bench.errors import DamagedError, StoreError
+from petl_bench.store import ADAPTER, ASIDE, ERROR, ROW, SEARCH, SPEC, Store
+from petl_bench.types import row_from_dict, spec_from_dict, stored_id
+from tests.conftest import SWEEP, error_of, json_lines, mounted, pick, quickly, rows_of
+
+SERIAL = [*SWEEP, "launcher=serial"]
+
+
+@pytest.fixture(scope="module")
+def base(finished_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy for tests that only read."""
+    copy = tmp_path_factory.mktemp("base") / "store"
+    shutil.copytree(finished_store, copy)
+    return copy
+
+
+def first(store: Path) -> Path:
+    """The run of a 1-bit AdaptFormer on digits."""
+    return store / pick(store, task="digits", adapter="adaptformer", bits=1)["run_id"]
+
+
+def kinds(store: Path, name: str) -> set[str]:
+    run = Run(Store(store), name)
+    run.examine()
+    return {problem.kind for problem in run.problems}
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1) + "\n")
+
+
+def without(path: Path, key: str) -> None:
+    values = json.loads(path.read_text())
+    del values[key]
+    path.write_text(json.dumps(values))
+
+
+def flip(path: Path, place: int, mask: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= mask
+    path.write_bytes(data)
+
+
+def swap_files(run: Path) -> None:
+    """The adapter files of two runs of one size class, each whole."""
+    other = run.parent / pick(run.parent, task="digits", adapter="lora", bits=1)["run_id"]
+    mine, others = (run / ADAPTER).read_bytes(), (other / ADAPTER).read_bytes()
+    (run / ADAPTER).write_bytes(others)
+    (other / ADAPTER).write_bytes(mine)
+
+
+def as_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "row cut": (lambda run: os.truncate(run / ROW, 300), "row"),
+    "row empty": (lambda run: (run / ROW).write_bytes(b""), "row"),
+    "row garbage": (lambda run: (run / ROW).write_bytes(bytes(range(256))), "row"),
+    "row not UTF-8": (lambda run: flip(run / ROW, 20, 0x80), "row"),
+    "row nested": (lambda run: (run / ROW).write_text("[" * 100_000), "row"),
+    "row of another type": (lambda run: edit(run / ROW, seed="0"), "row"),
+    "row below zero": (lambda run: edit(run / ROW, bytes_head=-1), "row"),
+    "row beyond reason": (lambda run: edit(run / ROW, n_train=10**400), "row"),
+    "row a loop": (lambda run: as_loop(run / ROW), "row"),
+    "row a directory": (lambda run: as_folder(run / ROW), "row"),
+    "row a pipe": (lambda run: as_pipe(run / ROW), "row"),
+    "row of no fraction": (lambda run: edit(run / ROW, acc=0.12345), "row"),
+    "row of a newer version": (lambda run: edit(run / ROW, energy=1.5, cores=2), "newer"),
+    "row of an older version": (lambda run: without(run / ROW, "acc"), "row"),
+    "row of another seed": (lambda run: edit(run / ROW, seed=1), "mismatch"),
+    "row of other bytes": (lambda run: edit(run / ROW, bytes_head=1), "mismatch"),
+    "row of another backbone": (lambda run: edit(run / ROW, backbone_sha256="0" * 64), "identity"),
+    "spec cut": (lambda run: os.truncate(run / SPEC, 300), "spec"),
+    "spec gone": (lambda run: (run / SPEC).unlink(), "spec"),
+    "spec of a newer version": (lambda run: edit(run / SPEC, flavour="mild"), "newer"),
+    "spec of another seed": (lambda run: edit(run / SPEC, seed=3), "identity"),
+    "adapter cut": (lambda run: os.truncate(run / ADAPTER, 1000), "adapter"),
+    "adapter empty": (lambda run: os.truncate(run / ADAPTER, 0), "adapter"),
+    "adapter flipped": (lambda run: flip(run / ADAPTER, -9), "adapter"),
+    "adapter gone": (lambda run: (run / ADAPTER).unlink(), "adapter"),
+    "adapter a pipe": (lambda run: as_pipe(run / ADAPTER), "adapter"),
+    "adapters swapped": (swap_files, "mismatch"),
+    "search garbage": (lambda run: (run / SEARCH).write_bytes(b"\xff\xfe"), "search"),
+    "search empty": (lambda run: (run / SEARCH).write_text("{}"), "search"),
+    "error garbage": (lambda run: (run / ERROR).write_text("[]"), "error"),
+    "left half file": (lambda run: (run / f".{ROW}.x1y2z3").write_text("{"), "litter"),
+    "a file instead": (lambda run: (shutil.rmtree(run), run.write_text("")), "no_directory"),
+    "a loop instead": (lambda run: (shutil.rmtree(run), run.symlink_to(run.name)), "no_directory"),
+    "a dead link instead": (lambda run: (shutil.rmtree(run), run.symlink_to("gone")), "no_directory"),
+}
+
+
+def test_a_sound_store_is_clean(base: Path) -> None:
+    done = quickly("store", "check", "--store", base)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "10 runs: no damage\n", "")
+    (summary,) = json_lines(quickly("store", "check", "--store", base, "--json", "--repair").stdout)
+    assert summary == {
+        **{"summary": True, "store": str(base), "ok": True, "runs": 10, "problems": 0},
+        **{"kinds": {}, "set_aside": {}},
+    }
+    assert not (base / ASIDE).exists()
+
+
+@pytest.mark.parametrize("name", list(DAMAGES))
+def test_damage_is_named_and_set_aside(name: str, store_copy: Path) -> None:
+    run = first(store_copy)
+    damage, kind = DAMAGES[name]
+    damage(run)
+    before = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    done = quickly("store", "check", "--store", store_copy, "--json")
+    assert done.returncode == 1, done.stdout
+    *problems, summary = json_lines(done.stdout)
+    assert (run.name, kind) in {(problem["run_id"], problem["kind"]) for problem in problems}
+    assert all(set(problem) == {"run_id", "kind", "path", "message"} for problem in problems)
+    assert summary["problems"] == len(problems)
+    assert not summary["ok"]
+    assert "--repair" in done.stderr
+    done = quickly("store", "check", "--store", store_copy, "--repair")
+    assert done.returncode == 0, done.stderr
+    aside = store_copy / ASIDE / run.name
+    assert str(aside) in done.stdout
+    if kind == "litter":
+        assert [path.name for path in aside.iterdir()] == [f".{ROW}.x1y2z3"]
+        assert (run / ROW).is_file()
+    else:
+        assert not os.path.lexists(run)
+        assert before <= {path.name for path in aside.iterdir()}
+    assert quickly("store", "check", "--store", store_copy).returncode == 0
+
+
+def test_messages_name_versions(store_copy: Path) -> None:
+    run = first(store_copy)
+    edit(run / ROW, energy=1.5, cores=2)
+    with pytest.raises(DamagedError, match=r"unknown columns energy, cores: written by a newer petl-bench\?"):
+        Store(store_copy).row(run.name)
+    edit(run / SPEC, flavour="mild")
+    with pytest.raises(DamagedError, match=r"unknown fields flavour: written by a newer petl-bench\?"):
+        Store(store_copy).spec(run.name)
+    without(run / SPEC, "flavour")
+    values = json.loads((run / SPEC).read_text())
+    del values["train"]["drop_path"]
+    (run / SPEC).write_text(json.dumps(values))
+    with pytest.raises(DamagedError, match=r"lacks the fields train.drop_path: written by an older version"):
+        Store(store_copy).spec(run.name)
+    values["train"]["drop_paths"] = 0
+    (run / SPEC).write_text(json.dumps(values))
+    with pytest.raises(
+        DamagedError, match=r"damaged: unknown fields train.drop_paths; it lacks train.drop_path"
+    ):
+        Store(store_copy).spec(run.name)
+
+
+def rename_as(run: Path, values: dict, version: int) -> Path:
+    """Make a run what an older version would have left: its spec, its name."""
+    (run / SPEC).write_text(json.dumps(values))
+    name = stored_id(values, json.loads((run / ROW).read_text())["backbone_sha256"], version)
+    edit(run / ROW, run_id=name)
+    return run.rename(run.with_name(name))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_of_an_older_version_is_no_damage(version: int, store_copy: Path) -> None:
+    run = first(store_copy)
+    values = json.loads((run / SPEC).read_text())
+    if version == 2:  # before these fields were there
+        del values["statistics"], values["task"]["override"], values["train"]["drop_path"]
+    run = rename_as(run, values, version)
+    assert kinds(store_copy, run.name) == {"older"}
+    done = quickly("store", "check", "--store", store_copy, "--repair")
+    assert done.returncode == 0
+    assert f"{run.name}: older: {run / SPEC}" in done.stdout
+    assert "notes: older 1" in done.stdout
+    assert run.is_dir()
+    assert run.name in quickly("report", "--store", store_copy, "--format", "csv").stdout
+
+
+def test_a_renamed_and_a_copied_run_are_not_counted(store_copy: Path) -> None:
+    run = first(store_copy)
+    shutil.copytree(run, store_copy / "copy of it")
+    run.rename(store_copy / ("0" * 12))
+    assert len(list(Store(store_copy).rows(lambda error: None))) == 9
+    done = quickly("store", "check", "--store", store_copy, "--repair", "--json")
+    assert done.returncode == 0
+    *problems, summary = json_lines(done.stdout)
+    assert {(p["run_id"], p["kind"]) for p in problems} == {
+        ("0" * 12, "identity"),
+        ("copy of it", "identity"),
+    }
+    assert set(summary["set_aside"]) == {"0" * 12, "copy of it"}
+
+
+def test_what_is_no_run_is_named_and_stays(store_copy: Path) -> None:
+    (store_copy / "notes.txt").write_text("mine")
+    (store_copy / "plots").mkdir()
+    (store_copy / os.fsdecode(b"bad\xff\nname")).mkdir()
+    (store_copy / ".claims").mkdir()
+    (store_copy / ("f" * 12)).mkdir()
+    (store_copy / ("f" * 12) / "run.log").write_text("begun")
+    done = quickly("store", "check", "--store", store_copy, "--repair")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    assert "11 runs: no damage; notes: foreign 3, unfinished 1" in done.stdout
+    assert "bad\\udcff\\nname" in done.stdout
+    assert (store_copy / "notes.txt").read_text() == "mine"
+    assert len(quickly("report", "--store", store_copy, "--format", "csv").stdout.splitlines()) == 11
+
+
+def test_failed_runs_are_looked_at(store_copy: Path) -> None:
+    run = first(store_copy)
+    (run / ROW).unlink()
+    (run / ERROR).write_text(json.dumps({"type": "E", "message": "went wrong"}))
+    assert kinds(store_copy, run.name) == set()
+    without(run / SPEC, "seed")
+    assert kinds(store_copy, run.name) == {"older"}
+    (run / SPEC).write_text("x")
+    (run / ERROR).write_text("x")
+    assert kinds(store_copy, run.name) == {"spec", "error"}
+
+
+def test_names_that_are_taken_are_numbered(store_copy: Path) -> None:
+    store, run = Store(store_copy), first(store_copy)
+    for number in ("", ".2", ".3"):
+        run.mkdir(exist_ok=True)
+        (run / ROW).write_text(f"damage {number}")
+        report = check(store, lambda count: None)
+        assert repair(store, report) == {run.name: str(store_copy / ASIDE / f"{run.name}{number}")}
+        assert (store_copy / ASIDE / f"{run.name}{number}" / ROW).read_text() == f"damage {number}"
+
+
+def test_a_run_someone_works_on_is_left_alone(store_copy: Path) -> None:
+    store, run = Store(store_copy), first(store_copy)
+    (run / ROW).write_text("half")
+    report = check(store, lambda count: None, busy=lambda name: name == run.name)
+    assert [(p.run_id, p.kind) for p in report.problems] == [(run.name, "busy")]
+    assert report.damage == []
+    found = check(store, lambda count: None)
+    assert repair(store, found, busy=lambda name: True) == {}  # began between look and repair
+    assert not nobody(run.name)
+    assert run.is_dir()
+
+
+def test_clocks_do_not_matter(store_copy: Path) -> None:
+    for row in rows_of(store_copy):
+        run = store_copy / row["run_id"]
+        edit(run / ROW, started_at="2031-01-01T00:00:00+00:00", finished_at="1999-01-01T00:00:00+00:00")
+        for path in (run, *run.iterdir()):
+            os.utime(path, (4e9, 4e9))
+    assert quickly("store", "check", "--store", store_copy).returncode == 0
+    assert quickly("report", "--store", store_copy).returncode == 0
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    assert "no such directory" in error_of(quickly("store", "check", "--store", tmp_path / "x"))
+    (tmp_path / "file").write_text("")
+    assert "is a file" in error_of(quickly("store", "check", "--store", tmp_path / "file"))
+
+
+# What nothing else tells: the columns of a row, or parts of a spec, that stand in one file alone.
+ALONE = {
+    *("acc", "acc_val", "acc_best_peek", "n_train", "n_test", "params_trainable", "recipe", "device"),
+    *("seconds_search", "seconds_train", "seconds_eval", "images_per_second", "peak_memory_bytes"),
+    *("version", "git_revision", "git_dirty", "torch_version", "pillow_version", "started_at", "finished_at"),
+}
+
+
+def only_alone(file: str, before: bytes, after: bytes) -> bool:
+    """Whether a file differs in nothing that another one tells."""
+    if file == ROW:
+        old, new = (vars(row_from_dict(json.loads(data))) for data in (before, after))
+        return {name for name in old if old[name] != new[name]} <= ALONE
+    if file == SPEC:
+        ids = {stored_id(vars_of(data), "0" * 64) for data in (before, after)}
+        return len(ids) == 1  # paths, and what only describes the backbone
+    return file not in (ADAPTER, ERROR)
+
+
+def vars_of(data: bytes) -> dict:
+    spec_from_dict(json.loads(data))
+    return json.loads(data)
+
+
+@settings(max_examples=250)
+@given(st.sampled_from([ADAPTER, ROW, SPEC]), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@example(ROW, 0.0, 1)
+@example(SPEC, 0.999999, 32)
+def test_any_flipped_byte_is_named_or_tells_nothing(base: Path, file: str, where: float, mask: int) -> None:
+    path = first(base) / file
+    before = path.read_bytes()
+    try:
+        flip(path, int(where * len(before)), mask)
+        found = kinds(base, path.parent.name) - set(NOTES)
+        assert found or only_alone(file, before, path.read_bytes())
+    finally:
+        path.write_bytes(before)
+
+
+# The rest of a damaged store
+
+
+@pytest.fixture
+def hurt(store_copy: Path) -> Path:
+    """A store of 10 runs: one with half a row, one with an altered file."""
+    os.truncate(first(store_copy) / ROW, 300)
+    flip(store_copy / pick_lora(store_copy) / ADAPTER, -9)
+    return store_copy
+
+
+def pick_lora(store: Path) -> str:
+    whole = [path for path in store.glob(f"*/{ROW}") if path.read_text().endswith("}\n")]
+    rows = [json.loads(path.read_text()) for path in whole]
+    return next(r["run_id"] for r in rows if (r["task"], r["adapter"], r["bits"]) == ("digits", "lora", 1))
+
+
+def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if "damaged run" in line]
+
+
+def test_commands_go_on_with_the_rest(hurt: Path) -> None:
+    for arguments in (["report", "--format", "csv"], ["sweep", "--dry-run", *SWEEP]):
+        done = quickly(arguments[0], "--store", hurt, *arguments[1:])
+        assert done.returncode == 0, done.stderr
+        (line,) = warnings(done)
+        assert line.startswith(f"warning: 1 damaged run of store {hurt} is left out (first: {hurt}/")
+        assert f"/{ROW}: damaged: " in line
+        assert "petl-bench store check" in line
+        if arguments[0] == "report":
+            assert len(done.stdout.splitlines()) == 1 + 9
+        else:
+            assert "damaged" in done.stdout
+    done = quickly("eval", "--all", "--store", hurt, "--json")
+    assert done.returncode == 2
+    assert len(json_lines(done.stdout)) == 8
+    assert len(warnings(done)) == 1
+    lora = pick_lora(hurt)
+    assert any(line.startswith(f"{lora}: {hurt / lora / ADAPTER}") for line in done.stderr.splitlines())
+    assert f"1 of 9 runs of store {hurt} cannot be evaluated" in done.stderr
+    message = error_of(quickly("eval", first_damaged(hurt), "--store", hurt))
+    assert "damaged" in message
+    assert "store check --repair" in message
+
+
+def first_damaged(store: Path) -> str:
+    (path,) = [path for path in store.glob(f"*/{ROW}") if not path.read_text().endswith("}\n")]
+    return path.parent.name
+
+
+def test_a_sweep_leaves_damaged_runs_alone_until_they_are_set_aside(hurt: Path) -> None:
+    name, lora = first_damaged(hurt), pick_lora(hurt)
+    held = (hurt / name / ROW).read_bytes()
+    done = quickly("sweep", "--store", hurt, *SERIAL, "--json")
+    assert done.returncode == 1
+    assert len(json_lines(done.stdout)) == 9
+    assert f"1 run damaged in the store and left so (first: {hurt / name / ROW}: damaged" in done.stderr
+    assert "store check --repair" in done.stderr
+    assert (hurt / name / ROW).read_bytes() == held
+    assert quickly("store", "check", "--store", hurt, "--repair").returncode == 0
+    done = quickly("sweep", "--store", hurt, *SERIAL)
+    assert done.returncode == 0
+    assert "8 in store" in done.stderr
+    assert "2 to do" in done.stderr
+    assert quickly("store", "check", "--store", hurt).returncode == 0
+    assert {path.name for path in (hurt / ASIDE).iterdir()} == {name, lora}
+    assert (hurt / ASIDE / name / ROW).read_bytes() == held
+
+
+def test_states(store_copy: Path) -> None:
+    store, run = Store(store_copy), first(store_copy)
+    assert store.state(run.name) == "done"
+    assert store.fault(run.name) == ""
+    edit(run / ROW, energy=1)
+    assert store.state(run.name) == "damaged"
+    assert "newer" in store.fault(run.name)
+    shutil.rmtree(run)
+    assert store.state(run.name) == "missing"
+    run.symlink_to(run.name)
+    assert store.state(run.name) == "damaged"
+
+
+# A store that cannot be written
+
+
+@pytest.fixture
+def read_only(finished_store: Path, tmp_path: Path) -> Iterator[Path]:
+    """The finished store on a file system mounted read-only, one run damaged."""
+    for disk in mounted(tmp_path / "disk", "size=4m"):
+        shutil.copytree(finished_store, disk / "store")
+        (disk / "store" / ("0" * 12)).mkdir()
+        (disk / "store" / ("0" * 12) / ROW).write_text("{")
+        done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=False, capture_output=True)
+        if done.returncode != 0:
+            pytest.skip("remount refused")
+        yield disk / "store"
+
+
+def test_a_read_only_store_is_read(read_only: Path) -> None:
+    run = pick_lora(read_only)
+    assert quickly("report", "--store", read_only).returncode == 0
+    assert quickly("eval", run, "--store", read_only).returncode == 0
+    assert quickly("ls", "adapters").returncode == 0
+    assert quickly("store", "check", "--store", read_only).returncode == 1
+    assert quickly("sweep", "--store", read_only, *SERIAL).returncode == 0  # nothing to do
+    done = quickly("store", "check", "--store", read_only, "--repair")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == f"petl-bench: error: store {read_only}: cannot write there: Read-only file system "
+        + (f"({ASIDE})\n")
+    )
+    done = quickly("sweep", "--store", read_only, *SERIAL, "seed=7")
+    message = error_of(done)
+    assert message == f"store {read_only}: cannot write there: Read-only file system"
+    store = Store(read_only)
+    row, spec = store.row(run), store.spec(run)
+    for write in (
+        lambda: store.open(run),
+        lambda: store.put(spec, row, b""),
+        lambda: store.fail(run, spec, {"message": "x"}),
+        lambda: store.set_aside(run),
+    ):
+        with pytest.raises(StoreError, match="Read-only file system"):
+            write()
+
+
+@pytest.fixture
+def full_disk(finished_store: Path, tmp_path: Path) -> Iterator[Path]:
+    """A disk of one finished run and a file named filler, with no byte left."""
+    for disk in mounted(tmp_path / "disk", "size=64k"):
+        shutil.copytree(first(finished_store), disk / "store" / first(finished_store).name)
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        yield disk
+
+
+def test_a_rerun_on_a_full_disk_keeps_the_old_result(full_disk: Path) -> None:
+    store = Store(full_disk / "store")
+    (row,) = store.rows()
+    run, spec = store.directory(row.run_id), store.spec(row.run_id)
+    held = {path.name: path.read_bytes() for path in run.iterdir()}
+    adapter = held[ADAPTER]
+    for write in (
+        lambda: store.put(spec, row, adapter + bytes(20_000)),
+        lambda: store.put(spec, row, adapter, [{"scale": 1.0}]),
+        lambda: store.fail(row.run_id, spec, {"message": "x" * 9000}),
+    ):
+        with pytest.raises(StoreError, match=r"cannot write there: No space left on device \(") as caught:
+            write()
+        assert f"({row.run_id}/" in str(caught.value)
+        assert {path.name: path.read_bytes() for path in run.iterdir()} == held
+    with pytest.raises(StoreError, match=r"there: No space left on device$"):
+        store.create()
+    (full_disk / "filler").unlink()
+    assert quickly("store", "check", "--store", store.root).returncode == 0
+    store.put(spec, row, adapter)
+    assert store.state(row.run_id) == "done"
+
+
+def test_a_sweep_into_a_full_disk_trains_nothing(full_disk: Path) -> None:
+    done = quickly("sweep", "--store", full_disk / "store", *SERIAL)
+    assert error_of(done) == f"store {full_disk / 'store'}: cannot write there: No space left on device"
+    assert len(list((full_disk / "store").iterdir())) == 1
+
+
+def test_runs_of_others_are_said_and_stay(finished_store: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o755)
+        shutil.copytree(finished_store, Path(name) / "store")
+        store = Store(Path(name) / "store")
+        closed, row, adapter = store.names()[:3]
+        for path in (store.root / closed, store.root / row / ROW, store.root / adapter / ADAPTER):
+            path.chmod(0)
+        user = os.geteuid()
+        try:
+            if user == 0:  # whom no mode keeps out
+                os.seteuid(65534)
+            report = check(store, lambda count: None)
+            assert {(p.run_id, p.kind) for p in report.problems} == {
+                (run, "forbidden") for run in (closed, row, adapter)
+            }
+            assert repair(store, report) == {}
+            assert [store.state(run) for run in (closed, row, adapter)] == ["damaged", "damaged", "done"]
+            assert len(list(store.rows(lambda error: None))) == 8
+            if user == 0:
+                with pytest.raises(StoreError, match="cannot write there: Permission denied"):
+                    store.create()
+        finally:
+            os.seteuid(user)
+            (store.root / closed).chmod(0o755)
