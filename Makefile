@@ -20,7 +20,7 @@ demo: install ## run the default sweep into ./results and print the report
 	$(BIN)/petl-bench report --store results
 
 test: install ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install ## check format, lint and types
 	$(BIN)/ruff format --check .

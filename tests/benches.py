@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import petl
+from tests.conftest import petl, quickly
 
 SMALL = ["adapter=adaptformer", "bits=1", "hidden=4", "train.epochs=1"]
 FIXED = ["protocol=fixed", "scale=1"]
@@ -32,3 +32,6 @@ class Bench:
 
     def petl(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return petl(*arguments, **self.environment)
+
+    def quickly(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return quickly(*arguments, **self.environment)

@@ -53,6 +53,7 @@ def vtab(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 SWEEP_VTAB = ["sweep=vtab", "backbone=pocket", *SMALL, *FIXED, "seed=0", "train.batch_size=64"]
+SWEEP_VTAB += ["launcher=local"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Swept:
 def swept(vtab: Bench, tmp_path_factory: pytest.TempPathFactory) -> Swept:
     with once(tmp_path_factory, "benchmark_vtab_sweep") as (folder, empty):
         if empty:
-            done = vtab.petl("sweep", "--store", folder / "store", *SWEEP_VTAB, *vtab.data, "--json")
+            done = vtab.quickly("sweep", "--store", folder / "store", *SWEEP_VTAB, *vtab.data, "--json")
             assert done.returncode == 0, done.stderr
             (folder / "stdout").write_text(done.stdout)
             (folder / "stderr").write_text(done.stderr)
@@ -152,7 +153,7 @@ def test_sun397_keeps_a_head_for_the_class_that_training_lacks(swept: Swept, cap
 def test_one_task_under_the_sealed_protocol(swept: Swept, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PETL_BENCH_CACHE", str(swept.bench.cache))
     arguments = [setting for setting in SWEEP_VTAB if setting not in FIXED]  # sealed is sweep=vtab's own
-    arguments += ["task=vtab_patch_camelyon", "protocol.scales=[10,1]", "launcher=local", *swept.bench.data]
+    arguments += ["task=vtab_patch_camelyon", "protocol.scales=[10,1]", *swept.bench.data]
     done = call(capsys, monkeypatch, "sweep", "--store", tmp_path, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json_lines(done.stdout)
@@ -184,8 +185,8 @@ def test_few_shot_pets_train_on_their_circulated_lists(
 ) -> None:
     monkeypatch.setenv("PETL_BENCH_CACHE", str(fgvc.cache))
     axes = ["task=fgvc_pets", "shots=1,2,4", "split_seed=0,1", "train.epochs=2"]
-    settings = ["sweep=fgvc", "backbone=pocket", *SMALL[:-1], *FIXED, *axes]
-    done = fgvc.petl("sweep", "--store", tmp_path, *settings, *fgvc.data, "--json")
+    settings = ["sweep=fgvc", "backbone=pocket", *SMALL[:-1], *FIXED, *axes, "launcher=local"]
+    done = fgvc.quickly("sweep", "--store", tmp_path, *settings, *fgvc.data, "--json")
     assert done.returncode == 0, done.stderr
     assert "published rows were made with other weights than pocket" in done.stderr
     rows = json_lines(done.stdout)

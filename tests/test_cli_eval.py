@@ -18,6 +18,7 @@ from tests.conftest import (
     json_lines,
     petl,
     pick,
+    quickly,
     rows_of,
 )
 
@@ -146,7 +147,7 @@ def test_eval_refuses_a_file_of_other_weights(
 )
 def test_eval_needs_something_to_evaluate(arguments: list[str], named: str, finished_store: Path) -> None:
     store = [] if "--store" in arguments else ["--store", finished_store]
-    assert named in error_of(petl("eval", *arguments, *store, cwd=finished_store))
+    assert named in error_of(quickly("eval", *arguments, *store, cwd=finished_store))
 
 
 # inspect
@@ -187,7 +188,7 @@ def test_inspect_accounts_for_every_byte(bits: int, finished_store: Path) -> Non
         assert t["bits_per_weight"] == 8 * t["bytes"] / weights
         assert t["bits_per_weight_raw"] == 8 * t["bytes_raw"] / weights
     assert found["bits_per_weight"] == 8 * found["bytes_adapter"] / (16 * 1024)
-    text = petl("inspect", path.parent).stdout  # a run's directory will do
+    text = quickly("inspect", path.parent).stdout  # a run's directory will do
     assert f"{found['bytes_file']}" in text
     assert found["checksum"] in text
 
@@ -200,17 +201,17 @@ def test_inspect_accounts_for_every_byte(bits: int, finished_store: Path) -> Non
 )
 def test_ls(kind: str) -> None:
     names = options(kind.removesuffix("s"))
-    listed = json_lines(petl("ls", kind, "--json").stdout)
+    listed = json_lines(quickly("ls", kind, "--json").stdout)
     assert sorted(entry["name"] for entry in listed) == names
     assert all(entry["description"] for entry in listed)
 
 
 def test_ls_takes_a_pattern() -> None:
-    done = petl("ls", "tasks", "sprites_*")
+    done = quickly("ls", "tasks", "sprites_*")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["sprites_loc", "sprites_ori"]
-    listed = json_lines(petl("ls", "tasks", "digits", "--json").stdout)
+    listed = json_lines(quickly("ls", "tasks", "digits", "--json").stdout)
     assert listed[0]["classes"] == 10
     assert listed[0]["splits"] == {"train": 800, "val": 200, "test": 797}
-    nothing = petl("ls", "tasks", "zzz*")
+    nothing = quickly("ls", "tasks", "zzz*")
     assert nothing.stdout == ""
     assert "zzz*" in nothing.stderr

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -207,21 +207,29 @@ def test_files_stay_short() -> None:
 
 PROBE = """
 import json, sys
-sys.argv = ["petl-bench", *sys.argv[1:]]
 from petl_bench.cli import main
-code = 0
-try:
-    main()
-except SystemExit as end:
-    code = end.code or 0
-print("\\n" + json.dumps({"code": code, "modules": sorted(sys.modules)}))
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["petl-bench", *command]
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    print("\\n" + json.dumps({"code": code, "modules": sorted(sys.modules)}))
+    if code:
+        break
 """
 
 
 def loaded(*arguments: object, cwd: Path) -> set[str]:
     """Top-level modules that a command has imported by its end; it must succeed."""
+    return loaded_by([arguments], cwd)
+
+
+def loaded_by(commands: Sequence[Sequence[object]], cwd: Path) -> set[str]:
+    """The same for several commands, one after another in one process."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *map(str, arguments)],
+        [sys.executable, "-c", PROBE, json.dumps([list(map(str, command)) for command in commands])],
         capture_output=True,
         text=True,
         check=True,
@@ -251,5 +259,4 @@ def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_
         ["inspect", run],
         ["store", "check", "--store", finished_store],
     ]
-    for command in commands:
-        assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}, command
+    assert not loaded_by(commands, tmp_path) & {"torch", "timm"}

@@ -21,7 +21,7 @@ def test_a_folder_in_vtabs_layout_with_counts_of_its_own(tmp_path: Path, capsys,
     bench, store = Bench(tmp_path / "leaves", None, tmp_path / "cache"), tmp_path / "store"
     monkeypatch.setenv("PETL_BENCH_CACHE", str(bench.cache))
     trees.vtab_task(bench.root, 3, {"train": 70, "val": 26, "test": 33}, suffix=".png")
-    done = bench.petl("sweep", "--store", store, *ONE, "task=folder", *bench.data, "--json")
+    done = bench.quickly("sweep", "--store", store, *ONE, "task=folder", *bench.data, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json_lines(done.stdout)
     assert (row["task"], row["suite"], row["data_override"]) == ("leaves", "own", "")

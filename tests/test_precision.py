@@ -220,7 +220,8 @@ def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
     store = tmp_path / "store"
     few = ["sweep=none", "task=digits", "adapter=lora", "protocol=fixed", "train.epochs=1"]
     done = quickly(
-        "sweep", *few, "train.warmup_epochs=0", f"precision={','.join(precisions)}", "--store", store
+        *("sweep", *few, "train.warmup_epochs=0", f"precision={','.join(precisions)}"),
+        *("launcher=local", "--store", store),
     )
     assert done.returncode == 0, done.stderr
     rows = {precision: pick(store, precision=precision) for precision in precisions}
@@ -277,11 +278,14 @@ def test_lowering_leaves_the_inputs_and_outputs_in_float32():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
-def test_compiled_training_is_the_same_training():
+def test_compiled_training_is_the_same_training(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # more are processes that import torch
+    one_block = replace(tiny.BACKBONE, options=tiny.BACKBONE.options | {"depth": 1})
+    spec = tiny.model_spec("lora", bits=1, scale=2.0, backbone=one_block)
     data, recipe = tiny.split(24), tiny.recipe(3, 8, warmup_epochs=0)
     losses = []
     for mode in ("none", "default"):
-        adapted = assemble(tiny.model_spec("lora", bits=1, scale=2.0), seed=3)
+        adapted = assemble(spec, seed=3)
         adapted.prepare()
         model = adapted.network if mode == "none" else compiled(adapted.network, mode)
         losses.append(fit(model, adapted.trainable, data, recipe, tiny.pixels(), seed=0))

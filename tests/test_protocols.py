@@ -29,7 +29,7 @@ from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Pixels, evaluate, fit
 from petl_bench.types import TRAINVAL, Cache, Job, RunSpec, Runtime
 from tests import trees
-from tests.conftest import call, error_of, json_lines, make_row, petl, pick
+from tests.conftest import call, error_of, json_lines, make_row, pick, quickly
 
 TASK = "vtab_clevr_count"
 CLASSES = 8
@@ -93,7 +93,7 @@ class Kept:
 
 
 def sealed_run(tree: Tree, store: Path, **changes: object) -> Kept:
-    done = petl("sweep", "--store", store, *tree.settings(protocol="sealed", **changes), "--json")
+    done = quickly("sweep", "--store", store, *tree.settings(protocol="sealed", **changes), "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json_lines(done.stdout)
     return Kept(store, row, json.loads((store / row["run_id"] / "search.json").read_text())["trials"])
@@ -137,7 +137,7 @@ def test_val_accuracies_are_those_of_models_that_never_saw_val(
     shutil.copy(original / "val200.txt", folder / "test.txt")
     own = {"task": "folder", "data__root": folder, "data__override": "", "protocol": "fixed"}
     axes = {"scale": "0.01,10,100", "train__lr": "1e-3,5e-3"}
-    done = petl("sweep", "--store", tmp_path / "store", *tree.settings(**own, **axes), "--json")
+    done = quickly("sweep", "--store", tmp_path / "store", *tree.settings(**own, **axes), "--json")
     assert done.returncode == 0, done.stderr
     rows = json_lines(done.stdout)
     assert [(row["n_train"], row["n_test"]) for row in rows] == [(SIZES["train"], SIZES["val"])] * 6
@@ -149,7 +149,7 @@ def test_the_final_model_is_that_of_protocol_fixed_with_the_winners_settings(
     searched: Kept, tree: Tree, tmp_path: Path
 ) -> None:
     chosen = {"scale": searched.row["scale"], "train__lr": searched.row["lr"]}
-    done = petl("sweep", "--store", tmp_path, *tree.settings(protocol="fixed", **chosen), "--json")
+    done = quickly("sweep", "--store", tmp_path, *tree.settings(protocol="fixed", **chosen), "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json_lines(done.stdout)
     file = (tmp_path / row["run_id"] / ADAPTER).read_bytes()
@@ -242,15 +242,12 @@ def test_nothing_to_choose_means_no_search(tree: Tree, tmp_path: Path, chosen: d
 
 
 WATCHED = """
-import json, logging, os, sys
+import json, logging, multiprocessing, os, sys
 from petl_bench.config import plan
 from petl_bench.identity import settle
 from petl_bench.run import execute
 from petl_bench.types import Cache, Runtime
 
-store, cache, *overrides = sys.argv[1:]
-cache = Cache(cache)
-(spec,) = settle(plan(overrides).runs, cache)  # hashes every file, and decodes none
 locked, opened = True, set()
 
 
@@ -270,10 +267,23 @@ class Key(logging.Handler):
         locked = locked and "now test is looked at" not in record.getMessage()
 
 
-logging.getLogger("petl_bench").addHandler(Key())
-sys.addaudithook(guard)
-row = execute(spec, Runtime(store, cache=cache))
-print(json.dumps({"acc": row.acc, "opened": len(opened), "locked": locked}))
+def watch(case, overrides):
+    cache = Cache(f"{folder}/{case}/cache")
+    (spec,) = settle(plan(overrides).runs, cache)  # hashes every file, and decodes none
+    logging.getLogger("petl_bench").addHandler(Key())
+    sys.addaudithook(guard)
+    try:
+        execute(spec, Runtime(f"{folder}/{case}/store", cache=cache))
+        said = "done"
+    except Exception as error:
+        said = str(error)
+    print(json.dumps([case, {"said": said, "opened": len(opened), "locked": locked}]), flush=True)
+
+folder, cases = sys.argv[1], json.loads(sys.argv[2])
+for case in cases.items():
+    process = multiprocessing.get_context("fork").Process(target=watch, args=case)
+    process.start()
+    process.join()
 """
 
 CASES = {
@@ -284,25 +294,33 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("protocol", CASES)
-def test_no_test_image_is_opened_before_training_is_over(protocol: str, tree: Tree, tmp_path: Path) -> None:
-    """An audit hook, which no Python code can pass by, refuses every earlier open; peek runs into it."""
-    overrides = tree.settings(**CASES[protocol])
+@pytest.fixture(scope="module")
+def watched(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What became of each case, in a process of its own: a fork of one that has the imports behind it."""
+    cases = json.dumps({case: tree.settings(**changes) for case, changes in CASES.items()})
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, tmp_path / "store", tmp_path / "cache", *overrides],
+        [sys.executable, "-c", WATCHED, tmp_path_factory.mktemp("watched"), cases],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    if protocol == "peek":
-        assert done.returncode == 1
-        assert "test is shut" in done.stderr
-        return
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    # Each of the test files, and the hook sees that they are opened.
-    assert (said["opened"], said["locked"]) == (SIZES["test"], False)
+    return dict(map(json.loads, done.stdout.splitlines()))
+
+
+@pytest.mark.parametrize("protocol", CASES)
+def test_no_test_image_is_opened_before_training_is_over(
+    protocol: str, watched: dict[str, dict[str, object]]
+) -> None:
+    """An audit hook, which no Python code can pass by, refuses every earlier open; peek runs into it."""
+    found = watched[protocol]
+    if protocol == "peek":
+        assert "test is shut" in str(found["said"])
+        assert (found["opened"], found["locked"]) == (0, True)
+    else:
+        # Each of the test files, and the hook sees that they are opened.
+        assert found == {"said": "done", "opened": SIZES["test"], "locked": False}
 
 
 def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Path) -> None:
@@ -404,7 +422,7 @@ def three_protocols(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """One cell under each protocol, in one store."""
     store = tmp_path_factory.mktemp("three") / "store"
     overrides = tree.settings(protocol="sealed,fixed,peek", scale=1, train__epochs=3, train__lr=5e-2)
-    done = petl("sweep", "--store", store, *overrides)
+    done = quickly("sweep", "--store", store, *overrides)
     assert done.returncode == 0, done.stderr
     return store
 

@@ -46,7 +46,8 @@ def test_the_adapter_of_the_readme_trains_packs_reloads_and_agrees(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    rows = petl("sweep", "adapter=sequential", "task=digits", "bits=1,32", "scale=1", "train.epochs=2")
+    overrides = ["adapter=sequential", "task=digits", "bits=1,32", "scale=1", "train.epochs=2"]
+    rows = petl("sweep", *overrides, "launcher.workers=1")
     assert {(row["adapter"], row["bits"]) for row in rows} == {("sequential", 1), ("sequential", 32)}
     # 4 blocks x 2 matrices of 64 x 16 weights (conf/backbone/pocket.yaml, hidden=16); 8 bytes of statistics.
     assert {row["bits"]: row["bytes_adapter_raw"] for row in rows} == {

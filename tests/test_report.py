@@ -273,7 +273,7 @@ def test_filters(made_up: Path) -> None:
 def test_nothing_to_report(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for store, what in [("nowhere", "no such directory"), ("empty", "holds no finished run")]:
-        message = error_of(petl("report", "--store", store, cwd=tmp_path))
+        message = error_of(quickly("report", "--store", store, cwd=tmp_path))
         assert f"store {store}" in message
         assert what in message
         assert "petl-bench sweep" in message

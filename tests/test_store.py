@@ -21,7 +21,7 @@ from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
 from petl_bench.types import RunSpec
-from tests.conftest import json_lines, make_row, mounted, petl, rows_of, wait_until
+from tests.conftest import json_lines, make_row, mounted, petl, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,8 @@ for i in range(count):
     size = 1 + i * 7919 % 100_003
     new = replace(row, run_id=f"{prefix}{i % names:05}", bytes_adapter=size, bytes_file=size)
     Store(Path(root)).put(spec, new, bytes([i % 256]) * size)
+    if i == 0:
+        print("begun", flush=True)
 """
 
 
@@ -190,7 +192,8 @@ def kill_midway(root: Path, spec: RunSpec, names: int, seconds: float) -> None:
     """SIGKILL a child that puts runs, `seconds` after its first one."""
     with child(root, spec, "run", names, 10**9) as process:
         try:
-            wait_until(lambda: any(root.glob(f"*/{ROW}")) or process.poll() is not None)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
             time.sleep(seconds)
         finally:
             process.send_signal(signal.SIGKILL)

@@ -21,7 +21,7 @@ from petl_bench.store import ADAPTER, ASIDE, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.types import row_from_dict, spec_from_dict, stored_id
 from tests.conftest import SWEEP, error_of, json_lines, mounted, pick, quickly, rows_of
 
-SERIAL = [*SWEEP, "launcher=serial"]
+SERIAL = [*SWEEP, "launcher=local"]
 
 
 @pytest.fixture(scope="module")
