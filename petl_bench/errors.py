@@ -28,6 +28,15 @@ class DamagedError(UserError):
         return f"{self.path}: {self.why}" + (f"; {self.way_out}" if self.way_out else "")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether main memory or a GPU's was too small; torch says it by RuntimeErrors, in these words."""
+    said = ("can't allocate memory", "out of memory", "cannot allocate memory")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(s in text for s in said)
+    )
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the nearest known names, or lists them all when none is near."""
     names = sorted(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from petl_bench.errors import out_of_memory
 from petl_bench.model import assemble
 from petl_bench.train import transform
 from petl_bench.types import NORMALIZATIONS, RunSpec
@@ -11,6 +12,8 @@ from petl_bench.types import NORMALIZATIONS, RunSpec
 
 def preflight(specs: Iterable[RunSpec]) -> None:
     """Build every distinct model of a plan once, so that a bad setting stops it before it starts.
+
+    What does not fit into memory is left to fail by itself: others of the plan may fit.
 
     Raises:
         UserError: as `assemble`.
@@ -26,4 +29,8 @@ def preflight(specs: Iterable[RunSpec]) -> None:
             if spec.train.augment.crop:
                 recipe = spec.train
                 transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
-            assemble(spec.candidates[0].model).prepare(spec.precision)
+            try:
+                assemble(spec.candidates[0].model).prepare(spec.precision)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise

@@ -28,7 +28,7 @@ from tests.conftest import (
     workers_of,
 )
 
-POCKET = ["sweep=pocket", "seed=0", "train.epochs=1", "launcher.workers=2"]
+POCKET = ["sweep=pocket", "seed=0", "train.epochs=1"]
 """All tasks and methods of the bundled suite: 25 runs."""
 KILLS = 200
 
@@ -76,9 +76,9 @@ class Storm:
         if self.kills % 20 == 0:  # now and then a run gets done, on a slow machine too
             count = len(self.finished)
             wait_until(lambda: self.look() > count or sweep.poll() is not None)
-        time.sleep(self.chance.expovariate(5))
+        time.sleep(self.chance.expovariate(8))
         # mostly those at work; now and then the sweep itself, or the server of its processes
-        which = self.chance.choices(["worker", "helper", "sweep"], [0.95, 0.025, 0.025])[0]
+        which = self.chance.choices(["worker", "helper", "sweep"], [0.96, 0.02, 0.02])[0]
         helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
         workers = workers_of(sweep.pid)
         victims = {"worker": workers, "helper": helpers, "sweep": [sweep.pid]}[which]
@@ -92,7 +92,7 @@ class Storm:
         self._gone()
         if not self.stores or len(rows_of(self.stores[-1])) == 25:
             self.stores.append(self.root / f"store{len(self.stores)}")
-        sweep = self.sweep = begin(self.stores[-1], *POCKET, "launcher.retries=1000")
+        sweep = self.sweep = begin(self.stores[-1], *POCKET, "launcher.workers=2", "launcher.retries=1000")
         claims = Store(self.stores[-1]).claims
         wait_until(lambda: claims.running() or sweep.poll() is not None)
 
@@ -160,11 +160,11 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
 
 
 def test_a_sweep_takes_over_from_one_that_died(tmp_path: Path) -> None:
-    # One run so long that the first sweep is in it when it dies, the second one waiting for it.
     overrides = ["sweep=none", "task=digits", "adapter=lora", "protocol=fixed", "train.epochs=4"]
     store = tmp_path / "store"
     first = begin(store, *overrides)
     wait_until(Store(store).claims.running)
+    os.killpg(first.pid, signal.SIGSTOP)  # in the middle of its one run, for as long as we want
     second = begin(store, *overrides)
     log = Path(f"{store}.log")
     wait_until(lambda: "waiting for 1 run at which" in log.read_text())
@@ -196,7 +196,6 @@ def test_failures_have_their_cause_and_the_command_that_repeats_them(tmp_path: P
     (path,) = store.glob("*/error.json")
     kept = json.loads(path.read_text())
     assert kept["cause"] == "diverged"
-    assert "train.lr=1e37" in kept["command"]
-    assert "train.lr=1e37,1e-3" not in kept["command"]
+    assert "train.lr=1e+37 " in kept["command"]  # as Hydra writes it
     assert "1 run failed (1 diverged)" in done.stderr
     assert kept["command"] in done.stderr

@@ -11,16 +11,15 @@ from typing import TypeGuard
 import torch
 
 from petl_bench.device import find_device
-from petl_bench.errors import StoreError, UserError
+from petl_bench.errors import StoreError, UserError, out_of_memory
 from petl_bench.launch.failures import keep_failure
 from petl_bench.run import execute
 from petl_bench.store import ClaimedError, Store
 from petl_bench.train import DivergedError
 from petl_bench.types import Job, Outcome, Runtime
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
 LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
-"""What torch's plain RuntimeErrors say, in lower case."""
+"""What torch's plain RuntimeErrors say of a GPU, in lower case."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -74,14 +73,12 @@ def _failed(job: Job, store: Store, error: Exception) -> Outcome:
 def cause_of(error: BaseException) -> str:
     """One of petl_bench.types.CAUSES.
 
-    torch has classes for a GPU's errors, and says some of them, and a full main memory, by RuntimeError only.
+    torch has a class for a GPU's errors, and says some of them by RuntimeError only.
     """
     text = str(error).lower()
     if isinstance(error, DivergedError):
         return "diverged"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "memory"
-    if isinstance(error, RuntimeError) and any(said in text for said in OUT_OF_MEMORY):
+    if out_of_memory(error):
         return "memory"
     if isinstance(error, torch.AcceleratorError):
         return "device"

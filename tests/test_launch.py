@@ -1,0 +1,169 @@
+"""What launchers share: causes of failure, commands that repeat a run, what is said on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import shlex
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from petl_bench.cli.estimate import Costs, kind_of, remaining
+from petl_bench.cli.progress import Progress
+from petl_bench.config import plan
+from petl_bench.launch.attempt import cause_of
+from petl_bench.store import Store
+from petl_bench.train import DivergedError
+from petl_bench.types import CAUSES, Outcome
+from tests.conftest import SCRIPT, error_of, make_row, quickly, rows_of
+
+
+def error_from_torch(work) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        work()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (error_from_torch(lambda: torch.empty(2**52)), "memory"),  # 18 petabytes: the allocator's own words
+        (MemoryError("Unable to allocate 24.4 MiB"), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "memory"),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), "device"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            "device",
+        ),
+        (DivergedError("the loss is not finite at epoch 3: lower train.lr or scale"), "diverged"),
+        (error_from_torch(lambda: torch.ones(2) @ torch.ones(3)), "error"),
+        (KeyError("weights"), "error"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
+)
+def test_causes(error: BaseException, cause: str) -> None:
+    assert cause_of(error) == cause
+    assert cause in CAUSES
+
+
+def test_out_of_memory_is_a_failure_of_one_run(tmp_path: Path) -> None:
+    # An address space of 4 GB holds torch and a small run, and not 25 million float32 weights in training.
+    limit = 4 * 2**30
+    command = [SCRIPT, "sweep", "--store", str(tmp_path), "sweep=none", "task=digits", "protocol=fixed"]
+    command += ["scale=1", "adapter=lora", "bits=32", "hidden=100000,4", "train.epochs=1", "launcher=local"]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # every thread takes address space
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert [row["hidden"] for row in rows_of(tmp_path)] == [4]
+    (path,) = tmp_path.glob("*/error.json")
+    assert json.loads(path.read_text())["cause"] == "memory"
+    assert "1 run failed (1 memory)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["sweep=pocket", "seed=3"],
+        ["sweep=none", "task=digits", "adapter=lora,linear", "bits=1,2", "hidden=4,8", "seed=0,1"],
+        ["task=glob(sprites_*)", "adapter=adaptformer", "adapter.dropout=0,0.1", "precision=fp32,bf16"],
+        ["sweep=none", "task=digits", "protocol=sealed", "protocol.scales=[0.1,1],[1,10]"],
+    ],
+)
+def test_every_run_has_overrides_that_plan_it_alone(overrides: list[str]) -> None:
+    made = plan(overrides)
+    assert len(made.alone) == len(made.runs) > 1
+    for spec, alone in zip(made.runs, made.alone, strict=True):
+        # through a shell, as a user pastes it
+        assert plan(shlex.split(shlex.join(alone))).runs == [spec]
+
+
+def test_settings_of_another_launcher_are_refused(tmp_path: Path) -> None:
+    for overrides, right in (
+        (["launcher=local", "launcher.workers=2"], "launcher=pool"),
+        (["launcher.address=auto"], "launcher=ray"),
+        (["launcher=ray", "launcher.partition=gpu"], "launcher=slurm"),
+    ):
+        message = error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", *overrides))
+        assert f"'{overrides[-1].split('=')[0]}' is no setting of launcher=" in message
+        assert right in message
+    for setting, said in (
+        ("launcher.heartbeat=0", "a positive number"),
+        ("launcher.retries=-1", "0 or more"),
+        ("launcher.checkpoint=-1", "0 or more"),
+    ):
+        assert said in error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", setting))
+
+
+# Estimates: of one kind bytes are the same, and seconds go with the epochs
+
+
+def test_estimates_follow_kinds_and_epochs() -> None:
+    lora, linear = plan(["sweep=none", "task=digits", "adapter=lora,linear", "protocol=fixed"]).runs
+    costs = Costs()
+    assert costs.of(kind_of(lora)) is None
+    for seconds in (1.0, 2.0, 60.0):  # the median of three is not moved by a slow one
+        costs.add(make_row(lora, 0.5, seconds_train=seconds, seconds_search=0.0, bytes_file=100))
+    columns, epochs = kind_of(lora)
+    assert costs.of((columns, epochs)) == (2.0, 100)
+    assert costs.of((columns, 10 * epochs)) == (20.0, 100)
+    # 3 known runs of 2 s, and 2 unknown ones that are taken for 2 s each
+    assert costs.seconds({kind_of(lora): 3, kind_of(linear): 2}) == pytest.approx(10.0)
+    assert costs.seconds({kind_of(linear): 2}) == 2.0
+    # 4 of them took 5 s together, so 6 more take 7.5
+    assert remaining(costs, {kind_of(lora): 4}, {kind_of(lora): 6}, 5.0) == pytest.approx(7.5)
+    assert remaining(costs, {}, {kind_of(lora): 6}, 5.0) is None
+    assert remaining(costs, {kind_of(lora): 4}, Counter({kind_of(lora): 0}), 5.0) == 0
+
+
+def test_progress_counts_what_is_done_failed_and_running(tmp_path: Path, capsys) -> None:
+    specs = {f"run{i}": s for i, s in enumerate(plan(["sweep=none", "seed=0,1,2,3", "scale=1"]).runs)}
+    store = Store(tmp_path)
+    progress = Progress(specs, [], store)
+    assert progress.state() == "0 running, 0 bytes"
+    with store.claims.take("run3", 10), store.claims.take("another", 10):
+        row = make_row(specs["run0"], 0.5, bytes_file=1234, run_id="run0")
+        progress.advance(Outcome("run0", specs["run0"], row=row))
+        progress.advance(Outcome("run1", specs["run1"], error="no luck", cause="error"))
+        found = re.fullmatch(r"1 failed, 1 running, 1,234 bytes, \d+ s left", progress.state())
+        assert found, progress.state()
+    assert "0 running" in progress.state()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("]")[0] for line in lines] == ["[1/4", "[2/4"]
+    assert lines[1].endswith("FAILED: no luck")
+
+
+def test_a_terminal_shows_a_bar_with_what_is_left(tmp_path: Path) -> None:
+    command = [SCRIPT, "sweep", "--store", str(tmp_path / "store"), "sweep=none", "task=digits", "seed=0,1,2"]
+    command += ["adapter=linear", "train.epochs=1", "launcher=local"]
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
+    with subprocess.Popen(command, stdout=child, stderr=child, stdin=child, env=environment) as process:
+        os.close(child)
+        text = b""
+        while True:
+            try:
+                chunk = os.read(parent, 4096)
+            except OSError:  # Linux says so that the other end is closed
+                break
+            if not chunk:
+                break
+            text += chunk
+    os.close(parent)
+    assert process.returncode == 0, text
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).decode()
+    assert "3/3" in plain
+    assert re.search(r"2/3 .*1 running, [\d,]+ bytes, \d+ s left", plain)
