@@ -1,11 +1,13 @@
-"""A Ray cluster, begun on this machine or one that runs already: every run in a process of its own."""
+"""A Ray cluster, begun on this machine or one that runs already."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from petl_bench import __version__
@@ -16,6 +18,10 @@ from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory for what passes between processes: specs and rows only."""
+
+
+TOKEN = Path("~/.ray/auth_token")
+"""Where Ray keeps what its clusters ask of those who connect."""
 
 
 def launch(
@@ -42,7 +48,8 @@ def launch(
 
         preflight(unchecked)
         needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}
-        remote = ray.remote(max_calls=1, max_retries=0, **needs)(_attempt)
+        once = 0 if device == "cpu" else 1  # a process of its own for each run, which frees the GPU's memory
+        remote = ray.remote(max_calls=once, max_retries=0, **needs)(_attempt)
         runtime = replace(runtime, device=device)
         waiting, running = deque(jobs), dict[Any, Job]()
         while waiting or running:
@@ -83,6 +90,7 @@ def _connect(ray: Any, spec: LauncherSpec) -> str:
         cores = spec.workers * (spec.threads + spec.loaders) or None
         ray.init("local", num_cpus=cores, **size, **quiet)
     else:
+        _look(spec.address)
         try:
             ray.init(spec.address, **quiet)
             version = ray.get(ray.remote(num_cpus=0, max_retries=0)(_version).remote())
@@ -96,6 +104,22 @@ def _connect(ray: Any, spec: LauncherSpec) -> str:
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     return device
+
+
+def _look(address: str) -> None:
+    """Raises UserError where nothing answers, at which Ray would try for long and then end the process."""
+    if TOKEN.expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; a cluster without takes it too
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # auto, or what Ray alone understands
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except OSError as error:
+        raise UserError(
+            f"launcher.address={address}: no Ray cluster answers there ({error}); `ray start --head` prints "
+            "the address of the one it begins"
+        ) from error
 
 
 def _version() -> str:
