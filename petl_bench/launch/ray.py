@@ -41,7 +41,7 @@ def launch(
     Raises:
         UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
     """
-    ray = _ray()
+    ray = _ray(spec.address)
     try:
         device = _connect(ray, spec)
         from petl_bench.preflight import preflight
@@ -62,7 +62,9 @@ def launch(
         ray.shutdown()
 
 
-def _ray() -> Any:
+def _ray(address: str) -> Any:
+    if address and TOKEN.expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; a cluster without takes it too
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
@@ -108,8 +110,6 @@ def _connect(ray: Any, spec: LauncherSpec) -> str:
 
 def _look(address: str) -> None:
     """Raises UserError where nothing answers, at which Ray would try for long and then end the process."""
-    if TOKEN.expanduser().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; a cluster without takes it too
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # auto, or what Ray alone understands
