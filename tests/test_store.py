@@ -20,7 +20,7 @@ from petl_bench.config import plan
 from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.types import RunSpec
-from tests.conftest import json_lines, make_row, mounted, petl, rows_of
+from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +233,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "size=48k")
 
 
-def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path) -> None:
     store = small_disk / "store"
     overrides = ["task=digits", "adapter=linear", "train.epochs=1", "seed=range(0,4)", "launcher=serial"]
-    done = petl("sweep", "--store", store, *overrides, "--json", cwd=tmp_path)
+    done = quickly("sweep", "--store", store, *overrides, "--json")
     assert done.returncode in (1, 2)
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
