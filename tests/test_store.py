@@ -21,7 +21,7 @@ from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
 from petl_bench.types import RunSpec
-from tests.conftest import json_lines, make_row, mounted, petl, rows_of
+from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -254,10 +254,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "size=48k")
 
 
-def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path) -> None:
     store = small_disk / "store"
     overrides = ["task=digits", "adapter=linear", "train.epochs=1", "seed=range(0,4)", "launcher=local"]
-    done = petl("sweep", "--store", store, *overrides, "--json", cwd=tmp_path)
+    done = quickly("sweep", "--store", store, *overrides, "--json")
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2
     assert last.startswith(f"petl-bench: error: store {store}: cannot write there: No space left on device")

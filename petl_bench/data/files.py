@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -161,7 +161,7 @@ def _read(index: Path) -> dict[str, FileFacts]:
 
 def _write(index: Path, facts: dict[str, FileFacts]) -> None:
     """Keep what was found out; on a full disk or in a read-only folder the next call finds it out again."""
-    kept = {name: list(asdict(fact).values()) for name, fact in facts.items() if not fact.is_missing}
+    kept = {name: list(vars(fact).values()) for name, fact in facts.items() if not fact.is_missing}
     try:
         index.parent.mkdir(exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=".")
