@@ -116,7 +116,7 @@ def test_a_run_whose_process_is_killed_each_time_is_named_and_done_by_the_next_s
     (failed,) = store.glob(f"*/{ERROR}")
     kept = json.loads(failed.read_text())
     assert (kept["cause"], kept["message"]) == ("killed", "its process was killed: SIGKILL (out of memory?)")
-    again = quickly(*shlex.split(kept["command"])[1:], "launcher=local", "--json")
+    again = quickly(*shlex.split(kept["command"])[1:], "--json")
     assert again.returncode == 0, again.stderr
     assert [row["run_id"] for row in json_lines(again.stdout)] == [failed.parent.name]
     assert not failed.exists()

@@ -223,7 +223,7 @@ def test_a_search_in_which_all_diverge_fails_with_the_way_out(
     assert done.returncode == 1
     assert "FAILED: every candidate of protocol=sealed diverges: lower protocol.scales" in done.stderr
     assert "Traceback" not in done.stderr
-    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (directory,) = (path for path in tmp_path.glob("[!.]*") if path.is_dir())
     assert Store(tmp_path).state(directory.name) == "failed"
     assert not (directory / ADAPTER).exists()
 

@@ -223,7 +223,7 @@ def test_what_is_no_run_is_named_and_stays(store_copy: Path) -> None:
     (store_copy / "notes.txt").write_text("mine")
     (store_copy / "plots").mkdir()
     (store_copy / os.fsdecode(b"bad\xff\nname")).mkdir()
-    (store_copy / ".claims").mkdir()
+    (store_copy / ".claims").mkdir(exist_ok=True)
     (store_copy / ("f" * 12)).mkdir()
     (store_copy / ("f" * 12) / "run.log").write_text("begun")
     done = quickly("store", "check", "--store", store_copy, "--repair")

@@ -78,7 +78,7 @@ class Storm:
             wait_until(lambda: self.look() > count or sweep.poll() is not None)
         time.sleep(self.chance.expovariate(8))
         # mostly those at work; now and then the sweep itself, or the server of its processes
-        which = self.chance.choices(["worker", "helper", "sweep"], [0.96, 0.02, 0.02])[0]
+        which = {50: "sweep", 100: "helper", 140: "sweep", 170: "helper"}.get(self.kills, "worker")
         helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
         workers = workers_of(sweep.pid)
         victims = {"worker": workers, "helper": helpers, "sweep": [sweep.pid]}[which]

@@ -65,6 +65,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
+    except SystemExit:
+        if _interruptions:  # some library leaves with another code
+            sys.exit(130)
+        raise
     except Exception as error:
         if _interruptions:  # some library made another error of it
             sys.exit(130)

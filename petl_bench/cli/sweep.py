@@ -75,6 +75,8 @@ def sweep(
 
         print_plan(runs, todo, shelf, json)
         return
+    if todo:
+        shelf.create()
     kept = [i for i in runs if i not in todo]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
     rows = [shelf.row(i) for i in kept if states[i] == "done"]
@@ -88,7 +90,6 @@ def sweep(
         note(_left_alone(shelf, damaged))
     failed = []
     if todo:
-        shelf.create()
         begin = time.monotonic()
         jobs = [Job(i, spec, shelf.stamp(i), _command(alone[i], store)) for i, spec in todo.items()]
         failed = _run(jobs, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)

@@ -20,10 +20,9 @@ from petl_bench.types import Job, Outcome, Runtime
 
 LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
 """What torch's plain RuntimeErrors say of a GPU, in lower case."""
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
+"""Errors of writing that meet every other run, too."""
 
 
 def attempt(job: Job, runtime: Runtime) -> Outcome:
@@ -37,11 +36,8 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             if store.stamp(job.run_id) not in ("", job.seen):
                 return store.outcome(job.run_id, job.spec)
             try:
-                return Outcome(
-                    job.run_id,
-                    job.spec,
-                    row=execute(job.spec, replace(runtime, device=find_device(runtime.device)), claim),
-                )
+                here = replace(runtime, device=find_device(runtime.device))
+                return Outcome(job.run_id, job.spec, row=execute(job.spec, here, claim))
             except (StoreError, ClaimedError):
                 raise
             except Exception as error:

@@ -18,8 +18,6 @@ from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory for what passes between processes: specs and rows only."""
-
-
 TOKEN = Path("~/.ray/auth_token")
 """Where Ray keeps what its clusters ask of those who connect."""
 
@@ -66,12 +64,9 @@ def _ray(address: str) -> Any:
     if address and TOKEN.expanduser().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; a cluster without takes it too
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # or each worker warns of a change to come
-    os.environ.setdefault(
-        "RAY_gcs_rpc_server_reconnect_timeout_s", "5"
-    )  # how long it outlives a killed sweep
+    # Without the first, workers warn of a change to come; the second: how long Ray outlives a killed sweep.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     try:
         import ray
     except ImportError as error:

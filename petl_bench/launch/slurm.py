@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import shlex
 import shutil
@@ -78,9 +79,8 @@ def launch(
                 waiting = waiting[room:]
                 tasks = _submit(executor, chunks)
                 running += [(task, list(chunk.jobs)) for task, chunk in zip(tasks, chunks, strict=True)]
-            alive = _alive(
-                spec.cluster, [task for task, _ in running]
-            )  # before the store: what ends is there
+            # Asked before the store, in which what ends between is found then.
+            alive = _alive(spec.cluster, [task for task, _ in running])
             for task, left in running:
                 for job in list(left):
                     if store.stamp(job.run_id) not in ("", job.seen):
@@ -104,6 +104,9 @@ def _executor(store: Path, spec: LauncherSpec) -> Any:
         raise UserError(
             "launcher=slurm: submitit is not installed: pip install 'petl-bench[slurm]'"
         ) from error
+    logging.getLogger("submitit").handlers = [
+        logging.NullHandler()
+    ]  # it talks on stdout, which is for results
     if spec.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
     executor = submitit.AutoExecutor(store / FOLDER, spec.cluster, slurm_max_num_timeout=spec.retries)

@@ -242,6 +242,7 @@ def _born(pid: int) -> str | None:
     """When a living process of this machine started; None where there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        gone = fields[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1  # its other threads, too
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+    return None if gone else fields[19]
