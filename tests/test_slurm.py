@@ -173,11 +173,12 @@ def ask(environment: dict[str, str], *command: str) -> str:
 
 
 def job_of(slurm: dict[str, str], process: int) -> str:
-    """The job that a process belongs to, as squeue names it."""
+    """The task of an array that a process belongs to: its own number may be that of the whole array."""
+    names = dict(line.split() for line in ask(slurm, "squeue", "--noheader", "--format=%A %i").splitlines())
     for line in ask(slurm, "scontrol", "listpids").splitlines()[1:]:
         found, job, *_ = line.split()
         if int(found) == process:
-            return job
+            return names[job]
     raise AssertionError(f"process {process} is in no job")
 
 
@@ -210,7 +211,7 @@ def test_ctrl_c_cancels_what_slurm_has(slurm: dict[str, str], tmp_path: Path) ->
         _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "jobs are cancelled" in messages
-    wait_until(lambda: not ask(slurm, "squeue", "--noheader"), PATIENCE)
+    wait_until(lambda: not ask(slurm, "squeue", "--noheader", "--states=PENDING,RUNNING"), PATIENCE)
     assert len(rows_of(tmp_path / "store")) < COUNT
 
 

@@ -85,7 +85,7 @@ def launch(
                 for job in list(left):
                     if store.stamp(job.run_id) not in ("", job.seen):
                         left.remove(job)
-                        yield store.outcome(job.run_id, job.spec)
+                        yield replace(store.outcome(job.run_id, job.spec), elsewhere=False)
                 if task.job_id not in alive:
                     yield from _rest(spec.cluster, task, left)
             running = [(task, left) for task, left in running if task.job_id in alive and left]
