@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
-.PHONY: install demo test lint format pocket-backbone pocket-scales readme clean help
+.PHONY: install demo test test-long lint format pocket-backbone pocket-scales readme clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -19,8 +19,11 @@ demo: install ## run the default sweep into ./results and print the report
 	$(BIN)/petl-bench sweep --store results
 	$(BIN)/petl-bench report --store results
 
-test: install ## run all tests
+test: install ## run all tests but a few that take long
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-long: install ## run those too that take long: 200 kills, Ray clusters, a real Slurm
+	OMP_NUM_THREADS=1 PETL_BENCH_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install ## check format, lint and types
 	$(BIN)/ruff format --check .

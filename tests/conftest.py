@@ -32,6 +32,9 @@ hypothesis.settings.load_profile("petl-bench")
 
 pytest.register_assert_rewrite("tests.archives", "tests.benches", "tests.decoding", "tests.verifying")
 
+LONG = bool(os.environ.get("PETL_BENCH_LONG"))
+long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")
+
 SCRIPT = str(Path(sys.executable).with_name("petl-bench"))
 SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
 """2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""

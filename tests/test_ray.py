@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import error_of, quickly, session_processes, wait_until
+from tests.conftest import error_of, long, quickly, session_processes, wait_until
 from tests.engines import PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, refusal, start
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -33,6 +33,7 @@ def test_a_worker_killed_in_the_middle(tmp_path: Path, engine_reference: Path) -
     wait_until(lambda: not session_processes(process.pid), PATIENCE)
 
 
+@long
 def test_everything_ends_with_ctrl_c(tmp_path: Path) -> None:
     with start(tmp_path / "store", *RAY) as process:
         _, worker = first_at_work(tmp_path / "store")
@@ -67,6 +68,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
             wait_until(lambda: not session_processes(process.pid), PATIENCE)
 
 
+@long
 def test_a_cluster_that_runs_already(cluster: str, tmp_path: Path, engine_reference: Path) -> None:
     with start(tmp_path / "store", *RAY, f"launcher.address='{cluster}'") as process:
         finish(process)

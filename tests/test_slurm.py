@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import error_of, petl, quickly, rows_of, session_processes, wait_until
+from tests.conftest import error_of, long, petl, quickly, rows_of, session_processes, wait_until
 from tests.engines import COUNT, PATIENCE, SWEEP, assert_same, at_work, finish, first_at_work, refusal, start
 
 pytest.importorskip("submitit", reason="submitit is not installed")
@@ -46,6 +46,7 @@ def test_a_job_killed_and_a_job_preempted(tmp_path: Path, engine_reference: Path
     wait_until(lambda: not session_processes(process.pid), PATIENCE)
 
 
+@long
 def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
     with start(tmp_path / "store", *HERE) as process:
         first_at_work(tmp_path / "store")
@@ -182,6 +183,7 @@ def job_of(slurm: dict[str, str], process: int) -> str:
     raise AssertionError(f"process {process} is in no job")
 
 
+@long
 def test_a_job_killed_and_a_job_queued_again_by_slurm(
     slurm: dict[str, str], tmp_path: Path, engine_reference: Path
 ) -> None:
@@ -202,6 +204,7 @@ def test_a_job_killed_and_a_job_queued_again_by_slurm(
     assert_same(store, engine_reference)
 
 
+@long
 def test_ctrl_c_cancels_what_slurm_has(slurm: dict[str, str], tmp_path: Path) -> None:
     # submitit lets a job that is cancelled go on for a moment: those that wait for their turn are gone
     settings = ["launcher=slurm", "launcher.device=cpu", "launcher.runs_per_job=1", "launcher.jobs=1"]
@@ -215,6 +218,7 @@ def test_ctrl_c_cancels_what_slurm_has(slurm: dict[str, str], tmp_path: Path) ->
     assert len(rows_of(tmp_path / "store")) < COUNT
 
 
+@long
 def test_jobs_outlive_a_killed_sweep(slurm: dict[str, str], tmp_path: Path, engine_reference: Path) -> None:
     store = tmp_path / "store"
     with start(store, *COMMON, **slurm) as process:
@@ -227,6 +231,7 @@ def test_jobs_outlive_a_killed_sweep(slurm: dict[str, str], tmp_path: Path, engi
     assert_same(store, engine_reference)
 
 
+@long
 def test_slurm_refuses(slurm: dict[str, str], tmp_path: Path) -> None:
     command = ["sweep", "--store", tmp_path / "s", *SWEEP, *COMMON, "launcher.partition=none"]
     assert "invalid partition" in refusal(petl(*command, **slurm))

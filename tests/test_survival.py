@@ -18,8 +18,10 @@ from petl_bench.identity import identify, settle
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import Cache
 from tests.conftest import (
+    LONG,
     SCRIPT,
     json_lines,
+    long,
     parent_of,
     petl,
     rows_of,
@@ -30,7 +32,7 @@ from tests.conftest import (
 
 POCKET = ["sweep=pocket", "seed=0", "train.epochs=1"]
 """All tasks and methods of the bundled suite: 25 runs."""
-KILLS = 200
+KILLS = 200 if LONG else 50
 
 
 def begin(store: Path, *overrides: str) -> subprocess.Popen[bytes]:
@@ -78,7 +80,7 @@ class Storm:
             wait_until(lambda: self.look() > count or sweep.poll() is not None)
         time.sleep(self.chance.expovariate(8))
         # mostly those at work; now and then the sweep itself, or the server of its processes
-        which = {50: "sweep", 100: "helper", 140: "sweep", 170: "helper"}.get(self.kills, "worker")
+        which = {20: "sweep", 40: "helper", 140: "sweep", 170: "helper"}.get(self.kills, "worker")
         helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
         workers = workers_of(sweep.pid)
         victims = {"worker": workers, "helper": helpers, "sweep": [sweep.pid]}[which]
@@ -113,7 +115,7 @@ class Storm:
             wait_until(lambda: not session_processes(sweep.pid))
 
 
-def test_two_hundred_kills_lose_no_finished_run(tmp_path: Path) -> None:
+def test_many_kills_lose_no_finished_run(tmp_path: Path) -> None:
     storm = Storm(tmp_path, seed=0)
     try:
         while storm.kills < KILLS:
@@ -174,6 +176,7 @@ def test_a_sweep_takes_over_from_one_that_died(tmp_path: Path) -> None:
     assert_whole(store, planned(overrides))
 
 
+@long
 def test_two_sweeps_that_repeat_runs_repeat_each_once(tmp_path: Path) -> None:
     overrides = [*POCKET, "adapter=linear"]  # 5 runs
     store = tmp_path / "store"
