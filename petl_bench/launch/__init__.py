@@ -13,6 +13,7 @@ from pathlib import Path
 from petl_bench.config import LauncherSpec
 from petl_bench.errors import StoreError
 from petl_bench.launch import local, pool, ray, slurm
+from petl_bench.launch.base import Round
 from petl_bench.launch.failures import keep_failure
 from petl_bench.store import ClaimedError, Claims, Store
 from petl_bench.types import NO_FAULT, Cache, Job, Outcome, Runtime
@@ -27,7 +28,7 @@ def launch(
     spec: LauncherSpec,
     store: Path,
     cache: Cache,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None],
 ) -> Generator[Outcome, None, None]:
     """Run all jobs and yield what becomes of each; closing the generator ends what is running.
 
@@ -66,7 +67,8 @@ def launch(
         jobs, pending = list(pending.values()), {}
         unchecked, checked = () if checked else [job.spec for job in jobs], True
         held = {job.run_id: job for job in jobs}
-        with closing(LAUNCHERS[spec.name](jobs, runtime, spec, unchecked, say)) as outcomes:
+        work = Round(jobs, runtime, spec, unchecked, say)
+        with closing(LAUNCHERS[spec.name](work)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]
                 if outcome.cause == "store":

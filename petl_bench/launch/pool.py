@@ -8,15 +8,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from petl_bench.config import LauncherSpec
 from petl_bench.device import find_devices
 from petl_bench.errors import UserError
+from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
 PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.preflight"]
@@ -27,31 +27,22 @@ GRACE = 5.0
 """Seconds to give a claim up in, for a process that is told to end."""
 
 
-def launch(
-    jobs: Sequence[Job],
-    runtime: Runtime,
-    spec: LauncherSpec,
-    unchecked: Sequence[RunSpec],
-    say: Callable[[str], None],
-) -> Generator[Outcome, None, None]:
+def launch(work: Round) -> Generator[Outcome, None, None]:
     """Outcomes as they finish.
 
     A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose
     device failed. Closing the iterator, or an interrupt, ends all of them at once.
 
-    Args:
-        unchecked: whose models are to be built once before any run.
-
     Raises:
         UserError: no such device, or a model of the plan cannot be built; nothing has run then.
     """
-    devices = find_devices(spec.device)
+    spec, devices = work.spec, find_devices(work.spec.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     automatic = max(1, cores // spec.threads) if devices == ["cpu"] else len(devices)
-    count = min(spec.workers or automatic, len(jobs))
-    todo = list(reversed(jobs))
-    workers = [_Worker(replace(runtime, device=devices[i % len(devices)])) for i in range(count)]
-    workers[0].specs = unchecked
+    count = min(spec.workers or automatic, len(work.jobs))
+    todo = list(reversed(work.jobs))
+    workers = [_Worker(replace(work.runtime, device=devices[i % len(devices)])) for i in range(count)]
+    workers[0].specs = work.unchecked
     try:
         while todo or any(worker.job for worker in workers):
             for worker in workers[:1] if workers[0].specs else workers:
@@ -62,8 +53,8 @@ def launch(
                     f"launcher.device={spec.device}: failed, and no new process can use it; "
                     f"{len(todo)} runs are left"
                 )
-            for connection in wait(list(waited)):
-                worker = waited[connection]  # type: ignore[index]
+            ready = wait(list(waited))
+            for worker in (worker for connection, worker in waited.items() if connection in ready):
                 outcome = worker.result()
                 worker.use(todo)
                 if outcome is not None:

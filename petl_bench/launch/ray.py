@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from petl_bench import __version__
 from petl_bench.config import LauncherSpec
 from petl_bench.device import find_device
 from petl_bench.errors import UserError
-from petl_bench.types import Job, Outcome, RunSpec, Runtime
+from petl_bench.launch.base import Round
+from petl_bench.types import Job, Outcome, Runtime
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory for what passes between processes: specs and rows only."""
@@ -22,36 +23,28 @@ TOKEN = Path("~/.ray/auth_token")
 """Where Ray keeps what its clusters ask of those who connect."""
 
 
-def launch(
-    jobs: Sequence[Job],
-    runtime: Runtime,
-    spec: LauncherSpec,
-    unchecked: Sequence[RunSpec],
-    say: Callable[[str], None],
-) -> Generator[Outcome, None, None]:
+def launch(work: Round) -> Generator[Outcome, None, None]:
     """Outcomes as they finish; closing the iterator ends what is running, and a cluster of our own.
 
     A process that dies takes its run with it (cause `killed`).
 
-    Args:
-        unchecked: whose models are to be built once before any run.
-
     Raises:
         UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
     """
+    spec = work.spec
     ray = _ray(spec.address)
     try:
         device = _connect(ray, spec)
         from petl_bench.preflight import preflight
 
-        preflight(unchecked)
+        preflight(work.unchecked)
         needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}
         once = 0 if device == "cpu" else 1  # a process of its own for each run, which frees the GPU's memory
         remote = ray.remote(max_calls=once, max_retries=0, **needs)(_attempt)
-        runtime = replace(runtime, device=device)
-        waiting, running = deque(jobs), dict[Any, Job]()
+        runtime = replace(work.runtime, device=device)
+        waiting, running = deque(work.jobs), dict[Any, Job]()
         while waiting or running:
-            while waiting and len(running) < (spec.workers or len(jobs)):
+            while waiting and len(running) < (spec.workers or len(work.jobs)):
                 job = waiting.popleft()
                 running[remote.remote(job, runtime, os.getcwd())] = job
             (ready,), _ = ray.wait(list(running))

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 
 from petl_bench.config import LauncherSpec
 from petl_bench.errors import UserError
+from petl_bench.launch.base import Round
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, RunSpec, Runtime
+from petl_bench.types import Job, Outcome, Runtime
 
 PAUSE = 2.0
 """Seconds between two looks at the queue and the store."""
@@ -45,32 +46,24 @@ class Chunk:
         return DelayedSubmission(self)
 
 
-def launch(
-    jobs: Sequence[Job],
-    runtime: Runtime,
-    spec: LauncherSpec,
-    unchecked: Sequence[RunSpec],
-    say: Callable[[str], None],
-) -> Generator[Outcome, None, None]:
+def launch(work: Round) -> Generator[Outcome, None, None]:
     """Outcomes as they appear in the store; closing the iterator cancels the jobs.
 
     A job that ends without a result takes its unfinished runs with it (cause `killed`).
 
-    Args:
-        unchecked: whose models are to be built once before any run.
-
     Raises:
         UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a model cannot be built.
     """
-    executor = _executor(Path(runtime.store), spec)
+    jobs, spec, store = work.jobs, work.spec, Store(Path(work.runtime.store))
+    executor = _executor(store.root, spec)
     from petl_bench.preflight import preflight
 
-    preflight(unchecked)
-    store, size = Store(Path(runtime.store)), spec.runs_per_job
-    runtime = replace(runtime, device=spec.device)  # found where the job runs
+    preflight(work.unchecked)
+    size = spec.runs_per_job
+    runtime = replace(work.runtime, device=spec.device)  # found where the job runs
     waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]
     running: list[tuple[Any, list[Job]]] = []
-    say(f"{len(waiting)} jobs for {len(jobs)} runs; logs: {executor.folder}")
+    work.say(f"{len(waiting)} jobs for {len(jobs)} runs; logs: {executor.folder}")
     try:
         while waiting or running:
             # Slurm itself keeps to launcher.jobs; submitit on this machine would begin all of them at once.
@@ -94,7 +87,7 @@ def launch(
     finally:
         if running:
             _cancel(spec.cluster, [task for task, _ in running])
-            say(f"{len(running)} jobs are cancelled")
+            work.say(f"{len(running)} jobs are cancelled")
 
 
 def _executor(store: Path, spec: LauncherSpec) -> Any:
@@ -104,9 +97,8 @@ def _executor(store: Path, spec: LauncherSpec) -> Any:
         raise UserError(
             "launcher=slurm: submitit is not installed: pip install 'petl-bench[slurm]'"
         ) from error
-    logging.getLogger("submitit").handlers = [
-        logging.NullHandler()
-    ]  # it talks on stdout, which is for results
+    # It talks on stdout, which is for results.
+    logging.getLogger("submitit").handlers = [logging.NullHandler()]
     if spec.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
     executor = submitit.AutoExecutor(store / FOLDER, spec.cluster, slurm_max_num_timeout=spec.retries)
