@@ -93,9 +93,7 @@ def _keep(job: Job, store: Store, outcome: Outcome, heartbeat: float) -> Outcome
     """The failure of a run whose process could not say it; None where another process has taken it over."""
     try:
         with store.claims.take(job.run_id, heartbeat):
-            if store.stamp(job.run_id) not in ("", job.seen):
-                return store.outcome(job.run_id, job.spec)
-            return keep_failure(job, store, outcome.cause, outcome.error or "")
+            return store.news(job) or keep_failure(job, store, outcome.cause, outcome.error or "")
     except ClaimedError:
         return None
 
@@ -106,9 +104,9 @@ def _await(
     """Yield what others make of busy runs, until one is free because they died; those go to `free`."""
     while busy and not free:
         for run_id, job in list(busy.items()):
-            if store.stamp(run_id) not in ("", job.seen):
+            if (news := store.news(job)) is not None:
                 del busy[run_id]
-                yield store.outcome(run_id, job.spec)
+                yield news
         free |= {run_id: busy.pop(run_id) for run_id in claims.clear(busy)}
         if busy and not free:
             time.sleep(PAUSE)

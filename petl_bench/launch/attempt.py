@@ -33,8 +33,8 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
     store = Store(Path(runtime.store))
     try:
         with store.claims.take(job.run_id, runtime.heartbeat) as claim:
-            if store.stamp(job.run_id) not in ("", job.seen):
-                return store.outcome(job.run_id, job.spec)
+            if (news := store.news(job)) is not None:
+                return news
             try:
                 here = replace(runtime, device=find_device(runtime.device))
                 return Outcome(job.run_id, job.spec, row=execute(job.spec, here, claim))

@@ -76,9 +76,9 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
             alive = _alive(spec.cluster, [task for task, _ in running])
             for task, left in running:
                 for job in list(left):
-                    if store.stamp(job.run_id) not in ("", job.seen):
+                    if (news := store.news(job)) is not None:
                         left.remove(job)
-                        yield replace(store.outcome(job.run_id, job.spec), elsewhere=False)
+                        yield replace(news, elsewhere=False)
                 if task.job_id not in alive:
                     yield from _rest(spec.cluster, task, left)
             running = [(task, left) for task, left in running if task.job_id in alive and left]

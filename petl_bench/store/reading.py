@@ -14,6 +14,7 @@ from petl_bench.store.claims import Claims
 from petl_bench.store.files import from_json
 from petl_bench.types import (
     NO_FAULT,
+    Job,
     OtherVersionError,
     Outcome,
     ResultRow,
@@ -88,12 +89,15 @@ class Runs:
             return hashlib.sha256(content).hexdigest()
         return ""
 
-    def outcome(self, run_id: str, spec: RunSpec) -> Outcome:
-        """What another sweep made of a run."""
-        if (self.directory(run_id) / ROW).is_file():
-            return Outcome(run_id, spec, row=self.row(run_id), elsewhere=True)
-        failure = self.failure(run_id)
-        return Outcome(run_id, spec, error=failure["message"], cause=failure["cause"], elsewhere=True)
+    def news(self, job: Job) -> Outcome | None:
+        """What another process has made of a run since it was planned; None where nothing."""
+        if self.stamp(job.run_id) in ("", job.seen):
+            return None
+        if (self.directory(job.run_id) / ROW).is_file():
+            return Outcome(job.run_id, job.spec, row=self.row(job.run_id), elsewhere=True)
+        failure = self.failure(job.run_id)
+        message, cause = failure["message"], failure["cause"]
+        return Outcome(job.run_id, job.spec, error=message, cause=cause, elsewhere=True)
 
     def row(self, run_id: str) -> ResultRow:
         """The row of a finished run.
