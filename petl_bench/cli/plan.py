@@ -14,10 +14,15 @@ from petl_bench.store import Store
 from petl_bench.types import RunSpec
 
 
-def print_plan(runs: Mapping[str, RunSpec], todo: Mapping[str, RunSpec], store: Store, json: bool) -> None:
+def print_plan(
+    runs: Mapping[str, RunSpec],
+    todo: Mapping[str, RunSpec],
+    states: Mapping[str, str],
+    store: Store,
+    json: bool,
+) -> None:
     """Runs by cell with their state, and an estimate of what is to do from finished runs."""
     rows = usable_rows(store) if store.root.is_dir() else []
-    states = {i: store.state(i) for i in runs}
     if json:
         for i, spec in runs.items():
             held = {"run_id": i, **cell_of(spec), "seed": spec.seed, "state": states[i], "to_do": i in todo}

@@ -73,7 +73,7 @@ def sweep(
     if dry_run:
         from petl_bench.cli.plan import print_plan
 
-        print_plan(runs, todo, shelf, json)
+        print_plan(runs, todo, states, shelf, json)
         return
     if todo:
         shelf.create()
