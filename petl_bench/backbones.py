@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from timm.models.convnext import ConvNeXt
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
@@ -16,7 +17,7 @@ from torch import nn
 from petl_bench import checkpoints, weights
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.registry import Registry
-from petl_bench.sites import BlockSites, Branch, Sites, Slot
+from petl_bench.sites import BlockSites, Branch, Layout, Operation, Sites, Slot
 from petl_bench.types import BackboneSpec
 
 FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
@@ -83,26 +84,46 @@ def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
 @FAMILIES.register("VisionTransformer")
 def _vision_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, VisionTransformer)
-    blocks = [_transformer_block(block, ("norm2", "mlp", "ls2", "drop_path2")) for block in model.blocks]
+    blocks = [_transformer_block(Slot(model.blocks, str(i)), "ls2") for i in range(len(model.blocks))]
     first = model.global_pool == "token" and model.attn_pool is None
-    return Sites(blocks, dict(model.named_parameters()), Slot(model, "head"), model.num_features, first)
+    layout = Layout(model.num_prefix_tokens, model.patch_embed.grid_size)
+    return Sites(
+        blocks,
+        dict(model.named_parameters()),
+        Slot(model, "head"),
+        model.num_features,
+        _operations(model),
+        layout,
+        first,
+    )
 
 
 @FAMILIES.register("SwinTransformer")
 def _swin_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, SwinTransformer)
-    branch = ("norm2", "mlp", "drop_path2")
-    blocks = [_transformer_block(block, branch) for stage in model.layers for block in stage.blocks]
-    return Sites(blocks, dict(model.named_parameters()), Slot(model.head, "fc"), model.num_features)
+    slots = [Slot(stage.blocks, str(i)) for stage in model.layers for i in range(len(stage.blocks))]
+    return Sites(
+        [_transformer_block(slot) for slot in slots],
+        dict(model.named_parameters()),
+        Slot(model.head, "fc"),
+        model.num_features,
+        _operations(model),
+        Layout(0, None),
+    )
 
 
-def _transformer_block(block: Any, branch: tuple[str, ...]) -> BlockSites:
-    if not all(hasattr(block, name) for name in ("attn", *branch)):
+def _transformer_block(slot: Slot, *further: str) -> BlockSites:
+    block: Any = slot.get()
+    needed = ("norm1", "attn", "drop_path1", "norm2", "mlp", "drop_path2", *further)
+    if not all(hasattr(block, name) for name in needed):
         raise UserError(f"backbone: blocks of type {type(block).__name__} are not plain transformer blocks")
     linears = {role: Slot(block.attn, role) for role in ("qkv", "proj")}
     linears |= {role: Slot(block.mlp, role) for role in ("fc1", "fc2")}
-    parts = tuple(Slot(block, name) for name in branch)
-    return BlockSites(block.attn.qkv.in_features, linears, Branch(parts))
+    branches = {
+        "attention": Branch(Slot(block, "norm1"), Slot(block, "drop_path1")),
+        "mlp": Branch(Slot(block, "norm2"), Slot(block, "drop_path2")),
+    }
+    return BlockSites(slot, block.attn.qkv.in_features, linears, branches)
 
 
 @FAMILIES.register("ConvNeXt")
@@ -114,6 +135,26 @@ def _convnext(model: nn.Module) -> Sites:
             # The small variants have convolutions in the place of the linears.
             fc = {role: getattr(block.mlp, role) for role in ("fc1", "fc2")}
             linears = {role: Slot(block.mlp, role) for role in fc if isinstance(fc[role], nn.Linear)}
-            branch = Branch((Slot(stage.blocks, str(index)),), channels_first=True)
-            blocks.append(BlockSites(block.conv_dw.out_channels, linears, branch))
-    return Sites(blocks, dict(model.named_parameters()), Slot(model.head, "fc"), model.head_hidden_size)
+            branch = Branch(Slot(block, "conv_dw"), Slot(block, "drop_path"), channels_first=True)
+            slot = Slot(stage.blocks, str(index))
+            blocks.append(BlockSites(slot, block.conv_dw.out_channels, linears, {"mlp": branch}))
+    return Sites(
+        blocks,
+        dict(model.named_parameters()),
+        Slot(model.head, "fc"),
+        model.head_hidden_size,
+        _operations(model),
+        Layout(0, None),
+    )
+
+
+def _operations(model: nn.Module) -> list[Operation]:
+    """Every linear, convolution and norm with channels of its own."""
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
+            parent, _, name = path.rpartition(".")
+            first = isinstance(module, nn.Conv2d | LayerNorm2d)
+            channels = module.bias if module.bias is not None else module.weight
+            found.append(Operation(Slot(model.get_submodule(parent), name), len(channels), first))
+    return found

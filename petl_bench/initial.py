@@ -32,10 +32,38 @@ def linear(seed: int, name: str, shape: tuple[int, int]) -> Values:
     return ((2 * _probabilities(seed, name, shape) - 1) / math.sqrt(shape[1])).astype(np.float32)
 
 
+def uniform(bound: float) -> Start:
+    """Uniform between -bound and bound."""
+
+    def start(seed: int, name: str, shape: tuple[int, int]) -> Values:
+        return (bound * (2 * _probabilities(seed, name, shape) - 1)).astype(np.float32)
+
+    return start
+
+
+def xavier(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    """Uniform within the square root of 6 / (inputs + outputs) (Glorot and Bengio 2010)."""
+    return uniform(math.sqrt(6 / sum(shape)))(seed, name, shape)
+
+
+def normal(deviation: float, cut: float = math.inf) -> Start:
+    """Normal, cut off at -cut and cut deviations; its last bits are those of scipy's quantile."""
+
+    def start(seed: int, name: str, shape: tuple[int, int]) -> Values:
+        low, high = ndtr(-cut), ndtr(cut)
+        return (deviation * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
+
+    return start
+
+
+def given(values: Values) -> Start:
+    """These, whatever the seed."""
+    return lambda seed, name, shape: values.reshape(shape)
+
+
 def near_zero(seed: int, name: str, shape: tuple[int, int]) -> Values:
-    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3; its last bits are those of scipy's quantile."""
-    low, high = ndtr(-2.0), ndtr(2.0)
-    return (1e-3 * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
+    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3."""
+    return normal(1e-3, 2)(seed, name, shape)
 
 
 def zero(seed: int, name: str, shape: tuple[int, int]) -> Values:

@@ -20,24 +20,43 @@ from petl_bench.types import FLOAT_BITS, ModelSpec
 
 CPU = torch.device("cpu")
 
+CODE_BITS = 8
+"""Of the bytes that a method stores as they are."""
+
 HEAD_QUANTIZER = "l1_median"
 """The binary head uses the paper's codebook, whatever the adapter uses."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Adapter or head: its matrices, each stored at `bits`, and its float parameters, in file order.
+    """Adapter or head: what it declares, its matrices stored at `bits`.
 
-    Each list of `floats` is stored as one float32 vector: a method that trains the backbone's own parameters
-    has hundreds, whose names and shapes the backbone knows.
+    Each list of `attached.floats` is stored as one float32 vector: a method that trains the backbone's own
+    parameters has hundreds, whose names and shapes the backbone knows.
     """
 
-    matrices: dict[str, nn.Linear]
-    floats: dict[str, list[nn.Parameter]]
+    attached: adapters.Attached
     bits: int
     quantizer: str
     stacks: list[Stack] = field(default_factory=list)
-    """Where the weights of `matrices` are once the part is prepared for training."""
+    """Where the weights of trained matrices are once the part is prepared for training."""
+    fixed: list[Stack] = field(default_factory=list)
+    """Where those of fixed ones are."""
+
+    @property
+    def matrices(self) -> dict[str, nn.Linear]:
+        """Those that are stored, in file order."""
+        trained = self.attached.matrices.items()
+        return {name: m for name, m in trained if name not in self.attached.spare} | self.attached.fixed
+
+    @property
+    def floats(self) -> dict[str, list[nn.Parameter]]:
+        return self.attached.floats
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """All matrices, stored or not."""
+        return [*self.attached.matrices.values(), *self.attached.fixed.values()]
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -49,22 +68,26 @@ class Part:
         """The float32 weight of each matrix of a prepared part, sharing its memory."""
         held = {
             linear: latent
-            for stack in self.stacks
+            for stack in (*self.stacks, *self.fixed)
             for linear, latent in zip(stack.linears, stack.latent.detach(), strict=True)
         }
         return {name: held[linear] for name, linear in self.matrices.items()}
 
     @property
     def quantized(self) -> dict[str, tuple[Tensor, FakeQuantize]]:
-        """Latent weight and quantizer of each quantized matrix of a prepared part."""
+        """Latent weight and quantizer of each trained and quantized matrix of a prepared part."""
         if not self._codes:
             return {}
-        return {name: (latent, self._codebook) for name, latent in self.latents.items()}
+        latents = self.latents.items()
+        return {name: (latent, self._codebook) for name, latent in latents if name in self.attached.matrices}
 
     def stack(self, dtype: torch.dtype, device: torch.device) -> None:
         """Take the matrices out of their modules; below 32 bits they are fake-quantized from now on."""
         quantizer = self._codebook.to(device) if self._codes else None
-        self.stacks.extend(stacked(self.matrices.values(), quantizer, dtype, device))
+        self.stacks.extend(stacked(self.attached.matrices.values(), quantizer, dtype, device))
+        self.fixed.extend(stacked(self.attached.fixed.values(), quantizer, dtype, device))
+        for stack in self.fixed:
+            stack.latent.requires_grad_(False)
 
     def store(self) -> list[StoredTensor]:
         """What a file holds of this part, prepared and trained."""
@@ -78,6 +101,10 @@ class Part:
             stored.append(
                 StoredTensor(entry, codes=codes.cpu().numpy(), shift=shift.item(), spread=spread.item())
             )
+        stored += [
+            StoredTensor(Entry(name, tuple(codes.shape), CODE_BITS), codes=codes.cpu().numpy())
+            for name, codes in self.attached.codes.items()
+        ]
         return stored + [_float_tensor(name, _vector(group)) for name, group in self.floats.items()]
 
     @property
@@ -96,17 +123,23 @@ class Part:
             UserError: names, shapes or bits are not those of this part.
         """
         expected = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
+        codes = self.attached.codes
+        expected += [Entry(name, tuple(held.shape), CODE_BITS) for name, held in codes.items()]
         expected += [Entry(name, tuple(_vector(g).shape), FLOAT_BITS) for name, g in self.floats.items()]
         for entry, tensor in zip(expected, stored, strict=False):
             if entry != tensor.entry:
                 raise UserError(f"{where}: holds {tensor.entry} where the model has {entry}")
         if len(expected) != len(stored):
             raise UserError(f"{where}: holds {len(stored)} tensors where the model has {len(expected)}")
-        values = map(self._value, stored)
+        tensors = iter(stored)
         for linear in self.matrices.values():
-            linear.weight.copy_(next(values))
+            linear.weight.copy_(self._value(next(tensors)))
+        for held in codes.values():
+            held.copy_(torch.from_numpy(next(tensors).codes))
+        if self.attached.decode is not None:
+            self.attached.decode()
         for group in self.floats.values():
-            pieces = next(values).split([parameter.numel() for parameter in group])
+            pieces = self._value(next(tensors)).split([parameter.numel() for parameter in group])
             for parameter, piece in zip(group, pieces, strict=True):
                 parameter.copy_(piece.view_as(parameter))
 
@@ -124,12 +157,14 @@ class Adapted:
     Attributes:
         network: images (batch, 3, S, S) -> logits (batch, classes), both float32.
         classifier: the head's place in it.
+        tunes_backbone: whether parameters of the backbone are trained.
     """
 
     network: nn.Module
     adapter: Part
     head: Part
     classifier: Slot
+    tunes_backbone: bool = False
     weights: list[Stack | Cast] = field(default_factory=list)
     """Of a prepared model: what trains apart from the modules that use it."""
 
@@ -144,7 +179,7 @@ class Adapted:
         Raises:
             UserError: int8, and the adapter trains parameters of the backbone.
         """
-        if precision == "int8" and self.adapter.floats:
+        if precision == "int8" and self.tunes_backbone:
             raise UserError(
                 "precision=int8 is for frozen backbones; this adapter trains parameters of it: bf16 or fp32"
             )
@@ -152,7 +187,7 @@ class Adapted:
         for part in (self.adapter, self.head):
             floats = [*chain.from_iterable(part.floats.values())]
             part.stack(dtype, device)
-            self.weights.extend(part.stacks)
+            self.weights.extend([*part.stacks, *part.fixed])
             for parameter in floats:
                 parameter.data = parameter.data.to(device)
             if dtype is not torch.float32:
@@ -162,6 +197,8 @@ class Adapted:
 
     def materialize(self) -> None:
         """Give all modules their weights as they are now; every pass through the network does."""
+        if self.adapter.attached.each_pass is not None:
+            self.adapter.attached.each_pass(self.network.training)
         for weights in self.weights:
             weights.materialize()
 
@@ -181,7 +218,7 @@ class Adapted:
     @property
     def linears(self) -> list[nn.Linear]:
         """Of adapter and head."""
-        return [*self.adapter.matrices.values(), *self.head.matrices.values()]
+        return [*self.adapter.linears, *self.head.linears]
 
     def file(self, metadata: dict[str, str], code: bool = False) -> AdapterFile:
         """The file of a trained model; with `code`, coded where that makes it smaller."""
@@ -212,16 +249,25 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
         CODEBOOKS.get(spec.quantizer)
     network, sites = backbones.build(spec.backbone, drop_path)
     torch.manual_seed(seed)
-    shape = adapters.Shape(spec.hidden, spec.scale, spec.bits != FLOAT_BITS, seed)
+    shape = adapters.Shape(spec.hidden, spec.scale, spec.bits != FLOAT_BITS, seed, _rounding(spec))
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
+    declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
     return Adapted(
         network,
-        Part(attached.matrices, attached.floats, spec.bits, spec.quantizer),
-        Part({"weight": head.module}, head.floats, head.bits, HEAD_QUANTIZER),
+        Part(attached, spec.bits, spec.quantizer),
+        Part(declared, head.bits, HEAD_QUANTIZER),
         sites.head,
+        any(parameter.requires_grad for parameter in sites.parameters.values()),
     )
+
+
+def _rounding(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
+    if spec.bits == FLOAT_BITS:
+        return torch.clone
+    quantizer = FakeQuantize(spec.quantizer, spec.bits)
+    return lambda matrix: quantizer.decode(*quantizer.encode(matrix))
 
 
 def restore(
@@ -235,7 +281,7 @@ def restore(
     Raises:
         UserError: the file does not fit the model that its metadata describes.
     """
-    adapted = assemble(spec)
+    adapted = assemble(spec, int(file.metadata.get("seed", "0")))
     adapted.adapter.restore(file.adapter, where)
     adapted.head.restore(file.head, where)
     if precision == "fp32":

@@ -20,39 +20,32 @@ class AdaptFormerConfig:
     """Neighbouring blocks that share one pair of matrices; 0: all blocks of one width."""
 
 
-class AdaptFormerBranch(nn.Module):
-    """x -> branch(x) + scale * up(dropout(relu(down(x)))).
+class AdaptFormerBypass(nn.Module):
+    """x, z, d -> d + scale * up(dropout(relu(down(x)))).
 
     In a transformer x is the residual stream after attention, not normalized, and the block adds x to the
-    result. In ConvNeXt the branch is the whole block and x its input. The adapter stands outside drop-path.
+    result. The adapter stands outside drop-path.
     """
 
-    def __init__(
-        self, branch: nn.Module, down: nn.Linear, up: nn.Linear, scale: float, dropout: float
-    ) -> None:
+    def __init__(self, down: nn.Linear, up: nn.Linear, scale: float, dropout: float) -> None:
         super().__init__()
-        self.branch = branch
         self.down = down
         self.up = up
         self.activation = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x and result: (batch, ..., dim)."""
+    def forward(self, x: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        """All (batch, ..., dim)."""
         update = self.up(self.dropout(self.activation(self.down(x))))
-        return torch.add(self.branch(x), update, alpha=self.scale)
+        return torch.add(d, update, alpha=self.scale)
 
 
-@adapter("adaptformer", config=AdaptFormerConfig, tokenwise=True)
+@adapter("adaptformer", config=AdaptFormerConfig, group="additive", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
     """One pair a block, or a group of blocks: 2 * dim * hidden weights."""
     attached = Attached()
     for number, block in grouped(sites.blocks, config.share):
         down, up = pair(attached, str(number), block.dim, block.dim, shape)
-
-        def make(branch: nn.Module, down: nn.Linear = down, up: nn.Linear = up) -> nn.Module:
-            return AdaptFormerBranch(branch, down, up, shape.scale, config.dropout)
-
-        block.mlp.wrap(make)
+        block.branch("mlp").join(AdaptFormerBypass(down, up, shape.scale, config.dropout))
     return attached

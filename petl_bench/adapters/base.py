@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl_bench import initial
 from petl_bench.errors import UserError
@@ -26,27 +26,55 @@ class Shape:
         scale: fixed factor on the adapter's output.
         quantized: whether the matrices are trained below 32 bits; initializations depend on it.
         seed: of the initialization.
+        rounded: a matrix -> what is left of it at the run's bits; itself at 32.
     """
 
     hidden: int
     scale: float
     quantized: bool
     seed: int = 0
+    rounded: Callable[[Tensor], Tensor] = lambda matrix: matrix
+
+
+class Calibration(Protocol):
+    """What a method may do with the training images before the training."""
+
+    network: nn.Module
+
+    def observe(self) -> None:
+        """Pass every training image through the network once, without gradients, as for evaluation."""
+
+    def fit(self, parameters: Sequence[nn.Parameter], epochs: int) -> None:
+        """Train these and the head by the run's recipe over other epochs; the head is put back after."""
 
 
 @dataclass(frozen=True)
 class Attached:
-    """The trainable parts of an attached adapter, in the order in which they are stored.
+    """The parts of an attached adapter, in the order in which they are stored.
 
     Attributes:
-        matrices: bias-free linears that may be quantized, as "BLOCK.ROLE".
+        matrices: bias-free linears that may be quantized, as "BLOCK.ROLE"; trained.
+        fixed: the same, but stored without being trained.
+        codes: tensors of uint8 that are stored as they are; whoever fills them does so in place.
         floats: lists of parameters that are kept in float32; each list is stored as one vector.
         starts: initializations of matrices that start otherwise than `initial.linear`.
+        spare: names of matrices that are trained, but neither stored nor used in evaluation.
+        each_pass: called before each pass through the network, with whether it is in training.
+        calibrate: called once before the training; a reloaded model has its results from the file.
+        decode: called once `codes` have been read from a file.
+        consistency: weight of the symmetric KL divergence between two passes over one batch; 0: one pass.
     """
 
     matrices: dict[str, nn.Linear] = field(default_factory=dict)
+    fixed: dict[str, nn.Linear] = field(default_factory=dict)
+    codes: dict[str, Tensor] = field(default_factory=dict)
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
     starts: dict[str, initial.Start] = field(default_factory=dict)
+    spare: set[str] = field(default_factory=set)
+    each_pass: Callable[[bool], None] | None = None
+    calibrate: Callable[[Calibration], None] | None = None
+    decode: Callable[[], None] | None = None
+    consistency: float = 0.0
 
 
 class Mergeable(nn.Module, ABC):
@@ -65,31 +93,39 @@ def merge(network: nn.Module) -> None:
                 setattr(parent, name, child.merged())
 
 
+Attach = Callable[[Sites, Shape, Any], Attached]
+
+GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
+"""Kinds of methods, as `petl-bench ls adapters` has them."""
+
+
 @dataclass(frozen=True)
 class Method:
     """An adapter method.
 
     Attributes:
         config: dataclass of its own settings.
+        group: one of GROUPS.
         tokenwise: whether what it does to a token depends on no other token, so that the last block may leave
             out tokens that nobody reads.
     """
 
     config: type
-    attach: Callable[[Sites, Shape, Any], Attached]
+    attach: Attach
+    group: str
     tokenwise: bool = False
 
 
 ADAPTERS: Registry[Method] = Registry("adapter")
 
 
-def adapter(
-    name: str, config: type, tokenwise: bool = False
-) -> Callable[[Callable[[Sites, Shape, Any], Attached]], Method]:
+def adapter(name: str, config: type, group: str, tokenwise: bool = False) -> Callable[[Attach], Attach]:
     """Decorator that registers an `attach` function with the dataclass of its own settings; see Method."""
+    assert group in GROUPS
 
-    def register(attach: Callable[[Sites, Shape, Any], Attached]) -> Method:
-        return ADAPTERS.register(name)(Method(config, attach, tokenwise))
+    def register(attach: Attach) -> Attach:
+        ADAPTERS.register(name)(Method(config, attach, group, tokenwise))
+        return attach
 
     return register
 
@@ -111,7 +147,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
         raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
     if method.tokenwise:
         sites.drop_unread()
-    for role, matrix in attached.matrices.items():
+    for role, matrix in (attached.matrices | attached.fixed).items():
         start = attached.starts.get(role, initial.linear)
         with torch.no_grad():
             size = (matrix.out_features, matrix.in_features)

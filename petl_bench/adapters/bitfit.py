@@ -13,7 +13,7 @@ class BitFitConfig:
     """No settings."""
 
 
-@adapter("bitfit", config=BitFitConfig, tokenwise=True)
+@adapter("bitfit", config=BitFitConfig, group="selective", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: BitFitConfig) -> Attached:
     """All parameters named `bias`, stored in float32: 4 bytes each."""
     biases = [name for name in sites.parameters if name.endswith(".bias")]

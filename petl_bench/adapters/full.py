@@ -13,7 +13,7 @@ class FullConfig:
     """No settings."""
 
 
-@adapter("full", config=FullConfig, tokenwise=True)
+@adapter("full", config=FullConfig, group="selective", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: FullConfig) -> Attached:
     """All parameters, stored in float32: 4 bytes each. Buffers stay as they are."""
     return Attached(floats={"parameters": sites.unfreeze(sites.parameters)})

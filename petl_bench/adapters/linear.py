@@ -13,7 +13,7 @@ class LinearConfig:
     """No settings."""
 
 
-@adapter("linear", config=LinearConfig, tokenwise=True)
+@adapter("linear", config=LinearConfig, group="probe", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: LinearConfig) -> Attached:
     """Nothing is attached: 0 weights."""
     return Attached()
