@@ -130,7 +130,7 @@ class Layout:
     grid: tuple[int, int] | None
 
     def split(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Tokens before the patches, (batch, prefix, dim) or None, and patches (batch, rows, columns, dim)."""
+        """Tokens before the patches (batch, prefix, dim) or None; patches (batch, rows, columns, dim)."""
         if self.grid is None:
             return None, x
         return x[:, : self.prefix], x[:, self.prefix :].unflatten(1, self.grid)
