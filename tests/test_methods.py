@@ -37,7 +37,7 @@ def stirred(adapted, seed=4):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in adapted.trainable:
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
     return adapted
 
 
@@ -47,8 +47,8 @@ def model(name, bits=32, family="VisionTransformer", scale=0.5, **settings):
     try:
         adapted = assemble(spec, seed=3)
     except UserError as error:
-        assert "choose another adapter or backbone" in str(error), "a refusal says what to do"
-        assert family != "VisionTransformer", "every method runs on ViT"
+        if family == "VisionTransformer" or "choose another adapter or backbone" not in str(error):
+            raise
         pytest.skip(f"{name} refuses {family}: {error}")
     adapted.prepare()
     return spec, adapted
@@ -104,7 +104,7 @@ def test_frozen_weights_stay_untouched(name, quantized):
 @every_method
 def test_starts_at_the_frozen_backbone_where_its_source_says_so(name):
     spec, adapted = model(name, scale=1.0)
-    frozen, sites = backbones.build(spec.backbone)
+    frozen, _ = backbones.build(spec.backbone)
     images = some_images()
     with torch.no_grad():
         expected = frozen.eval()(images)
@@ -162,8 +162,8 @@ def test_parameters_and_bytes_are_those_of_the_formula(name):
 
 @every_method
 def test_parameters_on_vit_b16_are_those_its_source_states(name):
-    for hidden, settings, stated, where in reference(name).STATED:
-        settings = dataclasses.asdict(ADAPTERS.get(name).config()) | settings
+    for hidden, chosen, stated, where in reference(name).STATED:
+        settings = dataclasses.asdict(ADAPTERS.get(name).config()) | chosen
         _, sites = backbones.build(VIT_B16)
         parts = adapters.attach(name, settings, sites, Shape(hidden, 1.0, True))
         found = sum(m.weight.numel() for m in parts.matrices.values())

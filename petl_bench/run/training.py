@@ -14,6 +14,7 @@ from petl_bench.identity import identify
 from petl_bench.model import Adapted, assemble
 from petl_bench.rate import RateTerm
 from petl_bench.record import logger
+from petl_bench.run.calibration import calibrate
 from petl_bench.search import Choice, search
 from petl_bench.train import (
     DivergedError,
@@ -105,6 +106,7 @@ def train(
     size = spec.backbone.image_size
     images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
+    calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)
     term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
@@ -148,6 +150,7 @@ def train(
             before_epoch=before_epoch,
             after_step=term.step if term is not None else None,
             after_epoch=after_epoch,
+            consistency=adapted.adapter.attached.consistency,
             progress=progress,
         )
     if device.type == "cuda":

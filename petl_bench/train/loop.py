@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import kl_div
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -70,6 +71,7 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     after_step: Callable[[float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    consistency: float = 0.0,
     progress: Progress | None = None,
 ) -> list[float]:
     """Train in place with AdamW; incomplete batches are dropped.
@@ -85,6 +87,7 @@ def fit(
         before_epoch: called with the number of the epoch, from 0.
         after_step: called with the learning rate.
         after_epoch: called with the number of the epoch.
+        consistency: weight of the divergence between the logits of two passes over each batch; 0: one pass.
         progress: where to go on from, and where to keep how far it is; it gets the losses, too.
 
     Returns:
@@ -121,7 +124,10 @@ def fit(
         total = torch.zeros((), device=device)
         for _ in range(schedule.shape[1]):
             images, target = mix(*next(batches))
-            loss = mix.loss(model(images), target)
+            logits = model(images)
+            loss = mix.loss(logits, target)
+            if consistency:
+                loss = loss + consistency * divergence(logits, model(images))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -137,6 +143,19 @@ def fit(
             after_epoch(epoch)
         progress.keep(optimizer, recipe.epochs)
     return losses
+
+
+def divergence(one: Tensor, other: Tensor) -> Tensor:
+    """Half the sum of both Kullback-Leibler divergences, mean over the batch; logits (batch, classes).
+
+    In each, the distribution that is the target gets no gradient.
+    """
+    first, second = one.log_softmax(1), other.log_softmax(1)
+    halves = (
+        kl_div(value, target.detach(), reduction="batchmean", log_target=True)
+        for value, target in ((first, second), (second, first))
+    )
+    return 0.5 * sum(halves, torch.zeros((), device=one.device))
 
 
 def _schedule(count: int, recipe: TrainSpec, seed: int) -> Tensor:

@@ -4,8 +4,8 @@ Each adapter method has a module of its name in tests/reference/methods with
 
     class Model(Plain)                     the method, from its formulas alone, dropout 0
     counts(dim, depth, hidden, settings)   its numbers of matrix weights and of floats, by its closed form
-    STATED                                 what its source says of ViT-B/16: a list of (hidden, settings, number of
-                                           trainable parameters, where it says so); the number may be a tuple
+    STATED                                 what its source says of ViT-B/16: a list of (hidden, settings, number
+                                           of trained numbers, where it says so); the number may be a tuple
                                            (least, most) where the source rounds
 
 and nothing of petl_bench.
@@ -21,7 +21,7 @@ class Plain:
 
     Attributes:
         state: the frozen tensors, under timm's names.
-        tensors: those of the adapter, under the names it stores them by; a list of floats is a list of tensors.
+        tensors: those of the adapter, by the names in its file; a list of floats is a list of tensors.
         heads: of the attention.
         settings: the adapter's own settings.
         scale, hidden: as petl_bench.adapters.Shape has them.
