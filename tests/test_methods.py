@@ -92,7 +92,7 @@ def test_frozen_weights_stay_untouched(name, quantized):
     spec = tiny.model_spec(name, bits=bits_of(name, 1) if quantized else 32)
     before = {key: value.clone() for key, value in backbones.build(spec.backbone)[0].state_dict().items()}
     _, sites = backbones.build(spec.backbone)
-    own = {key: value for key, value in sites.parameters.items()}
+    own = dict(sites.parameters)
     parts = adapters.attach(name, spec.adapter.settings, sites, Shape(4, 1.0, quantized))
     tuned = {id(parameter) for parameter in chain(*parts.floats.values())}
     for key, parameter in own.items():
