@@ -8,7 +8,9 @@ import pty
 import re
 import resource
 import shlex
+import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from petl_bench.store import Store
 from petl_bench.train import DivergedError
 from petl_bench.types import CAUSES, Outcome
 from tests.conftest import SCRIPT, error_of, make_row, quickly, rows_of
+
+ROOT = Path(__file__).parent.parent
 
 
 def error_from_torch(work) -> BaseException:
@@ -167,3 +171,22 @@ def test_a_terminal_shows_a_bar_with_what_is_left(tmp_path: Path) -> None:
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).decode()
     assert "3/3" in plain
     assert re.search(r"2/3 .*1 running, [\d,]+ bytes, \d+ s left", plain)
+
+
+def test_a_worker_that_cannot_import_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    for name in ("petl_bench", "conf", "data_manifests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "petl_bench" / "adapters" / "broken.py").write_text("raise RuntimeError('broken adapter')\n")
+    command = [sys.executable, "-m", "petl_bench", "sweep", "task=digits", "adapter=linear", "seed=0"]
+    done = subprocess.run(
+        [*command, "--store", str(tmp_path / "store")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "worker processes were killed before they had built the models" in done.stderr
+    assert "broken adapter" in done.stderr

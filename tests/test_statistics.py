@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from petl_bench.config import plan
+from petl_bench.report.repeated import repeated
 from petl_bench.report.statistics import MOST_LINES, Comparison, ranking, widths
-from petl_bench.report.tables import Table, tabulate
+from petl_bench.report.tables import Line, Table, tabulate
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
 
@@ -322,9 +323,90 @@ def test_too_few_tasks_are_said_exactly_where_no_difference_could_be_shown(
     assert len(found) == count
     for c in found:
         assert c.verdict == ("undecided" if said else "worse")  # as clear as differences can be
-        assert re.findall(r"; (\d+ tasks are too few .*)\.$", c.sentence) == ([said] if said else [])
+        assert re.findall(r"; (\d+ tasks are too few [^.]*)\.", c.sentence) == ([said] if said else [])
     equal = widths(shifted(count, [0.0] * tasks), MARGIN)
     assert {c.verdict for c in equal} == {"undecided" if "equivalence" in said else "equivalent"}
+
+
+# What the seeds alone say
+
+
+def repetitions(accuracies: Mapping[Setting, Sequence[Sequence[float]]]) -> Table:
+    """A table of accuracies: line -> task -> seed."""
+    rows = [
+        replace(any_row(), acc=accuracy, task=f"t{place:02}", seed=seed, **vars(setting))
+        for setting, tasks in accuracies.items()
+        for place, seeds in enumerate(tasks)
+        for seed, accuracy in enumerate(seeds)
+    ]
+    (table,), _ = tabulate(rows, {})
+    return table
+
+
+def lines_of(table: Table) -> tuple[Line, Line]:
+    """The line of fewer bits, and that of most."""
+    few, most = sorted(table.lines, key=lambda line: line.key["bits"])
+    return few, most
+
+
+def test_of_one_task_it_is_scipys_welch_test() -> None:
+    one, two = [0.71, 0.74, 0.72, 0.78], [0.70, 0.69, 0.715]
+    (found,) = repeated([lines_of(repetitions({Setting(): [one], FLOAT: [two]}))], MARGIN)
+    assert found is not None
+    wanted = stats.ttest_ind(one, two, equal_var=False)
+    assert found.p == found.p_holm == pytest.approx(wanted.pvalue)
+    interval = wanted.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    sides = [
+        stats.ttest_ind(np.add(one, MARGIN), two, equal_var=False, alternative="greater").pvalue,
+        stats.ttest_ind(np.subtract(one, MARGIN), two, equal_var=False, alternative="less").pvalue,
+    ]
+    assert found.p_equivalence == pytest.approx(max(sides))
+
+
+def test_over_tasks_by_hand() -> None:
+    # Seeds at m - e, m, m + e have deviation e: of each mean the variance is e^2 / 3. Two tasks, e = 0.003:
+    # standard error sqrt(4 * 3e-6) / 2 = 0.001732; equal variances of 2 degrees each: 4 * 2 = 8 of them.
+    # Mean difference (0.004 - 0.002) / 2 = 0.001, t = 0.57735; +-0.01 is 5.1962 and 6.3509 errors away.
+    def around(mean: float) -> list[float]:
+        return [mean - 0.003, mean, mean + 0.003]
+
+    table = repetitions({Setting(): [around(0.704), around(0.598)], FLOAT: [around(0.7), around(0.6)]})
+    (comparison,) = widths(table, 0.01)
+    found = comparison.repeated
+    assert found is not None
+    assert found.p == pytest.approx(2 * stats.t.sf(0.57735027, 8))
+    assert found.p_equivalence == pytest.approx(stats.t.sf(5.19615242, 8))
+    assert (found.low, found.high) == pytest.approx(
+        (0.001 - 2.30600414 * 0.00173205, 0.001 + 2.30600414 * 0.00173205)
+    )
+    assert found.verdict == "equivalent"
+    said = "95 % interval -0.3 to 0.5, equivalent within ±1.0 points (p < 0.001)."
+    assert comparison.sentence.endswith(f" Of these very tasks, over seeds: {said}")
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "verdict"),
+    [
+        (-0.05, 0.001, "worse"),
+        (0.05, 0.001, "better"),
+        (-0.005, 0.001, "worse within the margin"),
+        (0.0, 0.001, "equivalent"),
+        (0.0, 0.05, "undecided"),
+    ],
+)
+def test_verdicts_of_seeds(difference: float, spread: float, verdict: str) -> None:
+    seeds = [-spread, 0.0, spread]
+    lines = {Setting(): [[0.6 + difference + s for s in seeds]] * 5, FLOAT: [[0.6 + s for s in seeds]] * 5}
+    (comparison,) = widths(repetitions(lines), MARGIN)
+    assert comparison.repeated is not None
+    assert comparison.repeated.verdict == verdict
+
+
+def test_one_seed_says_nothing_of_others() -> None:
+    (comparison,) = widths(repetitions({Setting(): [[0.6], [0.7]], FLOAT: [[0.5], [0.6]]}), MARGIN)
+    assert comparison.repeated is None
+    assert "over seeds" not in comparison.sentence
 
 
 # Which lines take part

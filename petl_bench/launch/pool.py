@@ -53,7 +53,7 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
                     f"launcher.device={spec.device}: failed, and no new process can use it; "
                     f"{len(todo)} runs are left"
                 )
-            ready = wait(list(waited))
+            ready = wait(list(waited)) if waited else []  # none where none could be started
             for worker in (worker for connection, worker in waited.items() if connection in ready):
                 outcome = worker.result()
                 worker.use(todo)

@@ -90,7 +90,8 @@ def to_json(report: Report) -> str:
 def _numbers(comparison: Comparison) -> dict[str, Any]:
     """Everything but the two lines, of which the settings are there."""
     held = {name: value for name, value in vars(comparison).items() if name not in ("line", "against")}
-    return comparison.line.key | {"against": comparison.against.key} | held
+    own = asdict(comparison.repeated) if comparison.repeated is not None else None
+    return comparison.line.key | {"against": comparison.against.key} | held | {"repeated": own}
 
 
 def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:

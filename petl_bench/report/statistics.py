@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from petl_bench.report.columns import counted, label
-from petl_bench.report.paired import DECIMALS, Values, effects, holm, intervals, signed_rank
+from petl_bench.report.columns import label
+from petl_bench.report.paired import DECIMALS, LEVEL, Values, effects, holm, intervals, signed_rank
+from petl_bench.report.repeated import Repeated, repeated
+from petl_bench.report.sentences import sentence
 from petl_bench.report.tables import Line, Table
 
-LEVEL = 0.05
-"""Of every test; the interval's coverage is what is left to 1."""
 MOST_LINES = 24
 """A ranking of more is no use to a reader: its pairs grow with the square."""
-ROUGH = 10
-"""Tasks below which a bootstrap interval is too narrow: of 5 normal differences it covers 83 %."""
 OF_THE_WIDTH = ("bits", "quantizer", "scale", "rate_weight", "packing", "statistics")
 """Settings in which a line may differ from the line it is compared with."""
 PREFERRED = ("scale", "rate_weight", "packing", "statistics")
@@ -65,6 +63,8 @@ class Comparison:
     """p_equivalence, adjusted over all comparisons of the table."""
     margin: float
     verdict: str
+    repeated: Repeated | None
+    """What the seeds alone say, of these very tasks."""
     sentence: str
     """Verdict and numbers in plain English; accuracies in points, p-values adjusted."""
 
@@ -123,8 +123,8 @@ def widths(table: Table, margin: float) -> list[Comparison]:
     }
     rows = zip(*(column.tolist() for column in numbers.values()), strict=True)
     return [
-        _comparison(line, against, table, margin, dict(zip(numbers, row, strict=True)), len(pairs))
-        for (line, against), row in zip(pairs, rows, strict=True)
+        _comparison(pair, table, margin, dict(zip(numbers, row, strict=True)), own, len(pairs))
+        for pair, row, own in zip(pairs, rows, repeated(pairs, margin), strict=True)
     ]
 
 
@@ -191,20 +191,24 @@ def _method(line: Line) -> tuple[object, ...]:
 
 
 def _comparison(
-    line: Line, against: Line, table: Table, margin: float, numbers: dict[str, Any], family: int
+    pair: tuple[Line, Line],
+    table: Table,
+    margin: float,
+    numbers: dict[str, Any],
+    own: Repeated | None,
+    family: int,
 ) -> Comparison:
     near = numbers["p_equivalence_holm"] < LEVEL and abs(numbers["difference"]) <= margin
-    verdict = _verdict(numbers["difference"], numbers["effect"], numbers["p_holm"], near)
     compared = Comparison(
-        line=line,
-        against=against,
+        *pair,
         tasks=len(table.tasks),
         margin=margin,
-        verdict=verdict,
+        verdict=_verdict(numbers["difference"], numbers["effect"], numbers["p_holm"], near),
+        repeated=own,
         sentence="",
         **numbers,
     )
-    return replace(compared, sentence=_sentence(compared, table, family))
+    return replace(compared, sentence=sentence(compared, table, family))
 
 
 def _verdict(difference: float, effect: float, p: float, near: bool) -> str:
@@ -219,65 +223,6 @@ def _verdict(difference: float, effect: float, p: float, near: bool) -> str:
     if p < LEVEL:
         return f"{direction} within the margin" if near else direction
     return "equivalent" if near else "undecided"
-
-
-def _sentence(compared: Comparison, table: Table, family: int) -> str:
-    line, against = compared.line, compared.against
-    bits, most = counted(line.key["bits"], "bit"), counted(against.key["bits"], "bit")
-    name = label(line, table).replace(f", {bits}", "", 1)
-    verb = "is" if line.key["bits"] == 1 else "are"
-    points = f"{100 * abs(compared.difference):.1f}"
-    mean = f"accuracy is {points} points {'lower' if compared.difference < 0 else 'higher'}"
-    if points == "0.0":
-        mean = "accuracy differs by less than 0.1 points"
-    interval = "95 % interval" if compared.tasks >= ROUGH else "rough 95 % interval"
-    counts = {"lower": compared.losses, "equal": compared.ties, "higher": compared.wins}
-    return (
-        f"{name}: {verb} {bits} worse than {most}? "
-        f"Over {compared.tasks} tasks {mean} on average "
-        f"({interval} {_points(compared.low)} to {_points(compared.high)}; "
-        f"{', '.join(f'{word} on {count}' for word, count in counts.items() if count)}): "
-        f"{_finding(compared, most)}{_too_few(compared.tasks, family)}."
-    )
-
-
-def _finding(compared: Comparison, most: str) -> str:
-    within = f"±{round(100 * compared.margin, 6)} points"  # as given: 0.25 is not 0.2
-    p, equal = _p(compared.p_holm), _p(compared.p_equivalence_holm)
-    if compared.verdict == "undecided":
-        numbers = f"{p} and {equal.removeprefix('p = ')}"
-        return f"undecided: neither a difference nor equivalence within {within} is shown ({numbers})"
-    if compared.verdict == "equivalent":
-        return f"equivalent within {within} on a typical task ({equal})"
-    direction = "lower" if compared.effect < 0 else "higher"
-    if compared.verdict == "mixed":
-        return f"{direction} than {most} on most tasks by more than chance explains ({p}), but not on average"
-    found = f"{direction} than {most} on a typical task, by more than chance explains ({p})"
-    if compared.verdict in ("worse", "better"):
-        return f"{found}, and not shown to be within {within}"
-    return f"{found}, yet within {within} ({equal})"
-
-
-def _too_few(tasks: int, family: int) -> str:
-    """What these tests could not show of so many tasks, had even all of them pointed the same way.
-
-    The smallest p-value of n tasks is 1 / 2^n one-sided and twice that two-sided; Holm multiplies the
-    smallest of a family by its size.
-    """
-    least = family / 2**tasks
-    if 2 * least < LEVEL:
-        return ""
-    what = "a difference or equivalence" if least >= LEVEL else "a difference"
-    among = f" among {family} comparisons" if family > 1 else ""
-    return f"; {tasks} tasks are too few to show {what}{among}"
-
-
-def _points(fraction: float) -> str:
-    return f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _unique(labels: Sequence[str]) -> list[str]:

@@ -5,8 +5,7 @@ Each adapter method has a module of its name in tests/reference/methods with
     class Model(Plain)                     the method, from its formulas alone, dropout 0
     counts(dim, depth, hidden, settings)   its numbers of matrix weights and of floats, by its closed form
     STATED                                 what its source says of ViT-B/16: a list of (hidden, settings,
-                                           trained numbers, where it says so); the third may be a tuple (least,
-                                           most) where the source rounds
+                                           trained numbers, where it says so); (least, most) where it rounds
 
 and nothing of petl_bench.
 """

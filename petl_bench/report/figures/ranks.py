@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Sheet
 
 from petl_bench.report.figures.style import GREY, WIDTH, Figure, brief, listed, sheet_axes, wrapped
-from petl_bench.report.statistics import LEVEL, MOST_LINES, ROUGH, Ranking
+from petl_bench.report.paired import LEVEL, ROUGH
+from petl_bench.report.statistics import MOST_LINES, Ranking
 
 FEWEST = 3
 """Lines that are a ranking; statistics.MOST_LINES are the most."""
