@@ -21,6 +21,7 @@ from petl_bench.report.columns import (
     legend,
     title,
 )
+from petl_bench.report.compared import compared, many
 from petl_bench.report.content import Report
 
 PREAMBLE = "% In the preamble: \\usepackage{booktabs} \\usepackage{adjustbox}"
@@ -47,7 +48,12 @@ def latex(report: Report) -> str:
         parts.append(_float(lead, [*numbers, *counts(table)], said, f"{key}-accuracy"))
         said = [f"Bytes of one task's adapter file, trained parameters and time: {_escaped(what)}."]
         parts.append(_float(lead, costs(table), [*said, "Means over the tasks run."], f"{key}-costs"))
-        parts += [_escaped(comparison.sentence) + "\n" for comparison in report.comparisons[number]]
+        found = report.comparisons[number]
+        if many(found):
+            grid = compared(found, table)
+            parts.append(_float(grid.columns[:1], grid.columns[1:], _sentences([grid.title]), f"{key}-bits"))
+        else:
+            parts += [_escaped(comparison.sentence) + "\n" for comparison in found]
     for number, grid in enumerate(published_grids(report.tables, report.published)):
         said = [f"{_escaped(grid.title)}.", *(_sentences(footnotes(report.published)) if number == 0 else [])]
         parts.append(_float(grid.columns[:1], grid.columns[1:], said, f"tab:petl-published-{number + 1}"))

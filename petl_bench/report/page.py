@@ -187,6 +187,9 @@ def _compared(comparisons: Sequence[Comparison], table: Table, name: str) -> Dra
         "p of equivalence": lambda found: f"{found.p_equivalence:.2g}",
         "p of equivalence, Holm": lambda found: f"{found.p_equivalence_holm:.2g}",
         "verdict": lambda found: found.verdict,
+        "these tasks, from": lambda found: _points(found.repeated.low) if found.repeated else HOLE,
+        "these tasks, to": lambda found: _points(found.repeated.high) if found.repeated else HOLE,
+        "verdict of these tasks": lambda found: found.repeated.verdict if found.repeated else HOLE,
     }
     columns = [Column(head, [Cell(text(found)) for found in comparisons]) for head, text in texts.items()]
     return Drawn("Differences of accuracy in points, with 95 % intervals", name, columns)

@@ -2,8 +2,9 @@
 
 The tests over tasks of petl_bench.report.statistics ask whether a finding carries to tasks that are not
 there; with five of them they can show nothing. These ask less: each task's accuracies scatter over seeds, and
-the mean difference over the tasks is judged by that scatter alone. Welch's test (1947) for a sum of independent
-means, with Satterthwaite's degrees of freedom (1946), and Schuirmann's two one-sided tests (1987).
+the mean difference over the tasks is judged by that scatter alone. Welch's test (1947) for a sum of
+independent means, with Satterthwaite's degrees of freedom (1946), and Schuirmann's two one-sided tests
+(1987).
 """
 
 from __future__ import annotations

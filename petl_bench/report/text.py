@@ -13,6 +13,7 @@ from rich.text import Text
 
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.columns import Cell, Grid, grids, legend, printable
+from petl_bench.report.compared import compared, many
 from petl_bench.report.content import Report
 
 RANKS = " ¹²"
@@ -24,8 +25,8 @@ def text(report: Report) -> str:
     """Tables for a terminal."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=WIDTH, highlight=False, markup=False, emoji=False)
-    for number, table in enumerate(report.tables):
-        _print(console, grids(table, report.tables))
+    for number in range(len(report.tables)):
+        _print(console, _grids(report, number))
         for line in [*_legend(report, number, "¹ best, ² second best"), *_below(report, number)]:
             console.print(line, soft_wrap=True)
         console.print()
@@ -41,8 +42,8 @@ def text(report: Report) -> str:
 def markdown(report: Report) -> str:
     """Tables for a README or an issue; best in bold, second best in italics."""
     parts = []
-    for number, table in enumerate(report.tables):
-        parts += [_markdown_grid(grid) for grid in grids(table, report.tables)]
+    for number in range(len(report.tables)):
+        parts += [_markdown_grid(grid) for grid in _grids(report, number)]
         parts += _legend(report, number, "**Best**, *second best*")
         below = [f"- {_escaped(line)}" for line in _below(report, number)]
         parts += ["\n".join(below)] if below else []
@@ -57,6 +58,11 @@ def tensorboard(report: Report) -> str:
     return f"tensorboard --logdir {shlex.quote(str(report.store))}"
 
 
+def _grids(report: Report, number: int) -> list[Grid]:
+    found, table = report.comparisons[number], report.tables[number]
+    return grids(table, report.tables) + ([compared(found, table)] if many(found) else [])
+
+
 def _legend(report: Report, number: int, marks: str) -> list[str]:
     said = legend(report.tables[number], marks)
     return [said] if said else []
@@ -64,7 +70,8 @@ def _legend(report: Report, number: int, marks: str) -> list[str]:
 
 def _below(report: Report, number: int) -> list[str]:
     """The answers and notes under a table."""
-    said = [comparison.sentence for comparison in report.comparisons[number]]
+    found = report.comparisons[number]
+    said = [] if many(found) else [comparison.sentence for comparison in found]
     return [printable(line) for line in (*said, *(f"note: {n}" for n in report.tables[number].notes))]
 
 

@@ -1,0 +1,47 @@
+"""Comparisons of bit-widths as columns of a table, for reports that have too many for sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from petl_bench.report.columns import HOLE, Cell, Column, Grid, label
+from petl_bench.report.statistics import Comparison
+from petl_bench.report.tables import Table
+
+MOST_SENTENCES = 8
+"""Of one table; more are a table themselves."""
+
+
+def many(comparisons: Sequence[Comparison]) -> bool:
+    """Whether they are too many for sentences."""
+    return len(comparisons) > MOST_SENTENCES
+
+
+def compared(comparisons: Sequence[Comparison], table: Table) -> Grid:
+    """A line each: difference, what it means for other tasks and for these, and what it saves."""
+    margin = f"{round(100 * comparisons[0].margin, 6):g}"
+    texts: dict[str, Callable[[Comparison], str]] = {
+        "line": lambda found: label(found.line, table),
+        "against bits": lambda found: str(found.against.key["bits"]),
+        "difference": lambda found: f"{100 * found.difference:+.1f}",
+        "interval over tasks": lambda found: _interval(found.low, found.high),
+        "on a typical task": lambda found: found.verdict,
+        f"interval over {table.repetition}": lambda found: (
+            _interval(found.repeated.low, found.repeated.high) if found.repeated else HOLE
+        ),
+        "on these tasks": lambda found: found.repeated.verdict if found.repeated else HOLE,
+        "adapter bytes saved": _saved,
+    }
+    return Grid(
+        f"Fewer bits against the most: points of accuracy, 95 % intervals, and whether ±{margin} points hold",
+        [Column(name, [Cell(text(found)) for found in comparisons]) for name, text in texts.items()],
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _saved(found: Comparison) -> str:
+    few, most = found.line.bytes["bytes_adapter"], found.against.bytes["bytes_adapter"]
+    return f"{most - few:,.0f} ({100 * (1 - few / most):.0f} %)" if most else HOLE

@@ -1,0 +1,59 @@
+"""Many comparisons of bit-widths are a table in place of sentences."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from petl_bench.config import plan
+from petl_bench.report import FORMATS, Report, build
+from petl_bench.report.compared import MOST_SENTENCES
+from tests.conftest import make_row
+
+SEEDS = (-0.002, 0.0, 0.002)
+
+
+def report(adapters: int) -> Report:
+    """One bit 0.4 points below 32 on each of two tasks, by the scatter of SEEDS; bytes 100 and 3,200."""
+    (spec,) = plan(["task=digits", "adapter=adaptformer", "bits=1", "seed=0"]).runs
+    first = make_row(spec, 0.5, suite="made-up", group="any")
+    rows = [
+        replace(
+            first,
+            adapter=f"a{number}",
+            bits=bits,
+            quantizer="none" if bits == 32 else "l1_median",
+            task=task,
+            seed=seed,
+            acc=0.7 + offset - (0.004 if bits == 1 else 0.0),
+            bytes_adapter=100 * bits,
+        )
+        for number in range(adapters)
+        for bits in (1, 32)
+        for task in ("t0", "t1")
+        for seed, offset in enumerate(SEEDS)
+    ]
+    return build(rows, {}, 0.01, Path("results"))
+
+
+def test_a_line_says_difference_intervals_verdicts_and_savings() -> None:
+    text = FORMATS["markdown"](report(MOST_SENTENCES + 1), Path())
+    assert isinstance(text, str)
+    # By hand: the variance of each of four means is 0.002^2 / 3, so the error is sqrt(4 * 4e-6 / 3) / 2 =
+    # 0.0011547 of 8 degrees; t at 97.5 % is 2.3060, so the interval is -0.4 -+ 0.27 points. Holm over 9: no
+    # difference has t = 3.46, 9 * 0.0085 > 0.05; -1 point or less has t = 5.196, 9 * 0.00041 < 0.05.
+    line = (
+        "| a0 h16, 1 bit | 32 | -0.4 | -0.4 to -0.4 | undecided | -0.7 to -0.1 | equivalent | 3,100 (97 %) |"
+    )
+    assert line in text
+    assert text.count("| equivalent |") == MOST_SENTENCES + 1
+    assert "is 1 bit worse" not in text
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_few_comparisons_are_sentences(form: str) -> None:
+    few, many = (str(FORMATS[form](report(count), Path())) for count in (MOST_SENTENCES, MOST_SENTENCES + 1))
+    assert few.count("is 1 bit worse than 32 bits?") == MOST_SENTENCES
+    assert "Fewer bits against the most" not in few
+    assert "is 1 bit worse" not in many
+    assert many.count("Fewer bits against the most") == 1
