@@ -10,8 +10,10 @@ import timm
 import torch
 from timm.layers import LayerNorm2d
 from timm.models.convnext import ConvNeXt
+from timm.models.lowformer import LowFormer, LowFormerBlock, ResidualBlock
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
+from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from petl_bench import checkpoints, weights
@@ -41,6 +43,7 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
     path = weights.find(spec.weights)
     if path is not None:
         checkpoints.load(model, path)
+    model = freeze_batch_norm_2d(model)  # its statistics stay those of the pretraining
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model, FAMILIES.get(type(model).__name__)(model)
@@ -142,6 +145,34 @@ def _convnext(model: nn.Module) -> Sites:
         blocks,
         dict(model.named_parameters()),
         Slot(model.head, "fc"),
+        model.head_hidden_size,
+        _operations(model),
+        Layout(0, None),
+    )
+
+
+@FAMILIES.register("LowFormer")
+def _lowformer(model: nn.Module) -> Sites:
+    """Blocks with attention, of the last two stages; their 1 x 1 convolutions are no linears."""
+    assert isinstance(model, LowFormer)
+    blocks = []
+    for stage in model.stages:
+        for index, block in enumerate(stage):
+            if not isinstance(block, LowFormerBlock):
+                continue
+            parts = {"attention": block.attn, "mlp": block.mlp}
+            if not all(isinstance(part, ResidualBlock) for part in parts.values()):
+                raise UserError("backbone: a LowFormer without attention or MLP has no sites for adapters")
+            branches = {
+                role: Branch(Slot(part.main, "0"), Slot(part, "drop_path"), channels_first=True)
+                for role, part in parts.items()
+            }
+            width = block.mlp.main[1].in_channels
+            blocks.append(BlockSites(Slot(stage, str(index)), width, {}, branches))
+    return Sites(
+        blocks,
+        dict(model.named_parameters()),
+        Slot(model, "classifier"),
         model.head_hidden_size,
         _operations(model),
         Layout(0, None),

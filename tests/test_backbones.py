@@ -9,7 +9,7 @@ import torch
 from timm.layers import DropPath
 
 from petl_bench import adapters, backbones, packing
-from petl_bench.adapters import ADAPTERS, Shape
+from petl_bench.adapters import Shape
 from petl_bench.backbones import FAMILIES
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
@@ -21,7 +21,17 @@ from tests import tiny
 
 SCALE = 3.0
 every_family = pytest.mark.parametrize("family", list(FAMILIES))
-every_adapter = pytest.mark.parametrize("adapter", list(ADAPTERS))
+CLASSIC = ["linear", "adaptformer", "lora", "bitfit", "full"]
+"""What all others do in each family is in tests/test_methods.py."""
+every_pair = pytest.mark.parametrize(
+    ("family", "adapter"),
+    [
+        (family, adapter)
+        for family in FAMILIES
+        for adapter in CLASSIC
+        if (family, adapter) != ("LowFormer", "lora")
+    ],
+)
 
 
 def some_images(count=4):
@@ -35,8 +45,7 @@ def attached(family, adapter):
     return network.eval(), sites, parts
 
 
-@every_family
-@every_adapter
+@every_pair
 @pytest.mark.parametrize("bits", [1, 32])
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(family, adapter, bits):
     model = tiny.model_spec(adapter, bits=bits, scale=SCALE, dropout=0.1, backbone=tiny.FAMILIES[family])
@@ -61,8 +70,7 @@ def retrained(adapter, name):
     return adapter == "full" or (adapter == "bitfit" and name.split(".")[-1] == "bias")
 
 
-@every_family
-@every_adapter
+@every_pair
 def test_training_leaves_the_frozen_parameters_bit_for_bit(family, adapter):
     network, sites, parts = attached(family, adapter)
     before = {name: parameter.detach().clone() for name, parameter in sites.parameters.items()}
@@ -77,8 +85,7 @@ def test_training_leaves_the_frozen_parameters_bit_for_bit(family, adapter):
     assert sum(p.numel() for group in parts.floats.values() for p in group) == trained
 
 
-@every_family
-@every_adapter
+@every_pair
 def test_unquantized_adapter_starts_as_the_frozen_backbone_exactly(family, adapter):
     frozen, _ = backbones.build(tiny.FAMILIES[family])
     with torch.no_grad():
@@ -89,9 +96,13 @@ def test_unquantized_adapter_starts_as_the_frozen_backbone_exactly(family, adapt
 def plain_twin(family):
     """The same weights in timm's model as it is, and its blocks."""
     spec = tiny.FAMILIES[family]
-    size = {} if family == "ConvNeXt" else {"img_size": spec.image_size}
+    size = {"img_size": spec.image_size} if family in ("VisionTransformer", "SwinTransformer") else {}
     twin = timm.create_model(spec.name, num_classes=0, **size, **spec.options).eval()
     twin.load_state_dict(backbones.build(spec)[0].state_dict())
+    if family == "LowFormer":
+        return twin, [
+            stage[1] for stage in twin.stages if len(stage)
+        ]  # the first of a stage halves the image
     blocks = twin.blocks if family == "VisionTransformer" else None
     stages = twin.layers if family == "SwinTransformer" else getattr(twin, "stages", None)
     return twin, list(blocks) if blocks is not None else [block for stage in stages for block in stage.blocks]
@@ -128,8 +139,17 @@ def test_adaptformer_adds_to_the_branch_what_its_formula_says(family):
         if family == "ConvNeXt":  # block(x) + s * adapter(x), x the block's input
             after(block, lambda x, update=update: update(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
             continue
-        # x is what goes into norm2; the branch ends with drop_path2.
         seen = {}
+        if (
+            family == "LowFormer"
+        ):  # x is what goes into the MLP's residual block, in (batch, dim, height, width)
+            block.mlp.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.update(x=inputs[0]))
+            after(
+                block.mlp.drop_path,
+                lambda _, seen=seen, update=update: update(seen["x"].permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+            )
+            continue
+        # x is what goes into norm2; the branch ends with drop_path2.
         block.norm2.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.update(x=inputs[0]))
         after(block.drop_path2, lambda _, seen=seen, update=update: update(seen["x"]))
     with torch.no_grad():
@@ -139,7 +159,7 @@ def test_adaptformer_adds_to_the_branch_what_its_formula_says(family):
     assert (expected - plain).abs().max() > 1e-2
 
 
-@every_family
+@pytest.mark.parametrize("family", ["VisionTransformer", "SwinTransformer", "ConvNeXt"])
 def test_lora_adds_to_the_linears_what_its_formula_says(family):
     network, weights = with_random_ups(family, "lora")
     twin, blocks = plain_twin(family)
@@ -166,11 +186,11 @@ RATES = {
     "VisionTransformer": [0.3, 0.3],
     "SwinTransformer": [0.3, 0.3],
     "ConvNeXt": [0.1, 0.2, 0.3],
+    "LowFormer": [0.3, 0.3, 0.3],  # attention, MLP and convolution of the second of two blocks
 }
 
 
-@every_family
-@every_adapter
+@every_pair
 def test_drop_path_reaches_the_blocks(family, adapter):
     model = tiny.model_spec(adapter, backbone=tiny.FAMILIES[family])
 
@@ -217,6 +237,7 @@ PRETRAINED = {
     "vit_b16_clip": 224,
     "swin_b_in22k": 224,
     "convnext_b_in22k": 224,
+    "lowformer_b1_in1k": 224,
 }
 """conf/backbone files of timm's pretrained weights, with the image size of the pretraining."""
 
@@ -255,3 +276,14 @@ def test_normalization_and_publication_are_no_identity():
     spec = tiny.run_spec(tiny.model_spec(), tiny.recipe(1))
     other = dataclasses.replace(spec.backbone, normalization="half", published=True)
     assert run_id(dataclasses.replace(spec, backbone=other), "0" * 64) == run_id(spec, "0" * 64)
+
+
+def test_statistics_of_batch_norms_stay_those_of_the_pretraining():
+    network, _ = backbones.build(tiny.FAMILIES["LowFormer"])
+    held = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    assert held
+    with torch.no_grad():
+        alone, together = network.train()(some_images(1)), network(some_images(4))
+    torch.testing.assert_close(alone[0], together[0], rtol=0, atol=1e-5)  # no statistics of the batch
+    state = network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in held.items())

@@ -37,6 +37,13 @@ FAMILIES = {
         32,
         {"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16], "conv_mlp": False, "ls_init_value": 0.5},
     ),
+    # Stages of no depth do not halve the image.
+    "LowFormer": BackboneSpec(
+        "lowformer_b0",
+        "random",
+        32,
+        {"width_list": [8, 8, 8, 30, 30], "depth_list": [0, 0, 0, 1, 1], "head_widths": [16, 24]},
+    ),
 }
 """A small backbone of each family, by the name of its timm class."""
 CLASSES = 5
