@@ -1,16 +1,17 @@
-"""Choose the scales of conf/tuned/pocket.yaml on val: `python -m petl_bench.tune`.
+"""Choose the scales of conf/tuned/pocket.yaml on val: `python -m petl_bench.tune [ADAPTER ...]`.
 
 For each adapter and task, every scale of the grid is trained on train and scored on val, at 1 and 32
-bits and with two seeds; the best mean wins, the smaller scale on a tie. No test image is looked at. One
-scale serves all bit-widths, so that they compare.
+bits and with one seed or more; the best mean wins, the smaller scale on a tie. No test image is looked at.
+One scale serves all bit-widths, so that they compare. Other adapters' tables stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,19 +24,13 @@ from petl_bench.device import find_precision
 from petl_bench.run import validate
 from petl_bench.types import RunSpec, Runtime
 
-GRID = "0.01,0.1,1.0,10.0,100.0"
-AXES = [
-    "adapter=adaptformer,lora",
-    "bits=1,32",
-    "seed=0,1",
-    "protocol=fixed",
-    "train.epochs=12",
-    f"scale={GRID}",
-]
+GRID = "0.01,0.1,1,10,100"
+EPOCHS = 12
 
-HEADER = """# Scales of the bundled suite: the best mean accuracy on val after training without
-# it (800 images), at 1 and 32 bits, with two seeds and 12 epochs, from {grid}. Written by
-# `make pocket-scales`; no test image was looked at.
+HEADER = f"""# Scales of the bundled suite: the best mean accuracy on val after training without it (800 images), at
+# 1 and 32 bits and {EPOCHS} epochs. Written by `make pocket-scales` and `python -m petl_bench.tune`; no test image
+# was looked at.
+tables:
 """
 
 
@@ -58,22 +53,43 @@ def choose(runs: Sequence[RunSpec], scores: Sequence[float]) -> dict[str, dict[s
     return best
 
 
+def table(adapter: str, about: str, scales: Mapping[str, float]) -> str:
+    """The lines of one adapter."""
+    lines = [f"  - adapter: {adapter} # {about}", "    scales:"]
+    return "\n".join([*lines, *(f"      {task}: {scale}" for task, scale in scales.items())]) + "\n"
+
+
+def tables(text: str) -> dict[str, str]:
+    """The lines of each adapter in a file that this module has written."""
+    parts = re.split(r"^(?=  - adapter: )", text, flags=re.MULTILINE)[1:]
+    return {part.split()[2]: part for part in parts}
+
+
 def main() -> None:
-    """Run the search on all cores and write the table."""
+    """Run the search on all cores and write the tables."""
     parser = argparse.ArgumentParser(description="Choose the bundled suite's scales on val.")
     parser.add_argument("--out", type=Path, default=CONF_DIR / "tuned" / "pocket.yaml")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("overrides", nargs="*", help="further overrides, for example task=digits")
+    parser.add_argument("--grid", default=GRID, help="scales, separated by commas")
+    parser.add_argument("--seeds", default="0,1", help="seeds, separated by commas")
+    parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"])
     arguments = parser.parse_args()
-    planned = plan([*AXES, *arguments.overrides]).runs
+    overrides = [
+        f"adapter={','.join(arguments.adapters)}",
+        "bits=1,32",
+        f"seed={arguments.seeds}",
+        "protocol=fixed",
+        f"train.epochs={EPOCHS}",
+        f"scale={arguments.grid}",
+    ]
+    planned = plan(overrides).runs
     runs = [replace(run, precision=find_precision(run.precision, "cpu")) for run in planned]
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
         scores = list(track(executor.map(score, runs), "validating", total=len(runs)))
-    lines = [HEADER.format(grid=GRID.replace(",", ", ")) + "tables:"]
-    for adapter, scales in choose(runs, scores).items():
-        lines += [f"  - adapter: {adapter}", "    scales:"]
-        lines += [f"      {task}: {scale}" for task, scale in scales.items()]
-    arguments.out.write_text("\n".join(lines) + "\n")
+    about = f"from {arguments.grid.replace(',', ', ')}; seeds {arguments.seeds.replace(',', ', ')}"
+    held = tables(arguments.out.read_text()) if arguments.out.is_file() else {}
+    held |= {adapter: table(adapter, about, found) for adapter, found in choose(runs, scores).items()}
+    arguments.out.write_text(HEADER + "".join(held.values()))
 
 
 if __name__ == "__main__":
