@@ -1,4 +1,8 @@
-"""AdaptFormer (arXiv 2205.13535), as arXiv 2307.16867 uses it: parallel to the MLP branch."""
+"""AdaptFormer (arXiv 2205.13535), as arXiv 2307.16867 uses it: parallel to the MLP branch.
+
+It equals `bottleneck` with placement=parallel, activation=relu and bias=false; its files are those of the
+released checkpoints.
+"""
 
 from __future__ import annotations
 

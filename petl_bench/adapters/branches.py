@@ -1,0 +1,62 @@
+"""What methods share that join the branches of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from petl_bench.sites import BlockSites, Branch
+
+SITES = ("mlp", "attention", "both")
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "quick_gelu": quick_gelu,
+    "tanh": torch.tanh,
+    "swish": functional.silu,
+}
+
+
+def one_of(setting: str, value: str, known: Iterable[str]) -> str:
+    """The value.
+
+    Raises:
+        ValueError: it is none of the known ones.
+    """
+    names = list(known)
+    if value not in names:
+        raise ValueError(f"{setting} must be one of {', '.join(names)}, not {value!r}")
+    return value
+
+
+def joined(block: BlockSites, sites: str) -> dict[str, Branch]:
+    """The branches of a block by role, in the order of its work; `both` stands for all that it has.
+
+    Raises:
+        ValueError: `sites` is none of SITES.
+        UserError: the block has no branch in this role.
+    """
+    if one_of("sites", sites, SITES) == "both":
+        return dict(block.branches)
+    return {sites: block.branch(sites)}
+
+
+def probability(setting: str, value: float) -> float:
+    """The value.
+
+    Raises:
+        ValueError: not at least 0 and below 1.
+    """
+    if not 0 <= value < 1:
+        raise ValueError(f"{setting} must be at least 0 and below 1, not {value}")
+    return value
