@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+from contextlib import nullcontext
 from itertools import chain
 
 import pytest
@@ -12,7 +13,6 @@ import torch.nn.functional as F
 from petl_bench import adapters, backbones, packing
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.config import group_config
-from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from petl_bench.types import BackboneSpec
@@ -44,12 +44,8 @@ def stirred(adapted, seed=4):
 def model(name, bits=32, family="VisionTransformer", scale=0.5, **settings):
     """A prepared model, or a skip where the method has no use for the family's sites."""
     spec = tiny.model_spec(name, bits=bits, scale=scale, backbone=tiny.FAMILIES[family], **settings)
-    try:
+    with nullcontext() if family == "VisionTransformer" else tiny.skipped_where_refused():
         adapted = assemble(spec, seed=3)
-    except UserError as error:
-        if family == "VisionTransformer" or "choose another adapter or backbone" not in str(error):
-            raise
-        pytest.skip(f"{name} refuses {family}: {error}")
     adapted.prepare()
     return spec, adapted
 

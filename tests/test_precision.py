@@ -22,7 +22,6 @@ from petl_bench.sites import FirstToken, Sites
 from petl_bench.train import Pixels, compiled, fit, outputs
 from tests import tiny
 from tests.conftest import json_lines, pick, quickly
-from tests.test_backbones import skipped_where_refused
 
 CPU = torch.device("cpu")
 TRAINING_THE_BACKBONE = ("bitfit", "full")
@@ -49,7 +48,7 @@ def test_logits_and_gradients_of_lower_precisions_are_near_those_of_float32(adap
     labels = torch.from_numpy(tiny.split(16, seed=5).labels)
     found = {}
     for name in ("fp32", precision):
-        with skipped_where_refused():
+        with tiny.skipped_where_refused():
             adapted = assemble(spec, seed=3)
         adapted.prepare(name)
         logits = adapted.network.eval()(images())
