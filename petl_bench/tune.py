@@ -27,7 +27,8 @@ from petl_bench.types import RunSpec, Runtime
 GRID = "0.01,0.1,1,10,100"
 EPOCHS = 12
 
-HEADER = f"""# Scales of the bundled suite: the best mean accuracy on val after training without it (800 images), at
+HEADER = f"""\
+# Scales of the bundled suite: the best mean accuracy on val after training without it (800 images), at
 # 1 and 32 bits and {EPOCHS} epochs. Written by `make pocket-scales` and `python -m petl_bench.tune`; no test image
 # was looked at.
 tables:
