@@ -29,9 +29,9 @@ def grouped(blocks: Sequence[BlockSites], share: int) -> Iterator[tuple[int, Blo
 
 
 def pair(
-    attached: Attached, name: str, inputs: int, outputs: int, shape: Shape
+    attached: Attached, name: str, inputs: int, outputs: int, shape: Shape, groups: int = 1
 ) -> tuple[nn.Linear, nn.Linear]:
-    """`NAME.down` (hidden, inputs) and `NAME.up` (outputs, hidden), bias-free, added to what is attached.
+    """`NAME.down` (hidden, inputs) and `NAME.up` (outputs, hidden / groups), bias-free, added to what is attached.
 
     A name that is there already gives the same pair again.
 
@@ -44,7 +44,7 @@ def pair(
     if f"{name}.up" in attached.matrices:
         return attached.matrices[f"{name}.down"], attached.matrices[f"{name}.up"]
     down = nn.Linear(inputs, shape.hidden, bias=False)
-    up = nn.Linear(shape.hidden, outputs, bias=False)
+    up = nn.Linear(shape.hidden // groups, outputs, bias=False)
     attached.matrices.update({f"{name}.down": down, f"{name}.up": up})
     attached.starts[f"{name}.up"] = initial.near_zero if shape.quantized else initial.zero
     return down, up
