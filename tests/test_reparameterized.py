@@ -25,7 +25,7 @@ def test_repadapter_starts_at_xavier_and_zeros():
 def test_repadapter_before_attention_alone():
     attached = assemble(tiny.model_spec("repadapter", attention_only=True)).adapter.attached
     assert list(attached.matrices) == [f"{i}.qkv.{part}" for i in (0, 1) for part in ("down", "up")]
-    with pytest.raises(UserError, match="needs a linear 'qkv'.*choose another"):
+    with pytest.raises(UserError, match=r"needs a linear 'qkv'.*choose another"):
         assemble(
             tiny.model_spec("repadapter", attention_only=True, backbone=tiny.FAMILIES["ConvNeXt"], hidden=2)
         )

@@ -1,14 +1,14 @@
-"""RepAdapter (Luo et al. 2023, arXiv 2302.08106; repository luogen1996/RepAdapter): before qkv and before fc1.
+"""RepAdapter (Luo et al. 2023, arXiv 2302.08106; repository luogen1996/RepAdapter): before qkv and fc1.
 
     v -> v + s * (B dropout(A v + a) + b)
 
 with v the input of the linear, A (hidden, dim), and B in two groups: its first dim / 2 outputs see the first
-half of the hidden units, the others the second half. Nothing in it is nonlinear, so it merges into the linear:
+half of the hidden units, the others the second half. Being linear, it merges into the linear that follows:
 
     W' = W (I + s B A), b' = bias + s W (B a + b), B as a block-diagonal matrix (dim, hidden)
 
-Blocks of ConvNeXt have the one before fc1 alone: the source's other one stands before a depthwise convolution,
-where it does not merge. The biases of a site, a (hidden) then b (dim), stay in float32.
+Blocks of ConvNeXt have the one before fc1 alone: the source's other one stands before a depthwise
+convolution, where it does not merge. The biases of a site, a (hidden) then b (dim), stay in float32.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RepLinear(Mergeable):
 
 @adapter("repadapter", config=RepAdapterConfig, group="reparameterized", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: RepAdapterConfig) -> Attached:
-    """Of a site 1.5 * dim * hidden weights and hidden + dim floats; `down` starts as Xavier's, all else at zero.
+    """1.5 * dim * hidden weights and hidden + dim floats a site; biases start at zero.
 
     Raises:
         UserError: hidden is odd, or attention_only where blocks have no attention.
