@@ -1,17 +1,18 @@
 """FacT (Jie and Deng 2023, arXiv 2212.03145; repository JieShibo/PETL-ViT): one pair U, V for all blocks.
 
-U is (r, dim), V (dim, r), r = hidden; blocks of one width share them. Each linear has a core M between them, of
-r x r tiles: one for each dim of its outputs by one for each dim of its inputs. The change of its weight is
+U is (r, dim), V (dim, r), r = hidden; blocks of one width share them. Each linear has a core M between the
+two, of r x r tiles: one for each dim of its outputs by one for each dim of its inputs. The change of its
+weight is
 
     s * (I x V) M (I x U)    with x the Kronecker product
 
 so qkv has 3 x 1 tiles, proj 1 x 1, fc1 4 x 1, fc2 1 x 4, and dropout stands between M and V.
 
 fact_tt   tensor train: the tiles are matrices of their own: q, k, v, proj (r, r), fc1 (4r, r), fc2 (r, 4r).
-fact_tk   Tucker: K = C P, C (r, r, r) and P (r, 12 columns a block), gives r x r slices: one each for q, k, v,
-          proj, four for fc1, four for fc2. The tiles of q, k, v, proj are the slices transposed. The four
-          slices (r, r, 4) of fc1 and of fc2 are read row-major as (r, 4r), as the repository has it, so that a
-          tile takes entries of all four; those of fc1 are transposed.
+fact_tk   Tucker: K = C P, C (r, r, r) and P (r, 12 columns a block), gives r x r slices: one each for q, k,
+          v, proj, four for fc1, four for fc2. The tiles of q, k, v, proj are the slices transposed. The four
+          slices (r, r, 4) of fc1 and of fc2 are read row-major as (r, 4r), as the repository has it, so that
+          a tile takes entries of all four; those of fc1 are transposed.
 
 Swin has a U and a V (and a C and a P) for each width of its stages. ConvNeXt has fc1 and fc2 alone.
 """

@@ -31,7 +31,7 @@ def grouped(blocks: Sequence[BlockSites], share: int) -> Iterator[tuple[int, Blo
 def pair(
     attached: Attached, name: str, inputs: int, outputs: int, shape: Shape, groups: int = 1
 ) -> tuple[nn.Linear, nn.Linear]:
-    """`NAME.down` (hidden, inputs), `NAME.up` (outputs, hidden / groups), bias-free, added to what is attached.
+    """`NAME.down` (hidden, inputs), `NAME.up` (outputs, hidden / groups), bias-free, added to what there is.
 
     A name that is there already gives the same pair again.
 
