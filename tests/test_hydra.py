@@ -19,7 +19,7 @@ def stirred_network(bits=32, **settings):
     floats = [parameter for group in attached.floats.values() for parameter in group]
     with torch.no_grad():
         for weight in [*(m.weight for m in attached.matrices.values()), *floats]:
-            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
     return adapted, adapted.network.eval()
 
 

@@ -1,4 +1,4 @@
-"""Hydra (Kim et al. 2023, arXiv 2309.06922; repository extremebird/Hydra): beside and behind a linear at once.
+"""Hydra (Kim et al. 2023, arXiv 2309.06922; repository extremebird/Hydra): beside and behind a linear.
 
 On proj and fc2 of every block, y = W x + bias becomes
 
@@ -9,8 +9,8 @@ with P_p (hidden, inputs), P_s (hidden, dim), U_p and U_s (dim, hidden), and dro
     W'    = W + s * (U_p P_p + U_s P_s W)
     bias' = bias + s * (U_p c_p + e_p + U_s (P_s bias + c_s) + e_s)
 
-The four biases of a site together are no more than one vector of width dim, s * (U_p c_p + e_p + U_s c_s + e_s);
-bias=folded trains that vector in their place, bias=none goes without. Hidden is that of each of the two pairs.
+The four biases of a site come to one vector, s * (U_p c_p + e_p + U_s c_s + e_s); with bias=folded that one
+is trained in their place (ours), with bias=none there are none (ours). Hidden is that of each pair.
 Blocks of ConvNeXt, which have no proj, have fc2 alone (ours).
 """
 
@@ -25,7 +25,7 @@ from torch.nn import functional
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
 from petl_bench.adapters.delta import changed
-from petl_bench.adapters.lowrank import pair
+from petl_bench.adapters.lowrank import allocated, pair
 from petl_bench.sites import Sites, widths
 
 BIASES = ("full", "folded", "none")
@@ -37,6 +37,8 @@ class HydraConfig:
     """Dropout before each up; the released runs have 0 to 0.2, by task."""
     bias: str = "full"
     """full: the source's four vectors a site; folded: one; none."""
+    allocation: str = "uniform"
+    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
 
     def __post_init__(self) -> None:
         if self.bias not in BIASES:
@@ -107,21 +109,22 @@ def attach(sites: Sites, shape: Shape, config: HydraConfig) -> Attached:
     Both P start as Xavier's, both U at zero, near it when quantized, biases at zero.
     """
     attached = Attached()
-    for number, block in enumerate(sites.blocks):
+    ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
+    for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
         for role in ("proj", "fc2") if "proj" in block.linears else ("fc2",):
             slot = block.linear(role)
             inputs, outputs = widths(slot)
             biases: list[nn.Parameter | None] = [None] * 4
             for place in {"full": range(4), "folded": (1,), "none": ()}[config.bias]:
-                biases[place] = nn.Parameter(torch.zeros(outputs if place % 2 else shape.hidden))
+                biases[place] = nn.Parameter(torch.zeros(outputs if place % 2 else rank))
             if config.bias != "none":
                 floats = [bias for bias in biases if bias is not None]
                 attached.floats[f"{number}.{role}.bias"] = floats
             sides = []
             for side, width, place in (("parallel", inputs, 0), ("sequential", outputs, 2)):
                 name = f"{number}.{role}.{side}"
-                linears = pair(attached, name, width, outputs, shape)
+                linears = pair(attached, name, width, outputs, shape, rank)
                 attached.starts[f"{name}.down"] = initial.xavier
-                sides.append(Side(linears, *biases[place : place + 2], shape.scale, config.dropout))
+                sides.append(Side(linears, biases[place], biases[place + 1], shape.scale, config.dropout))
             slot.set(HydraLinear(slot.get(), *sides))
     return attached

@@ -22,7 +22,7 @@ from torch.nn import functional
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
 from petl_bench.adapters.delta import changed
-from petl_bench.adapters.lowrank import pair
+from petl_bench.adapters.lowrank import allocated, pair
 from petl_bench.errors import UserError
 from petl_bench.sites import Sites
 
@@ -35,6 +35,8 @@ class RepAdapterConfig:
     """Dropout between down(v) and up."""
     attention_only: bool = False
     """Before qkv alone: the source's `repattn`."""
+    allocation: str = "uniform"
+    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
 
 
 class RepLinear(Mergeable):
@@ -90,14 +92,17 @@ def attach(sites: Sites, shape: Shape, config: RepAdapterConfig) -> Attached:
     if shape.hidden % GROUPS:
         raise UserError(f"hidden={shape.hidden}: this adapter has its hidden units in {GROUPS} equal groups")
     attached = Attached()
-    for number, block in enumerate(sites.blocks):
+    ranks = [
+        GROUPS * each for each in allocated(config.allocation, len(sites.blocks), shape.hidden // GROUPS)
+    ]
+    for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
         roles = ("qkv", "fc1") if "qkv" in block.linears else ("fc1",)
         for role in ("qkv",) if config.attention_only else roles:
             slot = block.linear(role)
             name = f"{number}.{role}"
-            down, up = pair(attached, name, block.dim, block.dim, shape, groups=GROUPS)
+            down, up = pair(attached, name, block.dim, block.dim, shape, rank, GROUPS)
             attached.starts[f"{name}.down"] = initial.xavier
-            biases = [nn.Parameter(torch.zeros(width)) for width in (shape.hidden, block.dim)]
+            biases = [nn.Parameter(torch.zeros(width)) for width in (rank, block.dim)]
             attached.floats[f"{name}.bias"] = biases
             slot.set(RepLinear(slot.get(), down, up, biases, shape.scale, config.dropout))
     return attached
