@@ -76,10 +76,12 @@ def pair(
     shape: Shape,
     rank: int | None = None,
     groups: int = 1,
+    suffix: str = "",
 ) -> tuple[nn.Linear, nn.Linear]:
-    """`NAME.down` (rank, inputs), `NAME.up` (outputs, rank / groups), bias-free, added to what is attached.
+    """`NAME.down` (rank, inputs) and `NAME.up` (outputs, rank / groups), bias-free, added to `attached`.
 
-    A name that is there already gives the same pair again. The rank is hidden, unless given.
+    A name that is there already gives the same pair again. The rank is hidden, unless given. A suffix ends
+    both names.
 
     `down` starts as torch's Linear does. `up` starts at zero in float32, so that training begins at the
     backbone; quantized, it starts near zero, because signs and standardization need a spread (method of
@@ -87,11 +89,12 @@ def pair(
     """
     if shape.hidden < 1:
         raise UserError(f"hidden={shape.hidden} is out of range: this adapter needs at least 1 hidden unit")
-    if f"{name}.up" in attached.matrices:
-        return attached.matrices[f"{name}.down"], attached.matrices[f"{name}.up"]
+    names = f"{name}.down{suffix}", f"{name}.up{suffix}"
+    if names[1] in attached.matrices:
+        return attached.matrices[names[0]], attached.matrices[names[1]]
     rank = shape.hidden if rank is None else rank
     down = nn.Linear(inputs, rank, bias=False)
     up = nn.Linear(rank // groups, outputs, bias=False)
-    attached.matrices.update({f"{name}.down": down, f"{name}.up": up})
-    attached.starts[f"{name}.up"] = initial.near_zero if shape.quantized else initial.zero
+    attached.matrices.update(zip(names, (down, up), strict=True))
+    attached.starts[names[1]] = initial.near_zero if shape.quantized else initial.zero
     return down, up
