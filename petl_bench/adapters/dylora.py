@@ -4,9 +4,9 @@
 
 In training b is drawn evenly from 1 to R (hidden) for each pass, one for all blocks; all ranks up to b learn.
 In evaluation b is what is kept. The source's factor is alpha / b, on language models; q and v of a vision
-transformer, with s for alpha, are a translation (ours). So is the quantization: each rank is a pair of matrices
-of its own, down.k (1, inputs) and up.k (outputs, 1), k from 0, with a mean and a deviation of its own. A file of
-R ranks thus holds those of every lower rank bit by bit, at 8 bytes a rank and matrix.
+transformer, with s for alpha, are a translation (ours). So is the quantization: each rank is a pair of
+matrices of its own, down.k (1, inputs) and up.k (outputs, 1), k from 0, with a mean and a deviation of its
+own. A file of R ranks thus holds those of every lower rank bit by bit, at 8 bytes a rank and matrix.
 
 A block of fewer ranks than b (another allocation than `uniform`) uses all it has, and s over their number.
 Blocks without attention (ConvNeXt) have the same updates on both linears of their MLP instead.
