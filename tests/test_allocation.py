@@ -9,7 +9,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from tests import tiny
 
-METHODS = ["adaptformer", "hydra", "lora", "repadapter"]
+METHODS = ["adaptformer", "corda", "hydra", "lora", "pissa", "repadapter"]
 
 
 def test_the_ranks_of_the_guide():
@@ -45,7 +45,14 @@ def test_blocks_have_the_ranks_they_are_given(name):
     assert found == {"0": 2, "1": 6}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "first"), [("dylora", "q.down."), ("soka", "proj.left.")])
+def test_methods_of_one_matrix_a_rank_have_as_many(name, first):
+    matrices = assemble(tiny.model_spec(name, hidden=4, allocation="falling")).adapter.matrices
+    # The first and the third quarter: parts of 8 and 4, of 8 ranks: 5.33 and 2.67.
+    assert [sum(key.startswith(f"{i}.{first}") for key in matrices) for i in (0, 1)] == [5, 3]
+
+
+@pytest.mark.parametrize("name", [*METHODS, "dylora", "soka"])
 def test_another_allocation_is_refused(name):
     with pytest.raises(UserError, match=r"allocation is one of uniform, .*, not 'raising'"):
         assemble(tiny.model_spec(name, allocation="raising"))
