@@ -44,7 +44,8 @@ def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
         assert torch.equal(parameter, value)
     declared = [*(matrix.weight for matrix in parts.matrices.values()), *chain(*parts.floats.values())]
     assert originals.keys() <= after.keys()
-    assert after.keys() - originals.keys() <= {id(parameter) for parameter in declared}
+    fixed = [matrix.weight for matrix in parts.fixed.values()]
+    assert after.keys() - originals.keys() <= {id(parameter) for parameter in [*declared, *fixed]}
     assert {id(p) for p in after.values() if p.requires_grad} == {id(parameter) for parameter in declared}
     assert all(matrix.bias is None for matrix in parts.matrices.values())
 

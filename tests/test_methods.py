@@ -77,7 +77,7 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
     if expected.requires_grad:
         F.cross_entropy(expected, labels).backward()
     for key, gradient in tiny.gradients(adapted).items():
-        if key in held:
+        if key in held and key not in adapted.adapter.attached.fixed:
             twin = held[key][0].grad if isinstance(held[key], list) else held[key].grad
             assert (gradient - twin).norm() <= 1e-4 * twin.norm(), key
 

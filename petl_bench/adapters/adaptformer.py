@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.lowrank import grouped, pair
+from petl_bench.adapters.lowrank import allocated, grouped, pair
 from petl_bench.sites import Sites
 
 
@@ -22,6 +22,8 @@ class AdaptFormerConfig:
     """Dropout between relu(down(x)) and up."""
     share: int = 1
     """Neighbouring blocks that share one pair of matrices; 0: all blocks of one width."""
+    allocation: str = "uniform"
+    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
 
 
 class AdaptFormerBypass(nn.Module):
@@ -49,7 +51,10 @@ class AdaptFormerBypass(nn.Module):
 def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
     """One pair a block, or a group of blocks: 2 * dim * hidden weights."""
     attached = Attached()
-    for number, block in grouped(sites.blocks, config.share):
-        down, up = pair(attached, str(number), block.dim, block.dim, shape)
+    ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
+    for rank, (number, block) in zip(
+        ranks, grouped(sites.blocks, config.share, config.allocation), strict=True
+    ):
+        down, up = pair(attached, str(number), block.dim, block.dim, shape, rank)
         block.branch("mlp").join(AdaptFormerBypass(down, up, shape.scale, config.dropout))
     return attached

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import SLICES, DeltaLinear, LowRank, Slices
-from petl_bench.adapters.lowrank import grouped, pair
+from petl_bench.adapters.lowrank import allocated, grouped, pair
 from petl_bench.sites import Sites, Slot, widths
 
 
@@ -19,6 +19,8 @@ class LoRAConfig:
     """Dropout between down(x) and up."""
     share: int = 1
     """Neighbouring blocks that share their pairs of matrices; 0: all blocks of one width."""
+    allocation: str = "uniform"
+    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
 
 
 @adapter("lora", config=LoRAConfig, group="low-rank", tokenwise=True)
@@ -29,17 +31,21 @@ def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
     """
     attached = Attached()
 
-    def update(name: str, slot: Slot, parts: int = 1) -> LowRank:
+    def update(name: str, slot: Slot, rank: int, parts: int = 1) -> LowRank:
         inputs, outputs = widths(slot)
-        return LowRank(*pair(attached, name, inputs, outputs // parts, shape), shape.scale, config.dropout)
+        matrices = pair(attached, name, inputs, outputs // parts, shape, rank)
+        return LowRank(*matrices, shape.scale, config.dropout)
 
-    for number, block in grouped(sites.blocks, config.share):
+    ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
+    for rank, (number, block) in zip(
+        ranks, grouped(sites.blocks, config.share, config.allocation), strict=True
+    ):
         if "qkv" in block.linears:
             slot = block.linear("qkv")
-            query, value = (update(f"{number}.{role}", slot, len(SLICES)) for role in ("q", "v"))
+            query, value = (update(f"{number}.{role}", slot, rank, len(SLICES)) for role in ("q", "v"))
             slot.set(DeltaLinear(slot.get(), Slices({"q": query, "v": value})))
             continue
         for role in ("fc1", "fc2"):
             slot = block.linear(role)
-            slot.set(DeltaLinear(slot.get(), update(f"{number}.{role}", slot)))
+            slot.set(DeltaLinear(slot.get(), update(f"{number}.{role}", slot, rank)))
     return attached

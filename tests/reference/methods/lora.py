@@ -4,7 +4,10 @@ import torch
 
 from tests.reference.plain import Plain
 
-STATED = [(8, {}, 294_912, "arXiv 2106.09685: 2 * 2 * 768 * 8 a block, 12 blocks")]
+STATED = [
+    (8, {}, 294_912, "arXiv 2106.09685: 2 * 2 * 768 * 8 a block, 12 blocks"),
+    (5, {"allocation": "rising"}, 184_320, "guide/methods/seeds_a.md, section 6: ranks 2 to 8, in all 60"),
+]
 
 
 def counts(dim, depth, hidden, settings):

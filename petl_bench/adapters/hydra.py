@@ -1,0 +1,130 @@
+"""Hydra (Kim et al. 2023, arXiv 2309.06922; repository extremebird/Hydra): beside and behind a linear.
+
+On proj and fc2 of every block, y = W x + bias becomes
+
+    y' = y + s * (U_p (P_p x + c_p) + e_p) + s * (U_s (P_s y + c_s) + e_s)
+
+with P_p (hidden, inputs), P_s (hidden, dim), U_p and U_s (dim, hidden), and dropout before each U. It merges:
+
+    W'    = W + s * (U_p P_p + U_s P_s W)
+    bias' = bias + s * (U_p c_p + e_p + U_s (P_s bias + c_s) + e_s)
+
+The four biases of a site come to one vector, s * (U_p c_p + e_p + U_s c_s + e_s); with bias=folded that one
+is trained in their place (ours), with bias=none there are none (ours). Hidden is that of each pair.
+Blocks of ConvNeXt, which have no proj, have fc2 alone (ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from petl_bench import initial
+from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
+from petl_bench.adapters.delta import changed
+from petl_bench.adapters.lowrank import allocated, pair
+from petl_bench.sites import Sites, widths
+
+BIASES = ("full", "folded", "none")
+
+
+@dataclass(frozen=True)
+class HydraConfig:
+    dropout: float = 0.1
+    """Dropout before each up; the released runs have 0 to 0.2, by task."""
+    bias: str = "full"
+    """full: the source's four vectors a site; folded: one; none."""
+    allocation: str = "uniform"
+    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+
+    def __post_init__(self) -> None:
+        if self.bias not in BIASES:
+            raise ValueError(f"bias is one of {', '.join(BIASES)}, not {self.bias!r}")
+
+
+class Side(nn.Module):
+    """base, x -> base + scale * (up dropout(down x + down_bias) + up_bias); biases may be None."""
+
+    def __init__(
+        self,
+        pair: tuple[nn.Linear, nn.Linear],
+        down_bias: nn.Parameter | None,
+        up_bias: nn.Parameter | None,
+        scale: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.down, self.up = pair
+        self.down_bias = down_bias
+        self.up_bias = up_bias
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+
+    def forward(self, base: Tensor, x: Tensor) -> Tensor:
+        hidden = self.dropout(functional.linear(x, self.down.weight, self.down_bias))
+        return torch.add(base, functional.linear(hidden, self.up.weight, self.up_bias), alpha=self.scale)
+
+    def product(self) -> Tensor:
+        """(dim, inputs)."""
+        product: Tensor = self.scale * (self.up.weight @ self.down.weight)
+        return product
+
+    def shift(self) -> Tensor | float:
+        """What the biases add: (dim,) or 0."""
+        down = 0.0 if self.down_bias is None else self.up.weight @ self.down_bias
+        return self.scale * (down + (0.0 if self.up_bias is None else self.up_bias))
+
+
+class HydraLinear(Mergeable):
+    """A frozen linear with one pair beside it and one behind it."""
+
+    def __init__(self, linear: nn.Module, parallel: Side, sequential: Side) -> None:
+        super().__init__()
+        self.linear = linear
+        self.parallel = parallel
+        self.sequential = sequential
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, ..., inputs); result (batch, ..., dim)."""
+        y: Tensor = self.linear(x)
+        result: Tensor = self.parallel(self.sequential(y, y), x)
+        return result
+
+    def merged(self) -> nn.Module:
+        assert isinstance(self.linear, nn.Linear)
+        behind = self.sequential.product()
+        shift = torch.zeros_like(behind[0]) + self.parallel.shift() + self.sequential.shift()
+        if self.linear.bias is not None:
+            shift = shift + behind @ self.linear.bias
+        return changed(self.linear, self.parallel.product() + behind @ self.linear.weight, shift)
+
+
+@adapter("hydra", config=HydraConfig, group="low-rank", tokenwise=True)
+def attach(sites: Sites, shape: Shape, config: HydraConfig) -> Attached:
+    """(inputs + 3 * dim) * hidden weights a site, and 2 * (hidden + dim) floats, dim or none.
+
+    Both P start as Xavier's, both U at zero, near it when quantized, biases at zero.
+    """
+    attached = Attached()
+    ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
+    for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
+        for role in ("proj", "fc2") if "proj" in block.linears else ("fc2",):
+            slot = block.linear(role)
+            inputs, outputs = widths(slot)
+            biases: list[nn.Parameter | None] = [None] * 4
+            for place in {"full": range(4), "folded": (1,), "none": ()}[config.bias]:
+                biases[place] = nn.Parameter(torch.zeros(outputs if place % 2 else rank))
+            if config.bias != "none":
+                floats = [bias for bias in biases if bias is not None]
+                attached.floats[f"{number}.{role}.bias"] = floats
+            sides = []
+            for side, width, place in (("parallel", inputs, 0), ("sequential", outputs, 2)):
+                name = f"{number}.{role}.{side}"
+                linears = pair(attached, name, width, outputs, shape, rank)
+                attached.starts[f"{name}.down"] = initial.xavier
+                sides.append(Side(linears, biases[place], biases[place + 1], shape.scale, config.dropout))
+            slot.set(HydraLinear(slot.get(), *sides))
+    return attached

@@ -1,0 +1,36 @@
+"""arXiv 2309.06922, extremebird/Hydra (vtab1k): a low-rank pair beside and one behind proj and fc2."""
+
+from tests.reference.plain import Plain
+
+STATED = [
+    (2, {}, 239_712, "guide/methods/seeds_a.md, section 1: 202,752 of matrices + 36,960 of biases"),
+    (2, {"bias": "folded"}, 202_752 + 18_432, "the same, one vector a site"),
+    (2, {"bias": "none"}, 202_752, "the same, bias-free"),
+]
+
+
+def counts(dim, depth, hidden, settings):
+    floats = {"full": 2 * (hidden + dim), "folded": dim, "none": 0}[settings["bias"]]
+    return depth * ((4 * dim) + (4 + 3) * dim) * hidden, depth * 2 * floats
+
+
+class Model(Plain):
+    def linear(self, name, x):
+        y = super().linear(name, x)
+        i, role = name.split(".")[1], name.split(".")[-1]
+        if role not in ("proj", "fc2"):
+            return y
+        c_p, e_p, c_s, e_s = self.biases(f"{i}.{role}")
+        beside, behind = (
+            (self.tensors[f"{i}.{role}.{side}.down"], self.tensors[f"{i}.{role}.{side}.up"])
+            for side in ("parallel", "sequential")
+        )
+        y_p = (x @ beside[0].T + c_p) @ beside[1].T + e_p
+        y_s = (y @ behind[0].T + c_s) @ behind[1].T + e_s
+        return y + self.scale * y_p + self.scale * y_s
+
+    def biases(self, site):
+        kind = self.settings["bias"]
+        if kind == "full":
+            return self.tensors[f"{site}.bias"]
+        return 0, self.tensors[f"{site}.bias"][0] if kind == "folded" else 0, 0, 0
