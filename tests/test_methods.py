@@ -17,6 +17,7 @@ from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from petl_bench.types import BackboneSpec
 from tests import tiny
+from tests.test_packing import LONGEST, overhead_of_the_longest_metadata
 
 DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
 every_method = pytest.mark.parametrize("name", list(ADAPTERS))
@@ -128,6 +129,16 @@ def test_packed_and_reloaded_it_gives_the_same_logits(name, bits, family):
         expected = adapted.network.eval()(images)
         merged = restore(spec, file, "here").eval()(images)
     torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+
+
+@every_method
+def test_little_more_than_the_payload_is_in_a_file(name):
+    spec, adapted = model(name, bits_of(name, 1))
+    labelled = dataclasses.replace(
+        spec, backbone=dataclasses.replace(spec.backbone, label="convnext_b_in22k")
+    )
+    file = adapted.file(packing.describe(tiny.run_spec(labelled, tiny.recipe(), 42, LONGEST), "0" * 64))
+    assert overhead_of_the_longest_metadata(file) <= packing.MAX_OVERHEAD
 
 
 @every_method

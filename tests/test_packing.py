@@ -26,7 +26,7 @@ from petl_bench.packing import (
     packed_size,
     unpack,
 )
-from petl_bench.packing.tensors import read_layout, write_layout
+from petl_bench.packing.layout import lengthened, read_layout, shortened, write_layout
 from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec
 from tests import tiny
 
@@ -104,7 +104,7 @@ def entry_of(name, shape, bits):
     return Entry(name, tuple(shape), bits)
 
 
-names = st.from_regex(r"[a-z_]\w{0,5}(\.[a-z_]\w{0,5})?", fullmatch=True)
+names = st.from_regex(r"[a-z_]\w{0,5}(\.[a-z_]\w{0,5})?(\.[01]?\d)?", fullmatch=True)
 local = st.builds(
     entry_of,
     names,
@@ -121,7 +121,10 @@ def layouts(draw):
         first = index or 0
         for i in range(first, first + (1 if index is None else draw(st.integers(1, 3)))):
             prefix = "" if index is None else f"{i}."
-            entries += [Entry(prefix + e.name, e.shape, e.bits) for e in draw(st.sampled_from(kinds))]
+            for e in draw(st.sampled_from(kinds)):
+                stem, count = f"{prefix}{e.name}", draw(st.integers(0, 3))
+                names = [f"{stem}.{9 + k}" for k in range(count)] or [stem]
+                entries += [Entry(name, e.shape, e.bits) for name in names]
     return entries
 
 
@@ -131,7 +134,7 @@ def test_layout_round_trip(entries):
 
 
 def test_equal_blocks_share_one_part_of_the_layout():
-    # The example of petl_bench/packing/tensors.py, whose compactness the 512 bytes rest on.
+    # The example of petl_bench/packing/layout.py, whose compactness the 512 bytes rest on.
     entries = []
     for i in range(12):
         entries += [Entry(f"{i}.down", (32, 768), 1), Entry(f"{i}.up", (768, 32), 1)]
@@ -148,6 +151,25 @@ def test_blocks_of_other_widths_share_one_part_of_the_layout():
     text = "0-1=128,2-3=256:fc1.down=8xd@1,fc1.up=4dx8@1,fc2.down=8x4d@1,fc2.up=dx8@1"
     assert write_layout(entries) == text
     assert read_layout(text) == entries
+
+
+def test_names_that_count_up_are_one_name_of_the_layout():
+    entries = []
+    for i in range(2):
+        entries += [Entry(f"{i}.q.down.{k}", (1, 64), 1) for k in range(12)]
+        entries += [Entry(f"{i}.q.up.{k}", (64, 1), 1) for k in range(12)]
+    text = "0-1:q.down.0-11=1x64@1,q.up.0-11=64x1@1"
+    assert write_layout(entries) == text
+    assert read_layout(text) == entries
+
+
+@pytest.mark.parametrize(
+    "names", [["a.0", "a.2"], ["a.1", "a.0"], ["a.0", "b.1"], ["a.01", "a.2"], ["3", "4"]]
+)
+def test_other_names_stay_apart(names):
+    entries = [Entry(name, (2,), 1) for name in names]
+    assert "-" not in write_layout(entries)
+    assert read_layout(write_layout(entries)) == entries
 
 
 @pytest.mark.parametrize(
@@ -187,11 +209,34 @@ def test_layout_of_a_single_number():
         "a=-1",
         "=1",
         "a=1\n",
+        "a.0-=1",
+        "a.0-99999=1",
     ],
 )
 def test_foreign_layouts_are_refused(text):
     with pytest.raises(ValueError, match="cannot be read"):
         read_layout(text)
+
+
+@given(layouts())
+def test_a_short_layout_says_the_same(entries):
+    assert lengthened(shortened(write_layout(entries))) == write_layout(entries)
+
+
+@pytest.mark.parametrize("text", ["", "!", "AAAA", shortened("a=1")[:-3], shortened("a=1") + "AAAA", "é"])
+def test_what_is_no_short_layout_is_refused(text):
+    with pytest.raises(ValueError, match="its layout cannot be read"):
+        lengthened(text)
+
+
+def test_a_short_layout_stands_for_no_more_than_a_megabyte():
+    with pytest.raises(ValueError, match="its layout cannot be read"):
+        lengthened(shortened("a=1," * 300_000))
+
+
+def test_a_count_needs_a_number_to_begin_at():
+    with pytest.raises(ValueError, match="counts from no number"):
+        read_layout("a-3=1")
 
 
 float32 = st.floats(width=32, allow_nan=False)

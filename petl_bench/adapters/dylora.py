@@ -101,7 +101,7 @@ class Nested(Delta):
 
 @adapter("dylora", config=DyLoRAConfig, group="low-rank", tokenwise=True)
 def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
-    """BLOCK.q.down.0, BLOCK.q.up.0, BLOCK.q.down.1, ..., then v: 4 * dim * hidden weights a block; as LoRA's.
+    """BLOCK.q.down.0, .1, ..., BLOCK.q.up.0, ..., then those of v: 4 * dim * hidden weights a block.
 
     Ranks beyond `kept` are trained too, but left out of the file.
     """
@@ -118,6 +118,12 @@ def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
             pairs.append(pair(attached, name, inputs, outputs // parts, shape, 1, suffix=f".{k}"))
             if k >= kept:
                 attached.spare.update({f"{name}.down.{k}", f"{name}.up.{k}"})
+        for part in (
+            "down",
+            "up",
+        ):  # in the file all downs, then all ups: names that count up are short there
+            for k in range(rank):
+                attached.matrices[f"{name}.{part}.{k}"] = attached.matrices.pop(f"{name}.{part}.{k}")
         return Nested(pairs, drawn, kept, shape.scale, config.dropout)
 
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):

@@ -23,12 +23,14 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from petl_bench.errors import UserError
+from petl_bench.packing.layout import MOST_LAYOUT, lengthened, read_layout, shortened, write_layout
 from petl_bench.packing.section import Format, Section
-from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor, read_layout, write_layout
+from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 
 FORMAT = "2"
-READABLE = ("1", FORMAT)
-"""Version 1 had raw sections alone."""
+SHORT_LAYOUT = "3"
+READABLE = ("1", FORMAT, SHORT_LAYOUT)
+"""Version 1 had raw sections alone; 3 is 2 with its layout as `petl_bench.packing.layout.shortened`."""
 MAX_OVERHEAD = 512
 """Bytes beyond the two payloads that a file of the built-in methods may take."""
 _KEY = "petl-bench"
@@ -153,15 +155,19 @@ def verify(data: bytes, where: str) -> Sealed:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: not a petl-bench adapter file, or a truncated one ({error})") from error
     metadata = dict(parse_qsl(text, keep_blank_values=True))
-    if metadata.pop("format", None) not in READABLE:
-        raise UserError(f"{where}: an adapter file of another version; this one reads format {FORMAT}")
+    form = metadata.pop("format", None)
+    if form not in READABLE:
+        readable = ", ".join(READABLE)
+        raise UserError(f"{where}: an adapter file of another version; this one reads formats {readable}")
     payload = bytes(tensor["data"])
     stated, _, _ = text.rpartition("&sha256=")
     if _signed(stated, payload) != text or _contain(text, payload) != data:
         raise UserError(f"{where}: damaged adapter file: the checksum does not agree with the content")
     try:
         checksum = metadata.pop("sha256")
-        layouts = [read_layout(part) for part in metadata.pop("layout").split(_HEAD)]
+        layout = metadata.pop("layout")
+        layout = lengthened(layout) if form == SHORT_LAYOUT else layout
+        layouts = [read_layout(part) for part in layout.split(_HEAD)]
         stated_sizes = metadata.pop("packing", _HEAD).split(_HEAD)
         statistics = int(metadata.pop("statistics", "4"))
         sizes = _sizes(payload, layouts, stated_sizes, statistics)
@@ -217,7 +223,9 @@ def _payload(file: AdapterFile) -> bytes:
 def _text(file: AdapterFile) -> str:
     """Metadata as a query string; its last value is the SHA-256 of all before it and the payload."""
     layout = _HEAD.join(write_layout([t.entry for t in part]) for part in (file.adapter, file.head))
-    values = {"format": FORMAT} | file.metadata | {"layout": layout}
+    long = len(layout) > MOST_LAYOUT
+    values = {"format": SHORT_LAYOUT if long else FORMAT} | file.metadata
+    values["layout"] = shortened(layout) if long else layout
     if file.packing == "coded":
         sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
         values["packing"] = _HEAD.join(sizes)
