@@ -54,7 +54,7 @@ def test_the_gradient_is_summed_in_float32_where_the_grid_is_in_bfloat16():
 
 
 def test_nothing_but_bytes_is_kept_for_the_gradient():
-    grid, made = delta()
+    _, made = delta()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         made.product()
@@ -73,5 +73,5 @@ def test_codes_are_neither_trained_nor_stored():
 @pytest.mark.parametrize("settings", [{"levels": 1}, {"levels": 257}, {"groups": 0}, {"groups": 5}])
 def test_what_cannot_be_split_is_refused(settings):
     _, sites = backbones.build(tiny.BACKBONE)
-    with pytest.raises(UserError, match="levels|groups"):
+    with pytest.raises(UserError, match=r"levels|groups"):
         adapters.attach("sketch", settings, sites, Shape(0, 1.0, False))

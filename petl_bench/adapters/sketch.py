@@ -57,10 +57,9 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         (codes,) = ctx.saved_tensors
         # Hundreds of summands a value: too many for bfloat16.
-        total = torch.zeros(ctx.size, dtype=torch.promote_types(gradient.dtype, torch.float32)).to(
-            codes.device
-        )
-        return total.scatter_add_(2, codes.long(), gradient.to(total.dtype)).to(gradient.dtype), None
+        values = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        total = values.new_zeros(ctx.size).scatter_add_(2, codes.long(), values)
+        return total.to(gradient.dtype), None
 
 
 class SketchedDelta(Delta):

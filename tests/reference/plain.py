@@ -21,7 +21,8 @@ class Plain:
 
     Attributes:
         state: the frozen tensors, under timm's names.
-        tensors: those of the adapter, under the names it stores them by; a list of floats is a list of tensors.
+        tensors: those of the adapter, codes included, under the names it stores them by; a list of floats is a
+            list of tensors.
         heads: of the attention.
         settings: the adapter's own settings.
         scale, hidden: as petl_bench.adapters.Shape has them.

@@ -1,4 +1,4 @@
-"""LeanModels/SketchTune with W0 exact and codes from its quantiles, as guide/methods/seeds_b.md translates it."""
+"""LeanModels/SketchTune with W0 exact, codes from its quantiles: translation of guide/methods/seeds_b.md."""
 
 import torch
 
