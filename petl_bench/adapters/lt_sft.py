@@ -1,4 +1,4 @@
-"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): a sparse change of the linears' weights.
+"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): sparse changes of the linears' weights.
 
     W = W0 + scatter(positions, delta)
 
@@ -6,10 +6,10 @@
 together, are chosen, and everything is put back. (b) The changes of the chosen ones are trained, from zero.
 The control has a random choice, which costs no bytes: the seed says it.
 
-Translations of ours to ViT: the default density; phase (a) has no quantizer; the change decays, not the
-weight; and the changes of all linears are one matrix, with one shift and spread where a quantizer has them of
-each tensor: how many changes a linear gets is known after phase (a) only, the shape of a matrix before. K is
-a multiple of 64. Changes of frozen linears are of one kind, whose spread differs little from tensor to tensor.
+Translations of ours to ViT: the default density and epochs; phase (a) has no quantizer; the change decays,
+not the weight. And the changes of all linears are one matrix, with one shift and one spread, where those of
+each linear could have their own: how many a linear gets is known after phase (a) only, but the shape of a
+matrix before. K is a multiple of 64.
 
 Positions are stored as gaps between neighbours in the order of blocks, roles, rows, in planes of bytes, which
 the file's coder makes as small as their distribution allows.
@@ -142,9 +142,7 @@ class Mask:
     def calibrate(self, calibration: Calibration, epochs: int) -> None:
         """Phase (a)."""
         self.place(np.zeros(0, np.int64))
-        weights = [
-            weight for linear in self.linears for weight in linear.linear.parameters() if weight.dim() == 2
-        ]
+        weights = [linear.linear.get_parameter("weight") for linear in self.linears]
         before = [weight.detach().clone() for weight in weights]
         for weight in weights:
             weight.requires_grad_()
@@ -162,7 +160,7 @@ class Mask:
 def greatest(values: Tensor, count: int) -> Positions:
     """Sorted positions of the `count` greatest of (n,) values; of equal ones the first."""
     least = values.topk(count).values[-1]
-    above, ties = ((values > least).nonzero()[:, 0], (values == least).nonzero()[:, 0])
+    above, ties = (values > least).nonzero()[:, 0], (values == least).nonzero()[:, 0]
     chosen: Positions = torch.cat([above, ties[: count - len(above)]]).sort().values.numpy()
     return chosen
 
