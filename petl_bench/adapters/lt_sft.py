@@ -1,4 +1,4 @@
-"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): sparse changes of the linears' weights.
+"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): sparse changes of linears' weights.
 
     W = W0 + scatter(positions, delta)
 
