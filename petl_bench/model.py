@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench import adapters, backbones, heads
+from petl_bench.activations import Economy
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor
 from petl_bench.precision import COMPUTE, Cast, casts, lower
-from petl_bench.quantizers import CODEBOOKS, FakeQuantize, Stack, stacked
+from petl_bench.quantizers import FakeQuantize, Stack, stacked
 from petl_bench.sites import Slot
 from petl_bench.types import FLOAT_BITS, ModelSpec
 
@@ -243,20 +244,20 @@ class Probe(nn.Module):
         return logits.float()
 
 
-def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
+def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations: str = "full") -> Adapted:
     """A fresh adapted model on the CPU, initialized from `seed`, not yet prepared for training.
 
     Raises:
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit.
     """
-    if spec.bits != FLOAT_BITS:
-        CODEBOOKS.get(spec.quantizer)
-    network, sites = backbones.build(spec.backbone, drop_path)
-    torch.manual_seed(seed)
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
+    network, sites = backbones.build(spec.backbone, drop_path)
+    economy = Economy(network, sites, activations)
+    torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
+    economy.adapted()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)

@@ -36,6 +36,7 @@ FLOORS = {
     "quantizers": 2,
     "packing": 2,
     "precision": 2,
+    "activations": 2,
     "train": 3,
     "model": 3,
     "identity": 3,

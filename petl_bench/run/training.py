@@ -105,7 +105,7 @@ def train(
     device = torch.device(runtime.device)
     size = spec.backbone.image_size
     images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
-    adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
+    adapted = assemble(spec.model, spec.seed, spec.train.drop_path, spec.train.activations)
     adapted.prepare(spec.precision, device)
     term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None

@@ -27,6 +27,9 @@ PACKINGS = ("coded", "raw")
 STATISTICS = ("exact", "short")
 """Shifts and spreads of matrices as float32, or in the fewest bytes that leave predictions as they are."""
 
+ACTIVATIONS = ("full", "exact", "4bit", "2bit")
+"""What is kept of a backbone's activations for the backward pass (petl_bench.activations)."""
+
 AVERAGE_WEIGHTS = ("loss", "step")
 """What the weight of a checkpoint grows with: the inverse of its training loss, or its number."""
 
@@ -156,6 +159,8 @@ class TrainSpec:
     """`none` feeds pixels in [0, 1]; the others subtract a mean and divide by a deviation."""
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     average: AverageSpec = field(default_factory=AverageSpec)
+    activations: str = "full"
+    """One of ACTIVATIONS; `4bit` and `2bit` approximate gradients."""
 
     def shortened(self, share: float) -> TrainSpec:
         """The same schedule in a share of the epochs; times in epochs shrink too, rounded down."""

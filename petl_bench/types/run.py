@@ -12,6 +12,7 @@ from typing import Any
 from petl_bench.errors import UserError
 from petl_bench.types.fields import check_keys
 from petl_bench.types.parts import (
+    ACTIVATIONS,
     AVERAGE_WEIGHTS,
     FLOAT_BITS,
     NORMALIZATIONS,
@@ -120,6 +121,12 @@ class RunSpec:
                 self.train.normalization,
                 "one of " + ", ".join(NORMALIZATIONS),
             ),
+            (
+                self.train.activations in ACTIVATIONS,
+                "train.activations",
+                self.train.activations,
+                "one of " + ", ".join(ACTIVATIONS),
+            ),
         ]
         average = self.train.average
         for fine, name, right in (
@@ -214,7 +221,7 @@ def said_of(train: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if key not in _OFF or value != _OFF[key]}
 
 
-_OFF: dict[str, object] = {"average": asdict(AverageSpec())}
+_OFF: dict[str, object] = {"average": asdict(AverageSpec()), "activations": "full"}
 
 
 def run_id(spec: RunSpec, backbone_sha256: str) -> str:
