@@ -105,12 +105,14 @@ def _vision_transformer(model: nn.Module) -> Sites:
 def _swin_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, SwinTransformer)
     slots = [Slot(stage.blocks, str(i)) for stage in model.layers for i in range(len(stage.blocks))]
+    # The linear of a patch merging, bias-free, is one operation with the norm before it (dongzelian/SSF).
+    operations = [found for found in _operations(model) if found.slot.name != "reduction"]
     return Sites(
         [_transformer_block(slot) for slot in slots],
         dict(model.named_parameters()),
         Slot(model.head, "fc"),
         model.num_features,
-        _operations(model),
+        operations,
         Layout(0, None),
     )
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench import adapters, backbones, heads
+from petl_bench.activations import Economy
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor
 from petl_bench.precision import COMPUTE, Cast, casts, lower
-from petl_bench.quantizers import CODEBOOKS, FakeQuantize, Stack, stacked
+from petl_bench.quantizers import FakeQuantize, Stack, stacked
 from petl_bench.sites import Slot
 from petl_bench.types import FLOAT_BITS, ModelSpec
 
@@ -81,6 +82,13 @@ class Part:
         latents = self.latents.items()
         return {name: (latent, self._codebook) for name, latent in latents if name in self.attached.matrices}
 
+    @property
+    def entries(self) -> list[Entry]:
+        """What a file holds of this part, not yet prepared."""
+        found = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
+        found += [Entry(name, tuple(c.shape), CODE_BITS) for name, c in self.attached.codes.items()]
+        return found + [Entry(name, tuple(_vector(g).shape), FLOAT_BITS) for name, g in self.floats.items()]
+
     def stack(self, dtype: torch.dtype, device: torch.device) -> None:
         """Take the matrices out of their modules; below 32 bits they are fake-quantized from now on."""
         quantizer = self._codebook.to(device) if self._codes else None
@@ -122,10 +130,7 @@ class Part:
         Raises:
             UserError: names, shapes or bits are not those of this part.
         """
-        expected = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
-        codes = self.attached.codes
-        expected += [Entry(name, tuple(held.shape), CODE_BITS) for name, held in codes.items()]
-        expected += [Entry(name, tuple(_vector(g).shape), FLOAT_BITS) for name, g in self.floats.items()]
+        expected = self.entries
         for entry, tensor in zip(expected, stored, strict=False):
             if entry != tensor.entry:
                 raise UserError(f"{where}: holds {tensor.entry} where the model has {entry}")
@@ -134,7 +139,7 @@ class Part:
         tensors = iter(stored)
         for linear in self.matrices.values():
             linear.weight.copy_(self._value(next(tensors)))
-        for held in codes.values():
+        for held in self.attached.codes.values():
             held.copy_(torch.from_numpy(next(tensors).codes))
         if self.attached.decode is not None:
             self.attached.decode()
@@ -239,18 +244,20 @@ class Probe(nn.Module):
         return logits.float()
 
 
-def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
+def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations: str = "full") -> Adapted:
     """A fresh adapted model on the CPU, initialized from `seed`, not yet prepared for training.
 
     Raises:
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit.
     """
-    if spec.bits != FLOAT_BITS:
-        CODEBOOKS.get(spec.quantizer)
+    quantized = spec.bits != FLOAT_BITS
+    rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
     network, sites = backbones.build(spec.backbone, drop_path)
+    economy = Economy(network, sites, activations)
     torch.manual_seed(seed)
-    shape = adapters.Shape(spec.hidden, spec.scale, spec.bits != FLOAT_BITS, seed, _rounding(spec))
+    shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
+    economy.adapted()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
@@ -261,13 +268,6 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0) -> Adapted:
         sites.head,
         any(parameter.requires_grad for parameter in sites.parameters.values()),
     )
-
-
-def _rounding(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
-    if spec.bits == FLOAT_BITS:
-        return torch.clone
-    quantizer = FakeQuantize(spec.quantizer, spec.bits)
-    return lambda matrix: quantizer.decode(*quantizer.encode(matrix))
 
 
 def restore(

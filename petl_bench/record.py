@@ -12,7 +12,7 @@ from pathlib import Path
 from petl_bench.config import changed_text
 from petl_bench.packing import AdapterFile
 from petl_bench.store import LOG
-from petl_bench.types import ResultRow, RunSpec
+from petl_bench.types import ResultRow, RunSpec, said_of
 
 logger = logging.getLogger("petl_bench")
 HYPERPARAMETERS = (
@@ -39,7 +39,7 @@ def recipe_hash(spec: RunSpec) -> str:
 
     Scales to choose from are left out, since methods without a scale share tables with the others.
     """
-    recipe = {"train": asdict(spec.train), "lrs": spec.protocol.lrs, "every": spec.protocol.every}
+    recipe = {"train": said_of(asdict(spec.train)), "lrs": spec.protocol.lrs, "every": spec.protocol.every}
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 

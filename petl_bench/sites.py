@@ -208,7 +208,8 @@ class Sites:
         parameters: the backbone's own, frozen, by timm's names and in timm's order.
         head: the classifier's place.
         features: number of features that arrive there.
-        operations: every linear, convolution and norm, in the order in which they are built.
+        operations: every linear, convolution and norm, in the order in which they are built, but for the
+            reductions of Swin's patch merging, which count with their norms.
         layout: of the stream's tokens; the same in all blocks but for the size of the grid.
         first_token: whether the head reads the first token of the last block alone.
     """

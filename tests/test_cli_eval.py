@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from petl_bench.cli.ls import Kind, ls
 from petl_bench.config import manifests, options
 from petl_bench.store import ADAPTER, ROW
 from tests.conftest import (
@@ -204,6 +207,32 @@ def test_ls(kind: str) -> None:
     listed = json_lines(quickly("ls", kind, "--json").stdout)
     assert sorted(entry["name"] for entry in listed) == names
     assert all(entry["description"] for entry in listed)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [  # guide/method.md: 294,912 and 24 * (768 * 16 / 8 + 8); baselines.md: 102,912 biases, all in float32
+        ("adaptformer", {"group": "additive", "params": 294_912, "bytes_1_bit": 37_056, "hidden": 16}),
+        ("bitfit", {"params": 102_912, "bytes_1_bit": 411_648, "bytes_32_bit": 411_648, "hidden": 0}),
+        # guide/methods/seeds_b.md: 82,944 rows of 16 levels, in 48 tensors
+        ("sketch", {"params": 1_327_104, "bytes_1_bit": 166_272, "bytes_32_bit": 5_308_416}),
+    ],
+)
+def test_ls_says_what_adapters_cost_on_vit_b16(name: str, expected: dict) -> None:
+    (listed,) = json_lines(quickly("ls", "adapters", name, "--json").stdout)
+    assert {key: listed[key] for key in expected} == expected
+    words = quickly("ls", "adapters", name).stdout.split()
+    assert words[:3] == [name, listed["group"], f"{listed['params']:,}"]
+
+
+def test_ls_of_adapters_on_a_terminal_is_a_table() -> None:
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stdout, redirect_stdout(stdout):
+        ls(Kind.adapters, "lora")
+    with os.fdopen(controller, "rb", buffering=0) as shown:
+        lines = shown.read(1 << 12).decode().splitlines()
+    assert "bytes at 1 bit" in lines[1]
+    assert "2,359,296" in lines[3]  # guide/method.md: 4 * 48 * 768 * 16
 
 
 def test_ls_takes_a_pattern() -> None:

@@ -36,6 +36,7 @@ FLOORS = {
     "quantizers": 2,
     "packing": 2,
     "precision": 2,
+    "activations": 2,
     "train": 3,
     "model": 3,
     "identity": 3,
@@ -45,6 +46,7 @@ FLOORS = {
     "run": 4,
     "check": 4,
     "preflight": 4,
+    "sizes": 4,
     "bench": 5,
     "pretrain": 5,
     "tune": 5,
@@ -255,7 +257,7 @@ def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_
     commands = [
         ["sweep", "--dry-run", "--store", finished_store, "task=digits"],
         ["report", "--store", finished_store],
-        ["ls", "adapters"],
+        ["ls", "backbones"],
         ["inspect", run],
         ["store", "check", "--store", finished_store],
     ]

@@ -65,6 +65,7 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
         key: [p.detach().clone().requires_grad_() for p in group]
         for key, group in adapted.adapter.floats.items()
     }
+    held |= adapted.adapter.attached.codes
     state = backbones.build(spec.backbone)[0].state_dict()
     head = adapted.head.latents["weight"], adapted.head.floats["bias"][0].detach()
     heads = spec.backbone.options["num_heads"]

@@ -149,6 +149,8 @@ KINDS = {
     "32 bits": {"adapter": "lora", "bits": 32, "head": "binary"},
     "bf16": {"precision": "bf16"},
     "peek": {"protocol": "peek", "protocol__every": 3},
+    "activations": {"adapter": "lora", "train__activations": "2bit"},
+    "average": {"train__average__checkpoints": 3, "train__average__every": 1},
 }
 
 

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from petl_bench.adapters.base import ADAPTERS, Attached, Shape, attach, merge
+from petl_bench.adapters.base import ADAPTERS, Attached, Shape, attach, declare, merge
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["ADAPTERS", "Attached", "Shape", "attach", "merge"]
+__all__ = ["ADAPTERS", "Attached", "Shape", "attach", "declare", "merge"]

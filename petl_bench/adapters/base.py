@@ -94,6 +94,8 @@ def merge(network: nn.Module) -> None:
 
 
 Attach = Callable[[Sites, Shape, Any], Attached]
+"""Joins a method to the sites. It asks for shapes of the backbone's weights: a start that depends on their
+values is computed in `Attached.starts`."""
 
 GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
 """Kinds of methods, as `petl-bench ls adapters` has them."""
@@ -130,8 +132,8 @@ def adapter(name: str, config: type, group: str, tokenwise: bool = False) -> Cal
     return register
 
 
-def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
-    """Build adapter `name` into the backbone that `sites` belong to.
+def declare(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
+    """`attach`, but for the values that matrices start from: it does on the meta device, too.
 
     Raises:
         UserError: unknown adapter, settings it does not have or refuses, or sites the backbone does not have.
@@ -147,6 +149,16 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
         raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
     if method.tokenwise:
         sites.drop_unread()
+    return attached
+
+
+def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
+    """Build adapter `name` into the backbone that `sites` belong to.
+
+    Raises:
+        UserError: as `declare`.
+    """
+    attached = declare(name, settings, sites, shape)
     for role, matrix in (attached.matrices | attached.fixed).items():
         start = attached.starts.get(role, initial.linear)
         with torch.no_grad():

@@ -10,6 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petl_bench.adapters.base import Mergeable
+from petl_bench.sites import Sites, Slot
+
+ROLES = ("qkv", "proj", "fc1", "fc2")
+
+
+def linears(sites: Sites) -> dict[str, Slot]:
+    """Every linear of every block, as "BLOCK.ROLE".
+
+    Raises:
+        UserError: a block has none.
+    """
+    return {
+        f"{number}.{role}": block.linear(role)
+        for number, block in enumerate(sites.blocks)
+        for role in [role for role in ROLES if role in block.linears] or ROLES
+    }
 
 
 class Delta(nn.Module, ABC):

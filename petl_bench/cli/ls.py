@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -30,12 +32,15 @@ def ls(
     entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], pattern)]
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
-    width = max((len(entry["name"]) for entry in entries), default=0)
-    for entry in entries:
-        if json:
+    elif kind is Kind.adapters:
+        entries = _with_sizes(entries)
+    if json:
+        for entry in entries:
             print_json(entry)
-        else:
-            print(f"{entry['name']:<{width}}  {_describe(entry)}".rstrip())
+    elif kind is Kind.adapters and sys.stdout.isatty():
+        _table(entries)
+    else:
+        _columns([[entry["name"], *_facts(entry)] for entry in entries])
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
@@ -51,10 +56,50 @@ def _entries(kind: Kind) -> list[dict[str, Any]]:
     return [{"name": name, "description": description(group, name)} for name in options(group)]
 
 
-def _describe(entry: dict[str, Any]) -> str:
+def _with_sizes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With the facts of petl_bench.sizes before the descriptions."""
+    from petl_bench.sizes import sizes
+
+    found = sizes([entry["name"] for entry in entries])
+    return [asdict(size) | entry for size, entry in zip(found, entries, strict=True)]
+
+
+def _facts(entry: dict[str, Any]) -> list[str]:
+    """What a line says after the name."""
+    if "params" in entry:
+        numbers = ("params", "bytes_1_bit", "bytes_32_bit")
+        return [entry["group"], *(f"{entry[key]:,}" for key in numbers), entry["description"]]
     if "suite" not in entry:
-        return str(entry["description"])
+        return [entry["description"]]
     facts = f"{entry['suite']}/{entry['group']}"
     if entry["classes"]:
         facts += f", {entry['classes']} classes, {entry['splits']['test']} test images"
-    return f"{facts}: {entry['description']}"
+    return [f"{facts}: {entry['description']}"]
+
+
+def _columns(lines: list[list[str]]) -> None:
+    """Aligned, numbers at the right of their columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            f"{cell:>{width}}" if cell.replace(",", "").isdigit() else f"{cell:<{width}}"
+            for cell, width in zip(line, widths, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _table(entries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in ("name", "group"):
+        table.add_column(name, no_wrap=True)
+    for name in ("trained", "bytes at 1 bit", "at 32 bits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for entry in entries:
+        table.add_row(entry["name"], *_facts(entry))
+    console = Console(width=120, highlight=False)
+    console.print(table, markup=False)
+    console.print("on ViT-B/16 with the default settings, without the head")

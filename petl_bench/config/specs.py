@@ -18,6 +18,7 @@ from petl_bench.types import (
     STATISTICS,
     AdapterSpec,
     AugmentSpec,
+    AverageSpec,
     BackboneSpec,
     ProtocolSpec,
     RunSpec,
@@ -93,13 +94,16 @@ def _parts(groups: str) -> _Parts:
     if len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0:
         # Nothing to choose: the same run as with this rate given.
         train["lr"], protocol["lrs"] = protocol["lrs"][0], []
+    average = AverageSpec(**train["average"])
+    if not average.checkpoints:
+        average = AverageSpec()
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization
     return _Parts(
         AdapterSpec(name, settings),
         backbone,
         ProtocolSpec(**protocol),
-        TrainSpec(**train | {"augment": AugmentSpec(**train["augment"])}),
+        TrainSpec(**train | {"augment": AugmentSpec(**train["augment"]), "average": average}),
         unused,
     )
 

@@ -163,6 +163,10 @@ class FakeQuantize(nn.Module):
         """The float32 weight that `encode` stored."""
         return self.levels[codes.long()] * spread + shift
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """What is left of a matrix once it is stored."""
+        return self.decode(*self.encode(weight))
+
 
 def density(z: Levels) -> Levels:
     """Density of the standard normal."""

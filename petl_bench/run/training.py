@@ -17,6 +17,7 @@ from petl_bench.record import logger
 from petl_bench.run.calibration import calibrate
 from petl_bench.search import Choice, search
 from petl_bench.train import (
+    Average,
     DivergedError,
     Pixels,
     Progress,
@@ -105,12 +106,14 @@ def train(
     device = torch.device(runtime.device)
     size = spec.backbone.image_size
     images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
-    adapted = assemble(spec.model, spec.seed, spec.train.drop_path)
+    adapted = assemble(spec.model, spec.seed, spec.train.drop_path, spec.train.activations)
     calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)
     term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
-    progress = Progress(file, runtime.checkpoint)
+    recipe = spec.train
+    average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
+    progress = Progress(file, runtime.checkpoint, average)
     progress.restore(adapted.trainable)
     if log is not None:
         log_epochs(log, progress.losses, spec.train)
@@ -120,6 +123,8 @@ def train(
             term.refresh()
 
     def after_epoch(epoch: int) -> None:
+        if average is not None:
+            average.after_epoch(progress.losses, adapted.trainable)
         if spec.protocol.name != "peek":
             return
         if (epoch + 1) % spec.protocol.every == 0 or epoch + 1 == spec.train.epochs:

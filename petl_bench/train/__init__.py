@@ -1,6 +1,7 @@
 """fit() and evaluate(): the loops, the schedule, augmentation, checkpoints, TensorBoard."""
 
 from petl_bench.train.augment import transform
+from petl_bench.train.average import Average
 from petl_bench.train.checkpoint import Progress
 from petl_bench.train.loop import (
     DivergedError,
@@ -16,6 +17,7 @@ from petl_bench.train.loop import (
 from petl_bench.train.pixels import Pixels
 
 __all__ = [
+    "Average",
     "DivergedError",
     "Pixels",
     "Progress",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from petl_bench import __version__
 from petl_bench.errors import StoreError
 from petl_bench.store import write
+from petl_bench.train.average import Average
 
 VERSIONS = {
     "petl-bench": __version__,
@@ -44,14 +45,15 @@ class Progress:
         earlier: seconds that attempts before this one took to get to where this one began.
     """
 
-    def __init__(self, path: Path | None = None, every: int = 1) -> None:
+    def __init__(self, path: Path | None = None, every: int = 1, average: Average | None = None) -> None:
         """A training at its beginning.
 
         Args:
             path: the file, named after all that decides the training; None: it is kept nowhere.
             every: epochs between checkpoints; may be another number from attempt to attempt.
+            average: of the last states, at its beginning.
         """
-        self.path, self.every = path, every
+        self.path, self.every, self.average = path, every, average
         self.losses: list[float] = []
         self.peeks: list[float] = []
         self.earlier = 0.0
@@ -84,6 +86,8 @@ class Progress:
         with torch.no_grad():
             for parameter, value in zip(parameters, held, strict=True):
                 parameter.copy_(value)
+        if self.average is not None:
+            self.average.restore(_of(tensors, "average"), parameters)
         self.losses, self.peeks, self.earlier = said["losses"], said["peeks"], said["seconds"]
         self._held = tensors
         logger.info("checkpoint %s: training goes on from epoch %d", self.path.name, len(self.losses))
@@ -94,11 +98,9 @@ class Progress:
         if not held:
             return
         state = optimizer.state_dict()
-        for name, value in held.items():
-            kind, _, rest = name.partition(".")
-            if kind == "optimizer":
-                index, _, key = rest.partition(".")
-                state["state"].setdefault(int(index), {})[key] = value
+        for name, value in _of(held, "optimizer").items():
+            index, _, key = name.partition(".")
+            state["state"].setdefault(int(index), {})[key] = value
         optimizer.load_state_dict(state)
         torch.set_rng_state(held["generator.cpu"])
         if "generator.cuda" in held:
@@ -118,6 +120,8 @@ class Progress:
         if done < epochs:
             for i, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+            if self.average is not None:
+                tensors |= {f"average.{key}": value for key, value in self.average.state().items()}
             tensors["generator.cpu"] = torch.get_rng_state()
             device = parameters[0].device
             if device.type == "cuda":
@@ -133,6 +137,11 @@ class Progress:
             write(self.path, _bytes(said, tensors))
         except OSError as error:
             raise StoreError(f"checkpoint {self.path}: cannot be written: {error.strerror}") from error
+
+
+def _of(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Those named `KIND.NAME`, by NAME."""
+    return {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

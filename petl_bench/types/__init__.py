@@ -12,6 +12,7 @@ from petl_bench.types.parts import (
     TRAINVAL,
     AdapterSpec,
     AugmentSpec,
+    AverageSpec,
     BackboneSpec,
     ModelSpec,
     ProtocolSpec,
@@ -29,7 +30,15 @@ from petl_bench.types.row import (
     Runtime,
     row_from_dict,
 )
-from petl_bench.types.run import PROTOCOL_VERSION, RunSpec, run_id, spec_from_dict, spec_to_dict, stored_id
+from petl_bench.types.run import (
+    PROTOCOL_VERSION,
+    RunSpec,
+    run_id,
+    said_of,
+    spec_from_dict,
+    spec_to_dict,
+    stored_id,
+)
 
 __all__ = [
     "CAUSES",
@@ -45,6 +54,7 @@ __all__ = [
     "TRAINVAL",
     "AdapterSpec",
     "AugmentSpec",
+    "AverageSpec",
     "BackboneSpec",
     "Cache",
     "Job",
@@ -61,6 +71,7 @@ __all__ = [
     "TrainSpec",
     "row_from_dict",
     "run_id",
+    "said_of",
     "spec_from_dict",
     "spec_to_dict",
     "stored_id",

@@ -27,6 +27,12 @@ PACKINGS = ("coded", "raw")
 STATISTICS = ("exact", "short")
 """Shifts and spreads of matrices as float32, or in the fewest bytes that leave predictions as they are."""
 
+ACTIVATIONS = ("full", "exact", "4bit", "2bit")
+"""What is kept of a backbone's activations for the backward pass (petl_bench.activations)."""
+
+AVERAGE_WEIGHTS = ("loss", "step")
+"""What the weight of a checkpoint grows with: the inverse of its training loss, or its number."""
+
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -122,6 +128,20 @@ class AugmentSpec:
 
 
 @dataclass(frozen=True)
+class AverageSpec:
+    """A weighted mean of a training's last states instead of the last one (arXiv 2504.18580)."""
+
+    checkpoints: int = 0
+    """How many states; 0: the last epoch counts alone."""
+    every: int = 10
+    """Epochs between two of them; the last is that of the last epoch."""
+    by: str = "loss"
+    """One of AVERAGE_WEIGHTS."""
+    power: float = 1.0
+    """A weight is proportional to this power of 1 / loss, or of the epoch; 0: all are equal."""
+
+
+@dataclass(frozen=True)
 class TrainSpec:
     """The training recipe; times in epochs."""
 
@@ -138,15 +158,19 @@ class TrainSpec:
     normalization: str
     """`none` feeds pixels in [0, 1]; the others subtract a mean and divide by a deviation."""
     augment: AugmentSpec = field(default_factory=AugmentSpec)
+    average: AverageSpec = field(default_factory=AverageSpec)
+    activations: str = "full"
+    """One of ACTIVATIONS; `4bit` and `2bit` approximate gradients."""
 
     def shortened(self, share: float) -> TrainSpec:
-        """The same schedule in a share of the epochs; warm-up and lag shrink too, rounded down."""
+        """The same schedule in a share of the epochs; times in epochs shrink too, rounded down."""
         epochs = round(share * self.epochs)
         return replace(
             self,
             epochs=epochs,
             warmup_epochs=self.warmup_epochs * epochs // self.epochs,
             schedule_lag=self.schedule_lag * epochs // self.epochs,
+            average=replace(self.average, every=max(1, self.average.every * epochs // self.epochs)),
         )
 
 

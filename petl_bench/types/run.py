@@ -12,6 +12,8 @@ from typing import Any
 from petl_bench.errors import UserError
 from petl_bench.types.fields import check_keys
 from petl_bench.types.parts import (
+    ACTIVATIONS,
+    AVERAGE_WEIGHTS,
     FLOAT_BITS,
     NORMALIZATIONS,
     PACKINGS,
@@ -19,6 +21,7 @@ from petl_bench.types.parts import (
     STATISTICS,
     AdapterSpec,
     AugmentSpec,
+    AverageSpec,
     BackboneSpec,
     ModelSpec,
     ProtocolSpec,
@@ -118,7 +121,21 @@ class RunSpec:
                 self.train.normalization,
                 "one of " + ", ".join(NORMALIZATIONS),
             ),
+            (
+                self.train.activations in ACTIVATIONS,
+                "train.activations",
+                self.train.activations,
+                "one of " + ", ".join(ACTIVATIONS),
+            ),
         ]
+        average = self.train.average
+        for fine, name, right in (
+            (average.checkpoints == 0 or average.checkpoints >= 2, "checkpoints", "0, or 2 or more"),
+            (average.every >= 1, "every", "at least 1"),
+            (average.by in AVERAGE_WEIGHTS, "by", " or ".join(AVERAGE_WEIGHTS)),
+            (0 <= average.power <= 20, "power", "0 to 20"),
+        ):
+            problems.append((fine, f"train.average.{name}", getattr(average, name), right))
         for name in ("weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "schedule_lag"):
             value = getattr(self.train, name)
             problems.append((0 <= value < math.inf, f"train.{name}", value, "0 or more"))
@@ -187,9 +204,24 @@ def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
         "backbone": BackboneSpec(**values["backbone"]),
         "adapter": AdapterSpec(**values["adapter"]),
         "protocol": ProtocolSpec(**values["protocol"]),
-        "train": TrainSpec(**values["train"] | {"augment": AugmentSpec(**values["train"]["augment"])}),
+        "train": TrainSpec(**values["train"] | _parts_of(values["train"])),
     }
     return RunSpec(**rest)
+
+
+def _parts_of(train: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "augment": AugmentSpec(**train["augment"]),
+        "average": AverageSpec(**train.get("average", {})),
+    }
+
+
+def said_of(train: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the options that are off: there are runs from before they were options."""
+    return {key: value for key, value in train.items() if key not in _OFF or value != _OFF[key]}
+
+
+_OFF: dict[str, object] = {"average": asdict(AverageSpec()), "activations": "full"}
 
 
 def run_id(spec: RunSpec, backbone_sha256: str) -> str:
@@ -216,7 +248,7 @@ def stored_id(
         del task["name"]
     for key in ("weights", "label", "normalization", "published"):
         backbone.pop(key, None)
-    identity = {**values, "task": task, "backbone": backbone}
+    identity = {**values, "task": task, "backbone": backbone, "train": said_of(dict(values["train"]))}
     protocol = values["protocol"]
     if protocol_version < 2 and isinstance(protocol, Mapping) and not protocol.get("rungs"):
         identity["protocol"] = {key: value for key, value in protocol.items() if key != "rungs"}

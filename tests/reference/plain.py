@@ -20,7 +20,8 @@ class Plain:
 
     Attributes:
         state: the frozen tensors, under timm's names.
-        tensors: those of the adapter, by the names in its file; a list of floats is a list of tensors.
+        tensors: those of the adapter, codes included, by the names in its file; a list of floats is a list
+            of tensors.
         heads: of the attention.
         settings: the adapter's own settings.
         scale, hidden: as petl_bench.adapters.Shape has them.

@@ -1,0 +1,125 @@
+"""The mean of a training's last states: its weights, its place in a run, and what it leaves as it was."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from petl_bench import data
+from petl_bench.config import plan
+from petl_bench.data import settle
+from petl_bench.errors import UserError
+from petl_bench.model import assemble
+from petl_bench.record import recipe_hash
+from petl_bench.run import train
+from petl_bench.train import Average, Pixels, Progress, fit
+from petl_bench.types import (
+    TRAINVAL,
+    AverageSpec,
+    Cache,
+    Runtime,
+    run_id,
+    spec_from_dict,
+    spec_to_dict,
+    stored_id,
+)
+from tests.conftest import WEIGHTS
+
+LOSSES = [4.0, 3.0, 2.0, 1.0, 0.5, 0.25]
+
+
+def averaged(spec, states, losses=LOSSES):
+    """The parameter at the end of a training that goes through `states`."""
+    average = Average(spec, len(states))
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    for done, state in enumerate(states, 1):
+        parameter.data.fill_(state)
+        average.after_epoch(losses[:done], [parameter])
+    return parameter.item()
+
+
+@pytest.mark.parametrize(
+    ("spec", "weights"),
+    [  # of the states after epochs 1 to 6; guide/methods/seeds_a.md: w_i = q_i^p / sum_j q_j^p
+        (AverageSpec(3, 1, "loss", 0.0), [0, 0, 0, 1, 1, 1]),
+        (AverageSpec(3, 1, "loss", 1.0), [0, 0, 0, 1, 2, 4]),
+        (AverageSpec(3, 1, "loss", 2.0), [0, 0, 0, 1, 4, 16]),
+        (AverageSpec(3, 1, "step", 2.0), [0, 0, 0, 16, 25, 36]),
+        # Every second epoch: the losses since the state before are 3.5, 1.5 and 0.375.
+        (AverageSpec(9, 2, "loss", 1.0), [0, 1 / 3.5, 0, 1 / 1.5, 0, 1 / 0.375]),
+        (AverageSpec(2, 2, "step", 1.0), [0, 0, 0, 4, 0, 6]),
+    ],
+)
+def test_weights_are_those_of_the_formula(spec, weights):
+    states = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0]
+    expected = sum(w * s for w, s in zip(weights, states, strict=True)) / sum(weights)
+    assert averaged(spec, states) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_near_zero_leaves_weight_to_others():
+    # The floor of 1e-3 makes both equal.
+    assert averaged(AverageSpec(2, 1), [1.0, 3.0], [1e-4, 1e-9]) == pytest.approx(2.0)
+
+
+OPTIONS = ["train.epochs=3", "train.warmup_epochs=0", "hidden=4", "bits=1", "scale=1", "protocol=fixed"]
+
+
+def settled(tmp_path, *overrides):
+    cache = Cache(str(tmp_path / "cache"))
+    (spec,) = plan(["sweep=none", "task=digits", *OPTIONS, *overrides]).runs
+    spec = dataclasses.replace(spec, task=settle(spec.task, cache))
+    return spec, Runtime(str(tmp_path / "store"), cache=cache)
+
+
+def test_a_run_ends_at_the_mean_of_its_last_states_head_included(tmp_path):
+    spec, runtime = settled(tmp_path, "train.average.checkpoints=2", "train.average.every=1")
+    found = train(spec, runtime).adapted.trainable
+    plain = assemble(spec.model, spec.seed, spec.train.drop_path)
+    plain.prepare()
+    states, progress = [], Progress()
+    images = data.load(spec.task, TRAINVAL, spec.backbone.image_size, runtime.cache)
+    pixels = Pixels(spec.train.normalization, spec.backbone.image_size, torch.device("cpu"))
+    fit(
+        plain.network,
+        plain.trainable,
+        images,
+        spec.train,
+        pixels,
+        spec.seed,
+        after_epoch=lambda _: states.append([p.detach().clone() for p in plain.trainable]),
+        progress=progress,
+    )
+    weights = [1 / loss for loss in progress.losses[-2:]]
+    for value, *held in zip(found, *states[-2:], strict=True):
+        expected = sum(w * state for w, state in zip(weights, held, strict=True)) / sum(weights)
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(value, held[-1])
+
+
+def test_off_it_is_the_run_that_it_was(tmp_path):
+    spec, _ = settled(tmp_path)
+    old = json.loads(json.dumps(spec_to_dict(spec)))
+    del old["train"]["average"]
+    assert spec_from_dict(old) == spec
+    assert stored_id(old, WEIGHTS) == run_id(spec, WEIGHTS)
+    same, _ = settled(tmp_path, "train.average.every=3", "train.average.power=2")
+    assert same == spec
+    other, _ = settled(tmp_path, "train.average.checkpoints=2")
+    assert run_id(other, WEIGHTS) != run_id(spec, WEIGHTS)
+    assert recipe_hash(other) != recipe_hash(spec)
+
+
+def test_a_shortened_recipe_has_as_many_states():
+    (spec,) = plan(["sweep=none", "task=digits", "train.epochs=40", "train.average.checkpoints=3"]).runs
+    assert spec.train.shortened(0.5).average == dataclasses.replace(spec.train.average, every=5)
+    assert spec.train.shortened(0.025).average.every == 1
+
+
+@pytest.mark.parametrize(
+    "option", ["checkpoints=1", "checkpoints=-2", "every=0", "by=accuracy", "power=-1", "power=21"]
+)
+def test_options_out_of_range_are_refused(option):
+    overrides = ["sweep=none", "task=digits", "scale=1", "train.average.checkpoints=2"]
+    with pytest.raises(UserError, match=f"train.average.{option.partition('=')[0]}"):
+        plan([*overrides, f"train.average.{option}"])
