@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +57,9 @@ def normal(deviation: float, cut: float = math.inf) -> Start:
     return start
 
 
-def given(values: Values) -> Start:
-    """These, whatever the seed."""
-    return lambda seed, name, shape: values.reshape(shape)
+def given(values: Any) -> Start:
+    """These, an array or a tensor, whatever the seed; read when they are needed."""
+    return lambda seed, name, shape: np.asarray(values, np.float32).reshape(shape)
 
 
 def near_zero(seed: int, name: str, shape: tuple[int, int]) -> Values:

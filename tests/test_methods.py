@@ -1,9 +1,11 @@
 """What every adapter method must do, without a line of its own but the reference of its formulas."""
 
+import copy
 import dataclasses
 import importlib
 import math
 from contextlib import nullcontext
+from functools import cache
 from itertools import chain
 
 import pytest
@@ -22,7 +24,13 @@ from tests.test_packing import LONGEST, overhead_of_the_longest_metadata
 DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
 every_method = pytest.mark.parametrize("name", list(ADAPTERS))
 families = pytest.mark.parametrize("family", list(tiny.FAMILIES))
-VIT_B16 = BackboneSpec("vit_base_patch16_224", "random", 224)
+
+
+@cache
+def vit_b16():
+    """The network and its sites, without values."""
+    with torch.device("meta"):
+        return backbones.build(BackboneSpec("vit_base_patch16_224", "random", 224))
 
 
 def reference(name):
@@ -175,8 +183,8 @@ def test_parameters_and_bytes_are_those_of_the_formula(name):
 def test_parameters_on_vit_b16_are_those_its_source_states(name):
     for hidden, chosen, stated, where in reference(name).STATED:
         settings = dataclasses.asdict(ADAPTERS.get(name).config()) | chosen
-        _, sites = backbones.build(VIT_B16)
-        parts = adapters.attach(name, settings, sites, Shape(hidden, 1.0, True))
+        _, sites = copy.deepcopy(vit_b16())
+        parts = adapters.declare(name, settings, sites, Shape(hidden, 1.0, True))
         found = sum(m.weight.numel() for m in parts.matrices.values())
         found += sum(p.numel() for p in chain(*parts.floats.values()))
         least, most = stated if isinstance(stated, tuple) else (stated, stated)

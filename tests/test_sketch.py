@@ -64,14 +64,16 @@ def test_nothing_but_bytes_is_kept_for_the_gradient():
 def test_codes_are_neither_trained_nor_stored():
     network, sites = backbones.build(tiny.BACKBONE)
     before = set(network.state_dict())
-    attached = adapters.attach("sketch", {}, sites, Shape(0, 1.0, False))
+    attached = adapters.attach("sketch", {}, sites, Shape(16, 1.0, False))
     assert not attached.codes
     assert not any("codes" in name for name in network.state_dict())
     assert len(set(network.state_dict())) == len(before) + len(attached.matrices)
 
 
-@pytest.mark.parametrize("settings", [{"levels": 1}, {"levels": 257}, {"groups": 0}, {"groups": 5}])
-def test_what_cannot_be_split_is_refused(settings):
+@pytest.mark.parametrize(
+    ("hidden", "groups", "what"), [(1, 1, "hidden"), (257, 1, "hidden"), (4, 0, "groups"), (4, 5, "groups")]
+)
+def test_what_cannot_be_split_is_refused(hidden, groups, what):
     _, sites = backbones.build(tiny.BACKBONE)
-    with pytest.raises(UserError, match=r"levels|groups"):
-        adapters.attach("sketch", settings, sites, Shape(0, 1.0, False))
+    with pytest.raises(UserError, match=what):
+        adapters.attach("sketch", {"groups": groups}, sites, Shape(hidden, 1.0, False))

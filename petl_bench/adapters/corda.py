@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Calibration, Shape, adapter
 from petl_bench.adapters.decomposed import Components, Moved, components, fitting, signed
-from petl_bench.adapters.delta import DeltaLinear
-from petl_bench.adapters.lowrank import allocated, linears, pair
+from petl_bench.adapters.delta import DeltaLinear, roles
+from petl_bench.adapters.lowrank import allocated, pair
 from petl_bench.adapters.pissa import halves
 from petl_bench.sites import Sites, widths
 
@@ -108,7 +108,7 @@ def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
     frozen: dict[str, nn.Module] = {}
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
-        for role in linears(block):
+        for role in roles(block):
             slot = block.linear(role)
             name = f"{number}.{role}"
             fitting(name, rank, min(widths(slot)))

@@ -33,10 +33,12 @@ class Components:
 def components(matrix: Tensor) -> Components:
     """All singular triplets of a matrix (rows, columns), the greatest entry of each left vector positive.
 
+    The matrix is on the CPU, so that a reader of a file finds what its writer found (or on the meta device).
+
     By the eigenvectors of the smaller Gram matrix, several times faster than a singular value decomposition;
     values far below the greatest lose digits by it.
     """
-    matrix = matrix.detach().cpu().double()
+    matrix = matrix.detach().double()
     wide = matrix.shape[0] <= matrix.shape[1]
     matrix = matrix if wide else matrix.t()
     squares, left = torch.linalg.eigh(matrix @ matrix.t())

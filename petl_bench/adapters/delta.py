@@ -10,9 +10,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petl_bench.adapters.base import Mergeable
-from petl_bench.sites import Sites, Slot
+from petl_bench.sites import BlockSites, Sites, Slot
 
 ROLES = ("qkv", "proj", "fc1", "fc2")
+
+
+def roles(block: BlockSites) -> list[str]:
+    """Those of a block's linears, for methods that change each of them.
+
+    Raises:
+        UserError: it has none.
+    """
+    found = [role for role in ROLES if role in block.linears]
+    if not found:
+        block.linear("fc1")
+    return found
 
 
 def linears(sites: Sites) -> dict[str, Slot]:
@@ -24,7 +36,7 @@ def linears(sites: Sites) -> dict[str, Slot]:
     return {
         f"{number}.{role}": block.linear(role)
         for number, block in enumerate(sites.blocks)
-        for role in [role for role in ROLES if role in block.linears] or ROLES
+        for role in roles(block)
     }
 
 

@@ -16,9 +16,8 @@ from torch import nn
 
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.delta import DeltaLinear
+from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.kronecker import Kronecker, factors
-from petl_bench.adapters.lowrank import linears
 from petl_bench.sites import Sites, widths
 
 
@@ -32,7 +31,7 @@ def attach(sites: Sites, shape: Shape, config: KronAConfig) -> Attached:
     """BLOCK.ROLE.left (m, n) and BLOCK.ROLE.right (p, q) of each linear."""
     attached = Attached()
     for number, block in enumerate(sites.blocks):
-        for role in linears(block):
+        for role in roles(block):
             slot = block.linear(role)
             inputs, outputs = widths(slot)
             left, right = (nn.Linear(n, m, bias=False) for m, n in factors(outputs, inputs))

@@ -98,12 +98,3 @@ def pair(
     attached.matrices.update(zip(names, (down, up), strict=True))
     attached.starts[names[1]] = initial.near_zero if shape.quantized else initial.zero
     return down, up
-
-
-def linears(block: BlockSites) -> list[str]:
-    """The roles of all linears of a block, for methods that change each of them.
-
-    Raises:
-        UserError: the block has none.
-    """
-    return list(block.linears) or [block.linear("fc1").name]

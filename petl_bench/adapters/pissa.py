@@ -24,8 +24,8 @@ from torch import Tensor
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.decomposed import Components, Moved, Start, components, fitting
-from petl_bench.adapters.delta import DeltaLinear
-from petl_bench.adapters.lowrank import allocated, linears, pair
+from petl_bench.adapters.delta import DeltaLinear, roles
+from petl_bench.adapters.lowrank import allocated, pair
 from petl_bench.sites import Sites, widths
 
 
@@ -52,7 +52,7 @@ def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
     attached = Attached()
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
-        for role in linears(block):
+        for role in roles(block):
             slot = block.linear(role)
             name = f"{number}.{role}"
             fitting(name, rank, min(widths(slot)))
@@ -61,7 +61,7 @@ def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
             assert isinstance(weight, Tensor)
             begun = halves(components(weight)[:rank])
             for part, values in zip(("down", "up"), begun, strict=True):
-                attached.starts[f"{name}.{part}"] = initial.given(values.numpy())
+                attached.starts[f"{name}.{part}"] = initial.given(values)
             down, up = (Start(shape.rounded(values)) for values in begun)
             slot.set(DeltaLinear(slot.get(), Moved(*matrices, down, up, shape.scale)))
     return attached

@@ -2,9 +2,9 @@
 
     W = W0 + delta,  delta_ij = grid[i, g(j), code_ij]
 
-Each row of each linear of the blocks has `groups` groups of neighbouring inputs, and each group `levels`
+Each row of each linear of the blocks has `groups` groups of neighbouring inputs, and each group `hidden`
 trained values; the code of a weight, which says the value that it takes, never changes. Grids: (outputs,
-groups * levels), zero at the start.
+groups * hidden), zero at the start.
 
 The source replaces W0 by its grid and has codes of Hessians; a translation of ours keeps W0 exact and takes
 its quantiles in each group as codes. They cost no bytes: a reloaded model finds them in W0 again.
@@ -29,14 +29,10 @@ MOST_LEVELS = 256
 
 @dataclass(frozen=True)
 class SketchConfig:
-    levels: int = 16
-    """Values of a group; 2 to 256."""
     groups: int = 1
     """Groups of neighbouring inputs in each row, of equal size."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.levels <= MOST_LEVELS:
-            raise ValueError(f"levels must be 2 to {MOST_LEVELS}, not {self.levels}")
         if self.groups < 1:
             raise ValueError(f"groups must be at least 1, not {self.groups}")
 
@@ -101,8 +97,10 @@ def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
     """One grid a linear: qkv, proj, fc1, fc2, as far as blocks have them.
 
     Raises:
-        UserError: groups that do not divide the inputs of a linear.
+        UserError: groups that do not divide the inputs of a linear, or hidden out of range.
     """
+    if not 2 <= shape.hidden <= MOST_LEVELS:
+        raise UserError(f"hidden={shape.hidden} is out of range: this adapter has 2 to {MOST_LEVELS} values")
     attached = Attached()
     for name, slot in linears(sites).items():
         linear = slot.get()
@@ -110,9 +108,9 @@ def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
         outputs, inputs = linear.weight.shape
         if inputs % config.groups:
             raise UserError(f"adapter.groups={config.groups} does not divide the {inputs} inputs of {name}")
-        grid = nn.Linear(config.groups * config.levels, outputs, bias=False)
+        grid = nn.Linear(config.groups * shape.hidden, outputs, bias=False)
         attached.matrices[name] = grid
         attached.starts[name] = initial.near_zero if shape.quantized else initial.zero
-        codes = quantile_codes(linear.weight, config.levels, config.groups)
+        codes = quantile_codes(linear.weight, shape.hidden, config.groups)
         slot.set(DeltaLinear(linear, SketchedDelta(grid, codes)))
     return attached

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from petl_bench import initial
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.decomposed import Start, components, fitting
-from petl_bench.adapters.delta import DeltaLinear
+from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.kronecker import Kronecker, factors, rearranged
-from petl_bench.adapters.lowrank import allocated, linears
+from petl_bench.adapters.lowrank import allocated
 from petl_bench.errors import UserError
 from petl_bench.sites import Sites, Slot, widths
 
@@ -80,7 +80,7 @@ def _terms(
         linear = [nn.Linear(size[1], size[0], bias=False) for _ in range(rank)]
         names = [f"{name}.{side}.{k}" for k in range(rank)]
         attached.matrices.update(zip(names, linear, strict=True))
-        attached.starts.update((n, initial.given(b.numpy())) for n, b in zip(names, begun, strict=True))
+        attached.starts.update((n, initial.given(b)) for n, b in zip(names, begun, strict=True))
         sides.append(linear)
         starts.append(Start(torch.stack([shape.rounded(values) for values in begun])))
     return Kronecker(sides[0], sides[1], shape.scale, (starts[0], starts[1]))
@@ -98,7 +98,7 @@ def attach(sites: Sites, shape: Shape, config: SoKAConfig) -> Attached:
     attached = Attached()
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
-        for role in linears(block):
+        for role in roles(block):
             slot = block.linear(role)
             terms = _terms(attached, f"{number}.{role}", slot, rank, shape, config)
             slot.set(DeltaLinear(slot.get(), terms))

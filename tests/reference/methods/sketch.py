@@ -5,20 +5,20 @@ import torch
 from tests.reference.plain import Plain
 
 STATED = [
-    (0, {"levels": 16}, 1_327_104, "guide/methods/seeds_b.md: 5.3 MB at 32 bits, 166 KB at 1 bit"),
-    (0, {"levels": 4}, 331_776, "guide/methods/seeds_b.md: 1.33 MB at 32 bits, 41 KB at 1 bit"),
+    (16, {}, 1_327_104, "guide/methods/seeds_b.md: 5.3 MB at 32 bits, 166 KB at 1 bit"),
+    (4, {}, 331_776, "guide/methods/seeds_b.md: 1.33 MB at 32 bits, 41 KB at 1 bit"),
 ]
 
 
 def counts(dim, depth, hidden, settings):
     # Rows of qkv, proj, fc1, fc2.
-    return depth * (3 + 1 + 4 + 1) * dim * settings["levels"] * settings["groups"], 0
+    return depth * (3 + 1 + 4 + 1) * dim * hidden * settings["groups"], 0
 
 
 class Model(Plain):
     def linear(self, name, x):
         _, i, _, role = name.split(".")
-        levels, groups = self.settings["levels"], self.settings["groups"]
+        levels, groups = self.hidden, self.settings["groups"]
         w0 = self.state[f"{name}.weight"]
         rows = []
         for row, grid in zip(w0, self.tensors[f"{i}.{role}"], strict=True):
