@@ -61,7 +61,7 @@ class Attached:
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
         each_pass: called before each pass through the network, with whether it is in training.
         calibrate: called once before the training; a reloaded model has its results from the file.
-        decode: called once `codes` have been read from a file.
+        decode: called once `codes` have been filled from a file.
         consistency: weight of the symmetric KL divergence between two passes over one batch; 0: one pass.
     """
 
@@ -73,7 +73,7 @@ class Attached:
     spare: set[str] = field(default_factory=set)
     each_pass: Callable[[bool], None] | None = None
     calibrate: Callable[[Calibration], None] | None = None
-    decode: Callable[[], None] | None = None
+    decode: Callable[[], None] = lambda: None
     consistency: float = 0.0
 
 

@@ -201,5 +201,5 @@ def attach(sites: Sites, shape: Shape, config: LTSFTConfig) -> Attached:
         codes=mask.codes,
         starts={"changes": initial.near_zero if shape.quantized else initial.zero},
         calibrate=(lambda calibration: mask.calibrate(calibration, config.epochs)) if moved else None,
-        decode=mask.decode if moved else None,
+        decode=mask.decode if moved else lambda: None,
     )

@@ -114,7 +114,8 @@ def train(
     recipe = spec.train
     average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
     progress = Progress(file, runtime.checkpoint, average)
-    progress.restore(adapted.trainable)
+    progress.restore(adapted.trainable, adapted.adapter.calibrated)
+    adapted.adapter.attached.decode()
     if log is not None:
         log_epochs(log, progress.losses, spec.train)
 

@@ -59,33 +59,43 @@ class Progress:
         self.earlier = 0.0
         self._begin = time.perf_counter()
         self._held: dict[str, Tensor] = {}
+        self._calibrated: dict[str, Tensor] = {}
 
     @property
     def seconds(self) -> float:
         """Of training, earlier attempts included; what they did after their last checkpoint is not."""
         return self.earlier + time.perf_counter() - self._begin
 
-    def restore(self, parameters: Sequence[nn.Parameter]) -> None:
+    def restore(
+        self, parameters: Sequence[nn.Parameter], calibrated: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Go to where the file is, its values in the parameters; `resume` does the rest.
+
+        Args:
+            calibrated: what was found before the training and stays as it is, by name; filled, too, so that a
+                training goes on with what it began with on any device.
 
         A file that is damaged, or of another version, device or training, is not used; the log says so.
         """
+        self._calibrated = dict(calibrated or {})
         if self.path is None:
             return
         try:
             said, tensors = _read(self.path.read_bytes())
             _check(said["origin"], _origin(self.path, parameters))
             held = [tensors.pop(f"parameter.{i}") for i in range(len(parameters))]
-            if [value.shape for value in held] != [parameter.shape for parameter in parameters]:
-                raise ValueError("its parameters have other shapes")
+            found = [tensors.pop(f"calibrated.{name}") for name in self._calibrated]
+            wanted = [*parameters, *self._calibrated.values()]
+            if [value.shape for value in (*held, *found)] != [tensor.shape for tensor in wanted]:
+                raise ValueError("its tensors have other shapes")
         except FileNotFoundError:
             return
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             logger.warning("checkpoint %s is not used, training starts anew: %s", self.path.name, error)
             return
         with torch.no_grad():
-            for parameter, value in zip(parameters, held, strict=True):
-                parameter.copy_(value)
+            for tensor, value in zip(wanted, (*held, *found), strict=True):
+                tensor.copy_(value)
         if self.average is not None:
             self.average.restore(_of(tensors, "average"), parameters)
         self.losses, self.peeks, self.earlier = said["losses"], said["peeks"], said["seconds"]
@@ -117,6 +127,7 @@ class Progress:
             return
         parameters = _parameters(optimizer)
         tensors: dict[str, Tensor] = {f"parameter.{i}": value for i, value in enumerate(parameters)}
+        tensors |= {f"calibrated.{name}": value for name, value in self._calibrated.items()}
         if done < epochs:
             for i, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
