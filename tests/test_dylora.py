@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from petl_bench import backbones
+from petl_bench import backbones, packing
+from petl_bench.cli.convert import Format, convert
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
@@ -120,3 +121,40 @@ def test_blocks_of_fewer_ranks_keep_all_they_have():
 def test_as_many_as_there_are_can_be_kept(kept):
     with pytest.raises(UserError, match=rf"kept={kept} of {RANKS} ranks"):
         assemble(spec_of(kept=kept))
+
+
+def test_convert_cuts_a_file_to_any_rank(tmp_path):
+    spec, adapted = prepared(2)
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    run = tiny.run_spec(spec, tiny.recipe(), seed=3)
+    whole.write_bytes(dump(adapted.file(packing.describe(run, "0" * 64), code=True)))
+    for ranks in range(1, RANKS + 1):
+        small.unlink(missing_ok=True)
+        convert(whole, small, Format.petl_bench, ranks=ranks)
+        file = load(small.read_bytes(), "small")
+        facts = packing.interpret(file, lambda label: pytest.fail("not a bundled one"), "small")
+        assert facts.model.adapter.settings["kept"] == ranks
+        with torch.no_grad():
+            found = restore(facts.model, file, "small").eval()(some_images())
+            wanted = prepared(2, kept=ranks)[1].network.eval()(some_images())
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert small.read_bytes() != whole.read_bytes()  # it says how many it keeps
+    assert load(small.read_bytes(), "").bytes_adapter == load(whole.read_bytes(), "").bytes_adapter
+
+
+@pytest.mark.parametrize(
+    ("adapter", "ranks", "message"),
+    [
+        ("dylora", 0, "has 4; give 1 to 4"),
+        ("dylora", 5, "has 4; give 1 to 4"),
+        ("lora", 1, "files of dylora"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(adapter, ranks, message, tmp_path):
+    spec = tiny.model_spec(adapter, hidden=RANKS)
+    path = tmp_path / "a.safetensors"
+    run = tiny.run_spec(spec, tiny.recipe())
+    path.write_bytes(dump(tiny.quantized_model(spec).file(packing.describe(run, "0" * 64))))
+    with pytest.raises(UserError, match=message):
+        convert(path, tmp_path / "b.safetensors", Format.petl_bench, ranks=ranks)
+    assert not (tmp_path / "b.safetensors").exists()

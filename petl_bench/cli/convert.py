@@ -41,6 +41,9 @@ def convert(
             "--packing", help="Of an adapter file to write: coded where that is smaller (default), or raw."
         ),
     ] = None,
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", help="Of a dylora file: keep the first so many ranks.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option("--adapter", help="adaptformer or lora.")] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="1, 2, 4 or 8.")] = None,
     hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden units.")] = None,
@@ -56,7 +59,8 @@ def convert(
     A .bin says nothing of itself: its settings are those of the .yaml beside it.
     Options override the .yaml, and are needed where there is none.
     With --to petl-vit the adapter file has the settings; options must agree.
-    --to petl-bench also takes an adapter file, and packs the same adapter as --packing says.
+    --to petl-bench also takes an adapter file, and packs the same adapter as --packing says, or with
+    --ranks the first ranks of it.
     A file that exists is never overwritten.
     """
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
@@ -64,6 +68,8 @@ def convert(
     options = {name: value for name, value in given.items() if value is not None}
     if to is Format.petl_vit and packing:
         raise UserError(f"--packing {packing.value}: a .bin has no packing of its own; leave the option out")
+    if ranks is not None and (to is Format.petl_vit or source.suffix == ".bin"):
+        raise UserError(f"--ranks {ranks}: only adapter files can be cut, to adapter files; leave it out")
     if to is Format.petl_vit and target.suffix != ".bin":
         raise UserError(f"{target}: --to petl-vit expects DST to be a .bin file, by its name too")
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
@@ -73,8 +79,14 @@ def convert(
     if to is Format.petl_vit:
         contents = _exported(_bytes(source), source, options)
     else:
-        make = _imported if source.suffix == ".bin" else _repacked
-        contents = [make(_bytes(source), source, options, code=packing is not Packing.raw)]
+        code, data = packing is not Packing.raw, _bytes(source)
+        imported = source.suffix == ".bin"
+        made = (
+            _imported(data, source, options, code)
+            if imported
+            else _repacked(data, source, options, code, ranks)
+        )
+        contents = [made]
     try:
         for path, content in zip(wanted, contents, strict=True):
             write(path, content)
@@ -92,13 +104,14 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:
-    from petl_bench.packing import dump, load
+def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ranks: int | None) -> bytes:
+    from petl_bench.packing import cut, dump, load
 
     if options:
         name = next(iter(options))
         raise UserError(f"--{name}: {source} is no .bin by its name, and an adapter file has its settings")
-    return dump(replace(load(data, str(source)), code=code))
+    file = replace(load(data, str(source)), code=code)
+    return dump(file if ranks is None else cut(file, ranks, str(source)))
 
 
 def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:

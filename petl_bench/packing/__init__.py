@@ -2,6 +2,7 @@
 
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import Matrix, expectations
+from petl_bench.packing.cut import cut
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, Sealed, dump, load, verify
 from petl_bench.packing.metadata import (
     FROM_FILE,
@@ -24,6 +25,7 @@ __all__ = [
     "Matrix",
     "Sealed",
     "StoredTensor",
+    "cut",
     "describe",
     "dump",
     "expectations",
