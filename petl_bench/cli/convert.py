@@ -80,13 +80,10 @@ def convert(
         contents = _exported(_bytes(source), source, options)
     else:
         code, data = packing is not Packing.raw, _bytes(source)
-        imported = source.suffix == ".bin"
-        made = (
-            _imported(data, source, options, code)
-            if imported
-            else _repacked(data, source, options, code, ranks)
-        )
-        contents = [made]
+        if source.suffix == ".bin":
+            contents = [_imported(data, source, options, code)]
+        else:
+            contents = [_repacked(data, source, options, code, ranks)]
     try:
         for path, content in zip(wanted, contents, strict=True):
             write(path, content)
