@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# One process more than cores: many tests wait for processes of their own.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -n $$(($$($(BIN)/python -c "import os; print(os.cpu_count())") + 1))
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .PHONY: install demo test test-long lint format pocket-backbone pocket-scales readme clean help
@@ -20,10 +22,10 @@ demo: install ## run the default sweep into ./results and print the report
 	$(BIN)/petl-bench report --store results
 
 test: install ## run all tests but a few that take long
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST)
 
 test-long: install ## run those too that take long: 200 kills, Ray clusters, a real Slurm
-	OMP_NUM_THREADS=1 PETL_BENCH_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	PETL_BENCH_LONG=1 $(PYTEST)
 
 lint: install ## check format, lint and types
 	$(BIN)/ruff format --check .

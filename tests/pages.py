@@ -37,7 +37,8 @@ def comparison(table: Table, sentence: str) -> Any:
     counts = {"tasks": 5, "wins": 1, "ties": 0, "losses": 4}
     tests = {"effect": -0.8, "p": 0.012, "p_holm": 0.04, "p_equivalence": 0.6, "p_equivalence_holm": 1.0}
     pair = {"line": table.lines[0], "against": table.lines[-1]}
-    return SimpleNamespace(**fractions, **counts, **tests, **pair, verdict="worse", sentence=sentence)
+    own = {"repeated": None}
+    return SimpleNamespace(**fractions, **counts, **tests, **pair, **own, verdict="worse", sentence=sentence)
 
 
 def grid(title: str, **columns: list[str]) -> Grid:

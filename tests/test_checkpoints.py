@@ -33,7 +33,7 @@ SWIN, CONVNEXT = tiny.FAMILIES["SwinTransformer"], tiny.FAMILIES["ConvNeXt"]
 
 def source(spec, classes=0, size=None):
     """A model with weights that `random` does not give, biases and norms included."""
-    sized = {} if spec is CONVNEXT else {"img_size": size or spec.image_size}
+    sized = {} if spec.name.startswith(("convnext", "lowformer")) else {"img_size": size or spec.image_size}
     model = timm.create_model(spec.name, num_classes=classes, **sized, **spec.options).eval()
     torch.manual_seed(5)
     with torch.no_grad():

@@ -33,7 +33,8 @@ def test_a_key_given_twice_is_refused() -> None:
 
 
 def test_settings_of_one_adapter_go_with_that_adapter() -> None:
-    assert one("adapter.dropout=0.25").adapter == AdapterSpec("adaptformer", {"dropout": 0.25, "share": 1})
+    settings = {"dropout": 0.25, "share": 1, "allocation": "uniform"}
+    assert one("adapter.dropout=0.25").adapter == AdapterSpec("adaptformer", settings)
 
 
 def either(group: str) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ FAMILIES = {
     ),
 }
 """A small backbone of each family, by the name of its timm class."""
+WITH_LINEARS = [family for family in FAMILIES if family != "LowFormer"]
+"""Those that take changes of linears, as LoRA."""
 CLASSES = 5
 
 

@@ -140,6 +140,10 @@ class AverageSpec:
     power: float = 1.0
     """A weight is proportional to this power of 1 / loss, or of the epoch; 0: all are equal."""
 
+    def shortened(self, epochs: int, full: int) -> AverageSpec:
+        """The same over fewer epochs, where there is one."""
+        return replace(self, every=max(1, self.every * epochs // full)) if self.checkpoints else self
+
 
 @dataclass(frozen=True)
 class TrainSpec:
@@ -170,7 +174,7 @@ class TrainSpec:
             epochs=epochs,
             warmup_epochs=self.warmup_epochs * epochs // self.epochs,
             schedule_lag=self.schedule_lag * epochs // self.epochs,
-            average=replace(self.average, every=max(1, self.average.every * epochs // self.epochs)),
+            average=self.average.shortened(epochs, self.epochs),
         )
 
 
