@@ -107,13 +107,13 @@ def train(
     size = spec.backbone.image_size
     images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
     adapted = assemble(spec.model, spec.seed, spec.train.drop_path, spec.train.activations)
-    calibrate(adapted, spec, runtime, split)
-    adapted.prepare(spec.precision, device)
-    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
     recipe = spec.train
     average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
     progress = Progress(file, runtime.checkpoint, average)
+    calibrate(adapted, spec, runtime, split)
+    adapted.prepare(spec.precision, device)
+    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     progress.restore(adapted.trainable, adapted.adapter.calibrated)
     adapted.adapter.attached.decode()
     if log is not None:

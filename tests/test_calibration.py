@@ -1,0 +1,67 @@
+"""Methods that look at the training images before the training, in whole runs."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from petl_bench import packing, run
+from petl_bench.config import plan
+from petl_bench.run import calibration
+from petl_bench.run.training import train
+from petl_bench.types import Runtime
+
+
+def spec_of(adapter, *overrides):
+    chosen = [
+        "sweep=none",
+        "task=digits",
+        f"adapter={adapter}",
+        "scale=1",
+        "protocol=fixed",
+        "train.epochs=1",
+    ]
+    (spec,) = plan([*chosen, *overrides]).runs
+    return replace(spec, precision="fp32")
+
+
+@pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
+def test_its_time_is_part_of_the_training(adapter, monkeypatch, tmp_path):
+    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
+    seconds = []
+    for name in ("observe", "fit"):
+        plain = getattr(calibration.Calibration, name)
+
+        def timed(self, *given, plain=plain):
+            begin = time.perf_counter()
+            plain(self, *given)
+            seconds.append(time.perf_counter() - begin)
+
+        monkeypatch.setattr(calibration.Calibration, name, timed)
+    trained = train(spec, Runtime(store=""))
+    assert len(seconds) == 1
+    assert trained.seconds > seconds[0]
+
+
+def test_positions_are_those_that_moved_and_no_random_ones():
+    moved = train(spec_of("lt_sft", "bits=32", "adapter.epochs=1"), Runtime(store="")).adapted.adapter
+    random = train(
+        spec_of("lt_sft", "bits=32", "adapter.selection=random"), Runtime(store="")
+    ).adapted.adapter
+    assert moved.attached.codes
+    assert not random.attached.codes
+    found = [tensor for tensor in moved.store() if tensor.entry.name.startswith("gaps")]
+    assert any(tensor.codes is not None and tensor.codes.any() for tensor in found)
+
+
+@pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
+def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, tmp_path):
+    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
+    rows = [run.execute(spec, Runtime(store=str(tmp_path / name))) for name in ("one", "two")]
+    files = [
+        (tmp_path / name / row.run_id / "adapter.safetensors").read_bytes()
+        for name, row in zip(("one", "two"), rows, strict=True)
+    ]
+    assert files[0] == files[1]
+    held = {tensor.entry.name for tensor in packing.load(files[0], "one").adapter}
+    assert held >= ({"0.qkv.down.start"} if adapter == "corda" else {"gaps.0"})
