@@ -29,8 +29,7 @@ EPOCHS = 12
 
 HEADER = f"""\
 # Scales of the bundled suite: the best mean accuracy on val after training without it (800 images), at
-# 1 and 32 bits and {EPOCHS} epochs. Written by `make pocket-scales`; no test image was
-# looked at.
+# 1 and 32 bits and {EPOCHS} epochs. Written by `make pocket-scales`; no test image was looked at.
 tables:
 """
 

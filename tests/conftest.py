@@ -280,3 +280,12 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(str(tmp_path / "cache"))
+
+
+WAITING = ("test_ray", "test_survival", "test_slurm", "test_interrupts", "test_launch", "test_bench")
+"""Files whose tests wait for processes most of their time: begun first, they do so beside the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of a run; its tests do not depend on it."""
+    items.sort(key=lambda item: item.path.stem not in WAITING)
