@@ -14,8 +14,10 @@ from __future__ import annotations
 from math import pi, sqrt
 
 import torch
+from timm.layers.activations import GELU
 from torch import Tensor, nn
 
+from petl_bench.errors import UserError
 from petl_bench.sites import BlockSites, Sites
 
 LOW, HIGH = -0.129, 1.129
@@ -39,10 +41,12 @@ class Economy:
         self.norms: list[tuple[BlockSites, str, FromOutput]] = []
         if kind == "full":
             return
+        replaced = False
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):
-                if kind != "exact" and isinstance(child, nn.GELU) and child.approximate == "none":
+                if kind != "exact" and _is_gelu(child):
                     setattr(parent, name, SmallGELU(4 if kind == "4bit" else 2))
+                    replaced = True
         for block in sites.blocks:
             for branch, role in FIRST.items():
                 if branch in block.branches and role in block.linears:
@@ -52,12 +56,21 @@ class Economy:
                         replacement = FromOutput(norm)
                         slot.set(replacement)
                         self.norms.append((block, role, replacement))
+        if not (replaced or self.norms):
+            raise UserError(
+                f"train.activations={kind} finds nothing to replace in this backbone: choose full"
+            )
 
     def adapted(self) -> None:
         """Now an adapter has joined: norms know whether somebody keeps their output."""
         for block, role, norm in self.norms:
             adapted = type(block.linears[role].get()) is not nn.Linear
             norm.from_output = adapted and norm.invertible()
+
+
+def _is_gelu(module: nn.Module) -> bool:
+    """Whether it is torch's or timm's exact GELU."""
+    return isinstance(module, GELU) or (isinstance(module, nn.GELU) and module.approximate == "none")
 
 
 class SmallGELU(nn.GELU):
@@ -69,6 +82,8 @@ class SmallGELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape."""
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return super().forward(x)
         result: Tensor = _GELU.apply(x, self.bits)
         return result
 

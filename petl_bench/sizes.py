@@ -23,7 +23,7 @@ class Size:
     """Of one method with its default settings, without the head.
 
     Attributes:
-        hidden: its hidden units; 0 where it has none.
+        hidden: its hidden units, or what it stands at where it has no use for them.
         params: numbers that are trained.
         bytes_1_bit, bytes_32_bit: of the file's part, no codes coded; equal where no bits are to choose.
     """

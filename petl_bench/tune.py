@@ -29,7 +29,8 @@ EPOCHS = 12
 
 HEADER = f"""\
 # Scales of the bundled suite: the best mean accuracy on val after training without it (800 images), at
-# 1 and 32 bits and {EPOCHS} epochs. Written by `make pocket-scales`; no test image was looked at.
+# 1 and 32 bits and {EPOCHS} epochs. By `python -m petl_bench.tune`, but where a table
+# says otherwise; no test image was looked at.
 tables:
 """
 

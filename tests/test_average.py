@@ -105,7 +105,7 @@ def test_off_it_is_the_run_that_it_was(tmp_path):
     assert stored_id(old, WEIGHTS) == run_id(spec, WEIGHTS)
     same, _ = settled(tmp_path, "train.average.every=3", "train.average.power=2")
     assert same == spec
-    other, _ = settled(tmp_path, "train.average.checkpoints=2")
+    other, _ = settled(tmp_path, "train.average.checkpoints=2", "train.average.every=1")
     assert run_id(other, WEIGHTS) != run_id(spec, WEIGHTS)
     assert recipe_hash(other) != recipe_hash(spec)
 
@@ -113,13 +113,18 @@ def test_off_it_is_the_run_that_it_was(tmp_path):
 def test_a_shortened_recipe_has_as_many_states():
     (spec,) = plan(["sweep=none", "task=digits", "train.epochs=40", "train.average.checkpoints=3"]).runs
     assert spec.train.shortened(0.5).average == dataclasses.replace(spec.train.average, every=5)
-    assert spec.train.shortened(0.025).average.every == 1
+    assert spec.train.shortened(0.05).average == dataclasses.replace(
+        spec.train.average, every=1, checkpoints=2
+    )
+    assert spec.train.shortened(0.025).average == AverageSpec()  # one epoch is its own mean
 
 
 @pytest.mark.parametrize(
-    "option", ["checkpoints=1", "checkpoints=-2", "every=0", "by=accuracy", "power=-1", "power=21"]
+    "option",
+    ["checkpoints=1", "checkpoints=-2", "checkpoints=7", "every=0", "by=accuracy", "power=-1", "power=21"],
 )
 def test_options_out_of_range_are_refused(option):
-    overrides = ["sweep=none", "task=digits", "scale=1", "train.average.checkpoints=2"]
+    chosen = {"checkpoints": "2", "every": "1"} | dict([option.split("=")])  # of 6 epochs
+    overrides = [f"train.average.{key}={value}" for key, value in chosen.items()]
     with pytest.raises(UserError, match=f"train.average.{option.partition('=')[0]}"):
-        plan([*overrides, f"train.average.{option}"])
+        plan(["sweep=none", "task=digits", "scale=1", *overrides])

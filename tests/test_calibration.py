@@ -65,3 +65,15 @@ def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, 
     assert files[0] == files[1]
     held = {tensor.entry.name for tensor in packing.load(files[0], "one").adapter}
     assert held >= ({"0.qkv.down.start"} if adapter == "corda" else {"gaps.0"})
+
+
+@pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
+def test_a_training_that_goes_on_does_not_calibrate_again(adapter, monkeypatch, tmp_path):
+    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
+    runtime = Runtime(store="", checkpoint=1)
+    first = train(spec, runtime, checkpoints=tmp_path)
+    monkeypatch.setattr("petl_bench.run.training.calibrate", lambda *given: pytest.fail("once is enough"))
+    again = train(spec, runtime, checkpoints=tmp_path)
+    assert again.earlier > 0
+    for one, two in zip(first.adapted.adapter.store(), again.adapted.adapter.store(), strict=True):
+        assert one.to_bytes() == two.to_bytes()

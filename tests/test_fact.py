@@ -71,3 +71,10 @@ def test_an_mlp_of_no_whole_widths_is_refused(name):
     )
     with pytest.raises(UserError, match="choose another adapter or backbone"):
         assemble(tiny.model_spec(name, backbone=backbone))
+
+
+@pytest.mark.parametrize("name", ["fact_tt", "fact_tk"])
+def test_a_core_of_one_number_cannot_be_quantized(name):
+    assemble(tiny.model_spec(name, bits=32, hidden=1))
+    with pytest.raises(UserError, match="hidden=1: below 32 bits this adapter needs 2"):
+        assemble(tiny.model_spec(name, bits=1, hidden=1))

@@ -536,3 +536,11 @@ def test_sizes_of_all_the_authors_checkpoints_are_those_of_our_entries():
     assert classes["cifar"] == {100}
     assert classes["sun397"] == {397}
     assert classes["oxford_flowers102"] == {102}
+
+
+@pytest.mark.parametrize(
+    "text", ["0-9999:a.0-9999=1", "a.0-9999=1," * 9 + "b=1", "0-9999:" + "a=1," * 20 + "b=1"]
+)
+def test_a_short_layout_stands_for_no_more_than_so_many_tensors(text):
+    with pytest.raises(ValueError, match="more than 65536 tensors cannot be read"):
+        read_layout(text)

@@ -380,6 +380,7 @@ def test_parameters_of_other_shapes_are_left_alone(tmp_path: Path) -> None:
     before.keep(torch.optim.AdamW([wide]), 2)
     for parameters in ([slim], [wide, slim]):
         after = Progress(tmp_path / "x.safetensors")
+        assert after.found(torch.device("cpu"))
         after.restore(parameters)
         assert (after.losses, after.earlier, slim.tolist()) == ([], 0.0, [1.0, 1.0])
 

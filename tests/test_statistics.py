@@ -381,7 +381,7 @@ def test_over_tasks_by_hand() -> None:
         (0.001 - 2.30600414 * 0.00173205, 0.001 + 2.30600414 * 0.00173205)
     )
     assert found.verdict == "equivalent"
-    said = "95 % interval -0.3 to 0.5, equivalent within ±1.0 points (p < 0.001)."
+    said = "unadjusted 95 % interval -0.3 to 0.5, equivalent within ±1.0 points (p < 0.001)."
     assert comparison.sentence.endswith(f" Of these very tasks, over seeds: {said}")
 
 

@@ -3,7 +3,7 @@
 PiSSA and what follows it train a product that starts at a part of W, and freeze the rest of W. That is W plus
 the trained product minus its start, and here it is computed so: the backbone keeps its parameters, and where
 the start goes through the same rounding as what is trained, training begins at the frozen network at any
-bit-width.
+bit-width. In bfloat16 both are rounded before they are subtracted: smaller moves than its steps are lost.
 """
 
 from __future__ import annotations

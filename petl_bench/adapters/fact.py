@@ -140,6 +140,10 @@ Begin = Callable[[Attached, int, int], Cores]
 
 
 def _attach(sites: Sites, shape: Shape, config: FacTConfig, begin: Begin) -> Attached:
+    if shape.quantized and shape.hidden < 2:
+        raise UserError(
+            "hidden=1: below 32 bits this adapter needs 2, for a core of one number has no spread"
+        )
     attached = Attached()
     for width in dict.fromkeys(block.dim for block in sites.blocks):
         blocks = [(number, block) for number, block in enumerate(sites.blocks) if block.dim == width]

@@ -57,7 +57,7 @@ class MiddleY(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor) -> Tensor:
         """Both (batch, ..., dim)."""
-        return y * (1 + self.excess)
+        return torch.addcmul(y, y, self.excess)  # 1 + excess would lose its digits in bfloat16
 
 
 class Small(nn.Module):

@@ -12,7 +12,8 @@ each linear could have their own: how many a linear gets is known after phase (a
 matrix before. K is a multiple of 64.
 
 Positions are stored as gaps between neighbours in the order of blocks, roles, rows, in planes of bytes, which
-the file's coder makes as small as their distribution allows.
+the file's coder makes as small as their distribution allows, up to 2^20 changes (1.2 % of ViT-B's weights);
+more are stored as they are.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class SparseDelta(Delta):
         """Change the entries at these positions from now on."""
         self.positions = torch.from_numpy(positions).to(self.positions.device)
         self.first = first
+
+    def forward(self, base: Tensor, x: Tensor) -> Tensor:
+        return super().forward(base, x) if len(self.positions) else base
 
     def product(self) -> Tensor:
         held = self.values.weight

@@ -100,7 +100,7 @@ def dump(file: AdapterFile) -> bytes:
     """The bytes of an adapter file; equal content gives equal bytes.
 
     (On processors whose float logarithms differ, two modes of a matrix that cost the same within rounding
-    could be chosen differently; either file holds the same codes.)
+    could be chosen differently; either file holds the same codes. Layouts of format 3 follow zlib's version.)
     """
     return _contain(_text(file), _payload(file))
 

@@ -26,6 +26,8 @@ MOST_LAYOUT = 100
 """Characters of a layout that a file states as it is."""
 _MOST_TEXT = 1 << 20
 """Characters that a shortened layout may stand for."""
+_MOST_ENTRIES = 1 << 16
+"""Tensors of a layout: a short text could stand for any number."""
 _OFTEN = (
     b"0-11:proj.fc1.fc2.parallel.sequential.left.right.start=768x16@1,down.start=16x768@1,"
     b"qkv.up=768x16@1,qkv.down=16x768@1|weight=100x768,bias=100"
@@ -153,12 +155,14 @@ def read_layout(text: str) -> list[Entry]:
     Raises:
         ValueError: not a layout.
     """
-    entries = []
+    entries: list[Entry] = []
     for part in filter(None, text.split(";")):
         spans, colon, body = part.rpartition(":")
         for prefix, width in _read_spans(spans) if colon else [("", None)]:
             for item in body.split(","):
                 entries += _read_entries(prefix, item, width)
+                if len(entries) > _MOST_ENTRIES:
+                    raise ValueError(f"layout of more than {_MOST_ENTRIES} tensors cannot be read")
     return entries
 
 

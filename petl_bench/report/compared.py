@@ -33,7 +33,7 @@ def compared(comparisons: Sequence[Comparison], table: Table) -> Grid:
         "adapter bytes saved": _saved,
     }
     return Grid(
-        f"Fewer bits against the most: points of accuracy, 95 % intervals, and whether ±{margin} points hold",
+        f"Fewer bits against the most: points, unadjusted 95 % intervals, and whether ±{margin} points hold",
         [Column(name, [Cell(text(found)) for found in comparisons]) for name, text in texts.items()],
     )
 

@@ -4,7 +4,7 @@ The tests over tasks of petl_bench.report.statistics ask whether a finding carri
 there; with five of them they can show nothing. These ask less: each task's accuracies scatter over seeds, and
 the mean difference over the tasks is judged by that scatter alone. Welch's test (1947) for a sum of
 independent means, with Satterthwaite's degrees of freedom (1946), and Schuirmann's two one-sided tests
-(1987).
+(1987). Both lines may have the same seeds: what these share is not taken out, which makes the tests careful.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _by_seeds(compared: Comparison, table: Table) -> str:
         "worse within the margin": f"lower ({p}), yet within {within} ({equal})",
         "better within the margin": f"higher ({p}), yet within {within} ({equal})",
     }
-    interval = f"95 % interval {_points(own.low)} to {_points(own.high)}"
+    interval = f"unadjusted 95 % interval {_points(own.low)} to {_points(own.high)}"
     return f" Of these very tasks, over {table.repetition}: {interval}, {found[own.verdict]}."
 
 

@@ -124,8 +124,13 @@ def widths(table: Table, margin: float) -> list[Comparison]:
     rows = zip(*(column.tolist() for column in numbers.values()), strict=True)
     return [
         _comparison(pair, table, margin, dict(zip(numbers, row, strict=True)), own, len(pairs))
-        for pair, row, own in zip(pairs, rows, repeated(pairs, margin), strict=True)
+        for pair, row, own in zip(pairs, rows, _of_seeds(pairs, table, margin), strict=True)
     ]
+
+
+def _of_seeds(pairs: Sequence[tuple[Line, Line]], table: Table, margin: float) -> list[Repeated | None]:
+    """None where repetitions are draws of the images too: seeds of one draw are not independent."""
+    return repeated(pairs, margin) if table.repetition == "seeds" else [None] * len(pairs)
 
 
 def ranking(table: Table) -> Ranking | None:

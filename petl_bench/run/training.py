@@ -111,7 +111,8 @@ def train(
     recipe = spec.train
     average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
     progress = Progress(file, runtime.checkpoint, average)
-    calibrate(adapted, spec, runtime, split)
+    if not progress.found(device):
+        calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)
     term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
     progress.restore(adapted.trainable, adapted.adapter.calibrated)

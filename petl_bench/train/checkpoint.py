@@ -60,41 +60,59 @@ class Progress:
         self._begin = time.perf_counter()
         self._held: dict[str, Tensor] = {}
         self._calibrated: dict[str, Tensor] = {}
+        self._file: tuple[dict[str, Any], dict[str, Tensor]] | None = None
 
     @property
     def seconds(self) -> float:
         """Of training, earlier attempts included; what they did after their last checkpoint is not."""
         return self.earlier + time.perf_counter() - self._begin
 
+    def found(self, device: torch.device) -> bool:
+        """Whether there is a file to go on from.
+
+        One that is damaged, or of another version, device or training, is not used; the log says so.
+        """
+        if self.path is None or self._file is not None:
+            return self._file is not None
+        try:
+            said, tensors = _read(self.path.read_bytes())
+            _check(said["origin"], _origin(self.path, device))
+        except FileNotFoundError:
+            return False
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            logger.warning("checkpoint %s is not used, training starts anew: %s", self.path.name, error)
+            return False
+        self._file = said, tensors
+        return True
+
     def restore(
         self, parameters: Sequence[nn.Parameter], calibrated: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Go to where the file is, its values in the parameters; `resume` does the rest.
+        """Go to where the file is, where one was found, its values in the parameters; `resume` does the rest.
 
         Args:
             calibrated: what was found before the training and stays as it is, by name; filled, too, so that a
-                training goes on with what it began with on any device.
+                training goes on with what it began with.
 
-        A file that is damaged, or of another version, device or training, is not used; the log says so.
+        Raises:
+            StoreError: the file is of other tensors, and the calibration that it spared is missing.
         """
         self._calibrated = dict(calibrated or {})
-        if self.path is None:
+        if self._file is None or self.path is None:
             return
-        try:
-            said, tensors = _read(self.path.read_bytes())
-            _check(said["origin"], _origin(self.path, parameters))
-            held = [tensors.pop(f"parameter.{i}") for i in range(len(parameters))]
-            found = [tensors.pop(f"calibrated.{name}") for name in self._calibrated]
-            wanted = [*parameters, *self._calibrated.values()]
-            if [value.shape for value in (*held, *found)] != [tensor.shape for tensor in wanted]:
-                raise ValueError("its tensors have other shapes")
-        except FileNotFoundError:
-            return
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            logger.warning("checkpoint %s is not used, training starts anew: %s", self.path.name, error)
+        (said, tensors), self._file = self._file, None
+        wanted = [*parameters, *self._calibrated.values()]
+        names = [f"parameter.{i}" for i in range(len(parameters))]
+        names += [f"calibrated.{name}" for name in self._calibrated]
+        held = [tensors.pop(name, torch.zeros(0)) for name in names]
+        if [value.shape for value in held] != [tensor.shape for tensor in wanted]:
+            message = f"checkpoint {self.path.name} is not used: its tensors have other shapes"
+            if self._calibrated:  # nothing was, because it was found
+                raise StoreError(f"{message}; remove {self.path}")
+            logger.warning("%s; training starts anew", message)
             return
         with torch.no_grad():
-            for tensor, value in zip(wanted, (*held, *found), strict=True):
+            for tensor, value in zip(wanted, held, strict=True):
                 tensor.copy_(value)
         if self.average is not None:
             self.average.restore(_of(tensors, "average"), parameters)
@@ -138,7 +156,7 @@ class Progress:
             if device.type == "cuda":
                 tensors["generator.cuda"] = torch.cuda.get_rng_state(device)
         said = {
-            "origin": _origin(self.path, parameters),
+            "origin": _origin(self.path, parameters[0].device),
             "losses": self.losses,
             "peeks": self.peeks,
             "seconds": self.seconds,
@@ -161,9 +179,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return found
 
 
-def _origin(path: Path, parameters: Sequence[nn.Parameter]) -> dict[str, str]:
+def _origin(path: Path, device: torch.device) -> dict[str, str]:
     """What a file must have in common with the training that goes on from it."""
-    return VERSIONS | {"training": path.stem, "device": parameters[0].device.type}
+    return VERSIONS | {"training": path.stem, "device": device.type}
 
 
 def _check(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -141,8 +141,12 @@ class AverageSpec:
     """A weight is proportional to this power of 1 / loss, or of the epoch; 0: all are equal."""
 
     def shortened(self, epochs: int, full: int) -> AverageSpec:
-        """The same over fewer epochs, where there is one."""
-        return replace(self, every=max(1, self.every * epochs // full)) if self.checkpoints else self
+        """The same over fewer epochs, as far as these have the states."""
+        if not self.checkpoints:
+            return self
+        every = max(1, self.every * epochs // full)
+        count = min(self.checkpoints, (epochs - 1) // every + 1)
+        return replace(self, every=every, checkpoints=count) if count >= 2 else AverageSpec()
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,11 @@ class RunSpec:
         for fine, name, right in (
             (average.checkpoints == 0 or average.checkpoints >= 2, "checkpoints", "0, or 2 or more"),
             (average.every >= 1, "every", "at least 1"),
+            (
+                (average.checkpoints - 1) * average.every < self.train.epochs,
+                "checkpoints",
+                f"fewer: train.epochs={self.train.epochs} have not as many, {average.every} epochs apart",
+            ),
             (average.by in AVERAGE_WEIGHTS, "by", " or ".join(AVERAGE_WEIGHTS)),
             (0 <= average.power <= 20, "power", "0 to 20"),
         ):
