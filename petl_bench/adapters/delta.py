@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from petl_bench.adapters.base import Mergeable
-from petl_bench.sites import BlockSites, Sites, Slot
+from petl_bench.sites import BlockSites, Sites, Slot, widths
 
 ROLES = ("qkv", "proj", "fc1", "fc2")
 
@@ -110,6 +110,23 @@ class DeltaLinear(Mergeable):
 
     def merged(self) -> nn.Module:
         return changed(self.linear, self.delta.product())
+
+
+def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], Delta]) -> None:
+    """Change q and v of a block, or fc1 and fc2 where it has no attention.
+
+    Args:
+        make: name ("NUMBER.q"), inputs, outputs -> the change.
+    """
+    if "qkv" in block.linears:
+        slot = block.linear("qkv")
+        inputs, outputs = widths(slot)
+        deltas = {part: make(f"{number}.{part}", inputs, outputs // len(SLICES)) for part in ("q", "v")}
+        slot.set(DeltaLinear(slot.get(), Slices(deltas)))
+        return
+    for role in ("fc1", "fc2"):
+        slot = block.linear(role)
+        slot.set(DeltaLinear(slot.get(), make(f"{number}.{role}", *widths(slot))))
 
 
 @torch.no_grad()

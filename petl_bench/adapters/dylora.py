@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -23,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.delta import SLICES, Delta, DeltaLinear, Slices
+from petl_bench.adapters.delta import Delta, query_value
 from petl_bench.adapters.lowrank import allocated, pair
-from petl_bench.sites import Sites, Slot, widths
+from petl_bench.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -110,29 +111,19 @@ def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
         raise ValueError(f"kept={config.kept} of {max(ranks)} ranks: 1 or more, or 0 for all")
     attached, drawn = Attached(), Drawn(max(ranks))
 
-    def update(name: str, slot: Slot, rank: int, parts: int = 1) -> Nested:
-        inputs, outputs = widths(slot)
+    def update(name: str, inputs: int, outputs: int, rank: int) -> Nested:
         kept = min(config.kept or rank, rank)
         pairs = []
         for k in range(rank):
-            pairs.append(pair(attached, name, inputs, outputs // parts, shape, 1, suffix=f".{k}"))
+            pairs.append(pair(attached, name, inputs, outputs, shape, 1, suffix=f".{k}"))
             if k >= kept:
                 attached.spare.update({f"{name}.down.{k}", f"{name}.up.{k}"})
-        for part in (
-            "down",
-            "up",
-        ):  # in the file all downs, then all ups: names that count up are short there
+        # In the file all downs, then all ups: names that count up are short there.
+        for part in ("down", "up"):
             for k in range(rank):
                 attached.matrices[f"{name}.{part}.{k}"] = attached.matrices.pop(f"{name}.{part}.{k}")
         return Nested(pairs, drawn, kept, shape.scale, config.dropout)
 
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
-        if "qkv" in block.linears:
-            slot = block.linear("qkv")
-            query, value = (update(f"{number}.{role}", slot, rank, len(SLICES)) for role in ("q", "v"))
-            slot.set(DeltaLinear(slot.get(), Slices({"q": query, "v": value})))
-            continue
-        for role in ("fc1", "fc2"):
-            slot = block.linear(role)
-            slot.set(DeltaLinear(slot.get(), update(f"{number}.{role}", slot, rank)))
+        query_value(block, number, partial(update, rank=rank))
     return Attached(attached.matrices, starts=attached.starts, spare=attached.spare, each_pass=drawn.draw)

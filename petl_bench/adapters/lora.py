@@ -6,11 +6,12 @@ Blocks without attention (ConvNeXt) have the same updates on both linears of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.delta import SLICES, DeltaLinear, LowRank, Slices
+from petl_bench.adapters.delta import LowRank, query_value
 from petl_bench.adapters.lowrank import allocated, grouped, pair
-from petl_bench.sites import Sites, Slot, widths
+from petl_bench.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,13 @@ def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
     """
     attached = Attached()
 
-    def update(name: str, slot: Slot, rank: int, parts: int = 1) -> LowRank:
-        inputs, outputs = widths(slot)
-        matrices = pair(attached, name, inputs, outputs // parts, shape, rank)
+    def update(name: str, inputs: int, outputs: int, rank: int) -> LowRank:
+        matrices = pair(attached, name, inputs, outputs, shape, rank)
         return LowRank(*matrices, shape.scale, config.dropout)
 
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for rank, (number, block) in zip(
         ranks, grouped(sites.blocks, config.share, config.allocation), strict=True
     ):
-        if "qkv" in block.linears:
-            slot = block.linear("qkv")
-            query, value = (update(f"{number}.{role}", slot, rank, len(SLICES)) for role in ("q", "v"))
-            slot.set(DeltaLinear(slot.get(), Slices({"q": query, "v": value})))
-            continue
-        for role in ("fc1", "fc2"):
-            slot = block.linear(role)
-            slot.set(DeltaLinear(slot.get(), update(f"{number}.{role}", slot, rank)))
+        query_value(block, number, partial(update, rank=rank))
     return attached
