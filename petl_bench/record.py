@@ -37,9 +37,13 @@ def sizes(file: AdapterFile, total: int) -> dict[str, object]:
 def recipe_hash(spec: RunSpec) -> str:
     """Eight hexadecimal digits: rows with the same ones were trained by the same recipe.
 
-    Scales to choose from are left out, since methods without a scale share tables with the others.
+    Scales to choose from are left out, since methods without a scale share tables with the others; so is a
+    learning rate that stands beforehand, which may be tuned as the scale is, and has a column of its own.
     """
-    recipe = {"train": said_of(asdict(spec.train)), "lrs": spec.protocol.lrs, "every": spec.protocol.every}
+    train = said_of(asdict(spec.train))
+    if spec.protocol.name != "sealed":
+        del train["lr"]
+    recipe = {"train": train, "lrs": spec.protocol.lrs, "every": spec.protocol.every}
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -160,7 +160,10 @@ def _expand(overrides: list[str]) -> Plan:
         early = [line for key, line in lines.items() if key not in LATE]
         late = {key: _value(line) for key, line in lines.items() if key in LATE}
         config = _composed(tuple(early + _of_suite(late.get("task", base.task.name), axes_of)))
-        spec = run_spec({**config, **late, "task": late.get("task", config["task"]["name"])})
+        task = late.get("task", config["task"]["name"])
+        spec = run_spec(
+            {**config, **late, "task": task}, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of))
+        )
         key = json.dumps(spec_to_dict(spec), sort_keys=True)
         runs.setdefault(key, (spec, list(lines.values())))
     launcher = LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher"))
@@ -193,7 +196,7 @@ def _value(line: str) -> Any:
 
 
 def _of_suite(task: str, chosen: Mapping[str, Any]) -> list[str]:
-    """The recipe and the tuned scales of the task's suite, where none are chosen."""
+    """The recipe and the tuned scales and rates of the task's suite, where none are chosen."""
     suite = manifests()[task].suite
     train = suite if suite in options("train") else "vtab"
     tuned = suite if suite in options("tuned") else "none"

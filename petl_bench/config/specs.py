@@ -26,8 +26,11 @@ from petl_bench.types import (
 )
 
 
-def run_spec(config: Mapping[str, Any]) -> RunSpec:
+def run_spec(config: Mapping[str, Any], lr_is_chosen: bool = True) -> RunSpec:
     """The run of a configuration whose `task` is a name.
+
+    Args:
+        lr_is_chosen: whether `train.lr` counts even where conf/tuned has a learning rate.
 
     Raises:
         UserError: a value has a wrong type or range, or there is no scale to take.
@@ -40,8 +43,17 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
     if hidden < 1 and "hidden" not in unused:
         raise UserError(f"hidden={hidden} is out of range: adapter={parts.adapter.name} needs 1 or more")
     scale = unused.get("scale", _number(values, "scale"))
-    if scale is None and protocol.name != "sealed":
-        scale = _tuned_scale(values, parts.adapter.name, hidden, task.name)
+    train = parts.train
+    if protocol.name != "sealed":
+        about = {"adapter": parts.adapter.name, "head": values["head"]["name"], "hidden": hidden}
+        if scale is None and (scale := _tuned(values, "scales", about, task.name)) is None:
+            said = " ".join(f"{key}={value}" for key, value in about.items())
+            raise UserError(
+                f"conf/tuned has no scale for {said} task={task.name}: give one, for example scale=1.0, "
+                "or let it be chosen on val: protocol=sealed"
+            )
+        if not lr_is_chosen and (lr := _tuned(values, "lrs", about, task.name)) is not None:
+            train = replace(train, lr=lr)
     if scale is None and len(protocol.scales) == 1:
         scale = protocol.scales[0]
     if scale is not None:
@@ -60,7 +72,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
         protocol=protocol,
         precision=str(values["precision"]),
         seed=seed,
-        train=parts.train,
+        train=train,
         rate_weight=0.0 if bits == FLOAT_BITS else _number(values, "rate_weight") or 0.0,
         packing=str(values["packing"]) if codes else PACKINGS[0],
         statistics=str(values["statistics"]) if codes else STATISTICS[0],
@@ -124,18 +136,20 @@ def _number(values: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
-def _tuned_scale(values: Mapping[str, Any], adapter: str, hidden: int, task: str) -> float:
-    """The scale of the first table of conf/tuned that fits the run."""
-    facts = {"adapter": adapter, "head": values["head"]["name"], "hidden": hidden}
+def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task: str) -> float | None:
+    """The scale or learning rate of the first table of conf/tuned that fits the run and has one.
+
+    Args:
+        what: `scales` or `lrs`.
+        about: what a table may say that it is for.
+    """
     try:
         for table in values["tuned"]["tables"]:
-            fits = all(table.get(key, value) == value for key, value in facts.items())
-            if fits and task in table["scales"]:
-                return float(table["scales"][task])
+            fits = all(table.get(key, value) == value for key, value in about.items())
+            if fits and task in (found := table.get(what, {})):
+                return float(found[task])
     except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise UserError("tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}}") from error
-    said = " ".join(f"{key}={value}" for key, value in facts.items())
-    raise UserError(
-        f"conf/tuned has no scale for {said} task={task}: give one, for example scale=1.0, "
-        "or let it be chosen on val: protocol=sealed"
-    )
+        raise UserError(
+            "tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}, lrs: {TASK: 0.001}}"
+        ) from error
+    return None

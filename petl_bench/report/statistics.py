@@ -24,9 +24,9 @@ from petl_bench.report.tables import Line, Table
 
 MOST_LINES = 24
 """A ranking of more is no use to a reader: its pairs grow with the square."""
-OF_THE_WIDTH = ("bits", "quantizer", "scale", "rate_weight", "packing", "statistics")
+OF_THE_WIDTH = ("bits", "quantizer", "scale", "lr", "rate_weight", "packing", "statistics")
 """Settings in which a line may differ from the line it is compared with."""
-PREFERRED = ("scale", "rate_weight", "packing", "statistics")
+PREFERRED = ("scale", "lr", "rate_weight", "packing", "statistics")
 """Those in which it had rather not."""
 NONE = "none"
 """Quantizer of a line that has none: 32 bits."""
@@ -173,8 +173,8 @@ def _accuracies(table: Table, lines: Sequence[Line]) -> Values:
 def _counterparts(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
     """Each line and the one with the most bits of those like it, where that has more.
 
-    Of several with as many bits the one with the same scale counts, then rate weight, packing and statistics.
-    Quantizers are never compared with each other, only with none.
+    Of several with as many bits the one with the same scale counts, then rate, rate weight, packing and
+    statistics. Quantizers are never compared with each other, only with none.
     """
     alike: dict[tuple[object, ...], list[Line]] = {}
     for line in lines:

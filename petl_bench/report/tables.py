@@ -34,11 +34,13 @@ LINE_KEY = [
     "packing",
     "statistics",
 ]
-"""One line of a table; the scale is chosen per task and joins in only where a task has several."""
+"""One line of a table."""
+OF_A_TASK = ["scale", "lr"]
+"""May differ by task within a line; joins its key only where a task has several."""
 REPETITION = {"seed": "seeds", "split_seed": "draws of the training images"}
 """What the rows of one cell differ in, and what several of them are called."""
-NO_SCALE = -1.0
-"""Stands for the scales of a line that has one a task."""
+BY_TASK = -1.0
+"""Stands for the scales or rates of a line that has one a task."""
 TASK, GROUP, MEAN = "task", "group", "mean"
 HEADLINE = (MEAN, "groups")
 """Kinds of columns while means are computed."""
@@ -155,7 +157,7 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             f"rows of tasks that no manifest of suite {key['suite']} has are left out: {', '.join(strange)}"
         )
         part = part[~part["task"].isin(strange)]
-    line_key, part = _split_by_scale(part) if key["protocol"] != "sealed" else (LINE_KEY, part)
+    line_key, part = _split(part) if key["protocol"] != "sealed" else (LINE_KEY, part)
     cell = [*line_key, "task", *REPETITION]
     if part.duplicated(cell).any():
         notes.append(
@@ -170,6 +172,9 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             "not every line has the same seeds on all its tasks: its means are over the seeds that have "
             "every task, and a comparison of two lines may be between different seeds"
         )
+    if key["protocol"] != "sealed" and latest["lr"].nunique() > 1:
+        low, high = latest["lr"].min(), latest["lr"].max()
+        notes.append(f"learning rates differ by adapter and task: {low:g} to {high:g}")
     if key["protocol"] == "peek":
         notes.append("accuracies marked † are the best of several looks at test: no honest number compares")
     if key["altered"]:
@@ -191,16 +196,19 @@ def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> lis
     return [Task(m.name, m.group) for m in facts]
 
 
-def _split_by_scale(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """The key of lines, with the scale where a line has several on one task and seed.
+def _split(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """The key of lines, with the scale or rate where a line has several on one task and seed.
 
-    Other lines stay whole, although their scale may differ by task: in theirs the column is empty.
+    Other lines stay whole, although theirs may differ by task: in these the column is empty.
     """
-    counts = part.groupby([*LINE_KEY, "task", *REPETITION])["scale"].transform("nunique")
-    varied = counts.groupby([part[name] for name in LINE_KEY]).transform("max") > 1
-    if not varied.any():
-        return LINE_KEY, part
-    return [*LINE_KEY, "scale"], part.assign(scale=part["scale"].where(varied, NO_SCALE))
+    line_key = list(LINE_KEY)
+    for name in OF_A_TASK:
+        counts = part.groupby([*LINE_KEY, "task", *REPETITION])[name].transform("nunique")
+        varied = counts.groupby([part[key] for key in LINE_KEY]).transform("max") > 1
+        if varied.any():
+            line_key.append(name)
+            part = part.assign(**{name: part[name].where(varied, BY_TASK).fillna(BY_TASK)})
+    return line_key, part
 
 
 def _lines(latest: pd.DataFrame, line_key: list[str], tasks: Sequence[Task], peek: bool) -> list[Line]:
@@ -278,9 +286,9 @@ def _order(value: Any) -> tuple[int, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as Python's; NO_SCALE as None."""
+    """A number of numpy's as Python's; BY_TASK as None."""
     value = value.item() if hasattr(value, "item") else value
-    return None if value == NO_SCALE else value
+    return None if value == BY_TASK else value
 
 
 def _mixed(frame: pd.DataFrame) -> list[str]:

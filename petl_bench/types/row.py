@@ -39,8 +39,8 @@ class ResultRow:
     normalization: str
     seed: int
     epochs: int
-    lr: float | None = None  # as chosen, where protocol sealed searches it
-    recipe: str = ""  # short hash of the training recipe and what the protocol may choose besides the scale
+    lr: float | None = None  # as chosen, where protocol sealed searches it; tuned, where conf/tuned has one
+    recipe: str = ""  # short hash of the recipe (but a rate given beforehand) and of what else is chosen
     shots: int = 0  # training images a class of a few-shot set, else 0
     split_seed: int = 0  # which draw of the training images
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
