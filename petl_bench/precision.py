@@ -5,7 +5,8 @@ bf16   frozen weights and activations in bfloat16.
 int8   as bf16, but the products with frozen linears, forward and back to their inputs, in 8-bit integers;
        linears whose widths are no multiples of 8 stay in bf16, since GPUs have no product for them.
 
-Trainable weights are used in the precision of the activations.
+Trainable weights are used in the precision of the activations; those of which only a small move counts, in
+float32 (petl_bench.adapters.Attached.float32).
 """
 
 from __future__ import annotations

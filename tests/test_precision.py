@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from petl_bench.adapters import ADAPTERS
+from petl_bench.adapters.delta import DeltaLinear
 from petl_bench.device import find_precision
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
@@ -65,6 +66,39 @@ def test_logits_and_gradients_of_lower_precisions_are_near_those_of_float32(adap
     for exact, near in zip(found["fp32"], found[precision], strict=True):
         assert not torch.equal(exact, near)
         assert (exact - near).norm() <= 3 * LOWER[precision] * exact.norm()
+
+
+def nudged(name, precision, reloaded):
+    """A network whose trained numbers have moved by a thousandth."""
+    spec = tiny.model_spec(name, bits=32, scale=1.0)
+    adapted = assemble(spec, seed=3)
+    adapted.prepare(precision)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in adapted.adapter.trainable:
+            weight.mul_(1 + 1e-3 * torch.randn(weight.shape, generator=generator))
+    adapted.materialize()
+    return restore(spec, adapted.file({}), "here", precision) if reloaded else adapted.network
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+@pytest.mark.parametrize("name", ["pissa", "soka", "corda"])
+def test_in_bfloat16_a_small_move_from_a_start_is_no_rounding(name, reloaded):
+    """A thousandth is less than half a step of bfloat16: rounded before the subtraction it is lost."""
+    exact, network = nudged(name, "fp32", False), nudged(name, "bf16", reloaded)
+    pairs = [
+        (found, expected)
+        for found, expected in zip(network.modules(), exact.modules(), strict=True)
+        if isinstance(found, DeltaLinear)
+    ]
+    assert len(pairs) == 8  # two blocks of qkv, proj, fc1 and fc2
+    for found, expected in pairs:
+        x = torch.randn(64, expected.linear.in_features, generator=torch.Generator().manual_seed(2))
+        with torch.no_grad():
+            update = expected.delta(torch.zeros(1), x)
+            near = found.delta(torch.zeros(1, dtype=torch.bfloat16), x.bfloat16())
+        assert near.dtype is torch.bfloat16
+        assert 0 < (near - update).norm() <= 0.01 * update.norm()
 
 
 @pytest.mark.parametrize("precision", list(LOWER))

@@ -59,6 +59,8 @@ class Attached:
         floats: lists of parameters that are kept in float32; each list is stored as one vector.
         starts: initializations of matrices that start otherwise than `initial.linear`.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
+        float32: whether the linears compute in float32 in every precision, since what counts of them is how
+            little they move; the method casts what it makes of them.
         each_pass: called before each pass through the network, with whether it is in training.
         calibrate: called once before the training; a reloaded model has its results from the file.
         decode: called once `codes` have been filled from a file.
@@ -71,6 +73,7 @@ class Attached:
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
     starts: dict[str, initial.Start] = field(default_factory=dict)
     spare: set[str] = field(default_factory=set)
+    float32: bool = False
     each_pass: Callable[[bool], None] | None = None
     calibrate: Callable[[Calibration], None] | None = None
     decode: Callable[[], None] = lambda: None

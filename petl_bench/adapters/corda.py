@@ -20,7 +20,7 @@ before the training; until then both pairs are the same random numbers, which is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -104,7 +104,7 @@ def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
     Raises:
         UserError: a rank is more than a linear has.
     """
-    attached = Attached()
+    attached = Attached(float32=True)
     frozen: dict[str, nn.Module] = {}
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
@@ -122,7 +122,7 @@ def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
             starts = [attached.fixed[f"{name}.{part}.start"] for part in ("down", "up")]
             slot.set(DeltaLinear(slot.get(), Moved(*matrices, starts[0], starts[1], shape.scale)))
     calibrate = partial(_calibrate, attached, frozen, config.mode)
-    return Attached(attached.matrices, attached.fixed, starts=attached.starts, calibrate=calibrate)
+    return replace(attached, calibrate=calibrate)
 
 
 @torch.no_grad()

@@ -3,12 +3,14 @@
 PiSSA and what follows it train a product that starts at a part of W, and freeze the rest of W. That is W plus
 the trained product minus its start, and here it is computed so: the backbone keeps its parameters, and where
 the start goes through the same rounding as what is trained, training begins at the frozen network at any
-bit-width. In bfloat16 both are rounded before they are subtracted: smaller moves than its steps are lost.
+bit-width. Both are subtracted in float32 in every precision, so that small moves count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -69,12 +71,19 @@ class Start(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to` does to all modules, but it stays in float32."""
+        weight = self.weight
+        super()._apply(fn, recurse)
+        self.weight = weight.to(self.weight.device)
+        return self
+
 
 class Moved(Delta):
     """scale * (up @ down - start_up @ start_down).
 
     Computed as up (down - start_down) + (up - start_up) start_down: exactly zero where nothing has moved, and
-    no difference of great numbers.
+    no difference of great numbers. The four are used in float32.
     """
 
     def __init__(
@@ -99,6 +108,6 @@ class Moved(Delta):
         return self.scale * (up @ down)
 
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
-        down, up = self._pair()
+        down, up = (matrix.to(x.dtype) for matrix in self._pair())
         update = functional.linear(functional.linear(x, down), up)
         return torch.add(base, update, alpha=self.scale)

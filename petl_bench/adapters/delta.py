@@ -52,7 +52,7 @@ class Delta(nn.Module, ABC):
 
         Methods with dropout, or with a faster way than the whole matrix, have their own.
         """
-        return base + functional.linear(x, self.product())
+        return base + functional.linear(x, self.product().to(x.dtype))
 
 
 class LowRank(Delta):

@@ -36,7 +36,7 @@ class Kronecker(Delta):
     """scale * sum of left x right over the terms; less the same of their starts, where they have any.
 
     The difference of products is computed as (left - start) x right + start x (right - its start), term by
-    term: exactly zero where nothing has moved.
+    term: exactly zero where nothing has moved; with starts all are used in float32.
 
     Args:
         lefts, rights: the terms' factors, (m, n) and (p, q).
@@ -60,6 +60,7 @@ class Kronecker(Delta):
         self.fast = terms * n * p * (q + m) < m * n * p * q
 
     def _terms(self) -> tuple[Tensor, Tensor]:
+        """(terms, m, n) and (terms, p, q); with starts, the terms of the difference."""
         left = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.lefts)])
         right = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.rights)])
         if self.starts is None:
@@ -75,7 +76,7 @@ class Kronecker(Delta):
         """A term is A X B^T of x as a matrix X (n, q); many terms are dearer than their sum as one matrix."""
         if not self.fast:
             return super().forward(base, x)
-        left, right = self._terms()
+        left, right = (term.to(x.dtype) for term in self._terms())
         terms, _, n = left.shape
         inner = functional.linear(x.unflatten(-1, (n, -1)), right.flatten(0, 1)).unflatten(-1, (terms, -1))
         columns = inner.transpose(-1, -3).flatten(-2)  # (..., p, terms * n)

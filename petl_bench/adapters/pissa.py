@@ -49,7 +49,7 @@ def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
     Raises:
         UserError: a rank is more than a linear has.
     """
-    attached = Attached()
+    attached = Attached(float32=True)
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
         for role in roles(block):

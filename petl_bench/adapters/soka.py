@@ -95,7 +95,7 @@ def attach(sites: Sites, shape: Shape, config: SoKAConfig) -> Attached:
     """
     if shape.hidden < 1:
         raise UserError(f"hidden={shape.hidden} is out of range: this adapter needs at least 1 term")
-    attached = Attached()
+    attached = Attached(float32=True)
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
         for role in roles(block):

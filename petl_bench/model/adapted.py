@@ -157,5 +157,11 @@ def restore(
     if precision == "fp32":
         adapters.merge(adapted.network)
     adapted.network.requires_grad_(False)
+    linears = adapted.adapter.linears if adapted.adapter.attached.float32 else []
+    exact = [parameter for linear in linears for parameter in linear.parameters()]
+    kept = casts(adapted.network, exact, torch.float32)
     lower(adapted.network, precision, device, adapted.linears)
+    for weight in kept:
+        weight.parameter.data = weight.parameter.data.to(device)
+        weight.materialize()
     return adapted.network

@@ -91,6 +91,7 @@ class Part:
     def stack(self, dtype: torch.dtype, device: torch.device) -> None:
         """Take the matrices out of their modules; below 32 bits they are fake-quantized from now on."""
         quantizer = self._codebook.to(device) if self._codes else None
+        dtype = torch.float32 if self.attached.float32 else dtype
         self.stacks.extend(stacked(self.attached.matrices.values(), quantizer, dtype, device))
         self.fixed.extend(stacked(self.attached.fixed.values(), quantizer, dtype, device))
         for stack in self.fixed:

@@ -29,11 +29,12 @@ from petl_bench.types.parts import (
     TrainSpec,
 )
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised whenever settings come to mean another number; part of every run's identity.
 
 2: the last block draws dropout for the tokens that are read only.
 3: a branch draws its drop path before the dropout of an adapter beside it.
+4: products that count from their start on are subtracted from it in float32, in every precision.
 """
 
 
