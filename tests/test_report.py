@@ -238,6 +238,33 @@ def test_a_scale_that_was_chosen_does_not_split_a_line(tmp_path: Path) -> None:
     assert "scale" not in line
 
 
+def rated(store: Path, *axes: str) -> list[dict]:
+    """Runs of one recipe under a protocol that does not choose its rate, whatever that is."""
+    for spec in plan(["sweep=none", "protocol=fixed", "scale=1", *axes]).runs:
+        Store(store).put(spec, make_row(spec, spec.train.lr, recipe=recipe_hash(spec)), b"adapter")
+    return report_of(store)["averages"]
+
+
+def test_a_rate_that_was_tuned_does_not_split_a_line(tmp_path: Path) -> None:
+    tables = "tuned.tables=[{adapter:lora,lrs:{digits:0.25,surfaces:0.5}}]"
+    (line,) = rated(tmp_path, "task=digits,surfaces", "adapter=lora", tables)
+    assert "lr" not in line
+    assert report_of(tmp_path)["warnings"] == ["learning rates differ by adapter and task: 0.25 to 0.5"]
+
+
+def test_rates_that_were_given_are_lines_of_one_table(tmp_path: Path) -> None:
+    lines = rated(tmp_path, "task=digits", "adapter=lora,adaptformer", "bits=1", "train.lr=0.25,0.5")
+    assert sorted((line["adapter"], line["lr"]) for line in lines) == [
+        ("adaptformer", 0.25),
+        ("adaptformer", 0.5),
+        ("lora", 0.25),
+        ("lora", 0.5),
+    ]
+    cells = [cell for cell in report_of(tmp_path)["rows"] if cell["n"]]
+    assert all(cell["mean"] == cell["lr"] for cell in cells)
+    assert len(cells) == 4
+
+
 def test_a_table_of_the_users_own_data_needs_no_manifest(tmp_path: Path) -> None:
     (spec,) = plan(["sweep=none", "task=folder", "adapter=linear"]).runs
     for name, acc in [("birds", 0.5), ("fish", 1.0)]:

@@ -88,6 +88,26 @@ def test_tuned_scales_are_those_of_the_tasks_suite() -> None:
         one("protocol=fixed", "tuned=none")
 
 
+def test_a_tuned_rate_holds_unless_one_is_chosen() -> None:
+    tables = "tuned.tables=[{adapter:linear,hidden:3,lrs:{digits:0.5}},{adapter:linear,lrs:{digits:0.25}}]"
+
+    def lr(*overrides: str) -> float:
+        return one("task=digits", "adapter=linear", tables, *overrides).train.lr
+
+    own = recipe("pocket").lr
+    assert lr("protocol=fixed") == lr("protocol=peek") == 0.25
+    assert lr("protocol=fixed", "hidden=3") == 0.5
+    assert lr("protocol=fixed", "train.epochs=3") == 0.25
+    assert lr("protocol=sealed") == own  # whose rates are searched by protocol.lrs
+    assert lr("protocol=fixed", "train.lr=0.125") == 0.125
+    assert lr("protocol=fixed", f"train.lr={own}") == own
+    assert lr("protocol=fixed", "train=vtab") == recipe("vtab").lr
+    for sweeping in plan(["sweep=none", "protocol=fixed", "adapter=linear", "train.lr=0.1,0.2"]).runs:
+        assert sweeping.train.lr in (0.1, 0.2)
+    with pytest.raises(UserError, match=r"tuned\.tables: expected a list"):
+        one("protocol=fixed", "adapter=linear", "tuned.tables=[{adapter:linear,lrs:{digits:fast}}]")
+
+
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_a_recipe_may_take_the_normalization_of_the_backbone(backbone: str) -> None:
     own = group_config("backbone", backbone).get("normalization", "none")
