@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two processes more than cores: many tests wait for processes of their own.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -n $$(($$($(BIN)/python -c "import os; print(os.cpu_count())") + 2))
+# Where this is set, every process compiles torch's sources anew: ten seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .PHONY: install demo test test-long lint format pocket-backbone pocket-scales readme clean help
