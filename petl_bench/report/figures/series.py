@@ -23,7 +23,8 @@ FAMILY = {"adapter", "backbone"}
 WIDTHS = {*OF_THE_WIDTH}
 """How the weights of a configuration are stored; what is left of a line's key is the configuration."""
 NAMED = 10
-"""Series that have a name each in the key; of more, families and variants are named apart."""
+"""Series that have a name each in the key; of more, families and variants are named apart. More families than
+that are told apart by name, too, where a point is named."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from petl_bench.report.columns import label
 from petl_bench.report.figures.labels import place
 from petl_bench.report.figures.scales import byte_axis, in_bytes
 from petl_bench.report.figures.series import (
+    NAMED,
     Point,
     Series,
     accuracy_axis,
     draw,
+    families,
     family,
     keys_apart,
     points,
@@ -90,5 +92,6 @@ def _steps(front: Sequence[Point], edge: float) -> list[tuple[float, float]]:
 
 
 def _short(point: Point, table: Table) -> str:
-    """`h16, 1 bit`: colour and marker say the adapter, unless it has no more to say."""
-    return label(point.line, table, without={"adapter"}) or str(point.line.key["adapter"])
+    """`h16, 1 bit`: colour and marker say the adapter, unless it has no more to say or they are too many."""
+    without = set() if len(families(table)) > NAMED else {"adapter"}
+    return label(point.line, table, without=without) or str(point.line.key["adapter"])
