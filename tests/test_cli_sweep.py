@@ -10,8 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from petl_bench.config import manifests, plan
+from petl_bench.config import CONF_DIR, manifests, plan
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from tests.conftest import (
     COLUMNS,
@@ -91,6 +92,8 @@ def test_a_sweep_keeps_and_prints_its_rows(finished_store: Path) -> None:
     held = rows_of(finished_store)
     assert len(held) == 10  # 2 tasks x (linear + 2 adapters x 2 widths)
     assert sorted(printed, key=lambda row: row["run_id"]) == held
+    tables = yaml.safe_load((CONF_DIR / "tuned" / "pocket.yaml").read_text())["tables"]
+    tuned = {table["adapter"]: table["lrs"] for table in tables if "lrs" in table}
     for row in held:
         directory = finished_store / row["run_id"]
         assert set(row) == COLUMNS
@@ -102,7 +105,7 @@ def test_a_sweep_keeps_and_prints_its_rows(finished_store: Path) -> None:
         assert row["n_test"] == manifests()[row["task"]].splits["test"]
         assert row["data_fingerprint"] == manifests()[row["task"]].fingerprint
         assert (row["protocol"], row["acc_val"], row["acc_best_peek"]) == ("fixed", None, None)
-        assert row["lr"] == 5e-3  # conf/train/pocket.yaml
+        assert row["lr"] == tuned.get(row["adapter"], {}).get(row["task"], 5e-3)  # conf/train/pocket.yaml
         assert (row["shots"], row["split_seed"], row["data_override"]) == (0, 0, "")
         assert row["bytes_file"] == (directory / ADAPTER).stat().st_size
         assert row["bytes_file"] == row["bytes_adapter"] + row["bytes_head"] + row["bytes_overhead"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from petl_bench.report.mixed import mixed
 from petl_bench.types import Manifest, ResultRow
 
 TABLE_KEY = [
@@ -45,18 +46,6 @@ TASK, GROUP, MEAN = "task", "group", "mean"
 HEADLINE = (MEAN, "groups")
 """Kinds of columns while means are computed."""
 BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
-PROVENANCE = {
-    "version": "petl-bench versions",
-    "git_revision": "git revisions",
-    "torch_version": "torch versions",
-    "pillow_version": "pillow versions",
-    "device": "devices",
-    "backbone_sha256": "weights of one backbone",
-    "data_fingerprint": "versions of one task's data",
-}
-"""Columns in which the rows of a table should agree, and how a warning calls them."""
-WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
-"""Columns that should agree among rows of one backbone or one task only."""
 APART = {
     "protocol": "protocols",
     "precision": "precisions",
@@ -137,7 +126,7 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
         _table(dict(zip(TABLE_KEY, values, strict=True)), part, tasks)
         for values, part in frame.groupby(TABLE_KEY, sort=True)
     ]
-    warnings = [] if len(tables) == 1 else _mixed(frame)
+    warnings = [] if len(tables) == 1 else mixed(frame, rates=False)
     for name, what in APART.items():
         if len({table.key[name] for table in tables}) > 1:
             warnings.append(f"several {what}: each has its own table, and numbers do not compare across them")
@@ -150,7 +139,7 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
 def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest]) -> Table:
     key = {name: _plain(value) for name, value in key.items()}
     tasks = _tasks(key["suite"], part, known)
-    notes = _mixed(part)
+    notes = mixed(part, rates=key["protocol"] != "sealed")
     strange = sorted(set(part["task"]) - {task.name for task in tasks})
     if strange:
         notes.append(
@@ -172,9 +161,6 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             "not every line has the same seeds on all its tasks: its means are over the seeds that have "
             "every task, and a comparison of two lines may be between different seeds"
         )
-    if key["protocol"] != "sealed" and latest["lr"].nunique() > 1:
-        low, high = latest["lr"].min(), latest["lr"].max()
-        notes.append(f"learning rates differ by adapter and task: {low:g} to {high:g}")
     if key["protocol"] == "peek":
         notes.append("accuracies marked † are the best of several looks at test: no honest number compares")
     if key["altered"]:
@@ -289,16 +275,3 @@ def _plain(value: Any) -> Any:
     """A number of numpy's as Python's; BY_TASK as None."""
     value = value.item() if hasattr(value, "item") else value
     return None if value == BY_TASK else value
-
-
-def _mixed(frame: pd.DataFrame) -> list[str]:
-    """In which provenance rows differ."""
-    notes: list[str] = []
-    for column, what in PROVENANCE.items():
-        within = frame.groupby(WITHIN[column]) if column in WITHIN else frame.groupby(lambda _: 0)
-        count = int(within[column].nunique().max())
-        if count > 1:
-            notes.append(f"rows come from {count} different {what}")
-    if frame["git_dirty"].any():
-        notes.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
-    return notes
