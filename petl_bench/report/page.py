@@ -41,8 +41,8 @@ PROTOCOLS = {
     "sealed": "The scale, and the learning rate where several are tried, are chosen on validation images; "
     "the test images are first read when the finished file is evaluated, once, after the last epoch.",
     "fixed": "Scale and learning rate are given beforehand, and the finished file is evaluated on the test "
-    "images once, after the last epoch; for VTAB-1K the given scales are those of the released checkpoints, whose "
-    "authors looked at test.",
+    "images once, after the last epoch; for VTAB-1K the given scales are those of the released checkpoints, "
+    "whose authors looked at test.",
     "peek": f"The test images are looked at every ten epochs, and tables show the best look (marked {PEEK}), "
     "as the released code does; such accuracies are too high and compare only with others obtained so.",
 }
