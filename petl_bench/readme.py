@@ -2,8 +2,8 @@
 
 `.readme/NAME.jsonl` holds the rows of a result, as `petl-bench sweep ... --json` printed them. README.md
 has blocks that end with `<!-- end -->`: one that begins with `<!-- report NAME -->` becomes that result's
-markdown report, one with `<!-- figure NAME KIND -->` its figure of that kind, drawn to
-`.readme/NAME-KIND.svg`.
+markdown report, one with `<!-- table NAME HEADING -->` those of its tables whose titles begin so, one with
+`<!-- figure NAME KIND -->` its figure of that kind, drawn to `.readme/NAME-KIND.svg`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from petl_bench.config import manifests
 from petl_bench.errors import UserError
 from petl_bench.report import FORMATS, MARGIN, Report, build
+from petl_bench.report.text import markdown_tables
 from petl_bench.types import row_from_dict
 
 FOLDER = Path(".readme")
-BLOCK = re.compile(r"(<!-- (report|figure) (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (report|table|figure) (\S+)(?: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def made(root: Path) -> dict[Path, str]:
@@ -42,6 +43,8 @@ def made(root: Path) -> dict[Path, str]:
         begin, what, name, kind, end = match.groups()
         if what == "report":
             return f"{begin}\n{FORMATS['markdown'](report(name), Path())!s}\n{end}"
+        if what == "table":
+            return f"{begin}\n{markdown_tables(report(name), kind)}\n{end}"
         found = [figure for figure in report(name).figures if figure.name.endswith(kind)]
         if len(found) != 1:
             raise UserError(f"README.md: {name} has {len(found)} figures {kind}")

@@ -50,6 +50,26 @@ def test_a_line_says_difference_intervals_verdicts_and_savings() -> None:
     assert "is 1 bit worse" not in text
 
 
+def test_bit_widths_stand_side_by_side() -> None:
+    made = report(MOST_SENTENCES + 1)
+    text = str(FORMATS["markdown"](made, Path()))
+    assert "| line | 1 bit | 32 bits | bytes, 1 bit | bytes, 32 bits |" in text
+    # 70.0 points at 32 bits and 0.4 fewer at 1, +- 0.2 over seeds (SEEDS), for all alike: none is best.
+    assert text.count(" h16 | 69.6 ± 0.2 | 70.0 ± 0.2 | 100 | 3,200 |") == MOST_SENTENCES + 1
+
+
+def test_a_line_without_other_widths_is_there_too() -> None:
+    rows = report(MOST_SENTENCES + 1).rows
+    alone = [
+        replace(row, adapter="alone", acc=row.acc - 0.1)
+        for row in rows
+        if row.adapter == "a0" and row.bits == 32
+    ]
+    text = str(FORMATS["markdown"](build([*rows, *alone], {}, 0.01, Path("results")), Path()))
+    assert "| alone h16 | - | *60.0 ± 0.2* | - | 3,200 |" in text
+    assert "| a1 h16 | 69.6 ± 0.2 | **70.0 ± 0.2** | 100 | 3,200 |" in text
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_few_comparisons_are_sentences(form: str) -> None:
     few, many = (str(FORMATS[form](report(count), Path())) for count in (MOST_SENTENCES, MOST_SENTENCES + 1))

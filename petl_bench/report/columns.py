@@ -145,7 +145,7 @@ def accuracies(table: Table) -> list[Column]:
     """A column of percents a task, in the benchmark's order."""
     prefix = f"{table.key['suite']}_"
     return [
-        _percents(task.name.removeprefix(prefix), [line.tasks[task.name] for line in table.lines], task.group)
+        percents(task.name.removeprefix(prefix), [line.tasks[task.name] for line in table.lines], task.group)
         for task in table.tasks
     ]
 
@@ -153,10 +153,10 @@ def accuracies(table: Table) -> list[Column]:
 def averages(table: Table) -> list[Column]:
     """Group means, the headline, the mean of all tasks."""
     lines = table.lines
-    columns = [_percents(group, [line.groups[group] for line in lines]) for group in table.groups]
+    columns = [percents(group, [line.groups[group] for line in lines]) for group in table.groups]
     columns += [
-        _percents("mean of groups", [line.mean_of_groups for line in lines]),
-        _percents(f"mean of {counted(len(table.tasks), 'task')}", [line.mean_of_tasks for line in lines]),
+        percents("mean of groups", [line.mean_of_groups for line in lines]),
+        percents(f"mean of {counted(len(table.tasks), 'task')}", [line.mean_of_tasks for line in lines]),
     ]
     last = [Cell(percent(line.last_epoch)) for line in lines if line.last_epoch]
     return [*columns, *([Column("mean of groups, last epoch", last)] if last else [])]
@@ -217,7 +217,8 @@ def _shown(table: Table) -> list[str]:
     return [name for name in names if name in varied | ALWAYS]
 
 
-def _percents(name: str, values: Sequence[Statistic], over: str = "") -> Column:
+def percents(name: str, values: Sequence[Statistic], over: str = "") -> Column:
+    """A column of means, best and second best marked; a hole where there is none."""
     ranks = _ranks([value.mean for value in values])
     return Column(name, [Cell(percent(value), rank) for value, rank in zip(values, ranks, strict=True)], over)
 

@@ -1,12 +1,12 @@
-"""Comparisons of bit-widths as columns of a table, for reports that have too many for sentences."""
+"""Bit-widths side by side, and their comparisons as columns: for tables with too many for sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from petl_bench.report.columns import HOLE, Cell, Column, Grid, label
+from petl_bench.report.columns import HOLE, Cell, Column, Grid, counted, label, percents
 from petl_bench.report.statistics import Comparison
-from petl_bench.report.tables import Table
+from petl_bench.report.tables import Line, Statistic, Table
 
 MOST_SENTENCES = 8
 """Of one table; more are a table themselves."""
@@ -15,6 +15,31 @@ MOST_SENTENCES = 8
 def many(comparisons: Sequence[Comparison]) -> bool:
     """Whether they are too many for sentences."""
     return len(comparisons) > MOST_SENTENCES
+
+
+def by_bits(comparisons: Sequence[Comparison], table: Table) -> Grid:
+    """A line a configuration, a column a bit-width: means of groups, then bytes of the adapter."""
+    rows: dict[tuple[object, ...], dict[int, Line]] = {}
+    for found in comparisons:
+        row = rows.setdefault(_configuration(found.line), {})
+        row |= {line.key["bits"]: line for line in (found.line, found.against)}
+    told = {id(line) for row in rows.values() for line in row.values()}
+    alone = [{line.key["bits"]: line} for line in table.lines if id(line) not in told]
+    held = [*alone, *rows.values()]
+    names = [label(row[min(row)], table, without={"bits"}) for row in held]
+    columns = [Column("line", [Cell(name) for name in names])]
+    widths = sorted({bits for row in held for bits in row})
+    for bits in widths:
+        means = [row[bits].mean_of_groups if bits in row else Statistic(0, None, None) for row in held]
+        columns.append(percents(counted(bits, "bit"), means))
+    for bits in widths:
+        texts = [f"{row[bits].bytes['bytes_adapter']:,.0f}" if bits in row else HOLE for row in held]
+        columns.append(Column(f"bytes, {counted(bits, 'bit')}", [Cell(text) for text in texts]))
+    return Grid("Mean of groups (%) and bytes of the adapter by bits", columns)
+
+
+def _configuration(line: Line) -> tuple[object, ...]:
+    return tuple(value for name, value in line.key.items() if name != "bits")
 
 
 def compared(comparisons: Sequence[Comparison], table: Table) -> Grid:

@@ -21,7 +21,7 @@ from petl_bench.report.columns import (
     legend,
     title,
 )
-from petl_bench.report.compared import compared, many
+from petl_bench.report.compared import by_bits, compared, many
 from petl_bench.report.content import Report
 
 PREAMBLE = "% In the preamble: \\usepackage{booktabs} \\usepackage{adjustbox}"
@@ -50,8 +50,10 @@ def latex(report: Report) -> str:
         parts.append(_float(lead, costs(table), [*said, "Means over the tasks run."], f"{key}-costs"))
         found = report.comparisons[number]
         if many(found):
-            grid = compared(found, table)
-            parts.append(_float(grid.columns[:1], grid.columns[1:], _sentences([grid.title]), f"{key}-bits"))
+            for grid, name in ((by_bits(found, table), "by-bits"), (compared(found, table), "bits")):
+                parts.append(
+                    _float(grid.columns[:1], grid.columns[1:], _sentences([grid.title]), f"{key}-{name}")
+                )
         else:
             parts += [_escaped(comparison.sentence) + "\n" for comparison in found]
     for number, grid in enumerate(published_grids(report.tables, report.published)):

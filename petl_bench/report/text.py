@@ -13,7 +13,7 @@ from rich.text import Text
 
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.columns import Cell, Grid, grids, legend, printable
-from petl_bench.report.compared import compared, many
+from petl_bench.report.compared import by_bits, compared, many
 from petl_bench.report.content import Report
 
 RANKS = " ¹²"
@@ -53,6 +53,12 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def markdown_tables(report: Report, heading: str) -> str:
+    """Those of a report's tables alone whose titles begin so."""
+    found = [grid for number in range(len(report.tables)) for grid in _grids(report, number)]
+    return "\n\n".join(_markdown_grid(grid) for grid in found if grid.title.startswith(heading)) + "\n"
+
+
 def tensorboard(report: Report) -> str:
     """The command that shows the curves and settings of the runs."""
     return f"tensorboard --logdir {shlex.quote(str(report.store))}"
@@ -60,7 +66,8 @@ def tensorboard(report: Report) -> str:
 
 def _grids(report: Report, number: int) -> list[Grid]:
     found, table = report.comparisons[number], report.tables[number]
-    return grids(table, report.tables) + ([compared(found, table)] if many(found) else [])
+    more = [by_bits(found, table), compared(found, table)] if many(found) else []
+    return grids(table, report.tables) + more
 
 
 def _legend(report: Report, number: int, marks: str) -> list[str]:
