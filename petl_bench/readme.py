@@ -20,7 +20,7 @@ from petl_bench.report.text import markdown_tables
 from petl_bench.types import row_from_dict
 
 FOLDER = Path(".readme")
-BLOCK = re.compile(r"(<!-- (report|table|figure) (\S+)(?: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (report|table|figure) (\S+)(?: ([^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def made(root: Path) -> dict[Path, str]:
