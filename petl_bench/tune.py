@@ -67,7 +67,7 @@ def written(text: str, what: str, note: str, best: dict[str, dict[str, float]]) 
             tables.append(known := {"adapter": adapter, "note": ""})
         notes = [part for part in known["note"].split("; ") if part and not part.startswith(what)]
         known["note"] = "; ".join([*notes, note])
-        known[what] = known.get(what, {}) | values
+        known[what] = values
     return HEADER + yaml.safe_dump({"tables": tables}, sort_keys=False, width=200)
 
 
@@ -80,7 +80,6 @@ def main() -> None:
     grid.add_argument("--scales", default=SCALES, help="separated by commas")
     grid.add_argument("--lrs", help="learning rates, separated by commas")
     parser.add_argument("--seeds", default="0,1", help="separated by commas")
-    parser.add_argument("--tasks", default="", help="separated by commas; all of the suite unless said")
     parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"])
     arguments = parser.parse_args()
     what, values = ("lrs", arguments.lrs) if arguments.lrs else ("scales", arguments.scales)
@@ -89,7 +88,6 @@ def main() -> None:
         "bits=1,32",
         f"seed={arguments.seeds}",
         "protocol=fixed",
-        *([f"task={arguments.tasks}"] if arguments.tasks else []),
         f"train.epochs={EPOCHS}",
         f"{'train.lr' if what == 'lrs' else 'scale'}={values}",
     ]

@@ -9,7 +9,7 @@ import torch
 from timm.layers import DropPath
 
 from petl_bench import adapters, backbones, packing
-from petl_bench.adapters import Shape
+from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import FAMILIES
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
@@ -87,12 +87,13 @@ def test_training_leaves_the_frozen_parameters_bit_for_bit(family, adapter):
 
 
 @every_pair
-def test_unquantized_adapter_starts_as_the_frozen_backbone(family, adapter):
-    frozen, _ = backbones.build(tiny.FAMILIES[family])
+def test_unquantized_adapter_starts_as_the_frozen_backbone_exactly(family, adapter):
+    frozen, sites = backbones.build(tiny.FAMILIES[family])
+    if ADAPTERS.get(adapter).tokenwise:
+        sites.drop_unread()  # products of fewer tokens are summed in another order on some processors
     with torch.no_grad():
         expected = frozen.eval()(some_images())
-        found = attached(family, adapter)[0](some_images())
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # fewer tokens are summed in another order
+        assert torch.equal(attached(family, adapter)[0](some_images()), expected)
 
 
 def plain_twin(family):

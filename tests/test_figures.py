@@ -1,22 +1,20 @@
-"""Figures: what is drawn against plain Python's numbers, and that every text can be read."""
+"""Figures: which a store has, their files, ranks, and that every text can be read."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import re
-import statistics
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure as Sheet
 from matplotlib.text import Annotation, Text
@@ -24,7 +22,7 @@ from PIL import Image
 
 from petl_bench.config import manifests, plan
 from petl_bench.report.columns import label
-from petl_bench.report.figures import Figure, figures, pareto
+from petl_bench.report.figures import Figure, figures
 from petl_bench.report.figures.style import MARKERS, lightened, looks
 from petl_bench.report.statistics import widths
 from petl_bench.report.tables import Table, tabulate
@@ -33,11 +31,6 @@ from tests.conftest import make_row
 
 MARGIN = 0.01
 HOSTILE = "_$x^2_{<&>}\\alpha$ äöü—Ж\x00\n"
-GROUPS = {
-    "natural": ["digits"],
-    "specialized": ["surfaces"],
-    "structured": ["sprites_loc", "sprites_ori", "shapes_count"],
-}
 
 
 def rows_for(*arguments: str) -> list[ResultRow]:
@@ -106,7 +99,7 @@ SHOTS = [
 VTAB = ["sweep=none", "task=glob(vtab_*)", "adapter=adaptformer,lora", "bits=1,32", "hidden=8,16", "scale=1"]
 
 
-@pytest.fixture(scope="module")
+@cache
 def stores() -> dict[str, list[ResultRow]]:
     grid, pocket = rows_for(*GRID), rows_for(*POCKET)
     return {
@@ -136,42 +129,28 @@ def points(sheet: Sheet) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def seeds_of(rows: Iterable[ResultRow], groups: dict[str, list[str]]) -> list[float]:
-    """Mean of groups in percent for each seed, by plain Python."""
-    held = {(row.seed, row.task): row.acc for row in rows}
-    return [
-        100
-        * statistics.mean(statistics.mean(held[seed, task] for task in tasks) for tasks in groups.values())
-        for seed in sorted({seed for seed, _ in held})
-    ]
-
-
-def close(found: Iterable[tuple[float, float]], expected: Iterable[tuple[float, float]]) -> bool:
-    return np.allclose(np.array(list(found)), np.array(list(expected)), rtol=1e-9, atol=1e-9)
-
-
 # which figures, and their files
 
 
-def test_which_figures_a_store_has(stores: dict[str, list[ResultRow]]) -> None:
+def test_which_figures_a_store_has() -> None:
     usual = ["accuracy-bytes", "accuracy-bits", "critical-difference", "task-differences"]
-    assert list(drawn(stores["pocket"])) == [f"pocket-fixed-{name}" for name in usual]
-    assert list(drawn(stores["grid"])) == [
+    assert list(drawn(stores()["pocket"])) == [f"pocket-fixed-{name}" for name in usual]
+    assert list(drawn(stores()["grid"])) == [
         f"pocket-fixed-{name}"
         for name in [*usual[:2], "accuracy-hidden", *usual[2:], "task-differences-2", "task-differences-3"]
     ]
-    few = list(drawn(stores["shots"]))
+    few = list(drawn(stores()["shots"]))
     tables = [f"fgvc-fixed-shots-{shots}-{name}" for shots in (1, 2, 4, 8, 16) for name in usual]
     assert few == [*tables, "fgvc-fixed-accuracy-shots"]
-    assert set(drawn(stores["two"])) == {
+    assert set(drawn(stores()["two"])) == {
         "pocket-fixed-accuracy-bytes",
         *(f"pocket-fixed-{n}" for n in usual[1::2]),
     }
 
 
-def test_strange_stores_have_fewer_figures_and_no_fault(stores: dict[str, list[ResultRow]]) -> None:
+def test_strange_stores_have_fewer_figures_and_no_fault() -> None:
     assert figures([], MARGIN) == []
-    lora = [row for row in stores["pocket"] if row.adapter == "lora"]
+    lora = [row for row in stores()["pocket"] if row.adapter == "lora"]
     assert drawn([row for row in lora if row.bits == 1]) == {}
     assert drawn([row for row in lora if row.task == "digits"]) == {}  # no mean of groups
     empty = [replace(row, bytes_file=0, bits_per_weight=None) for row in lora]
@@ -181,9 +160,9 @@ def test_strange_stores_have_fewer_figures_and_no_fault(stores: dict[str, list[R
 
 
 @pytest.mark.parametrize("name", ["pocket", "grid"])
-def test_files_of_figures(name: str, stores: dict[str, list[ResultRow]]) -> None:
-    again = drawn(stores[name])
-    for found in list(drawn(stores[name]).values())[:5]:
+def test_files_of_figures(name: str) -> None:
+    again = drawn(stores()[name])
+    for found in list(drawn(stores()[name]).values())[:5]:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found.name)
         assert found.title
         assert re.search(r"\d", found.description)
@@ -200,84 +179,27 @@ def test_files_of_figures(name: str, stores: dict[str, list[ResultRow]]) -> None
         assert 0.5 < (grey == 255).mean() < 0.99
 
 
-def test_no_figure_is_left_in_pyplot(stores: dict[str, list[ResultRow]]) -> None:
+def test_no_figure_is_left_in_pyplot() -> None:
     from matplotlib import pyplot as plt
 
     before = dict(mpl.rcParams)
-    assert drawn(stores["pocket"])["pocket-fixed-critical-difference"].svg()
+    assert drawn(stores()["pocket"])["pocket-fixed-critical-difference"].svg()
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
 
 
-def test_suites_whose_names_no_file_can_have_stay_apart(stores: dict[str, list[ResultRow]]) -> None:
-    rows = [replace(row, suite=suite) for suite in ("own/$a", "own <a>", "Ж") for row in stores["two"]]
+def test_suites_whose_names_no_file_can_have_stay_apart() -> None:
+    rows = [replace(row, suite=suite) for suite in ("own/$a", "own <a>", "Ж") for row in stores()["two"]]
     names = list(drawn(rows))
     assert len(names) == 9
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
 
 
-def test_names_alike_but_in_their_middle_stay_apart(stores: dict[str, list[ResultRow]]) -> None:
-    twins = [replace(row, adapter="a" * 20 + letter + "b" * 20) for letter in "xy" for row in stores["two"]]
+def test_names_alike_but_in_their_middle_stay_apart() -> None:
+    twins = [replace(row, adapter="a" * 20 + letter + "b" * 20) for letter in "xy" for row in stores()["two"]]
     (bits,) = [figure for name, figure in drawn(twins).items() if name.endswith("accuracy-bits")]
     assert len(points(bits.draw())) == 2
     assert all(len(name) < 40 for name in points(bits.draw()))
-
-
-# numbers
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_pareto_front(sizes: list[tuple[float, float]]) -> None:
-    front = pareto(sizes)
-    undominated = {
-        (x, y)
-        for x, y in sizes
-        if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in sizes)
-    }  # fmt: skip
-    assert [sizes[index] for index in front] == sorted(undominated)
-    assert all(sizes.index(sizes[index]) == index for index in front)
-
-
-def test_accuracy_against_bytes(stores: dict[str, list[ResultRow]]) -> None:
-    rows = stores["pocket"]
-    figure = drawn(rows)["pocket-fixed-accuracy-bytes"]
-    sheet = figure.draw()
-    found = points(sheet)
-    names = {"linear": ("linear", 32)} | {
-        f"{name} h16, {bits} bit{'s' * (bits > 1)}": (name, bits)
-        for name in ("adaptformer", "lora")
-        for bits in (1, 4, 32)
-    }
-    assert set(found) == set(names)
-    expected = {}
-    for name, (adapter, bits) in names.items():
-        own = [row for row in rows if (row.adapter, row.bits) == (adapter, bits)]
-        values = seeds_of(own, GROUPS)
-        assert len(values) == 3
-        sizes = [
-            statistics.mean(r.bytes_file for r in own if r.task == task) for task in {r.task for r in own}
-        ]
-        expected[name] = (statistics.mean(sizes), statistics.mean(values))
-        assert close(found[name], [expected[name]])
-        (part,) = [part for part in sheet.axes[0].containers if part.get_label() == name]
-        (bar,) = part.lines[2][0].get_segments()
-        spread = statistics.stdev(values)
-        assert close(bar, [(expected[name][0], expected[name][1] + sign * spread) for sign in (-1, 1)])
-    front = {
-        name for name, (x, y) in expected.items() if not any(u <= x and v > y for u, v in expected.values())
-    }
-    (line,) = [line for line in sheet.axes[0].get_lines() if line.get_label() == "Pareto front"]
-    key = [text.get_text() for legend in sheet.legends for text in legend.get_texts()]
-    assert key == ["linear", "adaptformer", "lora", "Pareto front", "1", "4", "32"]
-    corners = line.get_xydata()
-    on_it = {name for name, point in expected.items() if np.isclose(corners, point, atol=0).all(axis=1).any()}
-    assert on_it >= front
-    assert all(name in figure.description for name in list(front)[:3])
-    assert sheet.axes[0].get_xscale() == "log"
-    ticks = [text.get_text() for text in sheet.axes[0].get_xticklabels()]
-    assert len(ticks) >= 3
-    assert all(re.fullmatch(r"[0-9.]+ k?B", tick) for tick in ticks)
-    assert [float(tick.split()[0]) * 1000 for tick in ticks] == list(sheet.axes[0].get_xticks())
 
 
 def quantizers(*arguments: str) -> list[ResultRow]:
@@ -293,192 +215,6 @@ def quantizers(*arguments: str) -> list[ResultRow]:
         for change in changed for row in plain if row.bits < 32
     ]  # fmt: skip
     return [*few, *(replace(row, acc=0.95) for row in plain if row.bits == 32)]
-
-
-NAMES = {
-    "lloyd_max": ("lloyd_max", 0.0),
-    "minmax": ("minmax", 0.0),
-    "minmax, rate_weight 0.5": ("minmax", 0.5),
-}
-
-
-def of_setting(rows: Iterable[ResultRow], text: str) -> list[ResultRow]:
-    """Rows of a quantizer and rate weight, and those of 32 bits."""
-    return [row for row in rows if row.bits == 32 or (row.quantizer, row.rate_weight) == NAMES[text]]
-
-
-def test_accuracy_against_bits(stores: dict[str, list[ResultRow]]) -> None:
-    rows = [row for row in stores["pocket"] if row.adapter != "linear"]
-    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
-    assert set(found) == {"adaptformer h16", "lora h16"}
-    for name, curve in found.items():
-        own = [[r for r in rows if r.adapter == name[:-4] and r.bits == bits] for bits in (1, 4, 32)]
-        assert close(
-            curve, [(held[0].bits_per_weight, statistics.mean(seeds_of(held, GROUPS))) for held in own]
-        )
-
-
-def test_a_curve_of_bits_keeps_to_its_quantizer_and_rate_weight() -> None:
-    rows = quantizers("bits=1,4,32", "hidden=16", "seed=0")
-    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
-    assert set(found) == {f"adaptformer h16, {text}" for text in NAMES}
-    for text in NAMES:
-        by_bits = [[r for r in of_setting(rows, text) if r.bits == bits] for bits in (1, 4, 32)]
-        expected = sorted((held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits)
-        assert len(expected) == 3
-        assert close(found[f"adaptformer h16, {text}"], expected)
-
-
-def scales_of(*scales: float) -> list[ResultRow]:
-    return [
-        replace(row, scale=scale, acc=row.acc - scale / 50)
-        for row in rows_for("adapter=adaptformer", "bits=1,4,32", "hidden=16", "seed=0") for scale in scales
-    ]  # fmt: skip
-
-
-def test_a_curve_of_bits_keeps_to_its_scale() -> None:
-    rows = scales_of(0.1, 1.0, 10.0)
-    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
-    assert set(found) == {f"adaptformer h16, scale {scale}" for scale in (0.1, 1.0, 10.0)}
-    for name, curve in found.items():
-        own = [r for r in rows if name.endswith(f" {r.scale}")]
-        by_bits = [[r for r in own if r.bits == bits] for bits in (1, 4, 32)]
-        assert close(curve, [(held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits])
-
-
-def test_32_bits_of_another_scale_are_the_first() -> None:
-    rows = [row for row in scales_of(0.1, 1.0, 10.0) if row.bits < 32 or row.scale > 0.5]
-    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
-    for scale, whole in [(0.1, 1.0), (1.0, 1.0), (10.0, 10.0)]:
-        (expected,) = seeds_of([r for r in rows if r.bits == 32 and r.scale == whole], GROUPS)
-        assert found[f"adaptformer h16, scale {scale}"][-1][1] == pytest.approx(expected)
-
-
-def test_many_variants_are_several_figures() -> None:
-    rows = [
-        replace(row, scale=scale)
-        for row in rows_for("adapter=lora", "bits=1,32", "hidden=1,2,4,8", "seed=0") for scale in (1, 2, 3)
-    ]  # fmt: skip
-    found = [drawn(rows)[f"pocket-fixed-accuracy-bits{end}"] for end in ("", "-2")]
-    assert [len(points(figure.draw())) for figure in found] == [10, 2]
-    assert [figure.title[-8:] for figure in found] == ["(1 of 2)", "(2 of 2)"]
-
-
-def test_a_curve_at_a_budget_keeps_to_its_quantizer_and_rate_weight() -> None:
-    rows = quantizers("bits=1,2,4,32", "hidden=2,4,8,16", "seed=0")
-    found = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
-    seen = set()
-    for name, curve in found.items():
-        text, number, unit = re.fullmatch(r"adaptformer, (.+), adapter ≤ ([0-9.]+) (k?B)", name).groups()
-        seen.add(text)
-        budget = float(number) * (1000 if unit == "kB" else 1)
-        expected = []
-        for hidden in (2, 4, 8, 16):
-            own = [r for r in of_setting(rows, text) if r.hidden == hidden]
-            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
-            if fitting:
-                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
-                expected.append((hidden, seeds_of(chosen, GROUPS)[0]))
-        assert close(curve, expected)
-    assert seen == set(NAMES)
-
-
-def test_accuracy_against_hidden_size_at_a_budget(stores: dict[str, list[ResultRow]]) -> None:
-    rows = stores["grid"]
-    curves = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
-    assert curves
-    budgets = set()
-    for name, curve in curves.items():
-        adapter, text = re.fullmatch(r"(\w+), adapter ≤ ([0-9.]+ k?B)", name).groups()
-        budget = float(text.split()[0]) * (1000 if text.endswith("kB") else 1)
-        budgets.add(budget)
-        expected = []
-        for hidden in (1, 2, 4, 8, 16, 32, 64):
-            own = [r for r in rows if (r.adapter, r.hidden) == (adapter, hidden)]
-            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
-            if fitting:
-                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
-                expected.append((hidden, statistics.mean(seeds_of(chosen, GROUPS))))
-        assert len(expected) > 1
-        assert close(curve, expected)
-    assert 1 <= len(budgets) <= 3
-    assert all(large >= 2 * small for small, large in itertools.pairwise(sorted(budgets)))
-    # No other budget would compare more hidden sizes than the best one of these.
-    sizes = {(r.adapter, r.hidden, r.bytes_adapter) for r in rows if r.hidden}
-
-    def compared(budget: float) -> int:
-        fitting = {(adapter, hidden) for adapter, hidden, size in sizes if budget / 2 < size <= budget}
-        counts = [sum(name == adapter for name, _ in fitting) for adapter in ("adaptformer", "lora")]
-        return sum(count for count in counts if count > 1)
-
-    def rounded(size: int) -> int:
-        step = 10 ** max(len(str(size)) - 2, 0)
-        return -(-size // step) * step
-
-    assert max(map(compared, budgets)) == max(compared(rounded(size)) for _, _, size in sizes)
-
-
-def test_accuracy_against_shots(stores: dict[str, list[ResultRow]]) -> None:
-    rows = [replace(row, recipe=f"recipe{row.shots}") for row in stores["shots"]]
-    figure = drawn(rows)["fgvc-fixed-accuracy-shots"]
-    assert "recipe" not in figure.title
-    assert "shot," not in figure.title
-    groups = {"fgvc": sorted({row.task for row in rows})}
-    found = points(figure.draw())
-    assert len(found) == 4
-    for name, curve in found.items():
-        own = [r for r in rows if name.startswith(r.adapter) and f", {r.bits} bit" in name]
-        assert close(
-            curve,
-            [
-                (n, statistics.mean(seeds_of([r for r in own if r.shots == n], groups)))
-                for n in (1, 2, 4, 8, 16)
-            ],
-        )
-
-
-def test_two_recipes_of_the_same_shots_have_figures_of_their_own(stores: dict[str, list[ResultRow]]) -> None:
-    rows = [row for row in stores["shots"] if row.shots < 4 and row.bits == 1]
-    both = [*rows, *(replace(row, recipe="other") for row in rows)]
-    assert sum(name.endswith("accuracy-shots") for name in drawn(both)) == 2
-
-
-def test_differences_by_task(stores: dict[str, list[ResultRow]]) -> None:
-    rows = stores["vtab"]
-    figure = drawn(rows)["vtab-fixed-task-differences"]
-    axes = figure.draw().axes[0]
-    known = sorted({m.position: m for m in manifests().values() if m.suite == "vtab"}.items())
-    order = [manifest.name for _, manifest in known]
-    assert [text.get_text() for text in axes.get_yticklabels()] == [name[5:] for name in order]
-    assert axes.yaxis_inverted()
-    found = {
-        line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in str(line.get_label())
-    }
-    assert len(found) == 4
-    for name, values in found.items():
-        adapter, hidden = re.fullmatch(r"(\w+) h(\d+): 1 bit minus 32", name).groups()
-        acc = {(r.task, r.bits): r.acc for r in rows if (r.adapter, r.hidden) == (adapter, int(hidden))}
-        assert np.allclose(values, [100 * (acc[task, 1] - acc[task, 32]) for task in order])
-        assert f"{name} {sum(abs(value) <= 1 for value in values)} of 19" in figure.description
-    (band,) = axes.patches
-    assert (band.get_x(), band.get_width()) == (-1, 2)
-
-
-def test_differences_are_those_of_the_comparisons() -> None:
-    rows = quantizers("bits=1,2,4,32", "hidden=16", "seed=0")
-    axes = drawn(rows)["pocket-fixed-task-differences"].draw().axes[0]
-    found = {line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in line.get_label()}
-    assert set(found) == {f"adaptformer h16, {text}: 1 bit minus 32" for text in NAMES}
-    tasks = {row.task for row in rows}
-    for text in NAMES:
-        acc = {(r.task, r.bits): r.acc for r in of_setting(rows, text)}
-        expected = sorted(100 * (acc[task, 1] - acc[task, 32]) for task in tasks)
-        assert np.allclose(sorted(found[f"adaptformer h16, {text}: 1 bit minus 32"]), expected)
-    tables, _ = tabulate(rows, manifests())
-    assert not [figure for figure in figures(tables, MARGIN) if "differences" in figure.name]
-    (pair,) = [c for c in widths(tables[0], MARGIN) if c.line.key["bits"] == 4 and c.line.key["rate_weight"]]
-    (alone,) = [f for f in figures(tables, MARGIN, None, [[pair]]) if "differences" in f.name]
-    assert "adaptformer h16, minmax, rate_weight 0.5: 4 bits minus 32 0 of 5" in alone.description
 
 
 # critical differences
@@ -505,13 +241,13 @@ def test_critical_difference_diagram() -> None:
     assert "0.002" in figure.description
 
 
-def test_a_diagram_says_where_no_test_could_tell_its_lines_apart(stores: dict[str, list[ResultRow]]) -> None:
+def test_a_diagram_says_where_no_test_could_tell_its_lines_apart() -> None:
     for name, count, said in [
         ("pocket", 3, "5 tasks are too few to tell 3 apart: one bar joins all"),  # 3 pairs * 2 / 32
         ("pocket", 14, "5 tasks are too few to tell 14 apart: one bar joins all"),
         ("vtab", 24, ""),  # 276 * 2 / 524288
     ]:
-        tables, _ = tabulate(stores[name], manifests())
+        tables, _ = tabulate(stores()[name], manifests())
         ranks = ranking([f"line {n}" for n in range(count)], [1.0 + n for n in range(count)], count)
         found = figures(tables[:1], MARGIN, {0: ranks})
         (figure,) = [figure for figure in found if figure.name.endswith("critical-difference")]
@@ -565,8 +301,8 @@ def tick_texts(axis: mpl.axis.Axis) -> list[Text]:
 
 
 @pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile", "quantizers", "scales"])
-def test_every_text_can_be_read(name: str, stores: dict[str, list[ResultRow]]) -> None:
-    found = drawn(stores[name])
+def test_every_text_can_be_read(name: str) -> None:
+    found = drawn(stores()[name])
     for figure in [figure for part, figure in found.items() if not re.search("shots-(2|4|8|16)-", part)]:
         sheet = figure.draw()
         texts = texts_of(sheet)
@@ -607,8 +343,8 @@ def test_series_differ_without_colour(families: int, variants: int) -> None:
     assert len(set(MARKERS)) == len(MARKERS)
 
 
-def test_bits_are_told_by_lightness(stores: dict[str, list[ResultRow]]) -> None:
-    axes = drawn(stores["pocket"])["pocket-fixed-accuracy-bytes"].draw().axes[0]
+def test_bits_are_told_by_lightness() -> None:
+    axes = drawn(stores()["pocket"])["pocket-fixed-accuracy-bytes"].draw().axes[0]
     fills = {str(part.get_label()): part.lines[0].get_markerfacecolor() for part in axes.containers}
     for name in ("adaptformer", "lora"):
         few, some, many = (luminance(fills[f"{name} h16, {bits}"]) for bits in ("1 bit", "4 bits", "32 bits"))

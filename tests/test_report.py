@@ -250,7 +250,7 @@ def test_a_rate_that_was_tuned_does_not_split_a_line(tmp_path: Path) -> None:
     tables = "tuned.tables=[{adapter:lora,lrs:{digits:0.25,surfaces:0.5}}]"
     (line,) = rated(tmp_path, "task=digits,surfaces", "adapter=lora", tables)
     assert "lr" not in line
-    assert report_of(tmp_path)["warnings"] == ["learning rates differ by adapter and task: 0.25 to 0.5"]
+    assert report_of(tmp_path)["warnings"] == ["learning rates differ: 0.25 to 0.5"]
 
 
 def test_rates_that_were_given_are_lines_of_one_table(tmp_path: Path) -> None:

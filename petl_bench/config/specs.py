@@ -26,7 +26,7 @@ from petl_bench.types import (
 )
 
 
-def run_spec(config: Mapping[str, Any], lr_is_chosen: bool = True) -> RunSpec:
+def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     """The run of a configuration whose `task` is a name.
 
     Args:

@@ -34,5 +34,5 @@ def mixed(frame: pd.DataFrame, rates: bool) -> list[str]:
         notes.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
     if rates and frame["lr"].nunique() > 1:
         low, high = frame["lr"].min(), frame["lr"].max()
-        notes.append(f"learning rates differ by adapter and task: {low:g} to {high:g}")
+        notes.append(f"learning rates differ: {low:g} to {high:g}")
     return notes

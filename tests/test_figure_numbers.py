@@ -1,0 +1,292 @@
+"""What figures show, against plain Python's numbers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Annotation
+
+from petl_bench.config import manifests
+from petl_bench.report.figures import figures, pareto
+from petl_bench.report.statistics import widths
+from petl_bench.report.tables import tabulate
+from petl_bench.types import ResultRow
+from tests.test_figures import MARGIN, drawn, points, quantizers, rows_for, stores
+
+GROUPS = {
+    "natural": ["digits"],
+    "specialized": ["surfaces"],
+    "structured": ["sprites_loc", "sprites_ori", "shapes_count"],
+}
+
+
+def seeds_of(rows: Iterable[ResultRow], groups: dict[str, list[str]]) -> list[float]:
+    """Mean of groups in percent for each seed, by plain Python."""
+    held = {(row.seed, row.task): row.acc for row in rows}
+    return [
+        100
+        * statistics.mean(statistics.mean(held[seed, task] for task in tasks) for tasks in groups.values())
+        for seed in sorted({seed for seed, _ in held})
+    ]
+
+
+def close(found: Iterable[tuple[float, float]], expected: Iterable[tuple[float, float]]) -> bool:
+    return np.allclose(np.array(list(found)), np.array(list(expected)), rtol=1e-9, atol=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
+def test_pareto_front(sizes: list[tuple[float, float]]) -> None:
+    front = pareto(sizes)
+    undominated = {
+        (x, y)
+        for x, y in sizes
+        if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in sizes)
+    }  # fmt: skip
+    assert [sizes[index] for index in front] == sorted(undominated)
+    assert all(sizes.index(sizes[index]) == index for index in front)
+
+
+def test_accuracy_against_bytes() -> None:
+    rows = stores()["pocket"]
+    figure = drawn(rows)["pocket-fixed-accuracy-bytes"]
+    sheet = figure.draw()
+    found = points(sheet)
+    names = {"linear": ("linear", 32)} | {
+        f"{name} h16, {bits} bit{'s' * (bits > 1)}": (name, bits)
+        for name in ("adaptformer", "lora")
+        for bits in (1, 4, 32)
+    }
+    assert set(found) == set(names)
+    expected = {}
+    for name, (adapter, bits) in names.items():
+        own = [row for row in rows if (row.adapter, row.bits) == (adapter, bits)]
+        values = seeds_of(own, GROUPS)
+        assert len(values) == 3
+        sizes = [
+            statistics.mean(r.bytes_file for r in own if r.task == task) for task in {r.task for r in own}
+        ]
+        expected[name] = (statistics.mean(sizes), statistics.mean(values))
+        assert close(found[name], [expected[name]])
+        (part,) = [part for part in sheet.axes[0].containers if part.get_label() == name]
+        (bar,) = part.lines[2][0].get_segments()
+        spread = statistics.stdev(values)
+        assert close(bar, [(expected[name][0], expected[name][1] + sign * spread) for sign in (-1, 1)])
+    front = {
+        name for name, (x, y) in expected.items() if not any(u <= x and v > y for u, v in expected.values())
+    }
+    (line,) = [line for line in sheet.axes[0].get_lines() if line.get_label() == "Pareto front"]
+    key = [text.get_text() for legend in sheet.legends for text in legend.get_texts()]
+    assert key == ["linear", "adaptformer", "lora", "Pareto front", "1", "4", "32"]
+    corners = line.get_xydata()
+    on_it = {name for name, point in expected.items() if np.isclose(corners, point, atol=0).all(axis=1).any()}
+    assert on_it >= front
+    assert all(name in figure.description for name in list(front)[:3])
+    assert sheet.axes[0].get_xscale() == "log"
+    ticks = [text.get_text() for text in sheet.axes[0].get_xticklabels()]
+    assert len(ticks) >= 3
+    assert all(re.fullmatch(r"[0-9.]+ k?B", tick) for tick in ticks)
+    assert [float(tick.split()[0]) * 1000 for tick in ticks] == list(sheet.axes[0].get_xticks())
+
+
+@pytest.mark.parametrize(("count", "named"), [(10, r"h16, \d+ bits?"), (11, r"a\d+ h16, \d+ bits?")])
+def test_points_of_more_methods_than_marks_tell_apart_are_named_in_full(count: int, named: str) -> None:
+    lora = [row for row in stores()["pocket"] if row.adapter == "lora"]
+    rows = [replace(row, adapter=f"a{number}") for number in range(count) for row in lora]
+    sheet = drawn(rows)["pocket-fixed-accuracy-bytes"].draw()
+    texts = [text.get_text() for text in sheet.findobj(Annotation)]
+    assert texts
+    assert all(re.fullmatch(named, text) for text in texts)
+
+
+NAMES = {
+    "lloyd_max": ("lloyd_max", 0.0),
+    "minmax": ("minmax", 0.0),
+    "minmax, rate_weight 0.5": ("minmax", 0.5),
+}
+
+
+def of_setting(rows: Iterable[ResultRow], text: str) -> list[ResultRow]:
+    """Rows of a quantizer and rate weight, and those of 32 bits."""
+    return [row for row in rows if row.bits == 32 or (row.quantizer, row.rate_weight) == NAMES[text]]
+
+
+def test_accuracy_against_bits() -> None:
+    rows = [row for row in stores()["pocket"] if row.adapter != "linear"]
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {"adaptformer h16", "lora h16"}
+    for name, curve in found.items():
+        own = [[r for r in rows if r.adapter == name[:-4] and r.bits == bits] for bits in (1, 4, 32)]
+        assert close(
+            curve, [(held[0].bits_per_weight, statistics.mean(seeds_of(held, GROUPS))) for held in own]
+        )
+
+
+def test_a_curve_of_bits_keeps_to_its_quantizer_and_rate_weight() -> None:
+    rows = quantizers("bits=1,4,32", "hidden=16", "seed=0")
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {f"adaptformer h16, {text}" for text in NAMES}
+    for text in NAMES:
+        by_bits = [[r for r in of_setting(rows, text) if r.bits == bits] for bits in (1, 4, 32)]
+        expected = sorted((held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits)
+        assert len(expected) == 3
+        assert close(found[f"adaptformer h16, {text}"], expected)
+
+
+def scales_of(*scales: float) -> list[ResultRow]:
+    return [
+        replace(row, scale=scale, acc=row.acc - scale / 50)
+        for row in rows_for("adapter=adaptformer", "bits=1,4,32", "hidden=16", "seed=0") for scale in scales
+    ]  # fmt: skip
+
+
+def test_a_curve_of_bits_keeps_to_its_scale() -> None:
+    rows = scales_of(0.1, 1.0, 10.0)
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    assert set(found) == {f"adaptformer h16, scale {scale}" for scale in (0.1, 1.0, 10.0)}
+    for name, curve in found.items():
+        own = [r for r in rows if name.endswith(f" {r.scale}")]
+        by_bits = [[r for r in own if r.bits == bits] for bits in (1, 4, 32)]
+        assert close(curve, [(held[0].bits_per_weight, seeds_of(held, GROUPS)[0]) for held in by_bits])
+
+
+def test_32_bits_of_another_scale_are_the_first() -> None:
+    rows = [row for row in scales_of(0.1, 1.0, 10.0) if row.bits < 32 or row.scale > 0.5]
+    found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
+    for scale, whole in [(0.1, 1.0), (1.0, 1.0), (10.0, 10.0)]:
+        (expected,) = seeds_of([r for r in rows if r.bits == 32 and r.scale == whole], GROUPS)
+        assert found[f"adaptformer h16, scale {scale}"][-1][1] == pytest.approx(expected)
+
+
+def test_many_variants_are_several_figures() -> None:
+    rows = [
+        replace(row, scale=scale)
+        for row in rows_for("adapter=lora", "bits=1,32", "hidden=1,2,4,8", "seed=0") for scale in (1, 2, 3)
+    ]  # fmt: skip
+    found = [drawn(rows)[f"pocket-fixed-accuracy-bits{end}"] for end in ("", "-2")]
+    assert [len(points(figure.draw())) for figure in found] == [10, 2]
+    assert [figure.title[-8:] for figure in found] == ["(1 of 2)", "(2 of 2)"]
+
+
+def test_a_curve_at_a_budget_keeps_to_its_quantizer_and_rate_weight() -> None:
+    rows = quantizers("bits=1,2,4,32", "hidden=2,4,8,16", "seed=0")
+    found = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
+    seen = set()
+    for name, curve in found.items():
+        text, number, unit = re.fullmatch(r"adaptformer, (.+), adapter ≤ ([0-9.]+) (k?B)", name).groups()
+        seen.add(text)
+        budget = float(number) * (1000 if unit == "kB" else 1)
+        expected = []
+        for hidden in (2, 4, 8, 16):
+            own = [r for r in of_setting(rows, text) if r.hidden == hidden]
+            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
+            if fitting:
+                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
+                expected.append((hidden, seeds_of(chosen, GROUPS)[0]))
+        assert close(curve, expected)
+    assert seen == set(NAMES)
+
+
+def test_accuracy_against_hidden_size_at_a_budget() -> None:
+    rows = stores()["grid"]
+    curves = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
+    assert curves
+    budgets = set()
+    for name, curve in curves.items():
+        adapter, text = re.fullmatch(r"(\w+), adapter ≤ ([0-9.]+ k?B)", name).groups()
+        budget = float(text.split()[0]) * (1000 if text.endswith("kB") else 1)
+        budgets.add(budget)
+        expected = []
+        for hidden in (1, 2, 4, 8, 16, 32, 64):
+            own = [r for r in rows if (r.adapter, r.hidden) == (adapter, hidden)]
+            fitting = {r.bytes_adapter for r in own if budget / 2 < r.bytes_adapter <= budget}
+            if fitting:
+                chosen = [r for r in own if r.bytes_adapter == max(fitting)]
+                expected.append((hidden, statistics.mean(seeds_of(chosen, GROUPS))))
+        assert len(expected) > 1
+        assert close(curve, expected)
+    assert 1 <= len(budgets) <= 3
+    assert all(large >= 2 * small for small, large in itertools.pairwise(sorted(budgets)))
+    # No other budget would compare more hidden sizes than the best one of these.
+    sizes = {(r.adapter, r.hidden, r.bytes_adapter) for r in rows if r.hidden}
+
+    def compared(budget: float) -> int:
+        fitting = {(adapter, hidden) for adapter, hidden, size in sizes if budget / 2 < size <= budget}
+        counts = [sum(name == adapter for name, _ in fitting) for adapter in ("adaptformer", "lora")]
+        return sum(count for count in counts if count > 1)
+
+    def rounded(size: int) -> int:
+        step = 10 ** max(len(str(size)) - 2, 0)
+        return -(-size // step) * step
+
+    assert max(map(compared, budgets)) == max(compared(rounded(size)) for _, _, size in sizes)
+
+
+def test_accuracy_against_shots() -> None:
+    rows = [replace(row, recipe=f"recipe{row.shots}") for row in stores()["shots"]]
+    figure = drawn(rows)["fgvc-fixed-accuracy-shots"]
+    assert "recipe" not in figure.title
+    assert "shot," not in figure.title
+    groups = {"fgvc": sorted({row.task for row in rows})}
+    found = points(figure.draw())
+    assert len(found) == 4
+    for name, curve in found.items():
+        own = [r for r in rows if name.startswith(r.adapter) and f", {r.bits} bit" in name]
+        assert close(
+            curve,
+            [
+                (n, statistics.mean(seeds_of([r for r in own if r.shots == n], groups)))
+                for n in (1, 2, 4, 8, 16)
+            ],
+        )
+
+
+def test_two_recipes_of_the_same_shots_have_figures_of_their_own() -> None:
+    rows = [row for row in stores()["shots"] if row.shots < 4 and row.bits == 1]
+    both = [*rows, *(replace(row, recipe="other") for row in rows)]
+    assert sum(name.endswith("accuracy-shots") for name in drawn(both)) == 2
+
+
+def test_differences_by_task() -> None:
+    rows = stores()["vtab"]
+    figure = drawn(rows)["vtab-fixed-task-differences"]
+    axes = figure.draw().axes[0]
+    known = sorted({m.position: m for m in manifests().values() if m.suite == "vtab"}.items())
+    order = [manifest.name for _, manifest in known]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [name[5:] for name in order]
+    assert axes.yaxis_inverted()
+    found = {
+        line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in str(line.get_label())
+    }
+    assert len(found) == 4
+    for name, values in found.items():
+        adapter, hidden = re.fullmatch(r"(\w+) h(\d+): 1 bit minus 32", name).groups()
+        acc = {(r.task, r.bits): r.acc for r in rows if (r.adapter, r.hidden) == (adapter, int(hidden))}
+        assert np.allclose(values, [100 * (acc[task, 1] - acc[task, 32]) for task in order])
+        assert f"{name} {sum(abs(value) <= 1 for value in values)} of 19" in figure.description
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == (-1, 2)
+
+
+def test_differences_are_those_of_the_comparisons() -> None:
+    rows = quantizers("bits=1,2,4,32", "hidden=16", "seed=0")
+    axes = drawn(rows)["pocket-fixed-task-differences"].draw().axes[0]
+    found = {line.get_label(): line.get_xdata() for line in axes.get_lines() if "minus" in line.get_label()}
+    assert set(found) == {f"adaptformer h16, {text}: 1 bit minus 32" for text in NAMES}
+    tasks = {row.task for row in rows}
+    for text in NAMES:
+        acc = {(r.task, r.bits): r.acc for r in of_setting(rows, text)}
+        expected = sorted(100 * (acc[task, 1] - acc[task, 32]) for task in tasks)
+        assert np.allclose(sorted(found[f"adaptformer h16, {text}: 1 bit minus 32"]), expected)
+    tables, _ = tabulate(rows, manifests())
+    assert not [figure for figure in figures(tables, MARGIN) if "differences" in figure.name]
+    (pair,) = [c for c in widths(tables[0], MARGIN) if c.line.key["bits"] == 4 and c.line.key["rate_weight"]]
+    (alone,) = [f for f in figures(tables, MARGIN, None, [[pair]]) if "differences" in f.name]
+    assert "adaptformer h16, minmax, rate_weight 0.5: 4 bits minus 32 0 of 5" in alone.description

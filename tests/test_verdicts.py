@@ -1,0 +1,207 @@
+"""What is said of a comparison: verdicts and sentences, over tasks and by the seeds alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from petl_bench.report.repeated import repeated
+from petl_bench.report.statistics import widths
+from petl_bench.report.tables import Line, Table, tabulate
+from tests.test_statistics import FLOAT, MARGIN, Setting, any_row, compared, shifted, table_of
+
+# Verdicts and sentences
+
+SMALL = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007]
+LARGE = [0.011, 0.012, 0.013, 0.014, 0.015, 0.016, 0.017]
+MIXED = [0.05, -0.04, 0.03, -0.02, 0.06, -0.07, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict", "words"),
+    [
+        ([-d for d in SMALL], "worse within the margin", "lower than 32 bits"),
+        (SMALL, "better within the margin", "higher than 32 bits"),
+        ([-d for d in LARGE], "worse", "not shown to be within ±1.0 points"),
+        (LARGE, "better", "higher than 32 bits"),
+        ([0.001, -0.002, 0.003, -0.004, 0.005, -0.006, 0.0], "equivalent", "equivalent within ±1.0 points"),
+        (MIXED, "undecided", "undecided: neither a difference nor equivalence within ±1.0 points is shown"),
+    ],
+)
+def test_every_verdict(differences: list[float], verdict: str, words: str) -> None:
+    c = compared(differences)
+    assert c.verdict == verdict
+    assert words in c.sentence
+    assert "too few" not in c.sentence
+
+
+def test_a_sentence_as_a_reader_sees_it() -> None:
+    assert compared([-d for d in LARGE]).sentence == (
+        "adaptformer h16: is 1 bit worse than 32 bits? Over 7 tasks accuracy is 1.4 points lower on average "
+        "(rough 95 % interval -1.5 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than "
+        "chance explains (p = 0.016), and not shown to be within ±1.0 points."
+    )
+    equal = compared([0.0] * 5)
+    assert equal.sentence == (
+        "adaptformer h16: is 1 bit worse than 32 bits? Over 5 tasks accuracy differs by less than 0.1 points "
+        "on average (rough 95 % interval 0.0 to 0.0; equal on 5): equivalent within ±1.0 points on a typical "
+        "task (p = 0.031); 5 tasks are too few to show a difference."
+    )
+    table = table_of(
+        {Setting(bits=8): MIXED, Setting(bits=4, packing="coded"): SMALL, Setting(bits=4): SMALL}
+    )
+    first, second = (c.sentence for c in widths(table, 0.0025))
+    assert {first.partition("?")[0], second.partition("?")[0]} == {
+        "adaptformer h16, packing raw: are 4 bits worse than 8 bits",
+        "adaptformer h16, packing coded: are 4 bits worse than 8 bits",
+    }
+    assert "±0.25 points" in first
+
+
+def test_the_direction_is_that_of_the_test_and_not_of_one_outlier() -> None:
+    c = compared([0.4] + [-0.011 - step / 1000 for step in range(11)])
+    assert c.difference > 0
+    assert c.effect < 0
+    assert c.verdict == "mixed"
+    assert "points higher on average" in c.sentence
+    assert "lower on 11, higher on 1): lower than 32 bits on most tasks" in c.sentence
+    assert "but not on average" in c.sentence
+
+
+def test_a_mean_beyond_the_margin_is_no_equivalence() -> None:
+    c = compared([0.0005 + step / 10000 for step in range(18)] + [-0.5])  # 18 small gains, one large loss
+    assert c.p_equivalence_holm < 0.05
+    assert c.difference < -MARGIN
+    assert c.verdict == "mixed"
+    even = compared([sign * (0.001 + step / 2000) for step in range(7) for sign in (1, -1)] + [-0.4])
+    assert even.p_equivalence_holm < 0.05 <= even.p_holm
+    assert even.difference < -MARGIN
+    assert even.verdict == "undecided"
+
+
+def test_quantizers_are_not_compared_with_each_other() -> None:
+    level = {"minmax": 0.5, "lloyd_max": 0.9}
+    lines = {
+        Setting(bits=bits, quantizer=name): [level[name] - (0.02 if bits == 2 else 0)] * 6
+        for name in level
+        for bits in (2, 8)
+    }
+    found = widths(table_of(lines), MARGIN)
+    pairs = [(c.line.key["quantizer"], c.against.key["quantizer"], c.against.key["bits"]) for c in found]
+    assert sorted(pairs) == [("lloyd_max", "lloyd_max", 8), ("minmax", "minmax", 8)]
+    assert [c.difference for c in found] == pytest.approx([-0.02, -0.02])
+
+
+def test_the_interval_is_called_rough_with_few_tasks() -> None:
+    assert "(rough 95 % interval" in compared([0.01 + step / 1000 for step in range(9)]).sentence
+    assert "(95 % interval" in compared([0.01 + step / 1000 for step in range(10)]).sentence
+
+
+@pytest.mark.parametrize(
+    ("tasks", "count", "said"),
+    [
+        (2, 1, "2 tasks are too few to show a difference or equivalence"),  # 1 / 4
+        (4, 1, "4 tasks are too few to show a difference or equivalence"),  # 1 / 16 >= 0.05
+        (5, 1, "5 tasks are too few to show a difference"),  # 1 / 32 < 0.05 <= 2 / 32
+        (6, 1, ""),  # 2 / 64 < 0.05
+        (6, 2, "6 tasks are too few to show a difference among 2 comparisons"),  # 4 / 64
+        (7, 4, "7 tasks are too few to show a difference among 4 comparisons"),  # 8 / 128
+        (7, 3, ""),  # 6 / 128 < 0.05
+    ],
+)
+def test_too_few_tasks_are_said_exactly_where_no_difference_could_be_shown(
+    tasks: int, count: int, said: str
+) -> None:
+    found = widths(shifted(count, [-0.1 - step / 100 for step in range(tasks)]), MARGIN)
+    assert len(found) == count
+    for c in found:
+        assert c.verdict == ("undecided" if said else "worse")  # as clear as differences can be
+        assert re.findall(r"; (\d+ tasks are too few [^.]*)\.", c.sentence) == ([said] if said else [])
+    equal = widths(shifted(count, [0.0] * tasks), MARGIN)
+    assert {c.verdict for c in equal} == {"undecided" if "equivalence" in said else "equivalent"}
+
+
+# What the seeds alone say
+
+
+def repetitions(accuracies: Mapping[Setting, Sequence[Sequence[float]]]) -> Table:
+    """A table of accuracies: line -> task -> seed."""
+    rows = [
+        replace(any_row(), acc=accuracy, task=f"t{place:02}", seed=seed, **vars(setting))
+        for setting, tasks in accuracies.items()
+        for place, seeds in enumerate(tasks)
+        for seed, accuracy in enumerate(seeds)
+    ]
+    (table,), _ = tabulate(rows, {})
+    return table
+
+
+def lines_of(table: Table) -> tuple[Line, Line]:
+    """The line of fewer bits, and that of most."""
+    few, most = sorted(table.lines, key=lambda line: line.key["bits"])
+    return few, most
+
+
+def test_of_one_task_it_is_scipys_welch_test() -> None:
+    one, two = [0.71, 0.74, 0.72, 0.78], [0.70, 0.69, 0.715]
+    (found,) = repeated([lines_of(repetitions({Setting(): [one], FLOAT: [two]}))], MARGIN)
+    assert found is not None
+    wanted = stats.ttest_ind(one, two, equal_var=False)
+    assert found.p == found.p_holm == pytest.approx(wanted.pvalue)
+    interval = wanted.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    sides = [
+        stats.ttest_ind(np.add(one, MARGIN), two, equal_var=False, alternative="greater").pvalue,
+        stats.ttest_ind(np.subtract(one, MARGIN), two, equal_var=False, alternative="less").pvalue,
+    ]
+    assert found.p_equivalence == pytest.approx(max(sides))
+
+
+def test_over_tasks_by_hand() -> None:
+    # Seeds at m - e, m, m + e have deviation e: of each mean the variance is e^2 / 3. Two tasks, e = 0.003:
+    # standard error sqrt(4 * 3e-6) / 2 = 0.001732; equal variances of 2 degrees each: 4 * 2 = 8 of them.
+    # Mean difference (0.004 - 0.002) / 2 = 0.001, t = 0.57735; +-0.01 is 5.1962 and 6.3509 errors away.
+    def around(mean: float) -> list[float]:
+        return [mean - 0.003, mean, mean + 0.003]
+
+    table = repetitions({Setting(): [around(0.704), around(0.598)], FLOAT: [around(0.7), around(0.6)]})
+    (comparison,) = widths(table, 0.01)
+    found = comparison.repeated
+    assert found is not None
+    assert found.p == pytest.approx(2 * stats.t.sf(0.57735027, 8))
+    assert found.p_equivalence == pytest.approx(stats.t.sf(5.19615242, 8))
+    assert (found.low, found.high) == pytest.approx(
+        (0.001 - 2.30600414 * 0.00173205, 0.001 + 2.30600414 * 0.00173205)
+    )
+    assert found.verdict == "equivalent"
+    said = "unadjusted 95 % interval -0.3 to 0.5, equivalent within ±1.0 points (p < 0.001)."
+    assert comparison.sentence.endswith(f" Of these very tasks, over seeds: {said}")
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "verdict"),
+    [
+        (-0.05, 0.001, "worse"),
+        (0.05, 0.001, "better"),
+        (-0.005, 0.001, "worse within the margin"),
+        (0.0, 0.001, "equivalent"),
+        (0.0, 0.05, "undecided"),
+    ],
+)
+def test_verdicts_of_seeds(difference: float, spread: float, verdict: str) -> None:
+    seeds = [-spread, 0.0, spread]
+    lines = {Setting(): [[0.6 + difference + s for s in seeds]] * 5, FLOAT: [[0.6 + s for s in seeds]] * 5}
+    (comparison,) = widths(repetitions(lines), MARGIN)
+    assert comparison.repeated is not None
+    assert comparison.repeated.verdict == verdict
+
+
+def test_one_seed_says_nothing_of_others() -> None:
+    (comparison,) = widths(repetitions({Setting(): [[0.6], [0.7]], FLOAT: [[0.5], [0.6]]}), MARGIN)
+    assert comparison.repeated is None
+    assert "over seeds" not in comparison.sentence
