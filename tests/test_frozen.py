@@ -1,8 +1,8 @@
-"""Behaviour frozen before the packages were rearranged: identities, rows and adapter bytes of many kinds of runs.
+"""Behaviour frozen before the packages were rearranged: identities, rows and adapter bytes of many runs.
 
-`tests/frozen.json` was printed by `python -m tests.test_frozen` before that. A change of it means that stores
-and files of before are orphaned: raise PROTOCOL_VERSION or the file format, say so in CHANGELOG.md, and only then
-print it anew.
+`tests/frozen.json` was printed by `python -m tests.test_frozen` before that. A change means that stores
+and adapter files are orphaned: raise PROTOCOL_VERSION or the file format, say so in CHANGELOG.md,
+and only then print it anew.
 """
 
 from __future__ import annotations
