@@ -39,13 +39,13 @@ format: install ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 pocket-backbone: install ## pretrain the bundled backbone again (about half an hour on two cores)
-	$(BIN)/python -m petl_bench.pretrain --fashion-mnist $(FASHION_MNIST)
+	$(BIN)/python -m petl_bench.dev.pretrain --fashion-mnist $(FASHION_MNIST)
 
 pocket-scales: install ## choose the scales of conf/tuned/pocket.yaml again, on val (about 20 minutes)
-	$(BIN)/python -m petl_bench.tune
+	$(BIN)/python -m petl_bench.dev.tune
 
 readme: install ## put the tables and pictures of the results kept in .readme into README.md
-	$(BIN)/python -m petl_bench.readme
+	$(BIN)/python -m petl_bench.dev.readme
 
 clean: ## remove what the other targets made
 	rm -rf .venv results dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from petl_bench import backbones
+from petl_bench.backbones import families
 from tests.test_methods import model, reference, some_images, stirred
 
 
@@ -16,7 +16,7 @@ def check(name, **settings):
     held |= {
         key: [p.detach().clone().requires_grad_() for p in group] for key, group in adapter.floats.items()
     }
-    state = backbones.build(spec.backbone)[0].state_dict()
+    state = families.build(spec.backbone)[0].state_dict()
     ends = head.latents["weight"], head.floats["bias"][0].detach()
     heads = spec.backbone.options["num_heads"]
     plain = reference(name).Model(state, held, heads, spec.adapter.settings, spec.scale, spec.hidden, ends)

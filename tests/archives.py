@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.data.arrange import LOCK, prepare
+from petl_bench.data.prepare import LOCK, prepare
 from petl_bench.errors import UserError
 
 FOLDERS = {

@@ -20,7 +20,8 @@ import hypothesis
 import pytest
 
 from petl_bench.cli import main
-from petl_bench.config import changed_text, manifests
+from petl_bench.config import changed_text
+from petl_bench.data import manifests
 from petl_bench.types import Cache, ResultRow, RunSpec, run_id
 from tests import trees
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
-from petl_bench.config import manifests, plan
+from petl_bench.config import plan
+from petl_bench.data import manifests
 from petl_bench.report.columns import Cell, Column, Grid
 from petl_bench.report.page import PageContent
 from petl_bench.report.tables import Table, tabulate

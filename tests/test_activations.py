@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_bench.activations import FromOutput, SmallGELU, codes, packed, unpacked
+from petl_bench.backbones.activations import FromOutput, SmallGELU, codes, packed, unpacked
 from petl_bench.config import plan
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
-from petl_bench.record import recipe_hash
+from petl_bench.run.metadata import recipe_hash
 from petl_bench.types import BackboneSpec, run_id, spec_to_dict, stored_id
 from tests import tiny
 from tests.conftest import WEIGHTS
@@ -183,6 +183,8 @@ def test_a_backbone_without_anything_to_replace_is_refused():
 
 
 def test_without_gradients_no_derivative_is_computed(monkeypatch):
-    monkeypatch.setattr("petl_bench.activations.codes", lambda *given: pytest.fail("nobody will ask"))
+    monkeypatch.setattr(
+        "petl_bench.backbones.activations.codes", lambda *given: pytest.fail("nobody will ask")
+    )
     with torch.no_grad():
         assert torch.equal(SmallGELU(4)(torch.ones(3)), F.gelu(torch.ones(3)))

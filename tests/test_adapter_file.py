@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as npst
 from safetensors.numpy import save
 
 from petl_bench import packing
-from petl_bench.config import group_config, manifests
+from petl_bench.config import group_config
+from petl_bench.data import manifests
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.packing import (

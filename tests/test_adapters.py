@@ -5,12 +5,13 @@ from itertools import chain
 import pytest
 import torch
 
-from petl_bench import adapters, backbones, packing
+from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
+from petl_bench.backbones import families
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
-from petl_bench.heads import HEADS
 from petl_bench.model import assemble, restore
+from petl_bench.model.heads import HEADS
 from petl_bench.packing import dump, load
 from petl_bench.train import fit
 from petl_bench.types import AdapterSpec
@@ -23,7 +24,7 @@ LOW_RANK = ["adaptformer", "lora"]
 
 
 def attached(name, hidden=4, scale=1.0, quantized=True, settings=None):
-    network, sites = backbones.build(tiny.BACKBONE)
+    network, sites = families.build(tiny.BACKBONE)
     torch.manual_seed(0)
     parts = adapters.attach(name, settings or {}, sites, Shape(hidden, scale, quantized))
     return network.eval(), parts
@@ -36,7 +37,7 @@ def some_images(count=4):
 @every_adapter
 @pytest.mark.parametrize("quantized", [False, True])
 def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
-    network, sites = backbones.build(tiny.BACKBONE)
+    network, sites = families.build(tiny.BACKBONE)
     originals = {id(p): (p, p.detach().clone()) for p in network.parameters()}
     parts = adapters.attach(name, {}, sites, Shape(4, 1.0, quantized))
     after = {id(p): p for p in network.parameters()}
@@ -59,7 +60,7 @@ def test_unquantized_adapter_starts_as_the_frozen_backbone(name):
     if not getattr(import_module(f"tests.reference.methods.{name}"), "IDENTITY", True):
         pytest.skip(f"{name} starts elsewhere")
     images = some_images()
-    frozen, _ = backbones.build(tiny.BACKBONE)
+    frozen, _ = families.build(tiny.BACKBONE)
     with torch.no_grad():
         expected = frozen.eval()(images)
         found = attached(name, scale=100.0, quantized=False)[0](images)

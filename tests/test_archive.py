@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.data.archive import SUFFIXES, unpack
-from petl_bench.data.arrange import prepare
+from petl_bench.data.prepare import prepare
 from petl_bench.errors import UserError
 from tests.archives import (
     FOLDERS,

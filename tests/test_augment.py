@@ -20,10 +20,11 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from petl_bench import run
 from petl_bench.config import plan
 from petl_bench.data import Ragged
-from petl_bench.identity import identify, settle
+from petl_bench.run.execute import execute
+from petl_bench.run.identity import identify, resolve_tasks
+from petl_bench.run.training import train
 from petl_bench.store import ADAPTER
 from petl_bench.train import Pixels
 from petl_bench.train.augment import Augmented, Mixing
@@ -219,7 +220,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec_of(root: Path, cache: Path, recipe: str) -> RunSpec:
     overrides = ["sweep=none", "task=tree", f"data.root={root}", "data.images=80", "hidden=4", "scale=1"]
     overrides += [f"train={recipe}", "train.epochs=2", "train.batch_size=32", "train.warmup_epochs=0"]
-    (spec,) = settle(plan(overrides).runs, Cache(str(cache)))
+    (spec,) = resolve_tasks(plan(overrides).runs, Cache(str(cache)))
     return spec
 
 
@@ -231,7 +232,7 @@ def test_training_with_augmentation_gives_one_file_whatever_the_loaders(
     for loaders in (0, 2):
         spec = spec_of(own, tmp_path / "cache", recipe)
         runtime = Runtime(str(tmp_path / str(loaders)), loaders=loaders, cache=Cache(str(tmp_path / "cache")))
-        row = run.execute(spec, runtime)
+        row = execute(spec, runtime)
         # 80 of 120 images are drawn, the rest are test.
         assert (row.n_train, row.n_test, row.normalization) == (80, 40, "imagenet")
         files.append((tmp_path / str(loaders) / row.run_id / ADAPTER).read_bytes())
@@ -242,6 +243,6 @@ def test_augmentation_decides_the_model_and_the_identity(own: Path, tmp_path: Pa
     spec, runtime = spec_of(own, tmp_path, "fgvc"), Runtime("", cache=Cache(str(tmp_path)))
     other = replace(spec, train=replace(spec.train, augment=replace(spec.train.augment, auto_augment="")))
     assert identify(spec) != identify(other)
-    trained = [run.train(each, runtime).adapted for each in (spec, other)]
+    trained = [train(each, runtime).adapted for each in (spec, other)]
     heads = [adapted.head.matrices["weight"].weight.detach() for adapted in trained]
     assert not torch.equal(*heads)

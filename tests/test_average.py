@@ -8,12 +8,12 @@ import torch
 
 from petl_bench import data
 from petl_bench.config import plan
-from petl_bench.data import settle
+from petl_bench.data import resolve
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
-from petl_bench.record import recipe_hash
-from petl_bench.run import train
-from petl_bench.train import Average, Pixels, Progress, fit
+from petl_bench.run.metadata import recipe_hash
+from petl_bench.run.training import train
+from petl_bench.train import Average, Pixels, TrainingState, fit
 from petl_bench.types import (
     TRAINVAL,
     AverageSpec,
@@ -68,7 +68,7 @@ OPTIONS = ["train.epochs=3", "train.warmup_epochs=0", "hidden=4", "bits=1", "sca
 def settled(tmp_path, *overrides):
     cache = Cache(str(tmp_path / "cache"))
     (spec,) = plan(["sweep=none", "task=digits", *OPTIONS, *overrides]).runs
-    spec = dataclasses.replace(spec, task=settle(spec.task, cache))
+    spec = dataclasses.replace(spec, task=resolve(spec.task, cache))
     return spec, Runtime(str(tmp_path / "store"), cache=cache)
 
 
@@ -77,7 +77,7 @@ def test_a_run_ends_at_the_mean_of_its_last_states_head_included(tmp_path):
     found = train(spec, runtime).adapted.trainable
     plain = assemble(spec.model, spec.seed, spec.train.drop_path)
     plain.prepare()
-    states, progress = [], Progress()
+    states, progress = [], TrainingState()
     images = data.load(spec.task, TRAINVAL, spec.backbone.image_size, runtime.cache)
     pixels = Pixels(spec.train.normalization, spec.backbone.image_size, torch.device("cpu"))
     fit(

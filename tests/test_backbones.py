@@ -8,9 +8,10 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from petl_bench import adapters, backbones, packing
+from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
-from petl_bench.backbones import FAMILIES
+from petl_bench.backbones import families
+from petl_bench.backbones.families import FAMILIES
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
@@ -39,7 +40,7 @@ def some_images(count=4):
 
 
 def attached(family, adapter):
-    network, sites = backbones.build(tiny.FAMILIES[family])
+    network, sites = families.build(tiny.FAMILIES[family])
     torch.manual_seed(0)
     parts = adapters.attach(adapter, {}, sites, Shape(4, SCALE, False))
     return network.eval(), sites, parts
@@ -88,7 +89,7 @@ def test_training_leaves_the_frozen_parameters_bit_for_bit(family, adapter):
 
 @every_pair
 def test_unquantized_adapter_starts_as_the_frozen_backbone_exactly(family, adapter):
-    frozen, sites = backbones.build(tiny.FAMILIES[family])
+    frozen, sites = families.build(tiny.FAMILIES[family])
     if ADAPTERS.get(adapter).tokenwise:
         sites.drop_unread()  # products of fewer tokens are summed in another order on some processors
     with torch.no_grad():
@@ -101,7 +102,7 @@ def plain_twin(family):
     spec = tiny.FAMILIES[family]
     size = {"img_size": spec.image_size} if family in ("VisionTransformer", "SwinTransformer") else {}
     twin = timm.create_model(spec.name, num_classes=0, **size, **spec.options).eval()
-    twin.load_state_dict(backbones.build(spec)[0].state_dict())
+    twin.load_state_dict(families.build(spec)[0].state_dict())
     if family == "LowFormer":
         return twin, [
             stage[1] for stage in twin.stages if len(stage)
@@ -156,7 +157,7 @@ def test_adaptformer_adds_to_the_branch_what_its_formula_says(family):
         block.norm2.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.update(x=inputs[0]))
         after(block.drop_path2, lambda _, seen=seen, update=update: update(seen["x"]))
     with torch.no_grad():
-        plain = backbones.build(tiny.FAMILIES[family])[0].eval()(some_images())
+        plain = families.build(tiny.FAMILIES[family])[0].eval()(some_images())
         expected = twin(some_images())
         torch.testing.assert_close(network(some_images()), expected, rtol=0, atol=1e-5)
     assert (expected - plain).abs().max() > 1e-2
@@ -178,7 +179,7 @@ def test_lora_adds_to_the_linears_what_its_formula_says(family):
 
         after(block.attn.qkv, update)
     with torch.no_grad():
-        plain = backbones.build(tiny.FAMILIES[family])[0].eval()(some_images())
+        plain = families.build(tiny.FAMILIES[family])[0].eval()(some_images())
         expected = twin(some_images())
         torch.testing.assert_close(network(some_images()), expected, rtol=0, atol=1e-5)
     assert (expected - plain).abs().max() > 1e-2
@@ -224,12 +225,12 @@ def test_convolutions_in_place_of_linears_take_adaptformer_but_no_lora():
 )
 def test_what_cannot_be_built_is_refused(name, message):
     with pytest.raises(UserError, match=message):
-        backbones.build(BackboneSpec(name, "random", 64))
+        families.build(BackboneSpec(name, "random", 64))
 
 
 def test_any_tag_of_timm_builds():
     spec = dataclasses.replace(tiny.BACKBONE, name="vit_tiny_patch16_224.augreg_in21k")
-    state, plain = backbones.build(spec)[0].state_dict(), backbones.build(tiny.BACKBONE)[0].state_dict()
+    state, plain = families.build(spec)[0].state_dict(), families.build(tiny.BACKBONE)[0].state_dict()
     assert all(torch.equal(state[name], plain[name]) for name in plain)
 
 
@@ -282,7 +283,7 @@ def test_normalization_and_publication_are_no_identity():
 
 
 def test_statistics_of_batch_norms_stay_those_of_the_pretraining():
-    network, _ = backbones.build(tiny.FAMILIES["LowFormer"])
+    network, _ = families.build(tiny.FAMILIES["LowFormer"])
     held = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
     assert held
     with torch.no_grad():

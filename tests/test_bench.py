@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from petl_bench.bench import CASES, Measurement, Setting, commands, measure
-from petl_bench.bench.case import Case
+from petl_bench.dev.bench import CASES, Measurement, Setting, commands, measure
+from petl_bench.dev.bench.case import Case
 from petl_bench.store import Store
 from tests.conftest import call, error_of, json_lines
 

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from petl_bench import data, packing
-from petl_bench.bench import photos, reference, reference_loop, steps
-from petl_bench.bench.case import CLASSES, HIDDEN, Setting
-from petl_bench.bench.ours import model_spec
-from petl_bench.bench.reference import Reference
 from petl_bench.config import plan
-from petl_bench.identity import settle
+from petl_bench.dev.bench import photos, reference, reference_loop, steps
+from petl_bench.dev.bench.case import CLASSES, HIDDEN, Setting
+from petl_bench.dev.bench.ours import model_spec
+from petl_bench.dev.bench.reference import Reference
 from petl_bench.model import assemble
 from petl_bench.quantizers import CODEBOOKS, FakeQuantize
+from petl_bench.run.identity import resolve_tasks
 from petl_bench.train import Pixels, evaluate
 from petl_bench.types import TRAINVAL
 from tests import tiny
@@ -99,7 +99,7 @@ def folder(tmp_path_factory) -> Path:
 def test_the_loop_reads_the_images_that_we_train_on(folder, tmp_path, part, split):
     settings = ["sweep=none", "task=folder", f"data.root='{folder}'", f"data.cache='{tmp_path}'"]
     planned = plan([*settings, "protocol=fixed", "scale=1"])
-    (spec,) = settle(planned.runs, planned.cache)
+    (spec,) = resolve_tasks(planned.runs, planned.cache)
     expected = data.load(spec.task, split, 32, planned.cache)
     found = reference_loop.Files(folder, part, 32)
     assert len(found) == len(expected) == (5 if split == TRAINVAL else 7)

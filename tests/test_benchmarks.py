@@ -17,7 +17,7 @@ from statistics import fmean
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from petl_bench.config import manifests
+from petl_bench.data import manifests
 from petl_bench.store import ADAPTER
 from tests import trees
 from tests.benches import FIXED, ONE, SMALL, Bench

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters
 from petl_bench.adapters import ADAPTERS, Shape
+from petl_bench.backbones import families
+from petl_bench.backbones.sites import FirstToken
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
-from petl_bench.sites import FirstToken
 from tests import tiny
 from tests.agreeing import check
 from tests.test_methods import model, some_images, stirred
@@ -16,7 +17,7 @@ DIM = 48  # of tests.tiny.BACKBONE
 
 
 def parts(name, hidden=32, quantized=True, scale=1.0, **settings):
-    network, sites = backbones.build(tiny.BACKBONE)
+    network, sites = families.build(tiny.BACKBONE)
     return network, adapters.attach(name, settings, sites, Shape(hidden, scale, quantized))
 
 
@@ -59,7 +60,7 @@ def test_every_gate_starts_open(gate):
     images = some_images()
     network, _ = parts("bottleneck", quantized=False, sites="both", gate=gate)
     with torch.no_grad():
-        frozen = backbones.build(tiny.BACKBONE)[0].eval()(images)
+        frozen = families.build(tiny.BACKBONE)[0].eval()(images)
         torch.testing.assert_close(network.eval()(images), frozen, rtol=0, atol=1e-5)
 
 

@@ -10,10 +10,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from petl_bench import backbones, weights
-from petl_bench.backbones import FAMILIES, build
+from petl_bench.backbones import families, weights
+from petl_bench.backbones.families import FAMILIES, build
 from petl_bench.errors import UserError
-from petl_bench.identity import backbone_sha256
+from petl_bench.run.identity import backbone_sha256
 from petl_bench.types import BackboneSpec
 from tests import tiny
 
@@ -302,7 +302,7 @@ def test_the_same_weights_are_one_identity_in_any_file(tmp_path):
 
 def test_state_checksum_is_over_names_and_values():
     digest = hashlib.sha256()
-    state = backbones.create(VIT, 0.0).state_dict()
+    state = families.create(VIT, 0.0).state_dict()
     for name in sorted(state):
         digest.update(name.encode() + state[name].numpy().astype("<f4").tobytes())
     assert backbone_sha256(VIT) == digest.hexdigest()

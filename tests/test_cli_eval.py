@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from petl_bench.cli.ls import Kind, ls
-from petl_bench.config import manifests, options
+from petl_bench.config import options
+from petl_bench.data import manifests
 from petl_bench.store import ADAPTER, ROW
 from tests.conftest import (
     COLUMNS,

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from petl_bench.config import CONF_DIR, manifests, plan
+from petl_bench.config import CONF_DIR, plan
+from petl_bench.data import manifests
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from tests.conftest import (
     COLUMNS,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, load, packed_size
 from petl_bench.packing.coded import MAX_UNITS, MODES, MOST_POSITIONS, Matrix, decode, encode
 from petl_bench.packing.predict import RATES, probability
@@ -25,7 +25,7 @@ golden = pytest.mark.skipif(not (GOLDEN / "petl-vit").is_dir(), reason=f"no auth
 
 def matrices_of(names, shapes, bits, seed):
     return [
-        Matrix(shape, width, None if seed is None else initial.words(seed, name, shape))
+        Matrix(shape, width, None if seed is None else initialization.words(seed, name, shape))
         for name, shape, width in zip(names, shapes, bits, strict=True)
     ]
 
@@ -129,7 +129,7 @@ def test_probabilities_are_the_rounded_logistic_function():
 
 def test_the_seed_helps_where_codes_stayed_near_their_start():
     shape = (64, 16)
-    words = initial.words(5, "adapter.m", shape)
+    words = initialization.words(5, "adapter.m", shape)
     codes = (words >> 31).astype(np.uint8)
     codes[np.random.default_rng(0).random(shape) < 0.1] ^= 1  # a tenth of the signs flipped
     known, unknown = Format("adapter", 5, 4), Format("adapter", None, 4)
@@ -224,7 +224,7 @@ def test_own_adapters_are_coded_and_their_seed_makes_them_smaller(own, adapter):
 def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
     from petl_bench import data
     from petl_bench.model import restore
-    from petl_bench.run import facts_of
+    from petl_bench.run.execute import facts_of
     from petl_bench.store import Store
     from petl_bench.train import Pixels, predict
     from petl_bench.types import Cache

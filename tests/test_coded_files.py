@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.numpy import save
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, dump, load
 from petl_bench.packing.predict import probability
@@ -25,7 +25,7 @@ def frozen_file(seed="7"):
     """A file of numbers that no library's release decides: a seeded start with every ninth sign flipped."""
     tensors = []
     for index, (shape, bits) in enumerate([((32, 8), 1), ((8, 48), 1), ((40, 8), 4), ((8, 40), 4)]):
-        words = initial.words(7, f"adapter.{index}.m", shape)
+        words = initialization.words(7, f"adapter.{index}.m", shape)
         codes = (words >> (32 - bits)).astype(np.uint8)
         codes.ravel()[::9] ^= 1 << (bits - 1)
         codes[:, 1] = codes[:, 0]
@@ -37,7 +37,7 @@ def frozen_file(seed="7"):
 
 def test_the_format_is_frozen():
     """Values printed when format 2 was made: others mean that files of before cannot be read."""
-    assert initial.words(1, "adapter.0.down", (2, 2)).tolist() == WORDS
+    assert initialization.words(1, "adapter.0.down", (2, 2)).tolist() == WORDS
     data = dump(frozen_file())
     assert load(data, "here").packing == "coded"
     assert hashlib.sha256(data).hexdigest() == FILE

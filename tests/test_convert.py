@@ -13,11 +13,11 @@ import yaml
 from safetensors.torch import save_file
 
 from petl_bench import packing
-from petl_bench.backbones import build
+from petl_bench.backbones.families import build
 from petl_bench.config import group_config
 from petl_bench.model import restore
 from petl_bench.packing import AdapterFile, StoredTensor, petl_vit
-from petl_bench.run import facts_of
+from petl_bench.run.execute import facts_of
 from petl_bench.types import BackboneSpec
 from tests.conftest import error_of, json_lines, petl, quickly
 from tests.reference import codebook

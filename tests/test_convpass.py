@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters
 from petl_bench.adapters import Shape
 from petl_bench.adapters.convpass import Convpass
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from tests import tiny
@@ -59,7 +60,7 @@ def test_an_identity_convolution_changes_nothing():
 
 
 def test_the_convolution_starts_within_the_bound_of_its_fans():
-    _, sites = backbones.build(tiny.BACKBONE)
+    _, sites = families.build(tiny.BACKBONE)
     found = adapters.attach("convpass", {}, sites, Shape(8, 1.0, True)).matrices["0.mlp.conv"].weight
     bound = (6 / (9 * 8 + 9 * 8)) ** 0.5  # Glorot and Bengio: 9 taps times 8 channels, in and out
     assert 0.95 * bound < found.abs().max() <= bound

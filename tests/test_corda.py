@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from petl_bench import backbones
 from petl_bench.adapters.corda import Covariance, oriented
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
@@ -55,7 +55,7 @@ def covariance(x):
 @pytest.mark.parametrize(("site", "role"), [("attn.qkv", "qkv"), ("mlp.fc2", "fc2")])
 def test_it_starts_at_the_components_seen_through_the_inputs(mode, chosen, site, role):
     _, adapted = calibrated(bits=32, hidden=3, mode=mode)
-    state = backbones.build(tiny.BACKBONE)[0].state_dict()
+    state = families.build(tiny.BACKBONE)[0].state_dict()
     plain = Inputs(state)
     plain.features(some_images(6))
     c = covariance(plain.seen[f"blocks.0.{site}"])
@@ -90,7 +90,7 @@ def test_all_components_are_the_weight():
 def test_a_calibrated_model_starts_at_the_frozen_one(bits):
     spec, adapted = calibrated(bits=bits, scale=100.0)
     adapted.prepare()
-    frozen, _ = backbones.build(spec.backbone)
+    frozen, _ = families.build(spec.backbone)
     with torch.no_grad():
         expected = frozen.eval()(some_images())
         found = adapted.features(lambda network: [network.eval()(some_images())])

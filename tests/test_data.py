@@ -16,7 +16,8 @@ import pytest
 import scipy.ndimage
 
 from petl_bench import data
-from petl_bench.config import manifests, plan_task
+from petl_bench.config import plan_task
+from petl_bench.data import manifests
 from petl_bench.data.base import concatenate
 from petl_bench.data.sprites import CANVAS, UNIT, draw, shrink
 from petl_bench.errors import UserError
@@ -202,7 +203,7 @@ def test_a_planned_task_says_what_its_manifest_says(task: TaskSpec) -> None:
     # what other kinds of task need: few-shot lists, folder trees, folders
     assert (task.shots, task.split_seed, task.drawn, task.override, task.place) == (0, 0, 0, "", {})
     assert plan_task(task.name, SETTINGS | {"root": "elsewhere", "images": 7}, 4, 2) == task
-    assert data.settle(task, NO_CACHE) == task  # nothing is left to be found out
+    assert data.resolve(task, NO_CACHE) == task  # nothing is left to be found out
 
 
 @every_task
@@ -224,7 +225,7 @@ def test_training_takes_both_training_splits(task: TaskSpec) -> None:
 
 DIGESTS = """
 import json, petl_bench.data as data
-from petl_bench.config import manifests
+from petl_bench.data import manifests
 tasks = [t for t in manifests().values() if t.fingerprint]
 print(json.dumps({t.name: data.digest(data.generate(t.source, t.splits)) for t in tasks}))
 """
@@ -256,7 +257,7 @@ def test_an_unknown_source_is_answered_with_the_near_ones() -> None:
 
 def test_an_unknown_layout_is_answered_with_all_of_them(tmp_path: Path) -> None:
     task = replace(BUNDLED["digits"], source="nothing", place={"root": str(tmp_path)})
-    for act in (lambda: load(task, "test"), lambda: data.settle(task, NO_CACHE)):
+    for act in (lambda: load(task, "test"), lambda: data.resolve(task, NO_CACHE)):
         with pytest.raises(UserError, match=r"unknown data layout 'nothing'.*few_shot, folder, tree, vtab"):
             act()
 
@@ -336,5 +337,5 @@ def test_the_label_of_a_scene_counts_its_shapes() -> None:
 def test_surfaces_cannot_be_told_by_brightness_or_contrast() -> None:
     split = load("surfaces", TRAINVAL)
     means = split.images.mean(axis=(1, 2, 3))
-    # levelled to mean 128 (petl_bench.data.shipped); clipping at 0 and 255 moves it by a little
+    # levelled to mean 128 (petl_bench.data.bundled); clipping at 0 and 255 moves it by a little
     assert abs(means - 128).max() < 16

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from petl_bench.config import plan_task
-from petl_bench.data import load, settle
+from petl_bench.data import load, resolve
 from petl_bench.data.decoded import native_sizes, resized
 from petl_bench.data.files import file_facts
 from petl_bench.errors import UserError
@@ -160,7 +160,7 @@ def test_two_tasks_over_the_same_images_share_one_file(tmp_path: Path, cache: Ca
         pairs = list(zip(lines[::2], map(int, lines[1::2]), strict=True))
         write_list(tmp_path / "second" / f"{name}.txt", [(path, 3 - label) for path, label in pairs])
     tasks = [
-        settle(plan_task("folder", {"root": str(tmp_path / name), "override": "", "images": 1000}), cache)
+        resolve(plan_task("folder", {"root": str(tmp_path / name), "override": "", "images": 1000}), cache)
         for name in ("first", "second")
     ]
     assert tasks[0].fingerprint != tasks[1].fingerprint

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from petl_bench import backbones
 from petl_bench.adapters.decomposed import components
 from petl_bench.adapters.kronecker import Kronecker, factors, rearranged
 from petl_bench.adapters.soka import enough
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
@@ -67,7 +67,7 @@ def test_it_starts_at_the_frozen_network_at_any_bits(name, bits):
     spec = tiny.model_spec(name, bits=bits, scale=100.0)
     adapted = assemble(spec, seed=3)
     adapted.prepare()
-    frozen, _ = backbones.build(spec.backbone)
+    frozen, _ = families.build(spec.backbone)
     with torch.no_grad():
         expected = frozen.eval()(some_images())
         found = adapted.features(lambda network: [network.eval()(some_images())])
@@ -77,7 +77,7 @@ def test_it_starts_at_the_frozen_network_at_any_bits(name, bits):
 def test_pissa_starts_at_the_leading_singular_part():
     adapted = assemble(tiny.model_spec("pissa", bits=32, hidden=3))
     matrices = adapted.adapter.matrices
-    weight = backbones.build(tiny.BACKBONE)[0].state_dict()["blocks.1.mlp.fc2.weight"]
+    weight = families.build(tiny.BACKBONE)[0].state_dict()["blocks.1.mlp.fc2.weight"]
     u, s, vt = torch.linalg.svd(weight)
     down, up = matrices["1.fc2.down"].weight, matrices["1.fc2.up"].weight
     torch.testing.assert_close(up @ down, (u[:, :3] * s[:3]) @ vt[:3], rtol=0, atol=1e-5)
@@ -88,7 +88,7 @@ def test_pissa_starts_at_the_leading_singular_part():
 def test_soka_starts_at_the_leading_kronecker_terms():
     adapted = assemble(tiny.model_spec("soka", bits=32, hidden=3))
     matrices = adapted.adapter.matrices
-    weight = backbones.build(tiny.BACKBONE)[0].state_dict()["blocks.0.attn.qkv.weight"]
+    weight = families.build(tiny.BACKBONE)[0].state_dict()["blocks.0.attn.qkv.weight"]
     pairs = [[matrices[f"0.qkv.{side}.{k}"].weight for side in ("left", "right")] for k in range(3)]
     assert [tuple(side.shape) for side in pairs[0]] == [(12, 8), (12, 6)]
     torch.testing.assert_close(
@@ -114,7 +114,7 @@ def test_soka_takes_as_many_terms_as_the_spectrum_asks_for():
     assert terms(hidden=5) == 5
     assert terms(hidden=5, rank="spectrum", energy=1e-6) == 1
     assert terms(hidden=5, rank="spectrum") <= 5
-    weight = backbones.build(tiny.BACKBONE)[0].state_dict()["blocks.0.attn.proj.weight"].double()
+    weight = families.build(tiny.BACKBONE)[0].state_dict()["blocks.0.attn.proj.weight"].double()
     tiles = weight.unfold(0, 6, 6).unfold(1, 6, 6).flatten(2).flatten(0, 1)
     squares = torch.linalg.svdvals(tiles).square()
     wanted = next(k for k in range(1, 37) if squares[:k].sum() >= 0.3 * squares.sum())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from petl_bench import backbones, packing
+from petl_bench import packing
+from petl_bench.backbones import families
 from petl_bench.cli.convert import Format, convert
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
@@ -38,7 +39,7 @@ def drawn(adapted):
 
 
 def plain(spec, adapted, ranks):
-    state = backbones.build(spec.backbone)[0].state_dict()
+    state = families.build(spec.backbone)[0].state_dict()
     head = adapted.head.latents["weight"], adapted.head.floats["bias"][0].detach()
     settings = spec.adapter.settings | {"kept": ranks}
     tensors = adapted.adapter.latents

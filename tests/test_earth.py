@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from petl_bench import backbones
 from petl_bench.adapters.earth import Earth, low_frequencies
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.types import BackboneSpec
@@ -81,7 +81,7 @@ def test_from_a_zero_up_training_starts_at_the_frozen_network():
     images = some_images()
     adapted = assemble(tiny.model_spec("earth", bits=32, up_start="zero"))
     with torch.no_grad():
-        expected = backbones.build(tiny.BACKBONE)[0].eval()(images)
+        expected = families.build(tiny.BACKBONE)[0].eval()(images)
         found = adapted.features(lambda network: [network.eval()(images)])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
-from petl_bench.config import manifests
+from petl_bench.data import manifests
 from petl_bench.report.figures import figures, pareto
 from petl_bench.report.statistics import widths
 from petl_bench.report.tables import tabulate

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from petl_bench.config import manifests, plan
+from petl_bench.config import plan
+from petl_bench.data import manifests
 from petl_bench.report.columns import label
 from petl_bench.report.figures import Figure, figures
 from petl_bench.report.figures.style import MARKERS, lightened, looks

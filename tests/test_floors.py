@@ -20,53 +20,34 @@ FLOORS = {
     "errors": -1,
     "types": 0,
     "registry": 0,
-    "config": 1,
-    "store": 1,
-    "weights": 1,
-    "checkpoints": 1,
-    "search": 1,
-    "sites": 1,
-    "initial": 1,
+    "initialization": 1,
     "device": 1,
-    "resample": 2,
-    "data": 2,
-    "backbones": 2,
-    "heads": 2,
+    "backbones": 1,
+    "quantizers": 1,
+    "data": 1,
+    "config": 2,
     "adapters": 2,
-    "quantizers": 2,
-    "packing": 2,
-    "precision": 2,
-    "activations": 2,
-    "train": 3,
-    "model": 3,
-    "identity": 3,
-    "provenance": 3,
-    "record": 3,
-    "rate": 3,
-    "run": 4,
-    "check": 4,
-    "preflight": 4,
-    "sizes": 4,
-    "bench": 5,
-    "pretrain": 5,
-    "tune": 5,
-    "launch": 5,
-    "report": 5,
-    "readme": 6,
-    "cli": 6,
-    "__main__": 7,
+    "packing": 3,
+    "model": 4,
+    "store": 4,
+    "train": 5,
+    "run": 6,
+    "launch": 7,
+    "report": 7,
+    "dev": 8,
+    "cli": 9,
+    "__main__": 10,
 }
-"""The guide's architecture map; errors and the package's version lie below it, scripts beside launch, readme
-above report, whose tables it shows."""
+"""As docs/architecture.md draws them."""
 WRITERS = {"store/files.py", "store/runs.py", "store/claims.py"}
-WRITERS |= {"pretrain.py", "tune.py", "readme.py", "cli/report.py"}
+WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/readme.py", "cli/report.py"}
 WRITERS |= {"data/files.py", "data/decoded.py"}
-WRITERS |= {"data/archive.py", "data/arrange.py"}
-WRITERS |= {"bench/photos.py", "bench/commands.py"}
-"""store/ keeps results; the scripts write their own products, `report --out` the user's file. Of data/, two
-keep in the cache folder what is derived from data files (their facts, decoded images), and two are `data
-prepare`, which fills the folder the user names: files unpacked from an archive, lists in VTAB's layout.
-bench/ fills temporary folders: with photos, and with rows to report."""
+WRITERS |= {"data/archive.py", "data/prepare.py"}
+WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py"}
+"""store/ keeps results; the maintainers' tools write their own products, `report --out` the user's file. Two
+modules of data/ keep in the cache folder what is derived from data files (their facts, decoded images), and
+two are `data prepare`, which fills the folder the user names: files unpacked from an archive, lists in VTAB's
+layout. dev/bench/ fills temporary folders: with photos, and with rows to report."""
 MAX_LINES = 300
 
 SOURCES = {
@@ -149,7 +130,7 @@ def test_imports_run_down_only() -> None:
         ("types/parts.py", "from .. import run", True),
         ("types/run.py", "from petl_bench.config import plan", True),
         ("train/loop.py", "from petl_bench.run import execute", True),
-        ("store/runs.py", "def f():\n    from petl_bench import config", True),  # sideways, in a function
+        ("store/runs.py", "def f():\n    from petl_bench import model", True),  # sideways, in a function
         ("report/tables.py", "from ..launch import launch", True),
         ("report/tables.py", "if TYPE_CHECKING:\n    from petl_bench.cli import main", True),
         ("data/base.py", "from petl_bench.packing import load", True),

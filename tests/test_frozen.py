@@ -17,10 +17,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from petl_bench import initial, packing, record
+from petl_bench import initialization, packing
 from petl_bench.adapters import ADAPTERS
 from petl_bench.config import options, plan
 from petl_bench.model import Adapted, assemble
+from petl_bench.run import metadata
 from petl_bench.types import run_id, spec_to_dict
 from tests import tiny
 
@@ -87,8 +88,8 @@ def identities(overrides: list[str]) -> Iterator[tuple[str, str]]:
     """The run_id of each run of a plan, and a digest of its stored spec and of the columns that repeat it."""
     for spec in plan(overrides).runs:
         stored = spec_to_dict(spec)
-        columns = {name: value for name, value in record.settings(spec).items() if name != "label"}
-        yield run_id(spec, WEIGHTS), digest([stored, columns, record.recipe_hash(spec)])
+        columns = {name: value for name, value in metadata.settings(spec).items() if name != "label"}
+        yield run_id(spec, WEIGHTS), digest([stored, columns, metadata.recipe_hash(spec)])
 
 
 def frozen_plan(name: str) -> list[str]:
@@ -99,7 +100,7 @@ def frozen_plan(name: str) -> list[str]:
 
 def exact_numbers(name: str, count: int) -> NDArray[np.float32]:
     """Numbers with an exact mean of 0 and exact sums of magnitudes and squares, in any order of summation."""
-    half = (initial.words(5, name, (count // 2,)) % 63).astype(np.float32) / 64
+    half = (initialization.words(5, name, (count // 2,)) % 63).astype(np.float32) / 64
     return np.concatenate([half, -half[::-1], np.zeros(count % 2, np.float32)])
 
 
@@ -114,7 +115,7 @@ def fill(adapted: Adapted) -> None:
                 values = exact_numbers(f"{name}.{number}", parameter.numel())
                 parameter.copy_(torch.from_numpy(values).view_as(parameter))
         for name, codes in part.attached.codes.items():
-            words = initial.words(9, name, tuple(codes.shape)) % 256
+            words = initialization.words(9, name, tuple(codes.shape)) % 256
             codes.copy_(torch.from_numpy(words.astype(np.uint8)))
 
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from petl_bench import run
 from petl_bench.config import plan
-from petl_bench.identity import settle
 from petl_bench.run import training
-from petl_bench.search import search
+from petl_bench.run.execute import execute
+from petl_bench.run.identity import resolve_tasks
+from petl_bench.run.search import search
+from petl_bench.run.training import validate
 from petl_bench.store import ADAPTER
 from petl_bench.train import fit, learning_rate
 from petl_bench.types import RunSpec, Runtime, run_id, spec_from_dict, spec_to_dict
@@ -179,13 +180,13 @@ def test_trials_are_short_trainings_of_their_own(halved: Kept, tree: Tree) -> No
         changes = {"train__epochs": trial["epochs"], "train__warmup_epochs": trial["epochs"] // 2}
         changes |= {"train__lr": 2e-2, "train__schedule_lag": 0}
         spec = tree.spec(protocol="fixed", scale=trial["scale"], **changes)
-        assert run.validate(spec, tree.runtime())[0] == trial["acc_val"]
+        assert validate(spec, tree.runtime())[0] == trial["acc_val"]
 
 
 def test_the_winner_is_trained_in_full(halved: Kept, tree: Tree, tmp_path: Path) -> None:
     changes = {"train__epochs": 4, "train__warmup_epochs": 2, "train__lr": 2e-2}
     spec = tree.spec(protocol="fixed", scale=halved.row["scale"], **changes)
-    row = run.execute(spec, tree.runtime(tmp_path))
+    row = execute(spec, tree.runtime(tmp_path))
     file = (tmp_path / row.run_id / ADAPTER).read_bytes()
     assert (halved.store / halved.row["run_id"] / ADAPTER).read_bytes() == file
     assert (halved.row["epochs"], halved.row["n_train"]) == (4, SIZES["train"] + SIZES["val"])
@@ -235,14 +236,14 @@ def test_a_few_shot_winner_is_trained_once(
     The file is byte for byte that of a training without a search, and so are losses and rates.
     """
     search = ["protocol=sealed", f"protocol.scales={scales}", f"protocol.rungs={rungs}"]
-    (spec,) = settle(plan([*pets, *search]).runs, plan(pets).cache)
+    (spec,) = resolve_tasks(plan([*pets, *search]).runs, plan(pets).cache)
     fits = []
     monkeypatch.setattr(training, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
     runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
-    row = run.execute(spec, runtime)
+    row = execute(spec, runtime)
     assert len(fits) == trainings
-    (alone,) = settle(plan([*pets, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache)
-    expected = run.execute(alone, runtime)
+    (alone,) = resolve_tasks(plan([*pets, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache)
+    expected = execute(alone, runtime)
     files = [tmp_path / found.run_id / ADAPTER for found in (row, expected)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert (row.acc, row.n_train) == (expected.acc, 74)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.data.arrange import LOCK, STAGING
+from petl_bench.data.prepare import LOCK, STAGING
 from tests.archives import (
     Files,
     below,

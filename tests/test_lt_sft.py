@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from petl_bench import backbones, packing
+from petl_bench import packing
 from petl_bench.adapters.lt_sft import drawn, greatest
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
@@ -74,14 +75,14 @@ def test_the_weights_that_moved_most_are_chosen_over_all_linears():
 @pytest.mark.parametrize("bits", [1, 32])
 def test_a_calibration_leaves_the_backbone_as_it_was(bits):
     spec, adapted, training = calibrated(bits)
-    fresh = backbones.build(spec.backbone)[0].state_dict()
+    fresh = families.build(spec.backbone)[0].state_dict()
     for name, value in adapted.network.named_parameters():
         plain = name.replace("linear.", "").replace("module.", "")
         if plain in fresh:
             assert torch.equal(value, fresh[plain]), name
             assert not value.requires_grad
     # Phase (a) begins at the backbone, though quantized changes begin near zero only.
-    frozen = backbones.build(spec.backbone)[0].eval()
+    frozen = families.build(spec.backbone)[0].eval()
     with torch.no_grad():
         expected = frozen(IMAGES) @ adapted.head.latents["weight"].T + adapted.head.floats["bias"][0]
     torch.testing.assert_close(training.logits, expected, rtol=0, atol=1e-6)

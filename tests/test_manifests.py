@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from petl_bench.config import (
-    files,
-    manifests,
-    plan,
-    plan_task,
-)
+from petl_bench.config import plan, plan_task
+from petl_bench.data import manifest_files, manifests
 from petl_bench.errors import UserError
 from petl_bench.types import (
     Manifest,
@@ -26,8 +22,8 @@ from tests.test_suites import recipe
 @pytest.fixture
 def manifest_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory of manifests with one, digits, to be spoilt."""
-    (tmp_path / "digits.yaml").write_text((files.MANIFEST_DIR / "digits.yaml").read_text())
-    monkeypatch.setattr(files, "MANIFEST_DIR", tmp_path)
+    (tmp_path / "digits.yaml").write_text((manifest_files.MANIFEST_DIR / "digits.yaml").read_text())
+    monkeypatch.setattr(manifest_files, "MANIFEST_DIR", tmp_path)
     manifests.cache_clear()
     yield tmp_path
     manifests.cache_clear()
@@ -111,11 +107,11 @@ def test_a_new_manifest_is_a_new_task(manifest_dir: Path) -> None:
 
 
 def test_a_few_shot_manifest_gives_no_training_size() -> None:
-    facts = yaml.safe_load((files.MANIFEST_DIR / "fgvc_pets.yaml").read_text())
-    assert files.read_manifest(yaml.safe_dump(facts), "pets.yaml") == manifests()["fgvc_pets"]
+    facts = yaml.safe_load((manifest_files.MANIFEST_DIR / "fgvc_pets.yaml").read_text())
+    assert manifest_files.read_manifest(yaml.safe_dump(facts), "pets.yaml") == manifests()["fgvc_pets"]
     facts["splits"] = {"train": 74, "val": 736, "test": 3669}
     with pytest.raises(UserError, match=r"^pets\.yaml: splits must give the sizes of test, val$"):
-        files.read_manifest(yaml.safe_dump(facts), "pets.yaml")
+        manifest_files.read_manifest(yaml.safe_dump(facts), "pets.yaml")
 
 
 def test_a_task_is_planned_without_looking_at_files() -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from petl_bench import adapters, backbones, packing
+from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
+from petl_bench.backbones import families
 from petl_bench.config import group_config
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
@@ -23,14 +24,14 @@ from tests.test_adapter_file import LONGEST, overhead_of_the_longest_metadata
 
 DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
 every_method = pytest.mark.parametrize("name", list(ADAPTERS))
-families = pytest.mark.parametrize("family", list(tiny.FAMILIES))
+every_family = pytest.mark.parametrize("family", list(tiny.FAMILIES))
 
 
 @cache
 def vit_b16():
     """The network and its sites, without values."""
     with torch.device("meta"):
-        return backbones.build(BackboneSpec("vit_base_patch16_224", "random", 224))
+        return families.build(BackboneSpec("vit_base_patch16_224", "random", 224))
 
 
 def reference(name):
@@ -74,7 +75,7 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
         for key, group in adapted.adapter.floats.items()
     }
     held |= adapted.adapter.attached.codes
-    state = backbones.build(spec.backbone)[0].state_dict()
+    state = families.build(spec.backbone)[0].state_dict()
     head = adapted.head.latents["weight"], adapted.head.floats["bias"][0].detach()
     heads = spec.backbone.options["num_heads"]
     plain = reference(name).Model(state, held, heads, spec.adapter.settings, spec.scale, spec.hidden, head)
@@ -96,8 +97,8 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
 @pytest.mark.parametrize("quantized", [False, True])
 def test_frozen_weights_stay_untouched(name, quantized):
     spec = tiny.model_spec(name, bits=bits_of(name, 1) if quantized else 32)
-    before = {key: value.clone() for key, value in backbones.build(spec.backbone)[0].state_dict().items()}
-    _, sites = backbones.build(spec.backbone)
+    before = {key: value.clone() for key, value in families.build(spec.backbone)[0].state_dict().items()}
+    _, sites = families.build(spec.backbone)
     own = dict(sites.parameters)
     parts = adapters.attach(name, spec.adapter.settings, sites, Shape(4, 1.0, quantized))
     tuned = {id(parameter) for parameter in chain(*parts.floats.values())}
@@ -110,7 +111,7 @@ def test_frozen_weights_stay_untouched(name, quantized):
 @every_method
 def test_starts_at_the_frozen_backbone_where_its_source_says_so(name):
     spec, adapted = model(name, scale=1.0)
-    frozen, _ = backbones.build(spec.backbone)
+    frozen, _ = families.build(spec.backbone)
     images = some_images()
     with torch.no_grad():
         expected = frozen.eval()(images)
@@ -151,7 +152,7 @@ def test_little_more_than_the_payload_is_in_a_file(name):
 
 
 @every_method
-@families
+@every_family
 def test_gradients_reach_every_trained_tensor(name, family):
     # From a start at zero a factor gets its gradient once the other has moved: two steps.
     _, adapted = model(name, bits_of(name, 1), family)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_bench.backbones import build
+from petl_bench.backbones.families import build
 from petl_bench.train import fit
 from tests import tiny
 from tests.reference.adapted import Reference

@@ -12,14 +12,14 @@ from torch import nn
 
 from petl_bench.adapters import ADAPTERS
 from petl_bench.adapters.delta import DeltaLinear
+from petl_bench.backbones.precision import Int8Linear, lower
+from petl_bench.backbones.sites import FirstToken, Sites
 from petl_bench.device import find_precision
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import describe, dump, load
-from petl_bench.precision import Int8Linear, lower
 from petl_bench.quantizers import FakeQuantize
-from petl_bench.run import facts_of
-from petl_bench.sites import FirstToken, Sites
+from petl_bench.run.execute import facts_of
 from petl_bench.train import Pixels, compiled, fit, outputs
 from tests import tiny
 from tests.conftest import json_lines, pick, quickly

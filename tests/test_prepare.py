@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from petl_bench.data.arrange import LOCK, STAGING, mend_lists, prepare
+from petl_bench.data.prepare import LOCK, STAGING, mend_lists, prepare
 from tests.archives import (
     FOLDERS,
     below,

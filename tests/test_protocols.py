@@ -20,11 +20,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petl_bench import data, run
+from petl_bench import data
 from petl_bench.config import plan
-from petl_bench.identity import identify, settle
 from petl_bench.launch.attempt import attempt
 from petl_bench.model import assemble
+from petl_bench.run.execute import execute
+from petl_bench.run.identity import identify, resolve_tasks
+from petl_bench.run.training import choose, train
 from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Pixels, evaluate, fit
 from petl_bench.types import TRAINVAL, Cache, Job, RunSpec, Runtime
@@ -64,7 +66,7 @@ class Tree:
 
     def spec(self, **changes: object) -> RunSpec:
         """One planned run with its data found and hashed."""
-        (spec,) = settle(plan(self.settings(**changes)).runs, Cache(str(self.cache)))
+        (spec,) = resolve_tasks(plan(self.settings(**changes)).runs, Cache(str(self.cache)))
         return spec
 
     def runtime(self, store: Path | str = "") -> Runtime:
@@ -165,7 +167,7 @@ def test_the_smaller_scale_then_the_smaller_rate_wins_a_tie(tmp_path: Path) -> N
     (tmp_path / "override.yaml").write_text(yaml.safe_dump({TASK: {"splits": SIZES}}))
     tree = Tree(tmp_path / "root", tmp_path / "override.yaml", tmp_path / "cache")
     spec = tree.spec(protocol__scales="[10,0.1,1]", protocol__lrs="[5e-2,2e-2]", train__epochs=3)
-    choice = run.choose(spec, tree.runtime())
+    choice = choose(spec, tree.runtime())
     assert [trial["acc_val"] for trial in choice.trials] == [1.0] * 6
     assert (choice.spec.scale, choice.spec.train.lr) == (0.1, 2e-2)
 
@@ -207,10 +209,10 @@ def test_a_candidate_that_diverges_has_no_accuracy_and_does_not_win(tree: Tree, 
 def test_a_candidate_that_diverges_in_its_last_step_does_not_win(tree: Tree) -> None:
     """One step in all: its loss is the initial model's, and then the rate of 1e30 ruins the weights."""
     spec = tree.spec(scale=1, protocol__lrs="[1e-3,1e30]", train__epochs=1, train__batch_size=SIZES["train"])
-    ruined = run.train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
+    ruined = train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
     with torch.inference_mode():
         assert not torch.isfinite(ruined(torch.zeros(1, 3, 32, 32))).all()  # what is claimed above
-    choice = run.choose(spec, tree.runtime())
+    choice = choose(spec, tree.runtime())
     assert [trial["acc_val"] is None for trial in choice.trials] == [False, True]
     assert choice.spec.train.lr == 1e-3
 
@@ -231,7 +233,7 @@ def test_a_search_in_which_all_diverge_fails_with_the_way_out(
 @pytest.mark.parametrize("chosen", [{"scale": 1}, {"adapter": "linear"}, {"protocol__scales": "[1]"}])
 def test_nothing_to_choose_means_no_search(tree: Tree, tmp_path: Path, chosen: dict[str, object]) -> None:
     spec = tree.spec(protocol="sealed", **chosen)
-    row = run.execute(spec, tree.runtime(tmp_path))
+    row = execute(spec, tree.runtime(tmp_path))
     assert (row.protocol, row.scale, row.acc_val) == ("sealed", 1.0, None)
     assert not (tmp_path / row.run_id / "search.json").exists()
     log = (tmp_path / row.run_id / "run.log").read_text()
@@ -244,8 +246,8 @@ def test_nothing_to_choose_means_no_search(tree: Tree, tmp_path: Path, chosen: d
 WATCHED = """
 import json, logging, multiprocessing, os, sys
 from petl_bench.config import plan
-from petl_bench.identity import settle
-from petl_bench.run import execute
+from petl_bench.run.identity import resolve_tasks
+from petl_bench.run.execute import execute
 from petl_bench.types import Cache, Runtime
 
 locked, opened = True, set()
@@ -269,7 +271,7 @@ class Key(logging.Handler):
 
 def watch(case, overrides):
     cache = Cache(f"{folder}/{case}/cache")
-    (spec,) = settle(plan(overrides).runs, cache)  # hashes every file, and decodes none
+    (spec,) = resolve_tasks(plan(overrides).runs, cache)  # hashes every file, and decodes none
     logging.getLogger("petl_bench").addHandler(Key())
     sys.addaudithook(guard)
     try:
@@ -402,7 +404,7 @@ def test_peek_looks_every_so_often_and_at_the_end(
         after_epoch=lambda _: accuracies.append(evaluate(adapted.network, test, pixels)),
     )
     assert len(accuracies) == epochs
-    peeks = run.train(peeking, tree.runtime()).peeks
+    peeks = train(peeking, tree.runtime()).peeks
     assert peeks == [accuracies[epoch - 1] for epoch in looks]
     assert epochs == 3 or len(set(accuracies)) > 2
 

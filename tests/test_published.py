@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from petl_bench.config import group_config, manifests, options, plan
+from petl_bench.config import group_config, options, plan
+from petl_bench.data import manifests
 from petl_bench.report.published import PublishedRow, published, read
 from petl_bench.store import Store
 from petl_bench.types import NORMALIZATIONS

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.lowrank import grouped
-from petl_bench.backbones import build
+from petl_bench.backbones.families import build
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing.predict import RATES
 from petl_bench.quantizers import FakeQuantize
-from petl_bench.rate import RateTerm
+from petl_bench.train.rate_regularizer import RateTerm
 from tests import tiny
 from tests.conftest import error_of, json_lines, pick, quickly
 from tests.reference.adapted import Reference
@@ -102,7 +102,7 @@ def test_a_step_adds_the_log_odds_of_the_model(bits):
     """Once refreshed: rate * weight * log-odds of the upper bit, as the plain-Python model has them."""
     shape, seed = (6, 40), 5
     generator = torch.Generator().manual_seed(0)
-    start = torch.from_numpy(initial.linear(seed, "adapter.0.down", shape))
+    start = torch.from_numpy(initialization.linear(seed, "adapter.0.down", shape))
     latent = torch.nn.Parameter(start + 0.05 * torch.randn(shape, generator=generator))
     quantizer = FakeQuantize("l1_median", bits)
     term = RateTerm({"0.down": (latent, quantizer)}, seed, weight=0.5)
@@ -111,7 +111,7 @@ def test_a_step_adds_the_log_odds_of_the_model(bits):
     assert torch.equal(latent, before)
     term.refresh()
     term.step(0.1)
-    words = initial.words(seed, "adapter.0.down", shape).astype(int) // 2**16 - 2**15
+    words = initialization.words(seed, "adapter.0.down", shape).astype(int) // 2**16 - 2**15
     codes = quantizer.encode(before)[0].numpy()
     _, chances = code_length(codes.T.tolist(), bits, RATES[len(RATES) // 2], words.T.tolist())
     odds = np.vectorize(lambda p: math.log(p / (1 - p)))(np.array(chances).T)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.config import plan
-from petl_bench.record import recipe_hash
+from petl_bench.run.metadata import recipe_hash
 from petl_bench.store import ROW, Store
 from tests.conftest import (
     error_of,

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petl_bench.resample import bicubic
+from petl_bench.data.resample import bicubic
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import NORMALIZATIONS
 

@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from petl_bench import run
 from petl_bench.config import plan
 from petl_bench.errors import StoreError
-from petl_bench.identity import identify, settle
 from petl_bench.run import training
+from petl_bench.run.execute import execute
+from petl_bench.run.identity import identify, resolve_tasks
 from petl_bench.store import ADAPTER, ROW
 from petl_bench.train import DivergedError, Progress, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
@@ -102,7 +102,7 @@ def cut(spec: RunSpec, runtime: Runtime, writes: int, name: str = f"/{FOLDER}/")
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(watch)
-        run.execute(spec, runtime)
+        execute(spec, runtime)
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -125,13 +125,13 @@ def states(runtime: Runtime, spec: RunSpec) -> list[dict]:
 
 
 def unbroken(spec: RunSpec, cache: Cache, folder: Path) -> Kept:
-    row = run.execute(spec, runtime_of(folder / "unbroken", cache, 0))
+    row = execute(spec, runtime_of(folder / "unbroken", cache, 0))
     return kept(folder / "unbroken", row.run_id)
 
 
 def same(spec: RunSpec, runtime: Runtime, expected: Kept) -> ResultRow:
     """Execute to the end; what is kept must be what an unbroken run keeps."""
-    row = run.execute(spec, runtime)
+    row = execute(spec, runtime)
     assert kept(Path(runtime.store), row.run_id) == expected
     return row
 
@@ -189,7 +189,7 @@ def test_augmentation_goes_on_where_it_was(before: int, after: int, own: Path, t
     overrides += ["train=fgvc_noah", "train.epochs=3", "train.batch_size=16", "train.warmup_epochs=0"]
     overrides += ["train.augment.mixup=0.8", "train.augment.cutmix=1", "train.augment.erasing=0.5"]
     overrides += ["train.drop_path=0.2", "adapter.dropout=0.3"]
-    (spec,) = settle(plan(overrides).runs, cache)
+    (spec,) = resolve_tasks(plan(overrides).runs, cache)
     assert spec.train.augment.crop
     expected = unbroken(spec, cache, tmp_path)
     cut(spec, runtime_of(tmp_path / "broken", cache, 1, before), 2)
@@ -233,7 +233,7 @@ def test_a_few_shot_winner_that_was_kept_is_not_trained_again(
 ) -> None:
     cache = plan(pets).cache
     search = ["protocol=sealed", "protocol.scales=[1,10]"]
-    (spec,) = settle(plan([*pets, *search]).runs, cache)
+    (spec,) = resolve_tasks(plan([*pets, *search]).runs, cache)
     expected = unbroken(spec, cache, tmp_path)
     runtime = runtime_of(tmp_path / "broken", cache, 2)
     cut(spec, runtime, 1, f"/{ADAPTER}")
@@ -260,7 +260,7 @@ def test_seconds_of_all_attempts_are_counted_once(tree: Tree, tmp_path: Path) ->
         assert spent < now < time.perf_counter() - begin
         spent = now
     final = [s["seconds"] for s in states(runtime, spec) if s["origin"]["training"].endswith("-trainval")]
-    row = run.execute(spec, runtime)
+    row = execute(spec, runtime)
     total = time.perf_counter() - begin
     assert row.seconds_train >= sum(final) - 1e-3
     assert row.seconds_search >= spent - sum(final) - 1e-3
@@ -277,7 +277,7 @@ def test_without_the_setting_nothing_is_written(tree: Tree, tmp_path: Path) -> N
 
     def child() -> None:
         sys.addaudithook(lambda event, given: names.append(given[1]) if event == "os.rename" else None)
-        run.execute(spec, runtime_of(tmp_path, tree.runtime().cache, 0))
+        execute(spec, runtime_of(tmp_path, tree.runtime().cache, 0))
         os._exit(0 if names and not any(FOLDER in os.fsdecode(name) for name in names) else 1)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -423,7 +423,7 @@ def test_a_run_that_diverged_keeps_none(tree: Tree, tmp_path: Path) -> None:
     changes = FIXED | {"train__lr": 1e30, "train__warmup_epochs": 2}
     spec, runtime = tree.spec(**changes), runtime_of(tmp_path / "alone", tree.runtime().cache, 1)
     with pytest.raises(DivergedError):
-        run.execute(spec, runtime)
+        execute(spec, runtime)
     assert [len(state["losses"]) for state in states(runtime, spec)] == [2]
     overrides = [*tree.settings(**changes), "launcher.checkpoint=1"]
     done = quickly("sweep", "--store", tmp_path / "store", *overrides)
@@ -435,7 +435,7 @@ def test_a_run_that_diverged_keeps_none(tree: Tree, tmp_path: Path) -> None:
 def test_a_rerun_starts_at_the_beginning(tree: Tree, tmp_path: Path) -> None:
     spec, runtime = tree.spec(**FIXED), runtime_of(tmp_path, tree.runtime().cache, 1)
     for _ in range(2):
-        run.execute(spec, runtime)
+        execute(spec, runtime)
         assert "goes on" not in log_of(runtime, spec)
 
 
@@ -448,7 +448,7 @@ def test_a_full_disk_is_said(tree: Tree, tmp_path: Path) -> None:
     place.parent.mkdir()
     for disk in mounted(place, "size=4k"):
         with pytest.raises(StoreError) as refused:
-            run.execute(spec, runtime)
+            execute(spec, runtime)
         assert str(refused.value).startswith(f"checkpoint {disk}/")
         assert str(refused.value).endswith(
             "-trainval.safetensors: cannot be written: No space left on device"
@@ -461,7 +461,7 @@ def test_a_place_that_is_taken_is_said(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / identify(spec)).mkdir()
     (tmp_path / identify(spec) / FOLDER).write_text("")
     with pytest.raises(StoreError, match=f"checkpoint {tmp_path}.*: cannot be written: "):
-        run.execute(spec, runtime)
+        execute(spec, runtime)
 
 
 # The command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from petl_bench.identity import identify
+from petl_bench.run.identity import identify
 from petl_bench.store import Store
 from petl_bench.types import AugmentSpec, ProtocolSpec, run_id
 from tests.conftest import pick, rows_of

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters
 from petl_bench.adapters import Shape
 from petl_bench.adapters.sketch import SketchedDelta, quantile_codes
+from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from tests import tiny
 
@@ -62,7 +63,7 @@ def test_nothing_but_bytes_is_kept_for_the_gradient():
 
 
 def test_codes_are_neither_trained_nor_stored():
-    network, sites = backbones.build(tiny.BACKBONE)
+    network, sites = families.build(tiny.BACKBONE)
     before = set(network.state_dict())
     attached = adapters.attach("sketch", {}, sites, Shape(16, 1.0, False))
     assert not attached.codes
@@ -74,6 +75,6 @@ def test_codes_are_neither_trained_nor_stored():
     ("hidden", "groups", "what"), [(1, 1, "hidden"), (257, 1, "hidden"), (4, 0, "groups"), (4, 5, "groups")]
 )
 def test_what_cannot_be_split_is_refused(hidden, groups, what):
-    _, sites = backbones.build(tiny.BACKBONE)
+    _, sites = families.build(tiny.BACKBONE)
     with pytest.raises(UserError, match=what):
         adapters.attach("sketch", {"groups": groups}, sites, Shape(hidden, 1.0, False))

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters
 from petl_bench.adapters import Shape
 from petl_bench.adapters.ssf import ScaleShift
+from petl_bench.backbones import families
 from tests import tiny
 
 
 def attached(family, seed=0):
-    network, sites = backbones.build(tiny.FAMILIES[family])
+    network, sites = families.build(tiny.FAMILIES[family])
     return network, adapters.attach("ssf", {}, sites, Shape(0, 1.0, False, seed))
 
 

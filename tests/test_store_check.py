@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from petl_bench.check import NOTES, Run, check, nobody, repair
 from petl_bench.errors import DamagedError
 from petl_bench.store import ADAPTER, ASIDE, ERROR, ROW, SEARCH, SPEC, Store
+from petl_bench.store.check import NOTES, Run, check, nobody, repair
 from petl_bench.types import row_from_dict, spec_from_dict, stored_id
 from tests.conftest import error_of, json_lines, pick, quickly, rows_of
 

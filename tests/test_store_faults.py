@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.check import check, repair
 from petl_bench.errors import StoreError
 from petl_bench.store import ADAPTER, ASIDE, ROW, Store
+from petl_bench.store.check import check, repair
 from tests.conftest import SWEEP, error_of, json_lines, mounted, quickly
 from tests.test_store_check import edit, first, flip
 

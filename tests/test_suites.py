@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from petl_bench.config import (
-    CONF_DIR,
-    group_config,
-    manifests,
-    options,
-    overridden,
-    plan,
-)
+from petl_bench.config import CONF_DIR, group_config, options, overridden, plan
+from petl_bench.data import manifests
 from petl_bench.errors import UserError
 from petl_bench.types import (
     AugmentSpec,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from petl_bench import packing
 from petl_bench.config import plan
-from petl_bench.identity import identify, settle
+from petl_bench.run.identity import identify, resolve_tasks
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import Cache
 from tests.conftest import (
@@ -44,7 +44,7 @@ def begin(store: Path, *overrides: str) -> subprocess.Popen[bytes]:
 
 def planned(overrides: list[str]) -> set[str]:
     made = plan(overrides)
-    return {identify(spec) for spec in settle(made.runs, Cache())}
+    return {identify(spec) for spec in resolve_tasks(made.runs, Cache())}
 
 
 def assert_whole(store: Path, runs: set[str]) -> None:

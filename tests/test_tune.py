@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from petl_bench.config import plan
-from petl_bench.tune import choose, written
+from petl_bench.dev.tune import choose, written
 
 
 def test_the_best_mean_wins_and_the_smaller_value_on_a_tie() -> None:
@@ -42,7 +42,7 @@ def test_a_table_keeps_what_was_not_chosen_anew() -> None:
 def test_rates_are_chosen_by_training(tmp_path: Path) -> None:
     """At a rate of 1e-9 the head stays as it begins, which is no better than chance."""
     out = tmp_path / "tuned.yaml"
-    command = f"-m petl_bench.tune --lrs 1e-9,0.01 --seeds 0 --workers 1 --out {out} linear"
+    command = f"-m petl_bench.dev.tune --lrs 1e-9,0.01 --seeds 0 --workers 1 --out {out} linear"
     subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
     (table,) = yaml.safe_load(out.read_text())["tables"]
     assert table["lrs"] == {run.task.name: 0.01 for run in plan(["adapter=linear"]).runs}

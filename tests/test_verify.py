@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from petl_bench.config import manifests, plan_task
-from petl_bench.data import settle
+from petl_bench.config import plan_task
+from petl_bench.data import manifests, resolve
 from petl_bench.data.files import look
 from petl_bench.types import Cache
 from tests.conftest import error_of
@@ -56,7 +56,7 @@ def test_a_clean_tree_passes_and_its_facts_are_told(clean: tuple[Path, Path], wa
         "vtab_svhn": {"images": 2020, "formats": {"PNG": 2020}, "jpeg_quality": []},
     }
     for name, facts in expected.items():
-        settled = settle(plan_task(name, settings(root, override)), Cache(str(warm)))
+        settled = resolve(plan_task(name, settings(root, override)), Cache(str(warm)))
         facts |= {"task": name, "fingerprint": settled.fingerprint, "notes": [], "problems": 0}
         assert tasks[name] == facts
     assert tasks["vtab_dtd"]["fingerprint"] != tasks["vtab_svhn"]["fingerprint"]
@@ -67,7 +67,7 @@ def test_the_table_has_a_line_for_each_task(clean: tuple[Path, Path], warm: Path
     done = verify("vtab_[ds][tv]*", root, warm, override, json=False)  # a pattern: dtd and svhn
     assert (done.returncode, done.stderr) == (0, "")
     for name, formats, quality in (("vtab_dtd", "JPEG 100%", "90..90..90"), ("vtab_svhn", "PNG 100%", "-")):
-        fingerprint = settle(plan_task(name, settings(root, override)), Cache(str(warm))).fingerprint
+        fingerprint = resolve(plan_task(name, settings(root, override)), Cache(str(warm))).fingerprint
         (line,) = [line for line in done.stdout.splitlines() if name in line]
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         assert cells[0] == name
@@ -82,7 +82,7 @@ def test_the_fingerprint_is_of_the_content_alone(
 
     override = clean[1]
     root = copy_of(clean[0], tmp_path / "elsewhere")
-    first = settle(plan_task("vtab_dtd", settings(*clean)), Cache(str(warm))).fingerprint
+    first = resolve(plan_task("vtab_dtd", settings(*clean)), Cache(str(warm))).fingerprint
     assert fingerprint() == first
     new_image(root / "dtd/images/test/000003.jpg")
     assert fingerprint() != first
@@ -341,6 +341,6 @@ def test_a_sweeps_quick_look_does_not_stand_for_a_decoded_image(
     copy_of(clean[0] / "dtd", root / "dtd")
     path = root / "dtd/images/test/000003.jpg"
     write(path, path.read_bytes()[:-60])
-    settle(plan_task("vtab_dtd", settings(root, clean[1])), Cache(str(cache)))
+    resolve(plan_task("vtab_dtd", settings(root, clean[1])), Cache(str(cache)))
     (problem,), _ = found(verify("vtab_dtd", root, cache, clean[1]))
     assert (problem["kind"], problem["path"]) == ("undecodable", str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.config import plan_task
-from petl_bench.data import settle
+from petl_bench.data import resolve
 from petl_bench.types import Cache
 from tests.trees import few_shot
 from tests.verifying import (
@@ -61,7 +61,7 @@ def test_a_clean_few_shot_set_passes(pets: tuple[Path, Path], warm: Path) -> Non
     assert re.fullmatch("[0-9a-f]{64}", task["fingerprint"])
     # Every training list is one that a run can be made from.
     for shots in (1, 16):
-        settled = settle(plan_task("fgvc_pets", settings(*pets), shots, 2), Cache(str(warm)))
+        settled = resolve(plan_task("fgvc_pets", settings(*pets), shots, 2), Cache(str(warm)))
         assert settled.splits == {"train": 37 * max(shots, 2), "val": HELD, "test": HELD}
 
 

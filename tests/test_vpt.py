@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from petl_bench import adapters, backbones
+from petl_bench import adapters
 from petl_bench.adapters import Shape
+from petl_bench.backbones import families
+from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
-from petl_bench.sites import Sites
 from tests import tiny
 from tests.test_methods import some_images, stirred
 
@@ -23,7 +24,7 @@ def backbone(**options):
 @both
 @pytest.mark.parametrize(("registers", "place"), [(0, 1), (2, 3)])
 def test_prompts_stand_after_the_class_token_and_registers(name, registers, place):
-    network, sites = backbones.build(backbone(depth=3, reg_tokens=registers))
+    network, sites = families.build(backbone(depth=3, reg_tokens=registers))
     tables = adapters.attach(name, {}, sites, Shape(5, 1.0, False)).matrices
     seen = []
     for block in network.blocks:
@@ -45,7 +46,7 @@ def test_prompts_stand_after_the_class_token_and_registers(name, registers, plac
 @both
 def test_they_start_within_the_bound_of_patches_and_width(name):
     # baselines.md: sqrt(6 / (3 p^2 + D)); patches of 8 and 48 channels here.
-    _, sites = backbones.build(tiny.BACKBONE)
+    _, sites = families.build(tiny.BACKBONE)
     tables = adapters.attach(name, {}, sites, Shape(50, 1.0, True)).matrices.values()
     bound = (6 / (3 * 8 * 8 + 48)) ** 0.5
     for table in tables:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from petl_bench.config import manifests
+from petl_bench.data import manifests
 from petl_bench.types import Manifest
 
 VTAB = [manifest for manifest in manifests().values() if manifest.suite == "vtab"]

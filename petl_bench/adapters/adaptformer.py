@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.lowrank import allocated, grouped, pair
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
+from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
-from petl_bench.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Attached:
         fixed: the same, but stored without being trained.
         codes: tensors of uint8 that are stored as they are; whoever fills them does so in place.
         floats: lists of parameters that are kept in float32; each list is stored as one vector.
-        starts: initializations of matrices that start otherwise than `initial.linear`.
+        starts: initializations of matrices that start otherwise than `initialization.linear`.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
         float32: whether the linears compute in float32 in every precision, since what counts of them is how
             little they move; the method casts what it makes of them.
@@ -71,7 +71,7 @@ class Attached:
     fixed: dict[str, nn.Linear] = field(default_factory=dict)
     codes: dict[str, Tensor] = field(default_factory=dict)
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
-    starts: dict[str, initial.Start] = field(default_factory=dict)
+    starts: dict[str, initialization.Start] = field(default_factory=dict)
     spare: set[str] = field(default_factory=set)
     float32: bool = False
     each_pass: Callable[[bool], None] | None = None
@@ -163,7 +163,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
     """
     attached = declare(name, settings, sites, shape)
     for role, matrix in (attached.matrices | attached.fixed).items():
-        start = attached.starts.get(role, initial.linear)
+        start = attached.starts.get(role, initialization.linear)
         with torch.no_grad():
             size = (matrix.out_features, matrix.in_features)
             matrix.weight.copy_(torch.from_numpy(start(shape.seed, f"adapter.{role}", size)))

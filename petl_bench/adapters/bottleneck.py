@@ -29,12 +29,12 @@ import torch
 from timm.layers import drop_path
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.branches import ACTIVATIONS, joined, one_of, probability
 from petl_bench.adapters.gates import GATES, gate
 from petl_bench.adapters.lowrank import pair
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 PLACEMENTS = ("series", "parallel", "normed", "after")
 NORMS = ("none", "own")
@@ -189,7 +189,7 @@ def attach(sites: Sites, shape: Shape, config: BottleneckConfig) -> Attached:
     return attached
 
 
-def _checked(config: BottleneckConfig) -> dict[str, initial.Start]:
+def _checked(config: BottleneckConfig) -> dict[str, initialization.Start]:
     """The starts that the configuration may name, where all of it is in order."""
     one_of("placement", config.placement, PLACEMENTS)
     one_of("activation", config.activation, ACTIVATIONS)
@@ -202,9 +202,9 @@ def _checked(config: BottleneckConfig) -> dict[str, initial.Start]:
     if config.deviation <= 0:
         raise ValueError(f"deviation must be above 0, not {config.deviation}")
     return {
-        "linear": initial.linear,
-        "xavier": initial.xavier,
-        "normal": initial.normal(config.deviation, 2),
+        "linear": initialization.linear,
+        "xavier": initialization.xavier,
+        "normal": initialization.normal(config.deviation, 2),
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from petl_bench.sites import BlockSites, Branch
+from petl_bench.backbones.sites import BlockSites, Branch
 
 SITES = ("mlp", "attention", "both")
 

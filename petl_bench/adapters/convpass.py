@@ -19,11 +19,11 @@ from timm.layers import drop_path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.branches import joined, one_of, quick_gelu
 from petl_bench.adapters.lowrank import pair
-from petl_bench.sites import Layout, Sites
+from petl_bench.backbones.sites import Sites, TokenGrid
 
 TAPS = 9
 
@@ -46,7 +46,7 @@ class Convpass(nn.Module):
         down: nn.Linear,
         conv: nn.Linear,
         up: nn.Linear,
-        layout: Layout,
+        layout: TokenGrid,
         scale: float,
         dropout: float,
         rate: float,
@@ -100,7 +100,7 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
             attached.matrices.pop(f"{name}.up")  # in the order of use
             attached.matrices.update({f"{name}.conv": conv, f"{name}.up": up})
             attached.starts.update(
-                {f"{name}.down": initial.xavier, f"{name}.conv": _start(config.conv, shape)}
+                {f"{name}.down": initialization.xavier, f"{name}.conv": _start(config.conv, shape)}
             )
             rate = getattr(branch.last.get(), "drop_prob", 0.0)
             module = Convpass(down, conv, up, sites.layout, shape.scale, config.dropout, rate)
@@ -110,10 +110,10 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
     return attached
 
 
-def _start(kind: str, shape: Shape) -> initial.Start:
+def _start(kind: str, shape: Shape) -> initialization.Start:
     if one_of("conv", kind, ("xavier", "identity")) == "xavier":
         # Of a kernel: 9 * hidden inputs and as many outputs.
-        return initial.uniform(math.sqrt(6 / (2 * TAPS * shape.hidden)))
+        return initialization.uniform(math.sqrt(6 / (2 * TAPS * shape.hidden)))
     kernel = np.zeros((shape.hidden, shape.hidden, TAPS), np.float32)
     kernel[:, :, TAPS // 2] = np.eye(shape.hidden)
-    return initial.given(kernel)
+    return initialization.given(kernel)

@@ -26,13 +26,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Calibration, Shape, adapter
 from petl_bench.adapters.decomposed import Components, Moved, components, fitting, signed
 from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.lowrank import allocated, pair
 from petl_bench.adapters.pissa import halves
-from petl_bench.sites import Sites, widths
+from petl_bench.backbones.sites import Sites, widths
 
 MODES = ("ipa", "kpa")
 DAMPING = 0.01
@@ -93,8 +93,8 @@ def oriented(weight: Tensor, covariance: Tensor, rank: int, mode: str) -> tuple[
     return down * even, up / even
 
 
-def _alike(name: str, seed: int, own: str, shape: tuple[int, int]) -> initial.Values:
-    return initial.linear(seed, f"adapter.{name}", shape)
+def _alike(name: str, seed: int, own: str, shape: tuple[int, int]) -> initialization.Values:
+    return initialization.linear(seed, f"adapter.{name}", shape)
 
 
 @adapter("corda", config=CorDAConfig, group="low-rank", tokenwise=True)

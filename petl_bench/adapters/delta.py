@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petl_bench.adapters.base import Mergeable
-from petl_bench.sites import BlockSites, Sites, Slot, widths
+from petl_bench.backbones.sites import BlockSites, Sites, Slot, widths
 
 ROLES = ("qkv", "proj", "fc1", "fc2")
 

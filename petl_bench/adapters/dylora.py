@@ -26,7 +26,7 @@ from torch.nn import functional
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import Delta, query_value
 from petl_bench.adapters.lowrank import allocated, pair
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.branches import one_of
 from petl_bench.adapters.lowrank import pair
+from petl_bench.backbones.sites import Sites, TokenGrid
 from petl_bench.errors import UserError
-from petl_bench.sites import Layout, Sites
 
 BANDS = ("all", "low", "high")
 
@@ -80,7 +80,7 @@ class Earth(nn.Module):
         self,
         experts: list[Expert],
         router: nn.Linear | None,
-        layout: Layout,
+        layout: TokenGrid,
         scale: float,
         cutoff: int,
         bias: bool,
@@ -151,7 +151,7 @@ def attach(sites: Sites, shape: Shape, config: EarthConfig) -> Attached:
             name = f"{number}.{band}"
             experts.append(Expert(*pair(attached, name, block.dim, block.dim, shape), config.bias))
             if config.up_start == "linear":
-                attached.starts[f"{name}.up"] = initial.linear
+                attached.starts[f"{name}.up"] = initialization.linear
         router = nn.Linear(block.dim, len(BANDS), bias=False) if mixes else None
         if router is not None:
             attached.matrices[f"{number}.router"] = router
@@ -163,7 +163,7 @@ def attach(sites: Sites, shape: Shape, config: EarthConfig) -> Attached:
     return attached
 
 
-def _cutoff(layout: Layout, share: float) -> int:
+def _cutoff(layout: TokenGrid, share: float) -> int:
     """Rows and columns of the low band on either side of frequency 0."""
     if layout.grid is None:
         raise UserError(

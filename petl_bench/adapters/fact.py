@@ -29,12 +29,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import SLICES, Delta, DeltaLinear
 from petl_bench.adapters.lowrank import pair
+from petl_bench.backbones.sites import BlockSites, Sites, widths
 from petl_bench.errors import UserError
-from petl_bench.sites import BlockSites, Sites, widths
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ class Factorized(Delta):
         return torch.add(base, update, alpha=self.scale)
 
 
-Part = tuple[str, int, int]
+Component = tuple[str, int, int]
 """A linear's role, and its rows and columns of tiles."""
 
 
-def _parts(block: BlockSites) -> list[Part]:
+def _parts(block: BlockSites) -> list[Component]:
     roles = ("qkv", "proj", "fc1", "fc2") if "qkv" in block.linears else ("fc1", "fc2")
     found = []
     for role in roles:
@@ -131,7 +131,7 @@ def _parts(block: BlockSites) -> list[Part]:
     return found
 
 
-Cores = Callable[[Attached, int, Part, int], Core]
+Cores = Callable[[Attached, int, Component, int], Core]
 """Gives the core of a linear: what is attached, block's number, part, number of the part's first slice."""
 
 
@@ -170,7 +170,7 @@ def attach_train(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     """
     rank = shape.hidden
 
-    def core(attached: Attached, number: int, part: Part, first: int) -> Core:
+    def core(attached: Attached, number: int, part: Component, first: int) -> Core:
         role, rows, columns = part
         names = dict.fromkeys(SLICES, 1) if role == "qkv" else {role: rows}
         tiles = [nn.Linear(columns * rank, tall * rank, bias=False) for tall in names.values()]
@@ -192,10 +192,10 @@ def attach_tucker(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     def begin(attached: Attached, width: int, slices: int) -> Cores:
         c, p = nn.Linear(rank, rank * rank, bias=False), nn.Linear(slices, rank, bias=False)
         attached.matrices.update({f"width{width}.c": c, f"width{width}.p": p})
-        attached.starts[f"width{width}.c"] = initial.uniform(math.sqrt(3) / rank)
-        attached.starts[f"width{width}.p"] = initial.xavier
+        attached.starts[f"width{width}.c"] = initialization.uniform(math.sqrt(3) / rank)
+        attached.starts[f"width{width}.p"] = initialization.xavier
 
-        def core(attached: Attached, number: int, part: Part, first: int) -> Core:
+        def core(attached: Attached, number: int, part: Component, first: int) -> Core:
             role, rows, columns = part
             return TuckerCore(c, p, slice(first, first + rows * columns), role)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 
 @dataclass(frozen=True)

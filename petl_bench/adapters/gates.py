@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape
 from petl_bench.adapters.lowrank import pair
 
@@ -89,5 +89,5 @@ def gate(kind: str, attached: Attached, name: str, dim: int, shape: Shape) -> nn
         return channels
     linear = nn.Linear(dim if kind == "middle_x" else 2 * dim, 1, bias=False)
     attached.matrices[f"{name}.gate"] = linear
-    attached.starts[f"{name}.gate"] = initial.near_zero if shape.quantized else initial.zero
+    attached.starts[f"{name}.gate"] = initialization.near_zero if shape.quantized else initialization.zero
     return MiddleX(linear) if kind == "middle_x" else Small(linear)

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
 from petl_bench.adapters.delta import changed
 from petl_bench.adapters.lowrank import allocated, pair
-from petl_bench.sites import Sites, widths
+from petl_bench.backbones.sites import Sites, widths
 
 BIASES = ("full", "folded", "none")
 
@@ -124,7 +124,7 @@ def attach(sites: Sites, shape: Shape, config: HydraConfig) -> Attached:
             for side, width, place in (("parallel", inputs, 0), ("sequential", outputs, 2)):
                 name = f"{number}.{role}.{side}"
                 linears = pair(attached, name, width, outputs, shape, rank)
-                attached.starts[f"{name}.down"] = initial.xavier
+                attached.starts[f"{name}.down"] = initialization.xavier
                 sides.append(Side(linears, biases[place], biases[place + 1], shape.scale, config.dropout))
             slot.set(HydraLinear(slot.get(), *sides))
     return attached

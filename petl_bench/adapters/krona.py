@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.kronecker import Kronecker, factors
-from petl_bench.sites import Sites, widths
+from petl_bench.backbones.sites import Sites, widths
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ def attach(sites: Sites, shape: Shape, config: KronAConfig) -> Attached:
             left, right = (nn.Linear(n, m, bias=False) for m, n in factors(outputs, inputs))
             name = f"{number}.{role}"
             attached.matrices.update({f"{name}.left": left, f"{name}.right": right})
-            attached.starts[f"{name}.right"] = initial.near_zero if shape.quantized else initial.zero
+            attached.starts[f"{name}.right"] = (
+                initialization.near_zero if shape.quantized else initialization.zero
+            )
             slot.set(DeltaLinear(slot.get(), Kronecker([left], [right], shape.scale)))
     return attached

@@ -11,7 +11,7 @@ from functools import partial
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import LowRank, query_value
 from petl_bench.adapters.lowrank import allocated, grouped, pair
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 
 @dataclass(frozen=True)

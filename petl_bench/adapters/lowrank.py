@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape
+from petl_bench.backbones.sites import BlockSites
 from petl_bench.errors import UserError
-from petl_bench.sites import BlockSites
 
 
 def grouped(
@@ -96,5 +96,5 @@ def pair(
     down = nn.Linear(inputs, rank, bias=False)
     up = nn.Linear(rank // groups, outputs, bias=False)
     attached.matrices.update(zip(names, (down, up), strict=True))
-    attached.starts[names[1]] = initial.near_zero if shape.quantized else initial.zero
+    attached.starts[names[1]] = initialization.near_zero if shape.quantized else initialization.zero
     return down, up

@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Calibration, Shape, adapter
 from petl_bench.adapters.delta import Delta, DeltaLinear, linears
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 SELECTIONS = ("moved", "random")
 
@@ -173,7 +173,7 @@ def drawn(seed: int, count: int, among: int) -> Positions:
     """`count` sorted positions below `among`, no two the same, all sets of them as likely."""
     take = count
     while True:
-        words = initial.words(seed, "adapter.positions", (take,)).astype(np.uint64)
+        words = initialization.words(seed, "adapter.positions", (take,)).astype(np.uint64)
         different, first = np.unique(words * np.uint64(among) >> np.uint64(32), return_index=True)
         if len(different) >= count:
             return np.sort(different[np.argsort(first)[:count]]).astype(np.int64)
@@ -203,7 +203,7 @@ def attach(sites: Sites, shape: Shape, config: LTSFTConfig) -> Attached:
     return Attached(
         matrices={"changes": values},
         codes=mask.codes,
-        starts={"changes": initial.near_zero if shape.quantized else initial.zero},
+        starts={"changes": initialization.near_zero if shape.quantized else initialization.zero},
         calibrate=(lambda calibration: mask.calibrate(calibration, config.epochs)) if moved else None,
         decode=mask.decode if moved else lambda: None,
     )

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.branches import one_of
 from petl_bench.adapters.lowrank import pair
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def attach(sites: Sites, shape: Shape, config: MosaConfig) -> Attached:
 
 def dealt(seed: int, name: str, size: tuple[int, int], experts: int) -> Tensor:
     """The expert of each element, uint8 of `size`: shares that differ by one element at most."""
-    order = np.argsort(initial.words(seed, name, size), axis=None, kind="stable")
+    order = np.argsort(initialization.words(seed, name, size), axis=None, kind="stable")
     dealt = np.empty(order.size, np.uint8)
     dealt[order] = np.arange(order.size) * experts // order.size
     return torch.from_numpy(dealt.reshape(size))

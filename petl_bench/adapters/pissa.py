@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.decomposed import Components, Moved, Start, components, fitting
 from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.lowrank import allocated, pair
-from petl_bench.sites import Sites, widths
+from petl_bench.backbones.sites import Sites, widths
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
             assert isinstance(weight, Tensor)
             begun = halves(components(weight)[:rank])
             for part, values in zip(("down", "up"), begun, strict=True):
-                attached.starts[f"{name}.{part}"] = initial.given(values)
+                attached.starts[f"{name}.{part}"] = initialization.given(values)
             down, up = (Start(shape.rounded(values)) for values in begun)
             slot.set(DeltaLinear(slot.get(), Moved(*matrices, down, up, shape.scale)))
     return attached

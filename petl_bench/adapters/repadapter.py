@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
 from petl_bench.adapters.delta import changed
 from petl_bench.adapters.lowrank import allocated, pair
+from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
-from petl_bench.sites import Sites
 
 GROUPS = 2
 
@@ -101,7 +101,7 @@ def attach(sites: Sites, shape: Shape, config: RepAdapterConfig) -> Attached:
             slot = block.linear(role)
             name = f"{number}.{role}"
             down, up = pair(attached, name, block.dim, block.dim, shape, rank, GROUPS)
-            attached.starts[f"{name}.down"] = initial.xavier
+            attached.starts[f"{name}.down"] = initialization.xavier
             biases = [nn.Parameter(torch.zeros(width)) for width in (rank, block.dim)]
             attached.floats[f"{name}.bias"] = biases
             slot.set(RepLinear(slot.get(), down, up, biases, shape.scale, config.dropout))

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.delta import Delta, DeltaLinear, linears
+from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
-from petl_bench.sites import Sites
 
 MOST_LEVELS = 256
 """Codes are bytes."""
@@ -110,7 +110,7 @@ def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
             raise UserError(f"adapter.groups={config.groups} does not divide the {inputs} inputs of {name}")
         grid = nn.Linear(config.groups * shape.hidden, outputs, bias=False)
         attached.matrices[name] = grid
-        attached.starts[name] = initial.near_zero if shape.quantized else initial.zero
+        attached.starts[name] = initialization.near_zero if shape.quantized else initialization.zero
         codes = quantile_codes(linear.weight, shape.hidden, config.groups)
         slot.set(DeltaLinear(linear, SketchedDelta(grid, codes)))
     return attached

@@ -26,14 +26,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.decomposed import Start, components, fitting
 from petl_bench.adapters.delta import DeltaLinear, roles
 from petl_bench.adapters.kronecker import Kronecker, factors, rearranged
 from petl_bench.adapters.lowrank import allocated
+from petl_bench.backbones.sites import Sites, Slot, widths
 from petl_bench.errors import UserError
-from petl_bench.sites import Sites, Slot, widths
 
 RANKS = ("hidden", "spectrum")
 
@@ -80,7 +80,7 @@ def _terms(
         linear = [nn.Linear(size[1], size[0], bias=False) for _ in range(rank)]
         names = [f"{name}.{side}.{k}" for k in range(rank)]
         attached.matrices.update(zip(names, linear, strict=True))
-        attached.starts.update((n, initial.given(b)) for n, b in zip(names, begun, strict=True))
+        attached.starts.update((n, initialization.given(b)) for n, b in zip(names, begun, strict=True))
         sides.append(linear)
         starts.append(Start(torch.stack([shape.rounded(values) for values in begun])))
     return Kronecker(sides[0], sides[1], shape.scale, (starts[0], starts[1]))

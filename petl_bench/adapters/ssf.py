@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Mergeable, Shape, adapter
-from petl_bench.sites import Sites
+from petl_bench.backbones.sites import Sites
 
 DEVIATION = 0.02
 """Of scales around 1 and of shifts around 0 at the start."""
@@ -65,7 +65,7 @@ def attach(sites: Sites, shape: Shape, config: SSFConfig) -> Attached:
     channels = [operation.channels for operation in sites.operations]
 
     def started(name: str, mean: float) -> list[nn.Parameter]:
-        values = mean + initial.normal(DEVIATION)(shape.seed, f"adapter.{name}", (1, sum(channels)))
+        values = mean + initialization.normal(DEVIATION)(shape.seed, f"adapter.{name}", (1, sum(channels)))
         return [nn.Parameter(piece) for piece in torch.from_numpy(values[0]).split(channels)]
 
     scales, shifts = started("scales", 1.0), started("shifts", 0.0)

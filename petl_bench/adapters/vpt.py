@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
+from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
-from petl_bench.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _prompted(sites: Sites, shape: Shape, dropout: float, deep: bool) -> Attache
     if count < 1:
         raise UserError(f"hidden={count} is out of range: this adapter needs at least 1 prompt")
     attached = Attached()
-    start = initial.uniform(math.sqrt(6 / (_patch_inputs(sites) + sites.blocks[0].dim)))
+    start = initialization.uniform(math.sqrt(6 / (_patch_inputs(sites) + sites.blocks[0].dim)))
     for number, block in enumerate(sites.blocks):
         first, last = number == 0, number == len(sites.blocks) - 1
         table = None

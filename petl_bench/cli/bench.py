@@ -10,7 +10,7 @@ import typer
 from petl_bench.cli.common import JsonOption, counted, note, print_json
 
 if TYPE_CHECKING:
-    from petl_bench.bench import Case, Measurement, Setting
+    from petl_bench.dev.bench import Case, Measurement, Setting
 
 
 def bench(
@@ -32,7 +32,7 @@ def bench(
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks on stderr otherwise
     import torch
 
-    from petl_bench.bench import CASES, Setting, measured
+    from petl_bench.dev.bench import CASES, Setting, measured
     from petl_bench.device import find_device
 
     cases = [CASES.get(name) for name in dict.fromkeys(names or CASES)]
@@ -72,7 +72,7 @@ def _print(found: list[Measurement], setting: Setting) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from petl_bench.provenance import device_name
+    from petl_bench.run.provenance import device_name
 
     columns = ("name", "what", "ours", "reference", "ratio", "spread", "peak memory", "target", "met")
     table = Table(*columns)

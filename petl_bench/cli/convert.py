@@ -156,7 +156,7 @@ def _warn(bits: int, source: Path) -> None:
 
 def _task(settings: Mapping[str, Any], where: str) -> str:
     """Our name of the task; empty where neither option nor .yaml says it."""
-    from petl_bench.config import manifests
+    from petl_bench.data import manifests
 
     if not {"task", "dataset"} & settings.keys():
         return ""

@@ -91,8 +91,8 @@ def prepare(
     json: JsonOption = False,
 ) -> None:
     """Unpack a circulated archive, put its folders where they belong, then verify."""
-    from petl_bench.data.arrange import prepare as prepare_root
     from petl_bench.data.hub import prepare_from_hub
+    from petl_bench.data.prepare import prepare as prepare_root
 
     manifests = _manifests(suite)
     if any(manifest.suite == "own" for manifest in manifests):
@@ -125,7 +125,7 @@ def info(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name.")], json: JsonOption = False
 ) -> None:
     """The facts of a task's manifest: sizes, layout, preprocessing, licence, where to get it."""
-    from petl_bench.config import manifests
+    from petl_bench.data import manifests
 
     if task not in manifests():
         raise UserError(f"unknown task {task!r}: {did_you_mean(task, manifests())}")
@@ -143,7 +143,7 @@ def info(
 
 def _manifests(suite: str) -> list[Manifest]:
     """The tasks with files that a suite, a task's name or a pattern means."""
-    from petl_bench.config import manifests
+    from petl_bench.data import manifests
 
     files = [manifest for manifest in manifests().values() if not manifest.fingerprint]
     found = [m for m in files if suite == m.suite or fnmatch.fnmatch(m.name, suite)]
@@ -157,7 +157,7 @@ def _manifests(suite: str) -> list[Manifest]:
 
 def _whole_root(suite: str, root: Path, manifests: Sequence[Manifest]) -> list[TaskReport]:
     """What is wrong with the root as a whole: empty, or the folder of another suite."""
-    from petl_bench.config import manifests as all_manifests
+    from petl_bench.data import manifests as all_manifests
     from petl_bench.data.verify import Problem, TaskReport
 
     if any(manifest.suite == "own" for manifest in manifests):

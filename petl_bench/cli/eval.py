@@ -109,8 +109,8 @@ def _run(store: Store, run_id: str) -> Target:
 
 
 def _task(name: str, settings: Mapping[str, Any]) -> TaskSpec:
-    from petl_bench.config import manifests, plan_task
-    from petl_bench.data import settle
+    from petl_bench.config import plan_task
+    from petl_bench.data import manifests, resolve
 
     if name not in manifests():
         own = "your own data are named by their layout: --task folder --root DIR"
@@ -121,14 +121,14 @@ def _task(name: str, settings: Mapping[str, Any]) -> TaskSpec:
             "which an adapter file does not hold; evaluate the run in its store, or a tree with train/ and "
             "test/"
         )
-    return settle(plan_task(name, settings), default_cache())
+    return resolve(plan_task(name, settings), default_cache())
 
 
 def _moved(task: TaskSpec, root: str) -> TaskSpec:
     """A stored run's task with its files in another folder; the same data, or an error."""
-    from petl_bench.data import settle
+    from petl_bench.data import resolve
 
-    found = settle(replace(task, place={"root": root}), default_cache()) if task.place else task
+    found = resolve(replace(task, place={"root": root}), default_cache()) if task.place else task
     if found.fingerprint != task.fingerprint:
         raise UserError(f"--root {root}: holds another copy of {task.name} than the run was evaluated on")
     return found
@@ -145,7 +145,7 @@ def _evaluate(
     """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
-    from petl_bench.run import facts_of, score
+    from petl_bench.run.execute import facts_of, score
 
     where = str(target.path)
     try:

@@ -33,7 +33,7 @@ def ls(
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
     elif kind is Kind.adapters:
-        entries = _with_sizes(entries)
+        entries = _with_costs(entries)
     if json:
         for entry in entries:
             print_json(entry)
@@ -44,7 +44,8 @@ def ls(
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
-    from petl_bench.config import description, manifests, options
+    from petl_bench.config import description, options
+    from petl_bench.data import manifests
 
     if kind is Kind.tasks:
         return [
@@ -56,12 +57,12 @@ def _entries(kind: Kind) -> list[dict[str, Any]]:
     return [{"name": name, "description": description(group, name)} for name in options(group)]
 
 
-def _with_sizes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With the facts of petl_bench.sizes before the descriptions."""
-    from petl_bench.sizes import sizes
+def _with_costs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With the facts of petl_bench.model.costs before the descriptions."""
+    from petl_bench.model.costs import costs
 
-    found = sizes([entry["name"] for entry in entries])
-    return [asdict(size) | entry for size, entry in zip(found, entries, strict=True)]
+    found = costs([entry["name"] for entry in entries])
+    return [asdict(cost) | entry for cost, entry in zip(found, entries, strict=True)]
 
 
 def _facts(entry: dict[str, Any]) -> list[str]:

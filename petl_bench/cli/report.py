@@ -57,7 +57,7 @@ def report(
     ] = 1,
 ) -> None:
     """Accuracy by task, group means, mean of groups, bytes by part, and whether fewer bits are worse."""
-    from petl_bench.config import manifests
+    from petl_bench.data import manifests
     from petl_bench.report import FORMATS, build
 
     if against not in (None, PUBLISHED):

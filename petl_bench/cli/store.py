@@ -22,7 +22,7 @@ from petl_bench.cli.common import (
 from petl_bench.store import Store
 
 if TYPE_CHECKING:
-    from petl_bench.check import Report
+    from petl_bench.store.check import CheckResult
 
 app = typer.Typer(no_args_is_help=True, help="Check the runs of a store, and set damaged ones aside.")
 
@@ -45,8 +45,8 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Check every run's row, spec and adapter file against each other; exit 1 on any damage."""
-    from petl_bench.check import check as check_store
-    from petl_bench.check import repair as set_aside
+    from petl_bench.store.check import check as check_store
+    from petl_bench.store.check import repair as set_aside
 
     shelf = Store(store)
     busy = shelf.claims.busy
@@ -72,7 +72,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _summary(store: Path, report: Report, moved: Mapping[str, str], left: set[str]) -> dict[str, Any]:
+def _summary(store: Path, report: CheckResult, moved: Mapping[str, str], left: set[str]) -> dict[str, Any]:
     return {
         "summary": True,
         "store": str(store),
@@ -84,7 +84,7 @@ def _summary(store: Path, report: Report, moved: Mapping[str, str], left: set[st
     }
 
 
-def _said(report: Report) -> str:
+def _said(report: CheckResult) -> str:
     """`12 runs: 1 damaged (adapter 1); notes: foreign 2`, or that all is well."""
     damaged = {problem.run_id for problem in report.damage}
     kinds = Tally(problem.kind for problem in report.damage)

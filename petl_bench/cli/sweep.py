@@ -55,13 +55,13 @@ def sweep(
     """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
     from petl_bench.config import plan
     from petl_bench.device import find_precision
-    from petl_bench.identity import files_of, identify, settle
+    from petl_bench.run.identity import files_of, identify, resolve_tasks
 
     planned = plan(overrides or [])
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
     with Counter("reading data", files_of(specs)) as counter:
-        settled = settle(specs, planned.cache, counter, warnings.append)
+        settled = resolve_tasks(specs, planned.cache, counter, warnings.append)
         names = [identify(spec) for spec in settled]
     runs = dict(zip(names, settled, strict=True))
     alone = dict(zip(names, planned.alone, strict=True))

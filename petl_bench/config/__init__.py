@@ -2,14 +2,12 @@
 
 from petl_bench.config.files import (
     CONF_DIR,
-    MANIFEST_DIR,
     changed,
     changed_text,
     completed,
     default,
     description,
     group_config,
-    manifests,
     options,
 )
 from petl_bench.config.plan import LauncherSpec, Plan, plan
@@ -17,7 +15,6 @@ from petl_bench.config.tasks import overridden, plan_task
 
 __all__ = [
     "CONF_DIR",
-    "MANIFEST_DIR",
     "LauncherSpec",
     "Plan",
     "changed",
@@ -26,7 +23,6 @@ __all__ = [
     "default",
     "description",
     "group_config",
-    "manifests",
     "options",
     "overridden",
     "plan",

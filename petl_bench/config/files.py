@@ -1,4 +1,4 @@
-"""The files of conf/ and data_manifests/: where they are and what they say."""
+"""The files of conf/: where they are and what they say."""
 
 from __future__ import annotations
 
@@ -7,70 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
-from petl_bench.config.schema import conform, container
+from petl_bench.config.schema import container
+from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import RESIZES, SPLITS, AdapterSpec, ListFacts, Manifest
+from petl_bench.types import AdapterSpec
 
 _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF_DIR = _TOP / "conf"
 """Inside the package in an installed wheel, at the top of the repository in a checkout."""
-MANIFEST_DIR = _TOP / "data_manifests"
-
-
-@cache
-def manifests() -> Mapping[str, Manifest]:
-    """All data manifests by task name, in the order of their suites' tables.
-
-    Raises:
-        UserError: a manifest has an unknown, missing or mistyped key, or facts that cannot be.
-    """
-    found = {}
-    for path in sorted(MANIFEST_DIR.glob("*.yaml")):
-        try:
-            manifest = read_manifest(path.read_text(encoding="utf-8"), path.name)
-        except yaml.YAMLError as error:
-            raise UserError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
-        if manifest.name != path.stem:
-            raise UserError(f"{path.name}: name is {manifest.name!r}, it must be {path.stem!r}")
-        found[path.stem] = manifest
-    return found
-
-
-def read_manifest(text: str, where: str) -> Manifest:
-    """One manifest from its YAML text.
-
-    Raises:
-        UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
-        yaml.YAMLError: the text is no YAML.
-    """
-    content = yaml.safe_load(text)
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: holds no facts; a manifest is lines of KEY: VALUE")
-    values = conform(Manifest, OmegaConf.create(content), where)
-    values["lists"] = {name: ListFacts(**facts) for name, facts in values["lists"].items()}
-    manifest = Manifest(**values)
-    own, listed = manifest.classes == 0, bool(manifest.shots)
-    needed = [] if own else ["test", "val"] if listed else sorted(SPLITS)
-    problems = [
-        (manifest.classes >= 0, f"classes is {manifest.classes}, it must be positive"),
-        (
-            sorted(manifest.splits) == needed,
-            f"splits must give the sizes of {', '.join(needed) or 'nothing'}",
-        ),
-        (min(manifest.splits.values(), default=1) > 0, "splits must be positive"),
-        (manifest.resize in RESIZES, f"resize is {manifest.resize!r}; known: {', '.join(RESIZES)}"),
-        (manifest.metric == "accuracy", f"metric is {manifest.metric!r}; known: accuracy"),
-        (manifest.train_classes <= manifest.classes, "train_classes are more than classes"),
-        (listed == bool(manifest.split_seeds), "shots and split_seeds go together"),
-    ]
-    for fine, problem in problems:
-        if not fine:
-            raise UserError(f"{where}: {problem}")
-    return manifest
 
 
 def options(group: str) -> list[str]:

@@ -20,9 +20,10 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from petl_bench.config.files import CONF_DIR, group_config, manifests, options
+from petl_bench.config.files import CONF_DIR, group_config, options
 from petl_bench.config.schema import conform, container, first_paragraph
 from petl_bench.config.specs import run_spec
+from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import Cache, RunSpec, spec_to_dict
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from petl_bench.config.files import manifests
+from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import SPLITS, Manifest, TaskSpec
 

@@ -1,16 +1,13 @@
-"""Tasks as verified splits, and the files they come from; generators and layouts register themselves."""
+"""Tasks as verified splits, and the files they come from. Neither torch nor Hydra is imported."""
 
-import importlib
-import pkgutil
-
+from petl_bench.data import bundled, layouts, sprites  # noqa: F401 - they register generators and layouts
 from petl_bench.data.base import GENERATORS, Ragged, Split, digest, generate
-from petl_bench.data.settle import expected_files, load, manifest_of, settle
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+from petl_bench.data.manifest_files import MANIFEST_DIR, manifests
+from petl_bench.data.resolve import expected_files, load, manifest_of, resolve
 
 __all__ = [
     "GENERATORS",
+    "MANIFEST_DIR",
     "Ragged",
     "Split",
     "digest",
@@ -18,5 +15,6 @@ __all__ = [
     "generate",
     "load",
     "manifest_of",
-    "settle",
+    "manifests",
+    "resolve",
 ]

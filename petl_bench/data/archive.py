@@ -28,7 +28,7 @@ JUNK = frozenset({"__MACOSX", ".DS_Store", ".git", ".cache"})
 """What file managers, git and the hub's client leave behind; as are files whose names begin with `._`."""
 CHUNK = 1 << 20
 
-Report = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def unpack(source: Path, target: Path, report: Report) -> None:
+def unpack(source: Path, target: Path, report: Notify) -> None:
     """Unpack an archive, or a folder of archives and plain trees, into the new folder `target`.
 
     An archive lands in a folder named after it unless it has one single top folder. Archives inside an
@@ -80,7 +80,7 @@ def _stem(name: str) -> str | None:
     return name[: -len(suffix)] if suffix else None
 
 
-def _unpack_archive(file: Path, into: Path, where: str, report: Report, nested: bool) -> None:
+def _unpack_archive(file: Path, into: Path, where: str, report: Notify, nested: bool) -> None:
     with _damage_said(where), _members(file) as members:
         files, folders = _checked(members, where)
         tops = {name.partition("/")[0] for name in (*files, *folders)}

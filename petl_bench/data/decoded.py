@@ -34,7 +34,7 @@ def decoded(listing: Listing, facts: Sequence[FileFacts], resize: str, size: int
     """Images (N, 3, height, width), mapped from a file of the cache that is filled at need.
 
     Images of one native size within size x size that are only to be stretched are kept in that size
-    (petl_bench.resample enlarges them later, to the same bits); all others are resized by PIL, bicubic.
+    (petl_bench.data.resample enlarges them later, to the same bits); all others are resized by PIL, bicubic.
 
     Raises:
         UserError: an image cannot be decoded or is not the one that was hashed, or the cache has no room.

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from petl_bench.errors import UserError
 from petl_bench.types import Cache
 
-Report = Callable[[int], None]
+Advance = Callable[[int], None]
 """Told how many files were dealt with since the last call."""
 
 Item = TypeVar("Item")
@@ -74,7 +74,7 @@ def cache_folder(cache: Cache) -> Path:
 
 
 def file_facts(
-    folder: Path, names: Sequence[str], cache: Cache, decode: bool = False, report: Report = nothing
+    folder: Path, names: Sequence[str], cache: Cache, decode: bool = False, report: Advance = nothing
 ) -> dict[str, FileFacts]:
     """Facts of files under `folder` by name; a file that is not there has the error MISSING.
 
@@ -130,7 +130,7 @@ def look(path: Path, decode: bool) -> FileFacts:
 
 
 def in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], report: Report = nothing
+    work: Callable[[Item], Result], items: Iterable[Item], report: Advance = nothing
 ) -> Iterator[Result]:
     """Results in order; PIL, hashing and reading let go of the interpreter, so threads are enough."""
     rest = iter(items)

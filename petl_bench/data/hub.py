@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from petl_bench.data.archive import Report
-from petl_bench.data.arrange import Folders, complete, exclusive, place
+from petl_bench.data.archive import Notify
+from petl_bench.data.prepare import Folders, complete, exclusive, place
 from petl_bench.errors import UserError
 
 DOWNLOADS = ".petl-bench-download"
 
 
-def fetch(repo: str, target: Path, report: Report) -> None:
+def fetch(repo: str, target: Path, report: Notify) -> None:
     """Download a data set repository ("owner/name") of the hub at HF_ENDPOINT into the folder `target`.
 
     Files that an earlier, interrupted call has finished are not downloaded again.
@@ -66,7 +66,7 @@ def _advice(error: Exception) -> str:
     )
 
 
-def prepare_from_hub(repo: str, root: Path, folders: Folders, report: Report) -> list[str]:
+def prepare_from_hub(repo: str, root: Path, folders: Folders, report: Notify) -> list[str]:
     """`fetch` a data set repository, then go on as `prepare` does; the download is removed at the end.
 
     It is kept in `root/.petl-bench-download` when something fails, for the next call to go on from.

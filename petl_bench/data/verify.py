@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from petl_bench.data.files import FileFacts, Report, file_facts, nothing
+from petl_bench.data.files import Advance, FileFacts, file_facts, nothing
 from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, foreign, located
 from petl_bench.data.lists import Listing
-from petl_bench.data.settle import fingerprint, list_hash
+from petl_bench.data.resolve import fingerprint, list_hash
 from petl_bench.errors import UserError
 from petl_bench.types import TRAINVAL, Cache, Manifest, TaskSpec
 
@@ -64,7 +64,7 @@ class _Task:
         return Problem(self.spec.name, split, kind, str(path), message)
 
 
-def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Report = nothing) -> TaskReport:
+def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Advance = nothing) -> TaskReport:
     """Check one planned task.
 
     Args:

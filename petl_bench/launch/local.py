@@ -18,7 +18,7 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
     """
     runtime = replace(work.runtime, device=find_device(work.spec.device))
     from petl_bench.launch.attempt import attempt
-    from petl_bench.preflight import preflight
+    from petl_bench.launch.preflight import preflight
 
     preflight(work.unchecked)
     for job in work.jobs:

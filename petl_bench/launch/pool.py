@@ -19,7 +19,7 @@ from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, RunSpec, Runtime
 
-PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.preflight"]
+PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.launch.preflight"]
 """What the server of processes imports, once for all of them: a new one is there in a moment."""
 PATIENCE = 5
 """Times that a process may die before it is ready."""
@@ -175,7 +175,7 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
     _end_with_parent()
     from petl_bench.device import find_device
     from petl_bench.launch.attempt import attempt
-    from petl_bench.preflight import preflight
+    from petl_bench.launch.preflight import preflight
 
     try:
         find_device(runtime.device)

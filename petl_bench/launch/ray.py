@@ -35,7 +35,7 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
     ray = _ray(spec.address)
     try:
         device = _connect(ray, spec)
-        from petl_bench.preflight import preflight
+        from petl_bench.launch.preflight import preflight
 
         preflight(work.unchecked)
         needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}

@@ -56,7 +56,7 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
     """
     jobs, spec, store = work.jobs, work.spec, Store(Path(work.runtime.store))
     executor = _executor(store.root, spec)
-    from petl_bench.preflight import preflight
+    from petl_bench.launch.preflight import preflight
 
     preflight(work.unchecked)
     size = spec.runs_per_job

@@ -1,6 +1,6 @@
 """Adapted models: assembled, prepared for training, stored and restored."""
 
 from petl_bench.model.adapted import HEAD_QUANTIZER, Adapted, Probe, assemble, restore
-from petl_bench.model.part import CODE_BITS, Part
+from petl_bench.model.component import CODE_BITS, Component
 
-__all__ = ["CODE_BITS", "HEAD_QUANTIZER", "Adapted", "Part", "Probe", "assemble", "restore"]
+__all__ = ["CODE_BITS", "HEAD_QUANTIZER", "Adapted", "Component", "Probe", "assemble", "restore"]

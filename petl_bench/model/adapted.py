@@ -9,14 +9,16 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from petl_bench import adapters, backbones, heads
-from petl_bench.activations import Economy
+from petl_bench import adapters
+from petl_bench.backbones import families
+from petl_bench.backbones.activations import Economy
+from petl_bench.backbones.precision import COMPUTE, Cast, casts, lower
+from petl_bench.backbones.sites import Slot
 from petl_bench.errors import UserError
-from petl_bench.model.part import Part
+from petl_bench.model import heads
+from petl_bench.model.component import Component
 from petl_bench.packing import AdapterFile
-from petl_bench.precision import COMPUTE, Cast, casts, lower
 from petl_bench.quantizers import FakeQuantize, Stack
-from petl_bench.sites import Slot
 from petl_bench.types import FLOAT_BITS, ModelSpec
 
 CPU = torch.device("cpu")
@@ -36,8 +38,8 @@ class Adapted:
     """
 
     network: nn.Module
-    adapter: Part
-    head: Part
+    adapter: Component
+    head: Component
     classifier: Slot
     tunes_backbone: bool = False
     weights: list[Stack | Cast] = field(default_factory=list)
@@ -122,7 +124,7 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
     """
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
-    network, sites = backbones.build(spec.backbone, drop_path)
+    network, sites = families.build(spec.backbone, drop_path)
     economy = Economy(network, sites, activations)
     torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
@@ -133,8 +135,8 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
     return Adapted(
         network,
-        Part(attached, spec.bits, spec.quantizer),
-        Part(declared, head.bits, HEAD_QUANTIZER),
+        Component(attached, spec.bits, spec.quantizer),
+        Component(declared, head.bits, HEAD_QUANTIZER),
         sites.head,
         any(parameter.requires_grad for parameter in sites.parameters.values()),
     )

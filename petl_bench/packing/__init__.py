@@ -2,8 +2,7 @@
 
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import Matrix, expectations
-from petl_bench.packing.cut import cut
-from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, Sealed, dump, load, verify
+from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, VerifiedFile, dump, load, verify
 from petl_bench.packing.metadata import (
     FROM_FILE,
     Facts,
@@ -14,6 +13,7 @@ from petl_bench.packing.metadata import (
     stated_settings,
 )
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
+from petl_bench.packing.truncate_ranks import cut
 
 __all__ = [
     "FROM_FILE",
@@ -23,8 +23,8 @@ __all__ = [
     "Entry",
     "Facts",
     "Matrix",
-    "Sealed",
     "StoredTensor",
+    "VerifiedFile",
     "cut",
     "describe",
     "dump",

@@ -43,7 +43,7 @@ class Matrix:
     Attributes:
         shape: of its codes; other than two dimensions count as (first, all others).
         bits: 1 to 8.
-        words: of its seeded initialization (petl_bench.initial); None where unknown.
+        words: of its seeded initialization (petl_bench.initialization); None where unknown.
     """
 
     shape: tuple[int, ...]

@@ -106,7 +106,7 @@ def dump(file: AdapterFile) -> bytes:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class VerifiedFile:
     """An adapter file whose checksum agrees, its codes not decoded.
 
     Attributes:
@@ -142,7 +142,7 @@ def load(data: bytes, where: str) -> AdapterFile:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
 
 
-def verify(data: bytes, where: str) -> Sealed:
+def verify(data: bytes, where: str) -> VerifiedFile:
     """As `load`, but without decoding the codes, which takes a hundred times as long.
 
     Raises:
@@ -174,7 +174,7 @@ def verify(data: bytes, where: str) -> Sealed:
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
     coded = bool(stated_sizes[0]), bool(stated_sizes[1])
-    return Sealed(len(data), metadata, checksum, payload, layouts, sizes, coded, statistics)
+    return VerifiedFile(len(data), metadata, checksum, payload, layouts, sizes, coded, statistics)
 
 
 def _sizes(payload: bytes, layouts: list[list[Entry]], stated: list[str], statistics: int) -> tuple[int, int]:
@@ -194,7 +194,7 @@ def _sizes(payload: bytes, layouts: list[list[Entry]], stated: list[str], statis
     return end, len(payload) - end
 
 
-def _read(sealed: Sealed) -> AdapterFile:
+def _read(sealed: VerifiedFile) -> AdapterFile:
     """The file of a payload.
 
     Raises:

@@ -32,7 +32,7 @@ _OFTEN = (
     b"0-11:proj.fc1.fc2.parallel.sequential.left.right.start=768x16@1,down.start=16x768@1,"
     b"qkv.up=768x16@1,qkv.down=16x768@1|weight=100x768,bias=100"
 )
-"""Part of the format: never to be changed."""
+"""Component of the format: never to be changed."""
 
 
 def shortened(layout: str) -> str:

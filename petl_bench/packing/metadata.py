@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from petl_bench.config import changed, completed
 from petl_bench.errors import UserError
-from petl_bench.packing.file import AdapterFile, Sealed
+from petl_bench.packing.file import AdapterFile, VerifiedFile
 from petl_bench.types import BackboneSpec, ModelSpec, RunSpec
 
 _SETTING = "a."
@@ -115,7 +115,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
 
 
-def stated_precision(file: AdapterFile | Sealed, where: str) -> str:
+def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
     """What a file is to be evaluated in.
 
     Raises:

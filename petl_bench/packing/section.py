@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from petl_bench import initial
+from petl_bench import initialization
 from petl_bench.packing import coded
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.tensors import Entry, StoredTensor, read_tensor
@@ -126,7 +126,7 @@ class Format:
     def _matrix(self, entry: Entry, seeded: bool = True) -> coded.Matrix:
         if not seeded or self.seed is None or entry.bits == FLOAT_BITS:
             return coded.Matrix(entry.shape, entry.bits, None)
-        words = initial.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
+        words = initialization.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
         return coded.Matrix(entry.shape, entry.bits, words)
 
 

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 from petl_bench.quantizers.base import CODEBOOKS, Codebook, FakeQuantize
-from petl_bench.quantizers.stacks import Stack, stacked
+from petl_bench.quantizers.latents import Stack, stacked
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

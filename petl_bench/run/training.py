@@ -10,23 +10,23 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data
-from petl_bench.identity import identify
 from petl_bench.model import Adapted, assemble
-from petl_bench.rate import RateTerm
-from petl_bench.record import logger
 from petl_bench.run.calibration import calibrate
-from petl_bench.search import Choice, search
+from petl_bench.run.identity import identify
+from petl_bench.run.metadata import logger
+from petl_bench.run.search import Choice, search
 from petl_bench.train import (
     Average,
     DivergedError,
     Pixels,
-    Progress,
+    TrainingState,
     compiled,
     evaluate,
     fit,
     log_epochs,
     outputs,
 )
+from petl_bench.train.rate_regularizer import RateTerm
 from petl_bench.types import TRAINVAL, RunSpec, Runtime
 
 
@@ -110,7 +110,7 @@ def train(
     file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
     recipe = spec.train
     average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
-    progress = Progress(file, runtime.checkpoint, average)
+    progress = TrainingState(file, runtime.checkpoint, average)
     if not progress.found(device):
         calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)

@@ -2,7 +2,7 @@
 
 from petl_bench.train.augment import transform
 from petl_bench.train.average import Average
-from petl_bench.train.checkpoint import Progress
+from petl_bench.train.checkpoint import TrainingState
 from petl_bench.train.loop import (
     DivergedError,
     compiled,
@@ -20,7 +20,7 @@ __all__ = [
     "Average",
     "DivergedError",
     "Pixels",
-    "Progress",
+    "TrainingState",
     "compiled",
     "evaluate",
     "fit",

@@ -33,7 +33,7 @@ VERSIONS = {
 logger = logging.getLogger("petl_bench")
 
 
-class Progress:
+class TrainingState:
     """How far one training is, kept in a file every few epochs and at its end.
 
     The file is a safetensors container: parameters and, until the last epoch, AdamW's state and torch's

@@ -17,7 +17,7 @@ from torch.utils.tensorboard.summary import hparams
 from petl_bench.data import Split
 from petl_bench.errors import UserError
 from petl_bench.train.augment import Augmented, Mixing
-from petl_bench.train.checkpoint import Progress
+from petl_bench.train.checkpoint import TrainingState
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import NORMALIZATIONS, TrainSpec
 
@@ -72,7 +72,7 @@ def fit(
     after_step: Callable[[float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     consistency: float = 0.0,
-    progress: Progress | None = None,
+    progress: TrainingState | None = None,
 ) -> list[float]:
     """Train in place with AdamW; incomplete batches are dropped.
 
@@ -106,7 +106,7 @@ def fit(
     device = pixels.device
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     schedule = _schedule(len(split), recipe, seed)
-    progress = progress or Progress()
+    progress = progress or TrainingState()
     losses = progress.losses
     begin = len(losses)
     if features is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from petl_bench.resample import bicubic
+from petl_bench.data.resample import bicubic
 from petl_bench.types import NORMALIZATIONS
 
 
 class Pixels:
     """Turns uint8 images (N, 1 or 3, H, W) into the backbone's input (N, 3, S, S) in float32.
 
-    Images of another size than S are resized as PIL does it, bicubic on 8 bits; see petl_bench.resample.
+    Images of another size than S are resized as PIL does it, bicubic on 8 bits; see petl_bench.data.resample.
     """
 
     def __init__(self, normalization: str, size: int, device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """What a run is, what it yields, and its identity. Standard library only."""
 
-from petl_bench.types.fields import OtherVersionError
+from petl_bench.types.fields import OtherVersionError, typed
 from petl_bench.types.manifest import ListFacts, Manifest
 from petl_bench.types.parts import (
     FLOAT_BITS,
@@ -29,6 +29,7 @@ from petl_bench.types.row import (
     ResultRow,
     Runtime,
     row_from_dict,
+    spec_columns,
 )
 from petl_bench.types.run import (
     PROTOCOL_VERSION,
@@ -72,7 +73,9 @@ __all__ = [
     "row_from_dict",
     "run_id",
     "said_of",
+    "spec_columns",
     "spec_from_dict",
     "spec_to_dict",
     "stored_id",
+    "typed",
 ]

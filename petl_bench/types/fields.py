@@ -1,11 +1,16 @@
-"""The keys of a stored JSON object against those of the dataclass that it is to become."""
+"""Conversion of configuration, manifests and stored JSON to dataclasses, keys and types checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from petl_bench.errors import UserError, did_you_mean
+
+Kind = TypeVar("Kind")
 
 
 class OtherVersionError(TypeError):
@@ -53,7 +58,7 @@ def _misfits(values: object, kind: type, prefix: str) -> tuple[list[str], list[s
 
 
 @cache
-def _known(kind: type) -> dict[str, tuple[bool, type | None]]:
+def _known(kind: type[Any]) -> dict[str, tuple[bool, type | None]]:
     """Each field: whether it must be there, and the dataclass that its value is, if it is one."""
     hints = get_type_hints(kind)
 
@@ -64,3 +69,56 @@ def _known(kind: type) -> dict[str, tuple[bool, type | None]]:
         field.name: (required(field), hints[field.name] if is_dataclass(hints[field.name]) else None)
         for field in fields(kind)
     }
+
+
+def typed(kind: Callable[..., Kind], values: object, prefix: str) -> Kind:
+    """Build a dataclass from a mapping; whole numbers are accepted where a float is expected.
+
+    Args:
+        prefix: what stands before each key in error messages, for example `train.` or `digits.yaml: `.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value has the wrong type; ranges are for the dataclass.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.: ')}={values!r}: expected {_NAMES[Mapping]}")
+    assert isinstance(kind, type)
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise UserError(f"{prefix}{key}: unknown key: {did_you_mean(str(key), hints)}")
+    missing = [name for name, (required, _) in _known(kind).items() if required and name not in values]
+    if missing:
+        raise UserError(f"{prefix}missing {', '.join(missing)}")
+    return kind(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _value(hint: Any, value: object, key: str) -> Any:
+    """`value` as an instance of `hint`."""
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    found = value
+    if isinstance(hint, UnionType):
+        return None if value is None and NoneType in arguments else _value(arguments[0], value, key)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return typed(hint, value, f"{key}.")
+    if hint is float and type(value) is int:
+        found = float(value)
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        found = origin(_value(arguments[0], item, key) for item in value)
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        found = {name: _value(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
+    elif hint is not Any and type(value) is not hint:
+        raise UserError(f"{key}={value!r}: expected {_NAMES[origin]}")
+    return found
+
+
+_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    tuple: "a list",
+    dict: "keys with values",
+    Mapping: "keys with values",
+}

@@ -19,7 +19,7 @@ FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 
 PRECISIONS = ("fp32", "bf16", "int8", "auto")
-"""What a frozen backbone is stored and computes in (petl_bench.precision); the device settles `auto`."""
+"""The precision in which a frozen backbone is stored and computes; `auto` is resolved by the device."""
 
 PACKINGS = ("coded", "raw")
 """Codes entropy-coded where that makes a file smaller, or whole."""
@@ -28,7 +28,7 @@ STATISTICS = ("exact", "short")
 """Shifts and spreads of matrices as float32, or in the fewest bytes that leave predictions as they are."""
 
 ACTIVATIONS = ("full", "exact", "4bit", "2bit")
-"""What is kept of a backbone's activations for the backward pass (petl_bench.activations)."""
+"""What is kept of a backbone's activations for the backward pass (petl_bench.backbones.activations)."""
 
 AVERAGE_WEIGHTS = ("loss", "step")
 """What the weight of a checkpoint grows with: the inverse of its training loss, or its number."""
@@ -193,7 +193,7 @@ class ProtocolSpec:
     lrs: list[float] = field(default_factory=list)
     """sealed: the learning rates to try on val; empty where train.lr stands."""
     rungs: list[float] = field(default_factory=list)
-    """sealed: shares of the epochs for successive halving (petl_bench.search); empty: each try in full."""
+    """sealed: shares of the epochs for successive halving (petl_bench.run.search); empty: full search."""
     every: int = 0
     """peek: epochs between two looks at test."""
 

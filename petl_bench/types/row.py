@@ -100,6 +100,36 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
     return row
 
 
+def spec_columns(spec: RunSpec) -> dict[str, object]:
+    """Return the columns of a row that its spec determines, whatever the defaults of its adapter."""
+    return {
+        "suite": spec.task.suite,
+        "task": spec.task.name,
+        "group": spec.task.group,
+        "backbone": spec.backbone.display_name,
+        "adapter": spec.adapter.name,
+        "hidden": spec.hidden,
+        "scale": spec.scale,
+        "quantizer": spec.quantizer,
+        "bits": spec.bits,
+        "head": spec.head,
+        "protocol": spec.protocol.name,
+        "rungs": spec.protocol.rungs_text,
+        "precision": spec.precision,
+        "rate_weight": spec.rate_weight,
+        "packing": spec.packing,
+        "statistics": spec.statistics,
+        "normalization": spec.train.normalization,
+        "seed": spec.seed,
+        "epochs": spec.train.epochs,
+        "lr": spec.train.lr,
+        "shots": spec.task.shots,
+        "split_seed": spec.task.split_seed,
+        "data_override": spec.task.override,
+        "data_fingerprint": spec.task.fingerprint,
+    }
+
+
 def _kinds(hint: Any) -> tuple[type, ...]:
     """The types a column's values may have; a whole number is a float too."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)

@@ -57,7 +57,7 @@ class RunSpec:
     seed: int
     train: TrainSpec
     rate_weight: float = 0.0
-    """Weight of the code length in training (petl_bench.rate); 0: none."""
+    """Weight of the code length in training (petl_bench.train.rate_regularizer); 0: none."""
     packing: str = "coded"
     """`coded` where that makes the file smaller, or `raw`."""
     statistics: str = "exact"

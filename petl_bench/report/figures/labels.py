@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
-from petl_bench.report.figures.style import GREY, TEXT, settle, width
+from petl_bench.report.figures.style import GREY, TEXT, lay_out, width
 
 DIRECTIONS = [(-1, 1), (0, 1), (-1, 0), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)]
 DISTANCES = (5.0, 15.0)
@@ -29,7 +29,7 @@ def place(axes: Axes, wanted: Sequence[Spot], strokes: Sequence[Sequence[tuple[f
         wanted: the most important first.
         strokes: lines that no text may cover, in the axes' numbers; a single point stands for a marker.
     """
-    settle(axes.figure)  # type: ignore[arg-type] # places are free or not in the final layout only
+    lay_out(axes.figure)  # type: ignore[arg-type] # places are free or not in the final layout only
     pixels = axes.figure.dpi / 72
     drawn = [axes.transData.transform(stroke) for stroke in strokes]
     marks = [_box(point, MARK, MARK, pixels) for points in drawn for point in points]

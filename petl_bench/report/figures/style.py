@@ -76,7 +76,7 @@ class Figure:
             sheet = Sheet(figsize=(WIDTH, 4.0), layout="constrained")
             FigureCanvasAgg(sheet)
             self.paint(sheet)
-            settle(sheet)
+            lay_out(sheet)
             return sheet
 
     def svg(self) -> str:
@@ -209,7 +209,7 @@ def _head(sheet: Sheet, text: str, room: float) -> None:
     sheet.suptitle("\n".join(lines), x=0.01, ha="left", color=GREY)
 
 
-def settle(sheet: Sheet) -> None:
+def lay_out(sheet: Sheet) -> None:
     """Lay a sheet out and leave it so: what is written to any file is what was measured."""
     sheet.draw_without_rendering()
     sheet.set_layout_engine("none")

@@ -1,0 +1,67 @@
+"""The manifests of data_manifests/: one YAML file a task, which is all that a task needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from petl_bench.errors import UserError
+from petl_bench.types import RESIZES, SPLITS, Manifest, typed
+
+_PACKAGE = Path(__file__).parent.parent
+_TOP = _PACKAGE if (_PACKAGE / "data_manifests").is_dir() else _PACKAGE.parent
+MANIFEST_DIR = _TOP / "data_manifests"
+"""Inside the package in an installed wheel, at the top of the repository in a checkout."""
+
+
+@cache
+def manifests() -> Mapping[str, Manifest]:
+    """All data manifests by task name, in the order of their suites' tables.
+
+    Raises:
+        UserError: a manifest has an unknown, missing or mistyped key, or facts that cannot be.
+    """
+    found = {}
+    for path in sorted(MANIFEST_DIR.glob("*.yaml")):
+        try:
+            manifest = read_manifest(path.read_text(encoding="utf-8"), path.name)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
+        if manifest.name != path.stem:
+            raise UserError(f"{path.name}: name is {manifest.name!r}, it must be {path.stem!r}")
+        found[path.stem] = manifest
+    return found
+
+
+def read_manifest(text: str, where: str) -> Manifest:
+    """One manifest from its YAML text.
+
+    Raises:
+        UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
+        yaml.YAMLError: the text is no YAML.
+    """
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: holds no facts; a manifest is lines of KEY: VALUE")
+    manifest = typed(Manifest, content, f"{where}: ")
+    own, listed = manifest.classes == 0, bool(manifest.shots)
+    needed = [] if own else ["test", "val"] if listed else sorted(SPLITS)
+    problems = [
+        (manifest.classes >= 0, f"classes is {manifest.classes}, it must be positive"),
+        (
+            sorted(manifest.splits) == needed,
+            f"splits must give the sizes of {', '.join(needed) or 'nothing'}",
+        ),
+        (min(manifest.splits.values(), default=1) > 0, "splits must be positive"),
+        (manifest.resize in RESIZES, f"resize is {manifest.resize!r}; known: {', '.join(RESIZES)}"),
+        (manifest.metric == "accuracy", f"metric is {manifest.metric!r}; known: accuracy"),
+        (manifest.train_classes <= manifest.classes, "train_classes are more than classes"),
+        (listed == bool(manifest.split_seeds), "shots and split_seeds go together"),
+    ]
+    for fine, problem in problems:
+        if not fine:
+            raise UserError(f"{where}: {problem}")
+    return manifest

@@ -1,0 +1,1 @@
+"""Tools of the maintainers: benchmarks, the bundled backbone, tuned settings, generated documentation."""

@@ -1,0 +1,154 @@
+"""Whole commands in processes of their own, on stores of their own: wall time, starting Python included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import petl_bench
+from petl_bench.data import manifests
+from petl_bench.dev.bench.case import Setting, case
+from petl_bench.dev.bench.growth import MANY, seeds
+from petl_bench.dev.bench.measure import Figures, alone, paired, seconds_of
+from petl_bench.errors import UserError
+from petl_bench.store import ADAPTER, ROW, Store
+from petl_bench.types import ResultRow
+
+ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
+METHOD = ["adapter=adaptformer", "bits=1", "launcher=local"]
+WIDTHS, METHODS = (1, 2, 4, 8, 32), ("adaptformer", "lora")
+
+
+def petl(folder: Path, *arguments: str) -> None:
+    """`petl-bench ARGUMENTS` of this very package, in `folder`.
+
+    Raises:
+        UserError: it does not exit 0.
+    """
+    package = str(Path(petl_bench.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "petl_bench", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise UserError(f"bench: `petl-bench {' '.join(arguments)}` failed: {last}")
+
+
+def timed(
+    setting: Setting,
+    usual: int,
+    note: str,
+    arguments: list[str],
+    prepare: Callable[[Path], None] = lambda folder: None,
+) -> Figures:
+    """Rounds of a command, each in a new folder that `prepare` has filled."""
+    taken = []
+    for _ in range(setting.rounds(usual)):
+        with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+            folder = Path(name)
+            prepare(folder)
+            taken.append(seconds_of(partial(petl, folder, *arguments), "cpu"))
+    return alone(taken, note)
+
+
+@case("help", "petl-bench --help", target=0.4)
+def help_text(setting: Setting) -> Figures:
+    """The first thing a user types."""
+    return timed(setting, 5, "", ["--help"])
+
+
+@case("plan_1140", "sweep --dry-run of 1,140 runs", target=3)
+def plan_1140(setting: Setting) -> Figures:
+    """As many runs as sweep=paper has, of the bundled tasks, into an empty store."""
+    count = 60 if setting.quick else 1140
+    arguments = ["sweep", "--dry-run", "sweep=none", *MANY, seeds(count)]
+    return timed(setting, 3, f"{count:,} runs of bundled tasks", arguments)
+
+
+@case("report_10000", "report over 10,000 rows", target=5)
+def report_10000(setting: Setting) -> Figures:
+    """Rows of VTAB-1K's tasks, two methods, five widths."""
+    count = 190 if setting.quick else 10_000
+    note = f"{count:,} rows in {len(_tasks())} tasks x {len(METHODS)} methods x {len(WIDTHS)} widths"
+    with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+        one, store = Path(name) / "one", Path(name) / "store"
+        petl(
+            Path(name), "sweep", "--store", str(one), *ONE, "adapter=adaptformer", "bits=1", "launcher=local"
+        )
+        fill(store, next(Store(one).rows()), count)
+        return timed(setting, 3, note, ["report", "--store", str(store)])
+
+
+@case("sweep_demo", "the demo sweep: petl-bench sweep", target=60)
+def sweep_demo(setting: Setting) -> Figures:
+    """35 runs on as many processes as the launcher takes."""
+    chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
+    note = "one run of one epoch" if setting.quick else "35 runs"
+    return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"])
+
+
+@case("pool", "the demo sweep by launcher=pool, against launcher=local", 0.65, meaning="pool / local")
+def pool(setting: Setting) -> Figures:
+    """The same runs, with the same threads a run, by as many processes as there are cores and by one.
+
+    Raises:
+        UserError: an adapter file differs.
+    """
+    chosen = [*ONE, "adapter=adaptformer", "bits=1,32"] if setting.quick else []
+    taken, held = [], []
+    for number in range(setting.rounds(2)):
+        with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
+            folder, found = Path(name), {}
+            for launcher in ("pool", "local") if number % 2 == 0 else ("local", "pool"):
+                arguments = ["sweep", "--store", launcher, *chosen, f"launcher={launcher}"]
+                arguments.append(f"launcher.device={setting.device}")
+                found[launcher] = seconds_of(partial(petl, folder, *arguments), "cpu")
+            taken.append((found["pool"], found["local"]))
+            held += [_adapters(folder / launcher) for launcher in found]
+    if any(files != held[0] for files in held):
+        raise UserError("bench: launcher=pool and launcher=local do not give the same adapter files")
+    return paired(taken, f"{len(held[0])} runs, one thread each, the same adapter files")
+
+
+def _adapters(store: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in store.glob(f"*/{ADAPTER}")}
+
+
+def _tasks() -> list[str]:
+    return sorted(name for name, manifest in manifests().items() if manifest.suite == "vtab")
+
+
+def fill(root: Path, first: ResultRow, count: int) -> None:
+    """A store of `count` rows, copies of a real row that differ in task, method, width and seed."""
+    known, tasks = manifests(), _tasks()
+    for number in range(count):
+        rest, task = divmod(number, len(tasks))
+        rest, method = divmod(rest, len(METHODS))
+        seed, width = divmod(rest, len(WIDTHS))
+        row = replace(
+            first,
+            run_id=f"{number:012x}",
+            suite="vtab",
+            task=tasks[task],
+            group=known[tasks[task]].group,
+            adapter=METHODS[method],
+            bits=WIDTHS[width],
+            seed=seed,
+            acc=number % 97 / 97,
+        )
+        folder = root / row.run_id
+        folder.mkdir(parents=True)
+        (folder / ROW).write_text(json.dumps(asdict(row)))

@@ -1,0 +1,54 @@
+"""One whole run of both sides, from image files to an accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from petl_bench.dev.bench import ours, photos, reference_loop
+from petl_bench.dev.bench.case import CLASSES, Setting, case
+from petl_bench.dev.bench.measure import Figures, paired, seconds_of
+from petl_bench.dev.bench.reference import Reference
+
+TEST_A_TRAINING_IMAGE = 20
+"""VTAB-1K's 19 tasks have 1,000 training images each and 20,300 test images on average."""
+
+
+@case(
+    "run",
+    "100 epochs and evaluation from JPEG files, against 100 epochs with ten test evaluations",
+    target=0.30,
+    goal=0.25,
+)
+def run(setting: Setting) -> Figures:
+    """Nothing is warmed up: a run decodes its images once and evaluates once, and that is counted."""
+    epochs = 2 if setting.quick else 100
+    training = setting.batch if setting.on_gpu else 4
+    test = training * TEST_A_TRAINING_IMAGE
+    taken = []
+    with tempfile.TemporaryDirectory(prefix="petl-bench-") as folder:
+        data = Path(folder) / "data"
+        photos.write_task(data, training, test, CLASSES)
+        for number in range(setting.rounds(1)):
+            scratch = Path(folder) / str(number)
+            mine = partial(ours.run, data, scratch, setting, epochs, training)
+            theirs = partial(reference_run, data, setting, epochs, training)
+            order = (mine, theirs) if number % 2 == 0 else (theirs, mine)
+            found = {work: seconds_of(work, setting.device) for work in order}
+            taken.append((found[mine], found[theirs]))
+    note = (
+        f"{setting.model}, {epochs} epochs, batch {training}, {training} training and {test} test images of "
+        f"{photos.WIDTH}x{photos.HEIGHT} (1,000 and 20,000, scaled down), "
+        f"ours in {ours.run_precision(setting)}"
+    )
+    return paired(taken, note)
+
+
+def reference_run(data: Path, setting: Setting, epochs: int, batch: int) -> None:
+    """The reference's model, trained on the same files by its own loop."""
+    torch.set_num_threads(setting.threads)
+    model = Reference(ours.model_spec(setting), ours.DROP_PATH)
+    reference_loop.train(model, data, setting.backbone.image_size, epochs, batch, setting.device)

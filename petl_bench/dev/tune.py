@@ -1,0 +1,104 @@
+"""Choose the scales and rates of conf/tuned/pocket.yaml on val: `python -m petl_bench.dev.tune`.
+
+For each adapter and task, every scale of the grid (with `--lrs`, every learning rate: for methods without a
+scale) is trained on train and scored on val, at 1 and 32 bits and with one seed or more; the best mean wins,
+the smaller value on a tie. No test image is looked at. One value serves all bit-widths, so that they compare.
+What else the file has stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+from rich.progress import track
+
+from petl_bench.config import CONF_DIR, plan
+from petl_bench.device import find_precision
+from petl_bench.run.training import validate
+from petl_bench.types import RunSpec, Runtime
+
+SCALES = "0.01,0.1,1,10,100"
+EPOCHS = 12
+
+HEADER = f"""\
+# Scales of the bundled suite, and learning rates of methods without one: the best mean accuracy on val after
+# training without it (800 images), at 1 and 32 bits and {EPOCHS} epochs. By `python -m petl_bench.dev.tune`,
+# but where a table's note says otherwise; no test image was looked at.
+"""
+
+
+def score(spec: RunSpec) -> float:
+    """Accuracy on val of the model as trained on train."""
+    return validate(spec, Runtime(store=""))[0]
+
+
+def choose(runs: Sequence[RunSpec], scores: Sequence[float], what: str) -> dict[str, dict[str, float]]:
+    """adapter -> task -> the scale or learning rate (`what`: "scales" or "lrs") with the best mean score."""
+    held: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run, found in zip(runs, scores, strict=True):
+        assert run.scale is not None
+        value = run.scale if what == "scales" else run.train.lr
+        held[run.adapter.name, run.task.name][value].append(found)
+    best: dict[str, dict[str, float]] = defaultdict(dict)
+    for (adapter, task), values in held.items():
+        best[adapter][task] = max(sorted(values), key=lambda value: mean(values[value]))
+        print(
+            f"{adapter} {task}: " + ", ".join(f"{v:g} {mean(values[v]):.4f}" for v in sorted(values)),
+            flush=True,
+        )
+    return best
+
+
+def written(text: str, what: str, note: str, best: dict[str, dict[str, float]]) -> str:
+    """A file of tables with these values in it, each table in its place or at the end."""
+    tables: list[dict[str, Any]] = (yaml.safe_load(text) or {}).get("tables", [])
+    for adapter, values in best.items():
+        known = next((table for table in tables if table["adapter"] == adapter), None)
+        if known is None:
+            tables.append(known := {"adapter": adapter, "note": ""})
+        notes = [part for part in known["note"].split("; ") if part and not part.startswith(what)]
+        known["note"] = "; ".join([*notes, note])
+        known[what] = values
+    return HEADER + yaml.safe_dump({"tables": tables}, sort_keys=False, width=200)
+
+
+def main() -> None:
+    """Run the search on all cores and write the tables."""
+    parser = argparse.ArgumentParser(description="Choose the bundled suite's scales or rates on val.")
+    parser.add_argument("--out", type=Path, default=CONF_DIR / "tuned" / "pocket.yaml")
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    grid = parser.add_mutually_exclusive_group()
+    grid.add_argument("--scales", default=SCALES, help="separated by commas")
+    grid.add_argument("--lrs", help="learning rates, separated by commas")
+    parser.add_argument("--seeds", default="0,1", help="separated by commas")
+    parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"])
+    arguments = parser.parse_args()
+    what, values = ("lrs", arguments.lrs) if arguments.lrs else ("scales", arguments.scales)
+    overrides = [
+        f"adapter={','.join(arguments.adapters)}",
+        "bits=1,32",
+        f"seed={arguments.seeds}",
+        "protocol=fixed",
+        f"train.epochs={EPOCHS}",
+        f"{'train.lr' if what == 'lrs' else 'scale'}={values}",
+    ]
+    planned = plan(overrides).runs
+    runs = [replace(run, precision=find_precision(run.precision, "cpu")) for run in planned]
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
+        scores = list(track(executor.map(score, runs), "validating", total=len(runs)))
+    note = f"{what} from {values.replace(',', ', ')} with seeds {arguments.seeds.replace(',', ', ')}"
+    text = arguments.out.read_text() if arguments.out.is_file() else ""
+    arguments.out.write_text(written(text, what, note, choose(runs, scores, what)))
+
+
+if __name__ == "__main__":
+    main()
