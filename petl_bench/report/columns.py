@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
 
 HOLE = "-"
 PEEK = "†"
-OFF_BY_DEFAULT = ("settings", "rate_weight")
-"""Settings that get a column as soon as one line has any, and a hole where a line has none."""
-ALWAYS = {"bits", "hidden"}
-USUAL = {"head": "linear", "quantizer": "l1_median", "packing": "coded", "statistics": "exact"}
-"""Settings that a title names where all lines have another value; where lines differ they have a column."""
 SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
 """Names of BYTES in a table."""
 
@@ -118,8 +114,9 @@ def label(line: Line, table: Table, without: Collection[str] = ()) -> str:
         parts = [" ".join([*parts, f"h{line.key['hidden']}"])]
     if shown.pop("bits", HOLE) != HOLE:
         parts.append(counted(line.key["bits"], "bit"))
-    plain = ("settings", "backbone", "quantizer")
-    parts += [text if name in plain else f"{name} {text}" for name, text in shown.items() if text != HOLE]
+    parts += [
+        text if name in NAMED_BY_VALUE else f"{name} {text}" for name, text in shown.items() if text != HOLE
+    ]
     return ", ".join(parts)
 
 
@@ -196,7 +193,7 @@ def percent(value: Statistic) -> str:
 
 def setting(line: Line, name: str) -> str:
     """A setting as text; a hole where the method does not have it."""
-    if line.key["hidden"] == 0 and name not in ("adapter", "head", "backbone", "settings"):
+    if line.key["hidden"] == 0 and name not in WITHOUT_ADAPTER:
         return HOLE
     if name == "quantizer" and line.key["quantizer"] == "none":
         return HOLE
@@ -214,7 +211,7 @@ def _shown(table: Table) -> list[str]:
     names = [name for name in table.lines[0].key if name != "adapter"]
     varied = {name for name in names if len({setting(line, name) for line in table.lines} - {HOLE}) > 1}
     varied |= {name for name in OFF_BY_DEFAULT if any(line.key[name] for line in table.lines)}
-    return [name for name in names if name in varied | ALWAYS]
+    return [name for name in names if name in varied | ALWAYS_SHOWN]
 
 
 def percents(name: str, values: Sequence[Statistic], over: str = "") -> Column:

@@ -20,14 +20,11 @@ from petl_bench.report.columns import label
 from petl_bench.report.paired import DECIMALS, LEVEL, Values, effects, holm, intervals, signed_rank
 from petl_bench.report.repeated import Repeated, repeated
 from petl_bench.report.sentences import sentence
+from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
 from petl_bench.report.tables import Line, Table
 
 MOST_LINES = 24
 """A ranking of more is no use to a reader: its pairs grow with the square."""
-OF_THE_WIDTH = ("bits", "quantizer", "scale", "lr", "rate_weight", "packing", "statistics")
-"""Settings in which a line may differ from the line it is compared with."""
-PREFERRED = ("scale", "lr", "rate_weight", "packing", "statistics")
-"""Those in which it had rather not."""
 NONE = "none"
 """Quantizer of a line that has none: 32 bits."""
 
@@ -192,7 +189,7 @@ def _closeness(line: Line, other: Line) -> tuple[int, ...]:
 
 
 def _method(line: Line) -> tuple[object, ...]:
-    return tuple(value for name, value in line.key.items() if name not in OF_THE_WIDTH)
+    return tuple(value for name, value in line.key.items() if name not in WIDTH_SETTINGS)
 
 
 def _comparison(

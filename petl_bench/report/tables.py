@@ -9,50 +9,15 @@ from typing import Any
 import pandas as pd
 
 from petl_bench.report.mixed import mixed
+from petl_bench.report.settings import REPETITIONS, ROW_SETTINGS, SEPARATED, TABLE_SETTINGS, TASK_SETTINGS
 from petl_bench.types import Manifest, ResultRow
 
-TABLE_KEY = [
-    "suite",
-    "shots",
-    "protocol",
-    "rungs",
-    "precision",
-    "normalization",
-    "epochs",
-    "recipe",
-    "altered",
-]
-"""Rows that differ in one of these never share a table."""
-LINE_KEY = [
-    "backbone",
-    "adapter",
-    "settings",
-    "hidden",
-    "quantizer",
-    "bits",
-    "head",
-    "rate_weight",
-    "packing",
-    "statistics",
-]
-"""One line of a table."""
-OF_A_TASK = ["scale", "lr"]
-"""May differ by task within a line; joins its key only where a task has several."""
-REPETITION = {"seed": "seeds", "split_seed": "draws of the training images"}
-"""What the rows of one cell differ in, and what several of them are called."""
 BY_TASK = -1.0
 """Stands for the scales or rates of a line that has one a task."""
 TASK, GROUP, MEAN = "task", "group", "mean"
 HEADLINE = (MEAN, "groups")
 """Kinds of columns while means are computed."""
 BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
-APART = {
-    "protocol": "protocols",
-    "precision": "precisions",
-    "normalization": "pixel normalizations",
-    "epochs": "lengths of training",
-}
-"""What keeps tables apart that a reader could take for one, and how a warning calls it."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +88,11 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
     frame["altered"] = frame["data_override"] != ""
     frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
     tables = [
-        _table(dict(zip(TABLE_KEY, values, strict=True)), part, tasks)
-        for values, part in frame.groupby(TABLE_KEY, sort=True)
+        _table(dict(zip(TABLE_SETTINGS, values, strict=True)), part, tasks)
+        for values, part in frame.groupby(TABLE_SETTINGS, sort=True)
     ]
     warnings = [] if len(tables) == 1 else mixed(frame, rates=False)
-    for name, what in APART.items():
+    for name, what in SEPARATED.items():
         if len({table.key[name] for table in tables}) > 1:
             warnings.append(f"several {what}: each has its own table, and numbers do not compare across them")
     empty = [note for table in tables if not table.lines for note in table.notes]
@@ -146,8 +111,8 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             f"rows of tasks that no manifest of suite {key['suite']} has are left out: {', '.join(strange)}"
         )
         part = part[~part["task"].isin(strange)]
-    line_key, part = _split(part) if key["protocol"] != "sealed" else (LINE_KEY, part)
-    cell = [*line_key, "task", *REPETITION]
+    line_key, part = _split(part) if key["protocol"] != "sealed" else (ROW_SETTINGS, part)
+    cell = [*line_key, "task", *REPETITIONS]
     if part.duplicated(cell).any():
         notes.append(
             "some cells have several runs of one seed that differ in what a table does not show (weights, "
@@ -166,7 +131,7 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
     if key["altered"]:
         notes.append("its data sets are altered (data.override): they compare with no published row")
     repetition = " and ".join(
-        what for column, what in REPETITION.items() if latest[column].nunique() > 1 or column == "seed"
+        what for column, what in REPETITIONS.items() if latest[column].nunique() > 1 or column == "seed"
     )
     return Table(key, tasks, lines, notes, repetition)
 
@@ -187,10 +152,10 @@ def _split(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
 
     Other lines stay whole, although theirs may differ by task: in these the column is empty.
     """
-    line_key = list(LINE_KEY)
-    for name in OF_A_TASK:
-        counts = part.groupby([*LINE_KEY, "task", *REPETITION])[name].transform("nunique")
-        varied = counts.groupby([part[key] for key in LINE_KEY]).transform("max") > 1
+    line_key = list(ROW_SETTINGS)
+    for name in TASK_SETTINGS:
+        counts = part.groupby([*ROW_SETTINGS, "task", *REPETITIONS])[name].transform("nunique")
+        varied = counts.groupby([part[key] for key in ROW_SETTINGS]).transform("max") > 1
         if varied.any():
             line_key.append(name)
             part = part.assign(**{name: part[name].where(varied, BY_TASK).fillna(BY_TASK)})
@@ -241,7 +206,7 @@ def _wide(
     A mean over tasks exists for a repetition only where it has every task: skipna=False.
     """
     names = [name for held in groups.values() for name in held]
-    index = [*line_key, *REPETITION]
+    index = [*line_key, *REPETITIONS]
     tasks = latest.pivot(index=index, columns="task", values=column).reindex(columns=names).astype(float)
     means = {(GROUP, group): tasks[held].mean(axis=1, skipna=False) for group, held in groups.items()}
     averages = {HEADLINE: pd.DataFrame(means).mean(axis=1, skipna=False)}

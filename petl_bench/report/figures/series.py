@@ -15,12 +15,13 @@ from matplotlib.lines import Line2D
 
 from petl_bench.report.columns import label
 from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
-from petl_bench.report.statistics import NONE, OF_THE_WIDTH, PREFERRED
+from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
+from petl_bench.report.statistics import NONE
 from petl_bench.report.tables import Line, Table
 
 FAMILY = {"adapter", "backbone"}
 """What colour and marker tell apart."""
-WIDTHS = {*OF_THE_WIDTH}
+WIDTHS = {*WIDTH_SETTINGS}
 """How the weights of a configuration are stored; what is left of a line's key is the configuration."""
 NAMED = 10
 """Series that have a name each in the key; of more, families and variants are named apart. More families than
