@@ -44,8 +44,8 @@ pocket-backbone: install ## pretrain the bundled backbone again (about half an h
 pocket-scales: install ## choose the scales of conf/tuned/pocket.yaml again, on val (about 20 minutes)
 	$(BIN)/python -m petl_bench.dev.tune
 
-readme: install ## put the tables and pictures of the results kept in .readme into README.md
-	$(BIN)/python -m petl_bench.dev.readme
+readme: install ## fill the generated tables, figures and command outputs of README.md and docs/
+	$(BIN)/python -m petl_bench.dev.documentation
 
 clean: ## remove what the other targets made
 	rm -rf .venv results dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -40,7 +40,7 @@ FLOORS = {
 }
 """As docs/architecture.md draws them."""
 WRITERS = {"store/files.py", "store/runs.py", "store/claims.py"}
-WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/readme.py", "cli/report.py"}
+WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/documentation.py", "cli/report.py"}
 WRITERS |= {"data/files.py", "data/decoded.py"}
 WRITERS |= {"data/archive.py", "data/prepare.py"}
 WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from petl_bench.dev.readme import made
+from petl_bench.dev.documentation import filled as made
 
 ROOT = Path(__file__).parent.parent
 

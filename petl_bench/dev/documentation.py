@@ -1,0 +1,137 @@
+"""Fill the generated blocks of README.md and docs/: `make readme`.
+
+A generated block begins with `<!-- KIND ARGUMENTS -->` and ends with `<!-- end -->`. Whatever stands between
+the two is replaced. `KINDS` maps each kind to the function that makes its text:
+
+    report NAME          the Markdown report of the results in `.readme/NAME.jsonl`
+    table NAME HEADING   those tables of that report whose titles begin with HEADING
+    figure NAME KIND     its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
+    output ARGUMENTS     what `petl-bench ARGUMENTS` prints
+
+`.readme/NAME.jsonl` holds rows as `petl-bench sweep ... --json` prints them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from petl_bench.data import manifests
+from petl_bench.errors import UserError
+from petl_bench.report import FORMATS, MARGIN, Report, build
+from petl_bench.report.text import markdown_tables
+from petl_bench.types import row_from_dict
+
+RESULTS = Path(".readme")
+FIGURES = Path("docs/figures")
+WIDTH = "100"
+"""Columns of the terminal for which `output` blocks are printed."""
+
+
+@dataclass
+class Documentation:
+    """The pages below a root folder while their blocks are being filled.
+
+    Attributes:
+        root: folder that holds README.md, docs/ and the kept results.
+        reports: reports of kept results, by name; each is built once.
+        files: generated files, path below `root` -> text.
+    """
+
+    root: Path
+    reports: dict[str, Report] = field(default_factory=dict)
+    files: dict[Path, str] = field(default_factory=dict)
+
+    def report(self, name: str) -> Report:
+        """Return the report of a kept result.
+
+        Raises:
+            UserError: the result does not exist.
+        """
+        if name not in self.reports:
+            path = self.root / RESULTS / f"{name}.jsonl"
+            if not path.is_file():
+                raise UserError(f"{path}: no such file, but the documentation shows this result")
+            rows = [row_from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+            self.reports[name] = build(rows, manifests(), MARGIN, Path("results"))
+        return self.reports[name]
+
+    def pages(self) -> list[Path]:
+        """Return the paths of all pages below the root, README.md first."""
+        docs = sorted(path.relative_to(self.root) for path in self.root.glob("docs/**/*.md"))
+        return [Path("README.md"), *docs]
+
+
+def _report(documentation: Documentation, page: Path, arguments: str) -> str:
+    return str(FORMATS["markdown"](documentation.report(arguments), Path()))
+
+
+def _table(documentation: Documentation, page: Path, arguments: str) -> str:
+    name, _, heading = arguments.partition(" ")
+    return markdown_tables(documentation.report(name), heading)
+
+
+def _figure(documentation: Documentation, page: Path, arguments: str) -> str:
+    name, _, kind = arguments.partition(" ")
+    found = [figure for figure in documentation.report(name).figures if figure.name.endswith(kind)]
+    if len(found) != 1:
+        raise UserError(f"{page}: result {name} has {len(found)} figures {kind}, one is needed")
+    picture = FIGURES / f"{name}-{kind}.svg"
+    documentation.files[picture] = found[0].svg()
+    link = Path(os.path.relpath(picture, page.parent)).as_posix()
+    return f"![{found[0].description}]({link})\n"
+
+
+def _output(documentation: Documentation, page: Path, arguments: str) -> str:
+    command = [sys.executable, "-c", "from petl_bench.cli import main; main()", *arguments.split()]
+    environment = {**os.environ, "COLUMNS": WIDTH, "TERM": "dumb"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{page}: petl-bench {arguments} failed: {done.stderr.strip()}")
+    text = done.stdout.replace("Usage: -c ", "Usage: petl-bench ")
+    return f"```text\n{text.strip()}\n```\n"
+
+
+Kind = Callable[[Documentation, Path, str], str]
+"""Documentation, path of the page and arguments of a block -> its Markdown text."""
+
+KINDS: Mapping[str, Kind] = {"report": _report, "table": _table, "figure": _figure, "output": _output}
+_BLOCK = re.compile(
+    rf"(?P<begin><!-- (?P<kind>{'|'.join(KINDS)}) (?P<arguments>[^\n]+?) -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL,
+)
+
+
+def filled(root: Path) -> dict[Path, str]:
+    """Return every page and picture with its generated parts up to date.
+
+    Args:
+        root: folder that holds README.md, docs/ and the kept results.
+
+    Returns:
+        Path below `root` -> text.
+
+    Raises:
+        UserError: a block names a result, figure or command that does not exist.
+    """
+    documentation = Documentation(root)
+    for page in documentation.pages():
+
+        def block(match: re.Match[str], page: Path = page) -> str:
+            text = KINDS[match["kind"]](documentation, page, match["arguments"])
+            return f"{match['begin']}\n{text}\n{match['end']}"
+
+        documentation.files[page] = _BLOCK.sub(block, (root / page).read_text(encoding="utf-8"))
+    return documentation.files
+
+
+if __name__ == "__main__":
+    for path, text in filled(Path()).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
