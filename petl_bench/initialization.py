@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 Values = NDArray[np.float32]
-Start = Callable[[int, str, tuple[int, int]], Values]
+Initializer = Callable[[int, str, tuple[int, int]], Values]
 """Seed, name and shape (outputs, inputs) of a matrix -> its initial values."""
 
 
@@ -33,13 +33,13 @@ def linear(seed: int, name: str, shape: tuple[int, int]) -> Values:
     return ((2 * _probabilities(seed, name, shape) - 1) / math.sqrt(shape[1])).astype(np.float32)
 
 
-def uniform(bound: float) -> Start:
+def uniform(bound: float) -> Initializer:
     """Uniform between -bound and bound."""
 
-    def start(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    def initialize(seed: int, name: str, shape: tuple[int, int]) -> Values:
         return (bound * (2 * _probabilities(seed, name, shape) - 1)).astype(np.float32)
 
-    return start
+    return initialize
 
 
 def xavier(seed: int, name: str, shape: tuple[int, int]) -> Values:
@@ -47,23 +47,23 @@ def xavier(seed: int, name: str, shape: tuple[int, int]) -> Values:
     return uniform(math.sqrt(6 / sum(shape)))(seed, name, shape)
 
 
-def normal(deviation: float, cut: float = math.inf) -> Start:
+def normal(std: float, cut: float = math.inf) -> Initializer:
     """Normal, cut off at -cut and cut deviations; its last bits are those of scipy's quantile."""
 
-    def start(seed: int, name: str, shape: tuple[int, int]) -> Values:
+    def initialize(seed: int, name: str, shape: tuple[int, int]) -> Values:
         low, high = ndtr(-cut), ndtr(cut)
-        return (deviation * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
+        return (std * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
 
-    return start
+    return initialize
 
 
-def given(values: Any) -> Start:
+def given(values: Any) -> Initializer:
     """These, an array or a tensor, whatever the seed; read when they are needed."""
     return lambda seed, name, shape: np.asarray(values, np.float32).reshape(shape)
 
 
 def near_zero(seed: int, name: str, shape: tuple[int, int]) -> Values:
-    """A normal of deviation 1e-3, cut off at -2e-3 and 2e-3."""
+    """A normal of std 1e-3, cut off at -2e-3 and 2e-3."""
     return normal(1e-3, 2)(seed, name, shape)
 
 

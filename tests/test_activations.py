@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_bench.backbones.activations import FromOutput, SmallGELU, codes, packed, unpacked
+from petl_bench.backbones.activations import LowBitGELU, OutputSavingLayerNorm, codes, packed, unpacked
 from petl_bench.config import plan
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
@@ -105,7 +105,7 @@ def test_a_step_against_an_approximate_gradient_goes_down(kind):
 
 def test_norms_are_left_alone_where_the_division_would_lose_digits():
     adapted = assemble(tiny.model_spec("lora", bits=32, backbone=BACKBONE), 3, 0.0, "exact")
-    norms = [module for module in adapted.network.modules() if isinstance(module, FromOutput)]
+    norms = [module for module in adapted.network.modules() if isinstance(module, OutputSavingLayerNorm)]
     before_qkv, before_fc1 = norms[0], norms[1]
     assert (before_qkv.from_output, before_fc1.from_output) == (True, False)  # fc1 is not adapted
     with torch.no_grad():
@@ -128,7 +128,7 @@ def slope(module, x):
 
 def test_the_error_of_a_4_bit_derivative_is_half_a_level():
     x = torch.linspace(-9, 9, 10_001)
-    error = slope(SmallGELU(4), x) - slope(nn.GELU(), x)
+    error = slope(LowBitGELU(4), x) - slope(nn.GELU(), x)
     # 16 levels over [-0.129, 1.129] (guide/methods/seeds_b.md)
     half = (1.129 + 0.129) / 15 / 2
     assert half * 0.99 < error.abs().max() < half * 1.001
@@ -138,14 +138,14 @@ def test_the_error_of_a_4_bit_derivative_is_half_a_level():
 def test_the_2_bit_derivative_is_that_of_its_source():
     x = torch.tensor([-4.0, -3.1, -0.1, 0.0, 3.1, 3.2])
     expected = [0.0, -0.0492226, -0.0492226, 1.0487406, 1.0487406, 1.0]  # LowMemoryBP, ReGELU2
-    torch.testing.assert_close(slope(SmallGELU(2), x), torch.tensor(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(slope(LowBitGELU(2), x), torch.tensor(expected), rtol=0, atol=1e-6)
 
 
 def test_the_forward_pass_is_gelu_and_the_gradient_goes_through():
     x = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for bits in (2, 4):
-        assert torch.equal(SmallGELU(bits)(x), F.gelu(x))
-        assert slope(SmallGELU(bits), x).shape == x.shape
+        assert torch.equal(LowBitGELU(bits)(x), F.gelu(x))
+        assert slope(LowBitGELU(bits), x).shape == x.shape
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -173,7 +173,7 @@ def test_timms_gelu_is_replaced_too():
     network = assemble(
         tiny.model_spec("adaptformer", backbone=tiny.FAMILIES["ConvNeXt"]), activations="4bit"
     ).network
-    assert sum(isinstance(module, SmallGELU) for module in network.modules()) == 4  # one a block
+    assert sum(isinstance(module, LowBitGELU) for module in network.modules()) == 4  # one a block
 
 
 def test_a_backbone_without_anything_to_replace_is_refused():
@@ -187,4 +187,4 @@ def test_without_gradients_no_derivative_is_computed(monkeypatch):
         "petl_bench.backbones.activations.codes", lambda *given: pytest.fail("nobody will ask")
     )
     with torch.no_grad():
-        assert torch.equal(SmallGELU(4)(torch.ones(3)), F.gelu(torch.ones(3)))
+        assert torch.equal(LowBitGELU(4)(torch.ones(3)), F.gelu(torch.ones(3)))

@@ -47,7 +47,7 @@ def stored_tensors(draw, entry):
     if entry.bits == 32:
         return StoredTensor(entry, values=draw(npst.arrays(np.float32, entry.shape, elements=float32)))
     codes = draw(npst.arrays(np.uint8, entry.shape, elements=st.integers(0, 2**entry.bits - 1)))
-    return StoredTensor(entry, codes=codes, shift=draw(float32), spread=draw(float32))
+    return StoredTensor(entry, codes=codes, mean=draw(float32), std=draw(float32))
 
 
 @st.composite
@@ -66,7 +66,7 @@ def assert_same(found, expected):
     for part, twin in ((found.adapter, expected.adapter), (found.head, expected.head)):
         assert [tensor.entry for tensor in part] == [tensor.entry for tensor in twin]
         for a, b in zip(part, twin, strict=True):
-            assert (a.shift, a.spread) == (b.shift, b.spread)
+            assert (a.mean, a.std) == (b.mean, b.std)
             content = (a.values, b.values) if b.codes is None else (a.codes, b.codes)
             np.testing.assert_array_equal(*content, strict=True)
 
@@ -83,8 +83,8 @@ def test_load_inverts_dump(file):
 def small_file():
     codes = np.array([[1, 0, 1], [0, 0, 1]], np.uint8)
     adapter = [
-        StoredTensor(Entry("0.down", (2, 3), 1), codes=codes, shift=0.25, spread=1.5),
-        StoredTensor(Entry("0.up", (3, 2), 3), codes=7 * codes.T, shift=-0.5, spread=2.0),
+        StoredTensor(Entry("0.down", (2, 3), 1), codes=codes, mean=0.25, std=1.5),
+        StoredTensor(Entry("0.up", (3, 2), 3), codes=7 * codes.T, mean=-0.5, std=2.0),
     ]
     head = [
         StoredTensor(Entry("weight", (2, 3), 32), values=np.arange(6, dtype=np.float32).reshape(2, 3)),
@@ -310,11 +310,11 @@ def test_the_authors_checkpoints_are_reproduced_to_the_byte(name, hidden, classe
         else:
             codes = unpack(piece[:-8], 1, entry.count)
             assert pack(codes, 1) == piece[:-8]
-            shift, spread = np.frombuffer(piece[-8:], "<f4").tolist()
-            # A trained matrix has both signs, and a spread that four bytes of another place would not show.
+            mean, std = np.frombuffer(piece[-8:], "<f4").tolist()
+            # A trained matrix has both signs, and a std that four bytes of another place would not show.
             assert 0 < codes.mean() < 1
-            assert abs(shift) < spread < 1
-            tensor = StoredTensor(entry, codes=codes.reshape(entry.shape), shift=shift, spread=spread)
+            assert abs(mean) < std < 1
+            tensor = StoredTensor(entry, codes=codes.reshape(entry.shape), mean=mean, std=std)
         assert tensor.to_bytes() == piece
 
 

@@ -164,7 +164,7 @@ def test_an_item_is_timms_transform_under_its_seeds(seed: int, epoch: int, index
     colour are all that could tell the two apart.
     """
     spec = KINDS[kind]
-    mean, deviation = NORMALIZATIONS["imagenet"]
+    mean, std = NORMALIZATIONS["imagenet"]
     transform = create_transform(
         SIZE,
         is_training=True,
@@ -175,7 +175,7 @@ def test_an_item_is_timms_transform_under_its_seeds(seed: int, epoch: int, index
         auto_augment=spec.auto_augment or None,
         interpolation="bicubic",
         mean=mean,
-        std=deviation,
+        std=std,
     )
     (number,) = np.random.SeedSequence((seed, epoch, index)).generate_state(1).tolist()
     state = generators_seeded(number)

@@ -72,7 +72,7 @@ def test_a_section_is_never_longer_than_raw_and_reads_back(case, statistics):
     entries = [Entry(f"t{i}", shape, b) for i, (shape, b) in enumerate(zip(shapes, bits, strict=True))]
     entries.append(Entry("bias", (3,), 32))
     tensors = [
-        StoredTensor(entry, codes=values, shift=shorten(0.1, statistics), spread=shorten(0.7, statistics))
+        StoredTensor(entry, codes=values, mean=shorten(0.1, statistics), std=shorten(0.7, statistics))
         for entry, values in zip(entries, codes, strict=False)
     ]
     tensors.append(StoredTensor(entries[-1], values=np.array([1.5, -2.0, 3.25], np.float32)))
@@ -89,7 +89,7 @@ def test_a_section_is_never_longer_than_raw_and_reads_back(case, statistics):
     assert again == section
     for tensor, expected in zip(found, tensors, strict=True):
         assert tensor.entry == expected.entry
-        assert (tensor.shift, tensor.spread) == (expected.shift, expected.spread)
+        assert (tensor.mean, tensor.std) == (expected.mean, expected.std)
         for one, other in ((tensor.codes, expected.codes), (tensor.values, expected.values)):
             np.testing.assert_array_equal(one, other)
 
@@ -133,7 +133,7 @@ def test_the_seed_helps_where_codes_stayed_near_their_start():
     codes = (words >> 31).astype(np.uint8)
     codes[np.random.default_rng(0).random(shape) < 0.1] ^= 1  # a tenth of the signs flipped
     known, unknown = Format("adapter", 5, 4), Format("adapter", None, 4)
-    tensor = StoredTensor(Entry("m", shape, 1), codes=codes, shift=0.0, spread=1.0)
+    tensor = StoredTensor(Entry("m", shape, 1), codes=codes, mean=0.0, std=1.0)
     assert unknown.write([tensor], code=True).coded is False  # the words are random, and so are these codes
     section = known.write([tensor], code=True)
     # The entropy of a tenth is 0.469 bit; magnitudes say nothing here. 1,024 codes leave room for learning.
@@ -224,7 +224,7 @@ def test_own_adapters_are_coded_and_their_seed_makes_them_smaller(own, adapter):
 def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
     from petl_bench import data
     from petl_bench.model import restore
-    from petl_bench.run.execute import facts_of
+    from petl_bench.run.execute import read_metadata
     from petl_bench.store import Store
     from petl_bench.train import Pixels, predict
     from petl_bench.types import Cache
@@ -235,7 +235,7 @@ def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
         file = load((own / row["run_id"] / "adapter.safetensors").read_bytes(), "here")
         assert (file.statistics < 4) == (statistics == "short")
         assert row["bytes_adapter"] == file.bytes_adapter
-        network = restore(facts_of(file, "here").model, file, "here")
+        network = restore(read_metadata(file, "here").model, file, "here")
         images = data.load(Store(own).spec(row["run_id"]).task, "trainval", 32, Cache())
         classes.append(predict(network, images, Pixels("none", 32, torch.device("cpu"))))
         sizes.append(row["bytes_adapter"])
@@ -253,7 +253,7 @@ def test_small_files_do_not_stand_for_much_work(positions, coded):
     """A byte of a stream stands for at most 1,600 bits of codes, in matrices of at most 16,384 positions."""
     codes = np.ones((positions, 4), np.uint8)
     layout = Format("adapter", None, 4)
-    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, shift=0.0, spread=1.0)
+    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, mean=0.0, std=1.0)
     section = layout.write([tensor], code=True)
     assert section.coded == coded
     assert len(section.data) >= codes.size / 1600
@@ -265,7 +265,7 @@ def test_very_regular_codes_cost_next_to_nothing():
     codes = np.ones((3000, MAX_UNITS), np.uint8)
     codes[::50] = 0
     layout = Format("adapter", None, 4)
-    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, shift=0.0, spread=1.0)
+    tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, mean=0.0, std=1.0)
     section = layout.write([tensor], code=True)
     assert len(section.data) < codes.size / 8 / 20
     (found,), _ = layout.read(section.data, [tensor.entry], code=True)

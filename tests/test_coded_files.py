@@ -29,7 +29,7 @@ def frozen_file(seed="7"):
         codes = (words >> (32 - bits)).astype(np.uint8)
         codes.ravel()[::9] ^= 1 << (bits - 1)
         codes[:, 1] = codes[:, 0]
-        tensors.append(StoredTensor(Entry(f"{index}.m", shape, bits), codes=codes, shift=0.25, spread=0.5))
+        tensors.append(StoredTensor(Entry(f"{index}.m", shape, bits), codes=codes, mean=0.25, std=0.5))
     metadata = {"adapter": "adaptformer", "task": "none"} | ({"seed": seed} if seed else {})
     head = [StoredTensor(Entry("weight", (3, 8), 32), values=np.arange(24, dtype=np.float32).reshape(3, 8))]
     return AdapterFile(metadata, tensors, head, code=True)
@@ -83,7 +83,7 @@ def test_statistics_in_fewer_bytes():
         0x3DCC0000, np.uint32
     ).view(np.float32)
     file = frozen_file()
-    file = replace(file, adapter=[replace(tensor, shift=-0.1, spread=0.3) for tensor in file.adapter])
+    file = replace(file, adapter=[replace(tensor, mean=-0.1, std=0.3) for tensor in file.adapter])
     with pytest.raises(ValueError, match="do not fit"):
         _ = replace(file, statistics=2).sections
     short = file.shortened(2)
@@ -91,7 +91,7 @@ def test_statistics_in_fewer_bytes():
     assert short.bytes_adapter_raw == file.bytes_adapter_raw
     found = load(dump(short), "here")
     assert found.statistics == 2
-    assert [t.shift for t in found.adapter] == [shorten(-0.1, 2)] * 4
+    assert [t.mean for t in found.adapter] == [shorten(-0.1, 2)] * 4
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.sampled_from([2, 3, 4]))

@@ -17,7 +17,7 @@ from petl_bench.backbones.families import build
 from petl_bench.config import group_config
 from petl_bench.model import restore
 from petl_bench.packing import AdapterFile, StoredTensor, petl_vit
-from petl_bench.run.execute import facts_of
+from petl_bench.run.execute import read_metadata
 from petl_bench.types import BackboneSpec
 from tests.conftest import error_of, json_lines, petl, quickly
 from tests.reference import codebook
@@ -67,8 +67,8 @@ def made(seed: int = 0, classes: int = 4, **changes: object) -> AdapterFile:
         if entry.bits == 32:
             return StoredTensor(entry, values=random.normal(size=entry.shape).astype(np.float32))
         codes = random.integers(0, 2**entry.bits, entry.shape, dtype=np.uint8)
-        shift, spread = np.float32(random.normal()), np.float32(random.uniform(0.01, 1))
-        return StoredTensor(entry, codes=codes, shift=float(shift), spread=float(spread))
+        mean, std = np.float32(random.normal()), np.float32(random.uniform(0.01, 1))
+        return StoredTensor(entry, codes=codes, mean=float(mean), std=float(std))
 
     return AdapterFile(meta, *([filled(entry) for entry in part] for part in parts))
 
@@ -167,7 +167,7 @@ def test_logits_are_those_of_the_plain_reference(
     for suffix in (".bin", ".yaml"):
         shutil.copy(GOLDEN / "petl-vit" / f"{name}{suffix}", source.with_suffix(suffix))
     file = import_(source, "--packing", "raw")
-    facts = facts_of(file, name)
+    facts = read_metadata(file, name)
     assert facts.backbone_checksum is None
     backbone = replace(facts.model.backbone, weights="random")
     network = restore(replace(facts.model, backbone=backbone), file, name).double().eval()
@@ -261,7 +261,7 @@ def test_eval_of_an_imported_file_warns_of_what_it_cannot_check(tmp_path: Path) 
     """Full-size weights from a file, eight images in VTAB's layout."""
     file = import_(theirs(tmp_path))
     vtab_task(tmp_path / "own", 4, {"train": 8, "val": 4, "test": 8}, ".png")
-    spec = replace(facts_of(file, "").model.backbone, weights="random")
+    spec = replace(read_metadata(file, "").model.backbone, weights="random")
     save_file(build(spec)[0].state_dict(), tmp_path / "w.safetensors")
     done = quickly(
         *("eval", tmp_path / "x.safetensors", "--task", "folder", "--root", tmp_path / "own"),

@@ -85,7 +85,7 @@ def test_what_is_kept_is_stored_as_in_the_whole_file_and_alone_used(bits):
     assert [t.entry.name for t in stored] == [n for n in whole_file if int(n.split(".")[-1]) < 2]
     for tensor in stored:
         twin = whole_file[tensor.entry.name]
-        assert (tensor.shift, tensor.spread) == (twin.shift, twin.spread)
+        assert (tensor.mean, tensor.std) == (twin.mean, twin.std)
         held = ("values", tensor.values, twin.values) if bits == 32 else ("codes", tensor.codes, twin.codes)
         np.testing.assert_array_equal(*held[1:])
     with torch.no_grad():

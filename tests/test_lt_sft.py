@@ -140,8 +140,8 @@ def test_draws_are_distinct_and_even(count):
     assert (np.diff(found) > 0).all()
     assert 0 <= found[0] < found[-1] < 10_000
     # The mean of numbers drawn without putting back has this deviation around 4999.5.
-    deviation = math.sqrt((10_000**2 - 1) / 12 / count * (10_000 - count) / 9_999)
-    assert abs(found.mean() - 4999.5) < 4 * deviation
+    std = math.sqrt((10_000**2 - 1) / 12 / count * (10_000 - count) / 9_999)
+    assert abs(found.mean() - 4999.5) < 4 * std
     assert drawn(6, count, 10_000).tolist() != found.tolist()
 
 

@@ -19,7 +19,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import describe, dump, load
 from petl_bench.quantizers import FakeQuantize
-from petl_bench.run.execute import facts_of
+from petl_bench.run.execute import read_metadata
 from petl_bench.train import Pixels, compiled, fit, outputs
 from tests import tiny
 from tests.conftest import json_lines, pick, quickly
@@ -271,7 +271,7 @@ def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
     for precision, row in rows.items():
         path = store / row["run_id"] / "adapter.safetensors"
         # The file alone says in what it is to be evaluated.
-        assert facts_of(load(path.read_bytes(), "here"), "here").precision == precision
+        assert read_metadata(load(path.read_bytes(), "here"), "here").precision == precision
         (again,) = json_lines(quickly("eval", path, "--json").stdout)
         assert (again["acc"], again["precision"]) == (row["acc"], precision)
     titles = [line for line in quickly("report", "--store", store).stdout.splitlines() if "accuracy" in line]

@@ -39,9 +39,9 @@ def levels_of(name, bits):
     return CODEBOOKS.get(name).levels(bits)
 
 
-def random_weight(seed, shape=(24, 40), scale=0.05, shift=0.01):
+def random_weight(seed, shape=(24, 40), scale=0.05, mean=0.01):
     generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(shape, generator=generator) + shift
+    return scale * torch.randn(shape, generator=generator) + mean
 
 
 def reference_forward(name, weight, bits):
@@ -143,9 +143,9 @@ def test_every_codebook_has_2_to_the_bits_ascending_levels(name, bits):
 def test_every_codebook_maps_to_a_nearest_level(name, bits):
     quantizer = FakeQuantize(name, bits)
     weight = random_weight(seed=bits)
-    z, shift, spread = quantizer.standardize(weight)
+    z, mean, std = quantizer.standardize(weight)
     distance = (z.flatten()[:, None] - torch.from_numpy(levels_of(name, bits)).float()).abs()
-    quantized = ((quantizer(weight) - shift) / spread - z).abs().flatten()
+    quantized = ((quantizer(weight) - mean) / std - z).abs().flatten()
     torch.testing.assert_close(quantized, distance.min(1).values, rtol=0, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_forward_and_gradient_equal_the_detach_trick(name, bits):
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("scale", [0.05, 2e-5])  # at 2e-5 the epsilon of 1e-5 takes a third of the gradient
 def test_gradient_equals_the_closed_form(name, bits, scale):
-    weight = random_weight(seed=30 + bits, scale=scale, shift=scale / 5).requires_grad_()
+    weight = random_weight(seed=30 + bits, scale=scale, mean=scale / 5).requires_grad_()
     upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(40 + bits)) + 0.3
     FakeQuantize(name, bits)(weight).backward(upstream)
     levels = torch.from_numpy(REFERENCES[name](bits))
@@ -175,7 +175,7 @@ def test_gradient_equals_the_closed_form(name, bits, scale):
 
 
 tensors = st.builds(
-    lambda shape, scale, shift, seed: random_weight(seed, shape, scale, shift),
+    lambda shape, scale, mean, seed: random_weight(seed, shape, scale, mean),
     st.tuples(st.integers(1, 12), st.integers(2, 30)),
     st.sampled_from([1e-4, 1e-2, 1.0, 30.0]),
     st.floats(-2, 2, width=32),
@@ -188,10 +188,10 @@ tensors = st.builds(
 @given(weight=tensors, bits=st.integers(1, 8))
 def test_decode_of_encode_is_the_forward(name, weight, bits):
     quantizer = FakeQuantize(name, bits)
-    codes, shift, spread = quantizer.encode(weight)
+    codes, mean, std = quantizer.encode(weight)
     assert codes.dtype == torch.uint8
     assert codes.shape == weight.shape
-    decoded = quantizer.decode(codes, shift, spread)
+    decoded = quantizer.decode(codes, mean, std)
     # 1e-6 of the greatest weight: float32 rounds at 6e-8 of it.
     atol = 1e-6 * max(1.0, weight.abs().max().item())
     torch.testing.assert_close(decoded, quantizer(weight), rtol=0, atol=atol)
@@ -212,14 +212,14 @@ def test_forward_equals_the_reference(name, weight, bits):
 
 def clear_of_thresholds(name, weight, bits):
     """Where float32's rounding of mean and weight cannot move z into the next cell: the mean of values near
-    2 is known to about 2.4e-7, and z to that over the spread; two right implementations may differ there."""
+    2 is known to about 2.4e-7, and z to that over the std; two right implementations may differ there."""
     w = weight.double()
-    shift, spread = (w.min(), w.max() - w.min()) if name == "minmax" else (w.mean(), w.std())
+    mean, std = (w.min(), w.max() - w.min()) if name == "minmax" else (w.mean(), w.std())
     levels = torch.linspace(0, 1, 2**bits).double() if name == "minmax" else REFERENCES[name](bits)
     levels = torch.as_tensor(levels)
-    z = (w - shift) / (spread + 1e-5)
+    z = (w - mean) / (std + 1e-5)
     distance = (z.unsqueeze(-1) - (levels[1:] + levels[:-1]) / 2).abs().amin(-1)
-    return distance > 8 * torch.finfo(torch.float32).eps * w.abs().max() / (spread + 1e-5) + 1e-5
+    return distance > 8 * torch.finfo(torch.float32).eps * w.abs().max() / (std + 1e-5) + 1e-5
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))
@@ -239,8 +239,8 @@ def test_cells_are_those_of_bucketize_to_the_last_bit(name, bits):
     infinity = torch.tensor(torch.inf)
     beside = [torch.nextafter(edges, infinity), torch.nextafter(edges, -infinity)]
     far = torch.tensor([-torch.inf, -1e30, -1e4, -0.0, 0.0, 1e4, 1e30, torch.inf])
-    spread = torch.randn(100_000, generator=torch.Generator().manual_seed(bits)) * 2
-    z = torch.cat([edges, *beside, far, spread])
+    wide = torch.randn(100_000, generator=torch.Generator().manual_seed(bits)) * 2
+    z = torch.cat([edges, *beside, far, wide])
     assert torch.equal(quantizer.cells(z), torch.bucketize(z, edges).int())
     assert quantizer.cells(z[:8].view(2, 2, 2)).shape == (2, 2, 2)
 
@@ -255,22 +255,22 @@ def test_what_is_not_a_number_stays_so_through_the_quantizer():
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize("name", list(CODEBOOKS))
 def test_a_stack_is_quantized_matrix_by_matrix(name, bits):
-    weights = [random_weight(seed=60 + k, scale=0.01 * (k + 1), shift=0.1 * k) for k in range(3)]
+    weights = [random_weight(seed=60 + k, scale=0.01 * (k + 1), mean=0.1 * k) for k in range(3)]
     stack = torch.stack(weights).requires_grad_()
     upstream = torch.randn(stack.shape, generator=torch.Generator().manual_seed(1))
     quantizer = FakeQuantize(name, bits)
     found = quantizer(stack)
     found.backward(upstream)
-    codes, shifts, spreads = quantizer.encode(stack)
+    codes, means, stds = quantizer.encode(stack)
     for k, weight in enumerate(weights):
         twin = weight.clone().requires_grad_()
         alone = quantizer(twin)
         alone.backward(upstream[k])
         torch.testing.assert_close(found[k], alone, rtol=0, atol=1e-6)
         torch.testing.assert_close(stack.grad[k], twin.grad, rtol=1e-4, atol=1e-6)
-        own, shift, spread = quantizer.encode(weight)
+        own, mean, std = quantizer.encode(weight)
         assert torch.equal(codes[k], own)
-        torch.testing.assert_close(torch.stack([shifts[k], spreads[k]]), torch.stack([shift, spread]))
+        torch.testing.assert_close(torch.stack([means[k], stds[k]]), torch.stack([mean, std]))
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))

@@ -138,7 +138,7 @@ def test_each_channel_has_its_own_mean_and_deviation(name: str, channels: int) -
     levels = np.arange(0, 256, 15, dtype=np.uint8)  # 0, 15, ... 255: one image for each
     images = np.broadcast_to(levels[:, None, None, None], (len(levels), channels, 8, 8))
     found = Pixels(name, 16, CPU)(torch.from_numpy(np.ascontiguousarray(images))).numpy()
-    for channel, (mean, deviation) in enumerate(zip(*PUBLISHED[name], strict=True)):
+    for channel, (mean, std) in enumerate(zip(*PUBLISHED[name], strict=True)):
         # by hand in float64; a flat image stays flat when it is enlarged
-        expected = np.broadcast_to(((levels / 255 - mean) / deviation)[:, None, None], (len(levels), 16, 16))
+        expected = np.broadcast_to(((levels / 255 - mean) / std)[:, None, None], (len(levels), 16, 16))
         np.testing.assert_allclose(found[:, channel], expected, rtol=1e-5, atol=1e-6)

@@ -27,7 +27,7 @@ from petl_bench.run import training
 from petl_bench.run.execute import execute
 from petl_bench.run.identity import identify, resolve_tasks
 from petl_bench.store import ADAPTER, ROW
-from petl_bench.train import DivergedError, Progress, checkpoint
+from petl_bench.train import DivergedError, TrainingState, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
 from tests import trees
 from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of, wait_until
@@ -375,11 +375,11 @@ def test_a_checkpoint_of_another_training_is_not_used(tree: Tree, tmp_path: Path
 def test_parameters_of_other_shapes_are_left_alone(tmp_path: Path) -> None:
     """What a method leaves that had other parameters under the same version."""
     wide, slim = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
-    before = Progress(tmp_path / "x.safetensors")
+    before = TrainingState(tmp_path / "x.safetensors")
     before.losses.append(0.5)
     before.keep(torch.optim.AdamW([wide]), 2)
     for parameters in ([slim], [wide, slim]):
-        after = Progress(tmp_path / "x.safetensors")
+        after = TrainingState(tmp_path / "x.safetensors")
         assert after.found(torch.device("cpu"))
         after.restore(parameters)
         assert (after.losses, after.earlier, slim.tolist()) == ([], 0.0, [1.0, 1.0])

@@ -57,7 +57,7 @@ class Attached:
         fixed: the same, but stored without being trained.
         codes: tensors of uint8 that are stored as they are; whoever fills them does so in place.
         floats: lists of parameters that are kept in float32; each list is stored as one vector.
-        starts: initializations of matrices that start otherwise than `initialization.linear`.
+        initializers: initializers of matrices that differ from `initialization.linear`.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
         float32: whether the linears compute in float32 in every precision, since what counts of them is how
             little they move; the method casts what it makes of them.
@@ -71,7 +71,7 @@ class Attached:
     fixed: dict[str, nn.Linear] = field(default_factory=dict)
     codes: dict[str, Tensor] = field(default_factory=dict)
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
-    starts: dict[str, initialization.Start] = field(default_factory=dict)
+    initializers: dict[str, initialization.Initializer] = field(default_factory=dict)
     spare: set[str] = field(default_factory=set)
     float32: bool = False
     each_pass: Callable[[bool], None] | None = None
@@ -98,7 +98,7 @@ def merge(network: nn.Module) -> None:
 
 Attach = Callable[[Sites, Shape, Any], Attached]
 """Joins a method to the sites. It asks for shapes of the backbone's weights: a start that depends on their
-values is computed in `Attached.starts`."""
+values is computed in `Attached.initializers`."""
 
 GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
 """Kinds of methods, as `petl-bench ls adapters` has them."""
@@ -163,7 +163,7 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
     """
     attached = declare(name, settings, sites, shape)
     for role, matrix in (attached.matrices | attached.fixed).items():
-        start = attached.starts.get(role, initialization.linear)
+        start = attached.initializers.get(role, initialization.linear)
         with torch.no_grad():
             size = (matrix.out_features, matrix.in_features)
             matrix.weight.copy_(torch.from_numpy(start(shape.seed, f"adapter.{role}", size)))

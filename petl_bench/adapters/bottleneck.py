@@ -173,9 +173,9 @@ def attach(sites: Sites, shape: Shape, config: BottleneckConfig) -> Attached:
         for role, branch in joined(block, config.sites).items():
             name = f"{number}.{role}"
             down, up = pair(attached, name, block.dim, block.dim, shape)
-            attached.starts[f"{name}.down"] = starts[config.down_start]
+            attached.initializers[f"{name}.down"] = starts[config.down_start]
             if config.up_start != "zero":
-                attached.starts[f"{name}.up"] = starts[config.up_start]
+                attached.initializers[f"{name}.up"] = starts[config.up_start]
             gating = gate(config.gate, attached, name, block.dim, shape)
             module = Bottleneck(down, up, shape.scale, config, gating)
             for kind, group in module.floats().items():
@@ -189,7 +189,7 @@ def attach(sites: Sites, shape: Shape, config: BottleneckConfig) -> Attached:
     return attached
 
 
-def _checked(config: BottleneckConfig) -> dict[str, initialization.Start]:
+def _checked(config: BottleneckConfig) -> dict[str, initialization.Initializer]:
     """The starts that the configuration may name, where all of it is in order."""
     one_of("placement", config.placement, PLACEMENTS)
     one_of("activation", config.activation, ACTIVATIONS)

@@ -99,7 +99,7 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
             conv = nn.Linear(TAPS * shape.hidden, shape.hidden, bias=False)
             attached.matrices.pop(f"{name}.up")  # in the order of use
             attached.matrices.update({f"{name}.conv": conv, f"{name}.up": up})
-            attached.starts.update(
+            attached.initializers.update(
                 {f"{name}.down": initialization.xavier, f"{name}.conv": _start(config.conv, shape)}
             )
             rate = getattr(branch.last.get(), "drop_prob", 0.0)
@@ -110,7 +110,7 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
     return attached
 
 
-def _start(kind: str, shape: Shape) -> initialization.Start:
+def _start(kind: str, shape: Shape) -> initialization.Initializer:
     if one_of("conv", kind, ("xavier", "identity")) == "xavier":
         # Of a kernel: 9 * hidden inputs and as many outputs.
         return initialization.uniform(math.sqrt(6 / (2 * TAPS * shape.hidden)))

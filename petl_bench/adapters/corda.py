@@ -118,7 +118,7 @@ def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
                 start = nn.Linear(matrix.in_features, matrix.out_features, bias=False).requires_grad_(False)
                 attached.fixed[f"{name}.{part}.start"] = start
                 alike = partial(_alike, f"{name}.{part}")
-                attached.starts.update({f"{name}.{part}": alike, f"{name}.{part}.start": alike})
+                attached.initializers.update({f"{name}.{part}": alike, f"{name}.{part}.start": alike})
             starts = [attached.fixed[f"{name}.{part}.start"] for part in ("down", "up")]
             slot.set(DeltaLinear(slot.get(), Moved(*matrices, starts[0], starts[1], shape.scale)))
     calibrate = partial(_calibrate, attached, frozen, config.mode)

@@ -126,4 +126,6 @@ def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
 
     for number, (rank, block) in enumerate(zip(ranks, sites.blocks, strict=True)):
         query_value(block, number, partial(update, rank=rank))
-    return Attached(attached.matrices, starts=attached.starts, spare=attached.spare, each_pass=drawn.draw)
+    return Attached(
+        attached.matrices, initializers=attached.initializers, spare=attached.spare, each_pass=drawn.draw
+    )

@@ -151,7 +151,7 @@ def attach(sites: Sites, shape: Shape, config: EarthConfig) -> Attached:
             name = f"{number}.{band}"
             experts.append(Expert(*pair(attached, name, block.dim, block.dim, shape), config.bias))
             if config.up_start == "linear":
-                attached.starts[f"{name}.up"] = initialization.linear
+                attached.initializers[f"{name}.up"] = initialization.linear
         router = nn.Linear(block.dim, len(BANDS), bias=False) if mixes else None
         if router is not None:
             attached.matrices[f"{number}.router"] = router

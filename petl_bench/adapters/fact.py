@@ -192,8 +192,8 @@ def attach_tucker(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     def begin(attached: Attached, width: int, slices: int) -> Cores:
         c, p = nn.Linear(rank, rank * rank, bias=False), nn.Linear(slices, rank, bias=False)
         attached.matrices.update({f"width{width}.c": c, f"width{width}.p": p})
-        attached.starts[f"width{width}.c"] = initialization.uniform(math.sqrt(3) / rank)
-        attached.starts[f"width{width}.p"] = initialization.xavier
+        attached.initializers[f"width{width}.c"] = initialization.uniform(math.sqrt(3) / rank)
+        attached.initializers[f"width{width}.p"] = initialization.xavier
 
         def core(attached: Attached, number: int, part: Component, first: int) -> Core:
             role, rows, columns = part

@@ -89,5 +89,7 @@ def gate(kind: str, attached: Attached, name: str, dim: int, shape: Shape) -> nn
         return channels
     linear = nn.Linear(dim if kind == "middle_x" else 2 * dim, 1, bias=False)
     attached.matrices[f"{name}.gate"] = linear
-    attached.starts[f"{name}.gate"] = initialization.near_zero if shape.quantized else initialization.zero
+    attached.initializers[f"{name}.gate"] = (
+        initialization.near_zero if shape.quantized else initialization.zero
+    )
     return MiddleX(linear) if kind == "middle_x" else Small(linear)

@@ -124,7 +124,7 @@ def attach(sites: Sites, shape: Shape, config: HydraConfig) -> Attached:
             for side, width, place in (("parallel", inputs, 0), ("sequential", outputs, 2)):
                 name = f"{number}.{role}.{side}"
                 linears = pair(attached, name, width, outputs, shape, rank)
-                attached.starts[f"{name}.down"] = initialization.xavier
+                attached.initializers[f"{name}.down"] = initialization.xavier
                 sides.append(Side(linears, biases[place], biases[place + 1], shape.scale, config.dropout))
             slot.set(HydraLinear(slot.get(), *sides))
     return attached

@@ -37,7 +37,7 @@ def attach(sites: Sites, shape: Shape, config: KronAConfig) -> Attached:
             left, right = (nn.Linear(n, m, bias=False) for m, n in factors(outputs, inputs))
             name = f"{number}.{role}"
             attached.matrices.update({f"{name}.left": left, f"{name}.right": right})
-            attached.starts[f"{name}.right"] = (
+            attached.initializers[f"{name}.right"] = (
                 initialization.near_zero if shape.quantized else initialization.zero
             )
             slot.set(DeltaLinear(slot.get(), Kronecker([left], [right], shape.scale)))

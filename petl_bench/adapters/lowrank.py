@@ -96,5 +96,5 @@ def pair(
     down = nn.Linear(inputs, rank, bias=False)
     up = nn.Linear(rank // groups, outputs, bias=False)
     attached.matrices.update(zip(names, (down, up), strict=True))
-    attached.starts[names[1]] = initialization.near_zero if shape.quantized else initialization.zero
+    attached.initializers[names[1]] = initialization.near_zero if shape.quantized else initialization.zero
     return down, up

@@ -203,7 +203,7 @@ def attach(sites: Sites, shape: Shape, config: LTSFTConfig) -> Attached:
     return Attached(
         matrices={"changes": values},
         codes=mask.codes,
-        starts={"changes": initialization.near_zero if shape.quantized else initialization.zero},
+        initializers={"changes": initialization.near_zero if shape.quantized else initialization.zero},
         calibrate=(lambda calibration: mask.calibrate(calibration, config.epochs)) if moved else None,
         decode=mask.decode if moved else lambda: None,
     )

@@ -61,7 +61,7 @@ def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
             assert isinstance(weight, Tensor)
             begun = halves(components(weight)[:rank])
             for part, values in zip(("down", "up"), begun, strict=True):
-                attached.starts[f"{name}.{part}"] = initialization.given(values)
+                attached.initializers[f"{name}.{part}"] = initialization.given(values)
             down, up = (Start(shape.rounded(values)) for values in begun)
             slot.set(DeltaLinear(slot.get(), Moved(*matrices, down, up, shape.scale)))
     return attached

@@ -101,7 +101,7 @@ def attach(sites: Sites, shape: Shape, config: RepAdapterConfig) -> Attached:
             slot = block.linear(role)
             name = f"{number}.{role}"
             down, up = pair(attached, name, block.dim, block.dim, shape, rank, GROUPS)
-            attached.starts[f"{name}.down"] = initialization.xavier
+            attached.initializers[f"{name}.down"] = initialization.xavier
             biases = [nn.Parameter(torch.zeros(width)) for width in (rank, block.dim)]
             attached.floats[f"{name}.bias"] = biases
             slot.set(RepLinear(slot.get(), down, up, biases, shape.scale, config.dropout))

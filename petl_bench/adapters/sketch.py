@@ -110,7 +110,7 @@ def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
             raise UserError(f"adapter.groups={config.groups} does not divide the {inputs} inputs of {name}")
         grid = nn.Linear(config.groups * shape.hidden, outputs, bias=False)
         attached.matrices[name] = grid
-        attached.starts[name] = initialization.near_zero if shape.quantized else initialization.zero
+        attached.initializers[name] = initialization.near_zero if shape.quantized else initialization.zero
         codes = quantile_codes(linear.weight, shape.hidden, config.groups)
         slot.set(DeltaLinear(linear, SketchedDelta(grid, codes)))
     return attached

@@ -80,7 +80,7 @@ def _terms(
         linear = [nn.Linear(size[1], size[0], bias=False) for _ in range(rank)]
         names = [f"{name}.{side}.{k}" for k in range(rank)]
         attached.matrices.update(zip(names, linear, strict=True))
-        attached.starts.update((n, initialization.given(b)) for n, b in zip(names, begun, strict=True))
+        attached.initializers.update((n, initialization.given(b)) for n, b in zip(names, begun, strict=True))
         sides.append(linear)
         starts.append(Start(torch.stack([shape.rounded(values) for values in begun])))
     return Kronecker(sides[0], sides[1], shape.scale, (starts[0], starts[1]))

@@ -104,7 +104,7 @@ def _prompted(sites: Sites, shape: Shape, dropout: float, deep: bool) -> Attache
         if first or deep:
             table = nn.Linear(block.dim, count, bias=False)
             attached.matrices[f"{number}.prompts"] = table
-            attached.starts[f"{number}.prompts"] = start
+            attached.initializers[f"{number}.prompts"] = start
         if table is not None or last:
             replaced, removed = 0 if first else count, count if last else 0
             whole = block.whole.get()

@@ -34,18 +34,18 @@ FIRST = {"attention": "qkv", "mlp": "fc1"}
 """The linear that a branch's norm feeds."""
 
 
-class Economy:
+class ActivationReduction:
     """What is replaced in a backbone, before an adapter joins it: what that brings along stays as it is."""
 
     def __init__(self, network: nn.Module, sites: Sites, kind: str) -> None:
-        self.norms: list[tuple[BlockSites, str, FromOutput]] = []
+        self.norms: list[tuple[BlockSites, str, OutputSavingLayerNorm]] = []
         if kind == "full":
             return
         replaced = False
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):
                 if kind != "exact" and _is_gelu(child):
-                    setattr(parent, name, SmallGELU(4 if kind == "4bit" else 2))
+                    setattr(parent, name, LowBitGELU(4 if kind == "4bit" else 2))
                     replaced = True
         for block in sites.blocks:
             for branch, role in FIRST.items():
@@ -53,7 +53,7 @@ class Economy:
                     slot = block.branches[branch].first
                     norm = slot.get()
                     if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine and norm.bias is not None:
-                        replacement = FromOutput(norm)
+                        replacement = OutputSavingLayerNorm(norm)
                         slot.set(replacement)
                         self.norms.append((block, role, replacement))
         if not (replaced or self.norms):
@@ -73,7 +73,7 @@ def _is_gelu(module: nn.Module) -> bool:
     return isinstance(module, GELU) or (isinstance(module, nn.GELU) and module.approximate == "none")
 
 
-class SmallGELU(nn.GELU):
+class LowBitGELU(nn.GELU):
     """GELU that keeps 4 or 2 bits of each derivative."""
 
     def __init__(self, bits: int) -> None:
@@ -134,7 +134,7 @@ def unpacked(held: Tensor, bits: int) -> Tensor:
     return torch.cat([held >> bits * i & mask for i in range(8 // bits)])
 
 
-class FromOutput(nn.LayerNorm):
+class OutputSavingLayerNorm(nn.LayerNorm):
     """A layer norm that can keep its output rather than its input, while its own parameters are frozen.
 
     In float32 only: the division by the weight would lose what digits bfloat16 has.

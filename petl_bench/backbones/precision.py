@@ -27,7 +27,7 @@ _LEAST_ROWS = 32
 def lower(network: nn.Module, precision: str, device: torch.device, kept: Iterable[nn.Module] = ()) -> None:
     """Store and compute a network in `precision`, on `device`; images and logits are float32 all the same.
 
-    What trains must have been taken out (`casts`, petl_bench.quantizers.Stack); the rest is frozen.
+    What trains must have been taken out (`casts`, petl_bench.quantizers.LatentStack); the rest is frozen.
 
     Args:
         kept: linears that int8 leaves alone.
@@ -127,12 +127,12 @@ def _product(rows: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) ->
     count = len(rows)
     if count < _LEAST_ROWS:
         rows = nn.functional.pad(rows, (0, 0, 0, _LEAST_ROWS - count))
-    left, spread = _quantized_rows(rows)
-    product = torch._int_mm(left, codes.t())[:count].to(rows.dtype).mul_(spread[:count])
+    left, row_scale = _quantized_rows(rows)
+    product = torch._int_mm(left, codes.t())[:count].to(rows.dtype).mul_(row_scale[:count])
     return product.mul_(scale) if bias is None else torch.addcmul(bias, product, scale)
 
 
 def _quantized_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (int8) and scales (rows, 1) of a matrix."""
-    spread = (matrix.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127).bfloat16().to(matrix.dtype)
-    return (matrix / spread).round_().clamp_(-127, 127).to(torch.int8), spread
+    row_scale = (matrix.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127).bfloat16().to(matrix.dtype)
+    return (matrix / row_scale).round_().clamp_(-127, 127).to(torch.int8), row_scale

@@ -67,6 +67,6 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.int64]:
 def _level(crop: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Mean 128 and deviation 48: brightness and contrast do not give the class away."""
     total, count = crop.sum(), crop.size
-    deviation = np.sqrt(float(count * (crop * crop).sum() - total * total)) / count
-    level = (crop - total / count) * (48 / (deviation + 1)) + 128
+    std = np.sqrt(float(count * (crop * crop).sum() - total * total)) / count
+    level = (crop - total / count) * (48 / (std + 1)) + 128
     return np.clip(np.rint(level), 0, 255).astype(np.uint8)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from petl_bench import adapters
 from petl_bench.backbones import families
-from petl_bench.backbones.activations import Economy
+from petl_bench.backbones.activations import ActivationReduction
 from petl_bench.backbones.precision import COMPUTE, Cast, casts, lower
 from petl_bench.backbones.sites import Slot
 from petl_bench.errors import UserError
 from petl_bench.model import heads
 from petl_bench.model.component import Component
 from petl_bench.packing import AdapterFile
-from petl_bench.quantizers import FakeQuantize, Stack
+from petl_bench.quantizers import FakeQuantize, LatentStack
 from petl_bench.types import FLOAT_BITS, ModelSpec
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ class Adapted:
     head: Component
     classifier: Slot
     tunes_backbone: bool = False
-    weights: list[Stack | Cast] = field(default_factory=list)
+    weights: list[LatentStack | Cast] = field(default_factory=list)
     """Of a prepared model: what trains apart from the modules that use it."""
 
     @property
@@ -125,11 +125,11 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
     network, sites = families.build(spec.backbone, drop_path)
-    economy = Economy(network, sites, activations)
+    reduction = ActivationReduction(network, sites, activations)
     torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
-    economy.adapted()
+    reduction.adapted()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)

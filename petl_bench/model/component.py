@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petl_bench import adapters
 from petl_bench.errors import UserError
 from petl_bench.packing import Entry, StoredTensor
-from petl_bench.quantizers import FakeQuantize, Stack, stacked
+from petl_bench.quantizers import FakeQuantize, LatentStack, stack_by_shape
 from petl_bench.types import FLOAT_BITS
 
 CODE_BITS = 8
@@ -31,9 +31,9 @@ class Component:
     attached: adapters.Attached
     bits: int
     quantizer: str
-    stacks: list[Stack] = field(default_factory=list)
+    stacks: list[LatentStack] = field(default_factory=list)
     """Where the weights of trained matrices are once the part is prepared for training."""
-    fixed: list[Stack] = field(default_factory=list)
+    fixed: list[LatentStack] = field(default_factory=list)
     """Where those of fixed ones are."""
 
     @property
@@ -92,8 +92,8 @@ class Component:
         """Take the matrices out of their modules; below 32 bits they are fake-quantized from now on."""
         quantizer = self._codebook.to(device) if self._codes else None
         dtype = torch.float32 if self.attached.float32 else dtype
-        self.stacks.extend(stacked(self.attached.matrices.values(), quantizer, dtype, device))
-        self.fixed.extend(stacked(self.attached.fixed.values(), quantizer, dtype, device))
+        self.stacks.extend(stack_by_shape(self.attached.matrices.values(), quantizer, dtype, device))
+        self.fixed.extend(stack_by_shape(self.attached.fixed.values(), quantizer, dtype, device))
         for stack in self.fixed:
             stack.latent.requires_grad_(False)
 
@@ -104,11 +104,9 @@ class Component:
             if not self._codes:
                 stored.append(_float_tensor(name, latent))
                 continue
-            codes, shift, spread = self._codebook.encode(latent)
+            codes, mean, std = self._codebook.encode(latent)
             entry = Entry(name, tuple(codes.shape), self.bits)
-            stored.append(
-                StoredTensor(entry, codes=codes.cpu().numpy(), shift=shift.item(), spread=spread.item())
-            )
+            stored.append(StoredTensor(entry, codes=codes.cpu().numpy(), mean=mean.item(), std=std.item()))
         stored += [
             StoredTensor(Entry(name, tuple(codes.shape), CODE_BITS), codes=codes.cpu().numpy())
             for name, codes in self.attached.codes.items()
@@ -150,8 +148,8 @@ class Component:
     def _value(self, tensor: StoredTensor) -> Tensor:
         if tensor.values is not None:
             return torch.from_numpy(tensor.values)
-        shift, spread = torch.tensor(tensor.shift), torch.tensor(tensor.spread)
-        return self._codebook.decode(torch.from_numpy(tensor.codes), shift, spread)
+        mean, std = torch.tensor(tensor.mean), torch.tensor(tensor.std)
+        return self._codebook.decode(torch.from_numpy(tensor.codes), mean, std)
 
 
 def _float_tensor(name: str, value: Tensor) -> StoredTensor:

@@ -5,7 +5,7 @@ from petl_bench.packing.coded import Matrix, expectations
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, VerifiedFile, dump, load, verify
 from petl_bench.packing.metadata import (
     FROM_FILE,
-    Facts,
+    FileMetadata,
     describe,
     interpret,
     short_checksum,
@@ -21,7 +21,7 @@ __all__ = [
     "STATISTIC_SIZES",
     "AdapterFile",
     "Entry",
-    "Facts",
+    "FileMetadata",
     "Matrix",
     "StoredTensor",
     "VerifiedFile",

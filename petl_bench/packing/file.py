@@ -45,7 +45,7 @@ class AdapterFile:
     Attributes:
         metadata: as `describe` makes it; `seed` is that of the initialization.
         code: whether sections are coded where that makes them smaller.
-        statistics: bytes that a shift or a spread takes: 4, 3 or 2.
+        statistics: bytes that a mean or a std takes: 4, 3 or 2.
     """
 
     metadata: dict[str, str]
@@ -55,7 +55,7 @@ class AdapterFile:
     statistics: int = 4
 
     def shortened(self, statistics: int) -> AdapterFile:
-        """The same with shifts and spreads rounded to `statistics` bytes."""
+        """The same with means and stds rounded to `statistics` bytes."""
         adapter, head = ([t.shortened(statistics) for t in part] for part in (self.adapter, self.head))
         return replace(self, adapter=adapter, head=head, statistics=statistics)
 

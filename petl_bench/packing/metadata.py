@@ -25,7 +25,7 @@ FROM_FILE = "file"
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileMetadata:
     """What an adapter file says of itself.
 
     Attributes:
@@ -76,7 +76,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
     return metadata | {_SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
 
 
-def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> Facts:
+def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> FileMetadata:
     """The facts of a loaded file.
 
     Args:
@@ -104,7 +104,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
             metadata["head"],
             next(t.entry.shape[0] for t in file.head if t.entry.name == "weight"),
         )
-        return Facts(
+        return FileMetadata(
             model,
             metadata["task"],
             metadata["normalization"],

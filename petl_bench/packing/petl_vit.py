@@ -1,7 +1,7 @@
 """The authors' files: a .bin without header, and the .yaml that stood beside it when it was written.
 
 Source: the released code of arXiv 2307.16867 (JieShibo/PETL-ViT, folder binary_adapter). The .bin holds the
-tensors of ViT-B/16 in module order, the head last. A matrix is its packed codes, float32 shift and spread; a
+tensors of ViT-B/16 in module order, the head last. A matrix is its packed codes, float32 mean and std; a
 float32 head its weight, then its bias. The .yaml says all else: what the bytes mean, and the scale.
 """
 
@@ -178,7 +178,7 @@ def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> 
 def _plausible(tensor: StoredTensor) -> bool:
     if tensor.values is not None:
         return bool(np.isfinite(tensor.values).all())
-    return math.isfinite(tensor.shift) and 0 < tensor.spread < math.inf
+    return math.isfinite(tensor.mean) and 0 < tensor.std < math.inf
 
 
 def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:

@@ -4,7 +4,7 @@
     coded    modes of the tensors (4 bits each), then the tensors as above but without the codes of matrices
              whose mode is not 0, then the stream of these (petl_bench.packing.coded)
 
-Statistics are the upper 4, 3 or 2 bytes of float32 numbers, shift before spread.
+Statistics are the upper 4, 3 or 2 bytes of float32 numbers, mean before std.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Format:
     Attributes:
         name: `adapter` or `head`; with the seed and a tensor's name it gives the initial values.
         seed: of the initialization; None where unknown.
-        statistics: bytes of a shift or a spread: 4, 3 or 2.
+        statistics: bytes of a mean or a std: 4, 3 or 2.
     """
 
     name: str

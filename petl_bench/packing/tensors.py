@@ -12,7 +12,7 @@ from petl_bench.packing.bits import Codes, pack, packed_size, unpack
 from petl_bench.types import FLOAT_BITS
 
 STATISTIC_SIZES = (4, 3, 2)
-"""Bytes that a shift or a spread may take: the upper ones of a float32."""
+"""Bytes that a mean or a std may take: the upper ones of a float32."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Entry:
         return 4 * self.count if self.bits == FLOAT_BITS else packed_size(self.count, self.bits)
 
     def tail(self, statistics: int) -> int:
-        """Bytes of a matrix's shift and spread, at `statistics` bytes each."""
+        """Bytes of a matrix's mean and std, at `statistics` bytes each."""
         return 0 if self.bits == FLOAT_BITS else 2 * statistics
 
     @property
@@ -44,13 +44,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor as stored: float32 `values`, or `codes` with their shift and spread."""
+    """One tensor as stored: float32 `values`, or `codes` with their mean and std."""
 
     entry: Entry
     values: NDArray[np.float32] | None = None
     codes: Codes | None = None
-    shift: float = 0.0
-    spread: float = 0.0
+    mean: float = 0.0
+    std: float = 0.0
 
     def to_bytes(self) -> bytes:
         """As the released code lays it out: `body` and `tail`."""
@@ -64,18 +64,18 @@ class StoredTensor:
         return pack(self.codes, self.entry.bits)
 
     def shortened(self, statistics: int) -> StoredTensor:
-        """The same with shift and spread rounded to `statistics` bytes."""
-        return replace(self, shift=shorten(self.shift, statistics), spread=shorten(self.spread, statistics))
+        """The same with mean and std rounded to `statistics` bytes."""
+        return replace(self, mean=shorten(self.mean, statistics), std=shorten(self.std, statistics))
 
     def tail(self, statistics: int = 4) -> bytes:
-        """Shift and spread, at `statistics` bytes each; nothing of a float32 tensor.
+        """Shift and std, at `statistics` bytes each; nothing of a float32 tensor.
 
         Raises:
             ValueError: one of them has more digits than that.
         """
         if self.values is not None:
             return b""
-        digits = np.array([self.shift, self.spread], "<f4").view(np.uint8).reshape(2, 4)
+        digits = np.array([self.mean, self.std], "<f4").view(np.uint8).reshape(2, 4)
         if digits[:, : 4 - statistics].any():
             raise ValueError(f"{self.entry.name}: its statistics do not fit {statistics} bytes")
         return digits[:, 4 - statistics :].tobytes()
@@ -98,5 +98,5 @@ def read_tensor(entry: Entry, body: bytes | Codes, tail: bytes) -> StoredTensor:
     codes = body if isinstance(body, np.ndarray) else unpack(body, entry.bits, entry.count)
     digits = np.zeros((2, 4), np.uint8)
     digits[:, 4 - len(tail) // 2 :] = np.frombuffer(tail, np.uint8).reshape(2, -1)
-    shift, spread = digits.view("<f4")[:, 0].tolist()
-    return StoredTensor(entry, codes=codes.reshape(entry.shape), shift=shift, spread=spread)
+    mean, std = digits.view("<f4")[:, 0].tolist()
+    return StoredTensor(entry, codes=codes.reshape(entry.shape), mean=mean, std=std)

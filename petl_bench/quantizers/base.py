@@ -20,7 +20,7 @@ from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 
 EPSILON = 1e-5
-"""Added to the spread before dividing by it."""
+"""Added to the std before dividing by it."""
 
 Levels = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Codebook:
 
     Attributes:
         levels: bits -> ascending levels, float64.
-        statistics: weight -> (shift, spread), one each a matrix; z = (w - shift) / (spread + EPSILON).
+        statistics: weight -> (mean, std), one each a matrix; z = (w - mean) / (std + EPSILON).
     """
 
     levels: Callable[[int], Levels]
@@ -59,22 +59,22 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, nearest_to: Callable[[Tensor], Tensor]) -> Tensor:
-        shift, spread = moments(weight)
-        z = (weight - shift) / (spread + EPSILON)
+        mean, std = moments(weight)
+        z = (weight - mean) / (std + EPSILON)
         nearest = nearest_to(z)
-        ctx.save_for_backward(z, nearest, spread)
-        return nearest * spread + shift
+        ctx.save_for_backward(z, nearest, std)
+        return nearest * std + mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        z, nearest, spread = ctx.saved_tensors
-        rho = spread / (spread + EPSILON)
+        z, nearest, std = ctx.saved_tensors
+        rho = std / (std + EPSILON)
         weights = z.shape[-1] * z.shape[-2]
-        through_spread = (gradient * (nearest - rho * z)).sum(MATRIX, keepdim=True) / ((weights - 1) * rho)
+        through_std = (gradient * (nearest - rho * z)).sum(MATRIX, keepdim=True) / ((weights - 1) * rho)
         # (w - m) / s = z / rho
-        through_shift = (1 - rho) * gradient.mean(MATRIX, keepdim=True)
-        return rho * gradient + through_shift + z * through_spread, None
+        through_mean = (1 - rho) * gradient.mean(MATRIX, keepdim=True)
+        return rho * gradient + through_mean + z * through_std, None
 
 
 class Cells(nn.Module):
@@ -113,10 +113,10 @@ class Cells(nn.Module):
 class FakeQuantize(nn.Module):
     """A weight -> its quantized value; a matrix (outputs, inputs) or a stack of them (..., outputs, inputs).
 
-    forward: w_q = Q(z) * spread + shift with Q(z) the level of the cell that z falls in; a z on a
+    forward: w_q = Q(z) * std + mean with Q(z) the level of the cell that z falls in; a z on a
     threshold belongs to the lower cell.
-    backward: straight-through, Q(z) counts as z + (Q(z) - z).detach(); gradients flow through shift and
-    spread, and nothing is clipped.
+    backward: straight-through, Q(z) counts as z + (Q(z) - z).detach(); gradients flow through mean and
+    std, and nothing is clipped.
     """
 
     levels: Tensor
@@ -135,16 +135,16 @@ class FakeQuantize(nn.Module):
         self.cells = Cells(thresholds)
 
     def standardize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z in the shape of weight, and shift and spread, (..., 1, 1)."""
-        shift, spread = self.codebook.statistics(weight)
-        return (weight - shift) / (spread + EPSILON), shift, spread
+        """z in the shape of weight, and mean and std, (..., 1, 1)."""
+        mean, std = self.codebook.statistics(weight)
+        return (weight - mean) / (std + EPSILON), mean, std
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.codebook.statistics is moments:
             return _StraightThrough.apply(weight, self._nearest)
-        z, shift, spread = self.standardize(weight)
+        z, mean, std = self.standardize(weight)
         nearest = self._nearest(z.detach())
-        return (z + (nearest - z).detach()) * spread + shift
+        return (z + (nearest - z).detach()) * std + mean
 
     def _nearest(self, z: Tensor) -> Tensor:
         """The level of the cell of each z."""
@@ -154,14 +154,14 @@ class FakeQuantize(nn.Module):
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (uint8, shape of weight), shift and spread (..., 1, 1): what is stored of a weight."""
-        z, shift, spread = self.standardize(weight)
-        return self.cells(z).to(torch.uint8), shift, spread
+        """Codes (uint8, shape of weight), mean and std (..., 1, 1): what is stored of a weight."""
+        z, mean, std = self.standardize(weight)
+        return self.cells(z).to(torch.uint8), mean, std
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, shift: Tensor, spread: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The float32 weight that `encode` stored."""
-        return self.levels[codes.long()] * spread + shift
+        return self.levels[codes.long()] * std + mean
 
     def rounded(self, weight: Tensor) -> Tensor:
         """What is left of a matrix once it is stored."""

@@ -14,7 +14,7 @@ from torch import nn
 from petl_bench.quantizers.base import FakeQuantize
 
 
-class Stack:
+class LatentStack:
     """Matrices of one shape.
 
     Attributes:
@@ -42,9 +42,9 @@ class Stack:
             setattr(linear, "weight", weight)  # noqa: B010 - a tensor where nn.Linear declares a Parameter
 
 
-def stacked(
+def stack_by_shape(
     linears: Iterable[nn.Linear], quantizer: FakeQuantize | None, dtype: torch.dtype, device: torch.device
-) -> list[Stack]:
+) -> list[LatentStack]:
     """One stack a shape, in the order of each shape's first matrix.
 
     Args:
@@ -54,4 +54,4 @@ def stacked(
     shapes: dict[torch.Size, list[nn.Linear]] = {}
     for linear in linears:
         shapes.setdefault(linear.weight.shape, []).append(linear)
-    return [Stack(same, quantizer, dtype, device) for same in shapes.values()]
+    return [LatentStack(same, quantizer, dtype, device) for same in shapes.values()]

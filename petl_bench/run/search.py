@@ -21,7 +21,7 @@ logger = logging.getLogger("petl_bench")
 
 
 @dataclass(frozen=True)
-class Choice(Generic[Model]):
+class SearchResult(Generic[Model]):
     """The winner of a search; the spec itself and no trials where there is nothing to choose."""
 
     spec: RunSpec
@@ -36,7 +36,7 @@ class Choice(Generic[Model]):
 
 def search(
     spec: RunSpec, attempt: Callable[[RunSpec], tuple[float | None, Model | None]]
-) -> Choice[Model] | None:
+) -> SearchResult[Model] | None:
     """Attempt each candidate in full, or rung by rung (`protocol.rungs`): all in the first share of the
     epochs, the better half of them in the next, and so on.
 
@@ -51,7 +51,7 @@ def search(
     """
     candidates = spec.candidates
     trials: list[Trial] = []
-    choice: Choice[Model] | None = Choice(candidates[0])
+    choice: SearchResult[Model] | None = SearchResult(candidates[0])
     for share in spec.protocol.rungs or [1.0]:
         if len(candidates) == 1:
             break
@@ -66,7 +66,7 @@ def search(
                 continue
             accuracies[number] = accuracy
             if accuracy > best:
-                choice, best = Choice(candidate, trials, accuracy, model), accuracy
+                choice, best = SearchResult(candidate, trials, accuracy, model), accuracy
         ranked = sorted(accuracies, key=lambda number: -accuracies[number])
         going = sorted(ranked[: math.ceil(KEPT * len(candidates))])
         candidates = [candidates[number] for number in going]

@@ -14,7 +14,7 @@ from petl_bench.model import Adapted, assemble
 from petl_bench.run.calibration import calibrate
 from petl_bench.run.identity import identify
 from petl_bench.run.metadata import logger
-from petl_bench.run.search import Choice, search
+from petl_bench.run.search import SearchResult, search
 from petl_bench.train import (
     Average,
     DivergedError,
@@ -47,7 +47,7 @@ class Trained:
     """Test accuracies on the way, protocol peek only."""
 
 
-def choose(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> Choice[Trained]:
+def choose(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> SearchResult[Trained]:
     """Protocol `sealed`: the candidate that does best on val after training without val.
 
     Nothing in here asks for a test image. The winner comes trained where its training would be repeated on

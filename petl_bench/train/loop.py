@@ -178,8 +178,8 @@ def _batches(
     """Input and labels of every batch from epoch `begin` on, in order."""
     device = pixels.device
     if recipe.augment.crop:
-        mean, deviation = NORMALIZATIONS[recipe.normalization]
-        augmented = Augmented(split.images, recipe.augment, pixels.size, (mean, deviation), seed)
+        mean, std = NORMALIZATIONS[recipe.normalization]
+        augmented = Augmented(split.images, recipe.augment, pixels.size, (mean, std), seed)
         labels = torch.from_numpy(split.labels)[schedule[begin:].flatten(0, 1)].to(device)
         for images, target in zip(augmented.batches(schedule, loaders, begin), labels, strict=True):
             yield pixels(sent(images, device)), target

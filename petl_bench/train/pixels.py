@@ -18,10 +18,10 @@ class Pixels:
     def __init__(self, normalization: str, size: int, device: torch.device) -> None:
         self.size, self.device = size, device
         self.plain = normalization == "none"
-        mean, deviation = NORMALIZATIONS[normalization]
+        mean, std = NORMALIZATIONS[normalization]
         self.mean = torch.tensor(mean, device=device)[:, None, None]
-        self.deviation = torch.tensor(deviation, device=device)[:, None, None]
+        self.std = torch.tensor(std, device=device)[:, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
         pixels = (bicubic(images, self.size, self.size).float() / 255).expand(-1, 3, -1, -1)
-        return pixels.contiguous() if self.plain else (pixels - self.mean) / self.deviation
+        return pixels.contiguous() if self.plain else (pixels - self.mean) / self.std

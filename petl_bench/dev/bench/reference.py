@@ -30,11 +30,11 @@ def quantize(weight: Tensor, levels: Tensor) -> Tensor:
 
     The comparison with all 2**bits - 1 thresholds makes as many copies of the weight's size.
     """
-    mean, deviation = weight.mean(), weight.std()
-    z = (weight - mean) / (deviation + EPSILON)
+    mean, std = weight.mean(), weight.std()
+    z = (weight - mean) / (std + EPSILON)
     thresholds = (levels[1:] + levels[:-1]) / 2
     cells = (z.detach().unsqueeze(-1) > thresholds).sum(-1)
-    return (z + (levels[cells] - z).detach()) * deviation + mean
+    return (z + (levels[cells] - z).detach()) * std + mean
 
 
 class QuantizedLinear(nn.Linear):
