@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petl_bench.cli.common import JsonOption, counted, note, print_json
+from petl_bench.cli.common import JsonOption, note, print_json
+from petl_bench.errors import counted
 
 if TYPE_CHECKING:
     from petl_bench.dev.bench import Case, Measurement, Setting

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import note
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.store import write
 
 _NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
 """What a .bin does not say; its head follows from its size, and a file may do without its task."""
@@ -86,7 +86,7 @@ def convert(
             contents = [_repacked(data, source, options, code, ranks)]
     try:
         for path, content in zip(wanted, contents, strict=True):
-            write(path, content)
+            write_atomic(path, content)
     except OSError as error:
         for path in wanted:
             path.unlink(missing_ok=True)

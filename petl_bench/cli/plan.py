@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from petl_bench.cli.common import counted, duration, print_json, usable_rows
+from petl_bench.cli.common import duration, print_json, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
+from petl_bench.errors import counted
 from petl_bench.store import Store
 from petl_bench.types import RunSpec
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, usable_rows
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.store import Store, write
+from petl_bench.store import Store
 from petl_bench.types import ResultRow
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _write(path: Path, data: bytes) -> None:
             with path.open("ab") as stream:
                 stream.write(data)
         else:
-            write(target, data, target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            write_atomic(target, data, target.stat().st_mode & 0o777 if target.exists() else 0o644)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

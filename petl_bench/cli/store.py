@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import (
-    DEFAULT_STORE,
-    Counter,
-    JsonOption,
-    StoreOption,
-    counted,
-    note,
-    print_json,
-)
+from petl_bench.cli.common import DEFAULT_STORE, Counter, JsonOption, StoreOption, note, print_json
+from petl_bench.errors import counted
 from petl_bench.store import Store
 
 if TYPE_CHECKING:

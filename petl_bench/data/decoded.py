@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from filelock import FileLock
 from numpy.lib import format as npy
 from PIL import Image
 
+from petl_bench.atomic import write_atomic
 from petl_bench.data.base import Pixels, Ragged
 from petl_bench.data.files import FileFacts, cache_folder, in_threads
 from petl_bench.data.lists import Listing
@@ -112,7 +112,8 @@ def _mapped(
                     _clean(folder, path.name)
                     _make_room(folder, int(np.prod(shape)), cache)
                     logger.info("decoding %d images of %s", len(listing), listing.source)
-                    _write(path, shape, _images(listing, facts, pixels))
+                    # Written, not mapped: a full disk is then an error and not a signal.
+                    write_atomic(path, _npy(shape, _images(listing, facts, pixels)), mode=0o600)
     except OSError as error:
         raise UserError(
             f"data.cache={cache_folder(cache)}: cannot keep {_gigabytes(int(np.prod(shape)))} of decoded "
@@ -147,21 +148,12 @@ def _images(
     return in_threads(one, zip(listing.names, facts, strict=True))
 
 
-def _write(path: Path, shape: tuple[int, ...], images: Iterator[bytes]) -> None:
-    """A whole .npy file or none. Written, not mapped: a full disk is an error, not a signal."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            npy.write_array_header_1_0(file, header)
-            for image in images:
-                file.write(image)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _npy(shape: tuple[int, ...], images: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a .npy file of type uint8."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    yield from images
 
 
 def _make_room(folder: Path, needed: int, cache: Cache) -> None:

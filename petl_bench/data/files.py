@@ -6,9 +6,9 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from petl_bench.atomic import write_atomic
 from petl_bench.errors import UserError
 from petl_bench.types import Cache
 
@@ -162,17 +163,10 @@ def _read(index: Path) -> dict[str, FileFacts]:
 def _write(index: Path, facts: dict[str, FileFacts]) -> None:
     """Keep what was found out; on a full disk or in a read-only folder the next call finds it out again."""
     kept = {name: list(vars(fact).values()) for name, fact in facts.items() if not fact.is_missing}
-    try:
+    content = json.dumps({"format": FORMAT, "files": kept}, separators=(",", ":")).encode()
+    with suppress(OSError):
         index.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=".")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump({"format": FORMAT, "files": kept}, file, separators=(",", ":"))
-        os.replace(temporary, index)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
+        write_atomic(index, content, mode=0o600)
 
 
 # Annex K.1 of ITU-T T.81, luminance, in zigzag order: what libjpeg scales by its quality setting.

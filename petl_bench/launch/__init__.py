@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from petl_bench.config import LauncherSpec
-from petl_bench.errors import StoreError
+from petl_bench.errors import StoreError, counted
 from petl_bench.launch import local, pool, ray, slurm
 from petl_bench.launch.base import Round
 from petl_bench.launch.failures import keep_failure
@@ -61,7 +61,7 @@ def launch(
     pending = {job.run_id: job for job in jobs}
     while pending or busy:
         if not pending:
-            say(f"waiting for {_counted(busy)} at which {_owners(claims, busy)} work")
+            say(f"waiting for {counted(len(busy), 'run')} at which {_owners(claims, busy)} work")
             yield from _await(shelf, claims, busy, pending)
             continue
         jobs, pending = list(pending.values()), {}
@@ -115,7 +115,3 @@ def _await(
 def _owners(claims: Claims, run_ids: Iterable[str]) -> str:
     names = sorted({str(owner) for owner in map(claims.owner, run_ids) if owner is not None})
     return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "") or "others"
-
-
-def _counted(runs: Sized) -> str:
-    return f"{len(runs)} run" + "s" * (len(runs) != 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from petl_bench.errors import counted
 from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
 from petl_bench.report.tables import BYTES, Line, Statistic, Table
 
@@ -123,11 +124,6 @@ def label(line: Line, table: Table, without: Collection[str] = ()) -> str:
 def printable(text: str) -> str:
     """Text on one line, without control characters: no name can move a terminal's cursor or end a row."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def counted(number: int, what: str) -> str:
-    """`1 bit`, `2 bits`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def labels(table: Table) -> list[Column]:

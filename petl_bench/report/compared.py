@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from petl_bench.report.columns import HOLE, Cell, Column, Grid, counted, label, percents
+from petl_bench.errors import counted
+from petl_bench.report.columns import HOLE, Cell, Column, Grid, label, percents
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Line, Statistic, Table
 

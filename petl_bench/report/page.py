@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from petl_bench.errors import counted
 from petl_bench.report.columns import (
     HOLE,
     PEEK,
@@ -24,7 +25,6 @@ from petl_bench.report.columns import (
     accuracies,
     averages,
     costs,
-    counted,
     counts,
     heading,
     label,

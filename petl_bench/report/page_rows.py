@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from petl_bench.report.columns import HOLE, counted
+from petl_bench.errors import counted
+from petl_bench.report.columns import HOLE
 from petl_bench.store import ADAPTER, SPEC
 from petl_bench.types import ResultRow
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from petl_bench.report.columns import counted, label
+from petl_bench.errors import counted
+from petl_bench.report.columns import label
 from petl_bench.report.paired import LEVEL, ROUGH
 from petl_bench.report.tables import Table
 

@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from petl_bench import __version__
+from petl_bench.atomic import write_atomic
 from petl_bench.errors import StoreError
-from petl_bench.store import write
 from petl_bench.train.average import Average
 
 VERSIONS = {
@@ -163,7 +163,7 @@ class TrainingState:
         }
         try:
             self.path.parent.mkdir(exist_ok=True)
-            write(self.path, _bytes(said, tensors))
+            write_atomic(self.path, _bytes(said, tensors))
         except OSError as error:
             raise StoreError(f"checkpoint {self.path}: cannot be written: {error.strerror}") from error
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
-from petl_bench.report.columns import counted, label
+from petl_bench.errors import counted
+from petl_bench.report.columns import label
 from petl_bench.report.figures.labels import place
 from petl_bench.report.figures.scales import doubling_axis, in_bytes, listed_axis
 from petl_bench.report.figures.series import (

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
-from petl_bench.report.columns import counted, label
+from petl_bench.errors import counted
+from petl_bench.report.columns import label
 from petl_bench.report.figures.series import families, family, grouped
 from petl_bench.report.figures.style import (
     GREY,

@@ -1,0 +1,69 @@
+"""Atomic writes: a file appears under its name complete, or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+Content = bytes | Iterator[bytes]
+"""Bytes of a file, or its pieces in order."""
+
+
+def write_atomic(path: Path, content: Content, mode: int = 0o644) -> None:
+    """Write a file so that it is complete or absent at any time, even after a power failure.
+
+    An existing file is replaced. A killed process may leave a temporary file `.NAME.*` beside it.
+
+    Args:
+        content: the bytes, or pieces of them that are made while the file is written.
+        mode: permissions of the file.
+
+    Raises:
+        OSError: the file cannot be written; an existing file is unchanged.
+    """
+    with staged({path: content}, mode) as place:
+        place(path)
+
+
+@contextmanager
+def staged(files: Mapping[Path, Content], mode: int = 0o644) -> Iterator[Callable[[Path], None]]:
+    """Write files under temporary names beside their paths, and yield a function that moves one into place.
+
+    A full disk or an exceeded quota is thus noticed before any existing file is touched. Files that were not
+    moved into place are removed at the end.
+
+    Args:
+        files: content by path.
+        mode: permissions of the files.
+
+    Raises:
+        OSError: a file cannot be written; `filename` is its path.
+    """
+    written: dict[Path, Path] = {}
+
+    def place(path: Path) -> None:
+        os.replace(written[path], path)
+        del written[path]
+
+    try:
+        for path, content in files.items():
+            pieces: Iterable[bytes] = [content] if isinstance(content, bytes) else content
+            try:
+                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+                written[path] = Path(temporary)
+                with os.fdopen(handle, "wb") as file:
+                    for piece in pieces:
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, mode)
+            except OSError as error:
+                error.filename = str(path)
+                raise
+        yield place
+    finally:
+        for temporary_path in written.values():
+            temporary_path.unlink(missing_ok=True)
