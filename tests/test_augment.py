@@ -23,7 +23,7 @@ from torch import Tensor
 from petl_bench.config import plan
 from petl_bench.data import Ragged
 from petl_bench.run.execute import execute
-from petl_bench.run.identity import identify, resolve_tasks
+from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.run.training import train
 from petl_bench.store import ADAPTER
 from petl_bench.train import Pixels
@@ -232,7 +232,7 @@ def test_training_with_augmentation_gives_one_file_whatever_the_loaders(
     for loaders in (0, 2):
         spec = spec_of(own, tmp_path / "cache", recipe)
         runtime = Runtime(str(tmp_path / str(loaders)), loaders=loaders, cache=Cache(str(tmp_path / "cache")))
-        row = execute(spec, runtime)
+        row = execute(job_of(spec), runtime)
         # 80 of 120 images are drawn, the rest are test.
         assert (row.n_train, row.n_test, row.normalization) == (80, 40, "imagenet")
         files.append((tmp_path / str(loaders) / row.run_id / ADAPTER).read_bytes())

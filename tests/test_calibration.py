@@ -9,6 +9,7 @@ from petl_bench import packing
 from petl_bench.config import plan
 from petl_bench.run import calibration
 from petl_bench.run.execute import execute
+from petl_bench.run.identity import job_of
 from petl_bench.run.training import train
 from petl_bench.types import Runtime
 
@@ -58,7 +59,7 @@ def test_positions_are_those_that_moved_and_no_random_ones():
 @pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
 def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, tmp_path):
     spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
-    rows = [execute(spec, Runtime(store=str(tmp_path / name))) for name in ("one", "two")]
+    rows = [execute(job_of(spec), Runtime(store=str(tmp_path / name))) for name in ("one", "two")]
     files = [
         (tmp_path / name / row.run_id / "adapter.safetensors").read_bytes()
         for name, row in zip(("one", "two"), rows, strict=True)

@@ -284,7 +284,7 @@ def test_the_scales_of_vtab_are_those_of_the_released_checkpoints() -> None:
 def test_a_sealed_run_leaves_the_scale_to_val() -> None:
     spec = one()  # what conf/config.yaml says of a single run
     assert spec.scale is None
-    assert spec.protocol == ProtocolSpec("sealed", scales=GRID)
+    assert spec.protocol == ProtocolSpec("sealed", scales=tuple(GRID))
     assert [r.scale for r in spec.candidates] == GRID
     assert {dataclasses.replace(r, scale=None).train.lr for r in spec.candidates} == {spec.train.lr}
     spec = one("protocol.scales=[3,0.5]", "protocol.lrs=[0.02,0.01]")
@@ -301,7 +301,7 @@ def test_a_sealed_run_leaves_the_scale_to_val() -> None:
 def test_an_explicit_scale_wins_over_tables_and_search(protocol: str) -> None:
     for overrides in [(), ("adapter=lora", "task=surfaces"), ("task=vtab_cifar",)]:
         spec = one("scale=0.123", f"protocol={protocol}", *overrides)
-        assert (spec.scale, spec.protocol.name, spec.protocol.scales) == (0.123, protocol, [])
+        assert (spec.scale, spec.protocol.name, spec.protocol.scales) == (0.123, protocol, ())
         assert spec.candidates == [spec]
 
 

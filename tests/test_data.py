@@ -21,9 +21,9 @@ from petl_bench.data import manifests
 from petl_bench.data.base import concatenate
 from petl_bench.data.sprites import CANVAS, UNIT, draw, shrink
 from petl_bench.errors import UserError
-from petl_bench.types import SPLITS, TRAINVAL, Cache, Manifest, TaskSpec
+from petl_bench.types import SPLITS, TRAINVAL, Cache, DataSettings, Manifest, TaskSpec
 
-SETTINGS = {"root": "", "override": "", "images": 1000}
+SETTINGS = DataSettings()
 NO_CACHE = Cache(f"{os.devnull}/none")
 """Cannot be made: bundled tasks keep nothing."""
 GROUPS = {"natural", "specialized", "structured"}  # VTAB's three (arXiv 1910.04867)
@@ -202,7 +202,7 @@ def test_a_planned_task_says_what_its_manifest_says(task: TaskSpec) -> None:
         assert getattr(task, key) == getattr(manifest, key)
     # what other kinds of task need: few-shot lists, folder trees, folders
     assert (task.shots, task.split_seed, task.drawn, task.override, task.place) == (0, 0, 0, "", {})
-    assert plan_task(task.name, SETTINGS | {"root": "elsewhere", "images": 7}, 4, 2) == task
+    assert plan_task(task.name, DataSettings(root="elsewhere", images=7), 4, 2) == task
     assert data.resolve(task, NO_CACHE) == task  # nothing is left to be found out
 
 

@@ -24,7 +24,7 @@ from petl_bench.data.decoded import native_sizes, resized
 from petl_bench.data.files import file_facts
 from petl_bench.errors import UserError
 from petl_bench.train.pixels import Pixels
-from petl_bench.types import Cache
+from petl_bench.types import Cache, DataSettings
 from tests.decoding import fill, images_of, in_cache, pictures, stretched
 from tests.trees import picture, save, vtab_task, write_list
 
@@ -160,7 +160,7 @@ def test_two_tasks_over_the_same_images_share_one_file(tmp_path: Path, cache: Ca
         pairs = list(zip(lines[::2], map(int, lines[1::2]), strict=True))
         write_list(tmp_path / "second" / f"{name}.txt", [(path, 3 - label) for path, label in pairs])
     tasks = [
-        resolve(plan_task("folder", {"root": str(tmp_path / name), "override": "", "images": 1000}), cache)
+        resolve(plan_task("folder", DataSettings(root=str(tmp_path / name))), cache)
         for name in ("first", "second")
     ]
     assert tasks[0].fingerprint != tasks[1].fingerprint

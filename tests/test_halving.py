@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from petl_bench.config import plan
 from petl_bench.run import training
 from petl_bench.run.execute import execute
-from petl_bench.run.identity import resolve_tasks
+from petl_bench.run.identity import job_of, resolve_tasks
 from petl_bench.run.search import search
 from petl_bench.run.training import validate
 from petl_bench.store import ADAPTER
@@ -186,7 +186,7 @@ def test_trials_are_short_trainings_of_their_own(halved: Kept, tree: Tree) -> No
 def test_the_winner_is_trained_in_full(halved: Kept, tree: Tree, tmp_path: Path) -> None:
     changes = {"train__epochs": 4, "train__warmup_epochs": 2, "train__lr": 2e-2}
     spec = tree.spec(protocol="fixed", scale=halved.row["scale"], **changes)
-    row = execute(spec, tree.runtime(tmp_path))
+    row = execute(job_of(spec), tree.runtime(tmp_path))
     file = (tmp_path / row.run_id / ADAPTER).read_bytes()
     assert (halved.store / halved.row["run_id"] / ADAPTER).read_bytes() == file
     assert (halved.row["epochs"], halved.row["n_train"]) == (4, SIZES["train"] + SIZES["val"])
@@ -240,10 +240,10 @@ def test_a_few_shot_winner_is_trained_once(
     fits = []
     monkeypatch.setattr(training, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
     runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
-    row = execute(spec, runtime)
+    row = execute(job_of(spec), runtime)
     assert len(fits) == trainings
     (alone,) = resolve_tasks(plan([*pets, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache)
-    expected = execute(alone, runtime)
+    expected = execute(job_of(alone), runtime)
     files = [tmp_path / found.run_id / ADAPTER for found in (row, expected)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert (row.acc, row.n_train) == (expected.acc, 74)

@@ -12,10 +12,7 @@ import yaml
 from petl_bench.config import plan, plan_task
 from petl_bench.data import manifest_files, manifests
 from petl_bench.errors import UserError
-from petl_bench.types import (
-    Manifest,
-    TaskSpec,
-)
+from petl_bench.types import DataSettings, Manifest, TaskSpec
 from tests.test_suites import recipe
 
 
@@ -115,7 +112,7 @@ def test_a_few_shot_manifest_gives_no_training_size() -> None:
 
 
 def test_a_task_is_planned_without_looking_at_files() -> None:
-    settings = {"root": "/nowhere", "override": "", "images": 500}
+    settings = DataSettings(root="/nowhere", images=500)
     facts = manifests()["fgvc_pets"]
     task = plan_task("fgvc_pets", settings, 4, 2)
     assert (task.shots, task.split_seed, task.drawn, task.place) == (4, 2, 0, {"root": "/nowhere"})

@@ -25,11 +25,11 @@ from petl_bench.config import plan
 from petl_bench.launch.attempt import attempt
 from petl_bench.model import assemble
 from petl_bench.run.execute import execute
-from petl_bench.run.identity import identify, resolve_tasks
+from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.run.training import choose, train
 from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Pixels, evaluate, fit
-from petl_bench.types import TRAINVAL, Cache, Job, RunSpec, Runtime
+from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime
 from tests import trees
 from tests.conftest import call, error_of, json_lines, make_row, pick, quickly
 
@@ -233,7 +233,7 @@ def test_a_search_in_which_all_diverge_fails_with_the_way_out(
 @pytest.mark.parametrize("chosen", [{"scale": 1}, {"adapter": "linear"}, {"protocol__scales": "[1]"}])
 def test_nothing_to_choose_means_no_search(tree: Tree, tmp_path: Path, chosen: dict[str, object]) -> None:
     spec = tree.spec(protocol="sealed", **chosen)
-    row = execute(spec, tree.runtime(tmp_path))
+    row = execute(job_of(spec), tree.runtime(tmp_path))
     assert (row.protocol, row.scale, row.acc_val) == ("sealed", 1.0, None)
     assert not (tmp_path / row.run_id / "search.json").exists()
     log = (tmp_path / row.run_id / "run.log").read_text()
@@ -275,7 +275,7 @@ def watch(case, overrides):
     logging.getLogger("petl_bench").addHandler(Key())
     sys.addaudithook(guard)
     try:
-        execute(spec, Runtime(f"{folder}/{case}/store", cache=cache))
+        execute(job_of(spec), Runtime(f"{folder}/{case}/store", cache=cache))
         said = "done"
     except Exception as error:
         said = str(error)
@@ -332,7 +332,7 @@ def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Pat
         before = path.stat()
         path.write_bytes(bytes(before.st_size))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    outcome = attempt(Job(identify(spec), spec), tree.runtime(tmp_path / "store"))
+    outcome = attempt(job_of(spec), tree.runtime(tmp_path / "store"))
     assert outcome.row is None
     assert outcome.error is not None
     assert str(tree.root / "clevr_count/images/test/0000") in outcome.error

@@ -25,7 +25,7 @@ from petl_bench.config import plan
 from petl_bench.errors import StoreError
 from petl_bench.run import training
 from petl_bench.run.execute import execute
-from petl_bench.run.identity import identify, resolve_tasks
+from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.store import ADAPTER, ROW
 from petl_bench.train import DivergedError, TrainingState, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
@@ -102,7 +102,7 @@ def cut(spec: RunSpec, runtime: Runtime, writes: int, name: str = f"/{FOLDER}/")
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(watch)
-        execute(spec, runtime)
+        execute(job_of(spec), runtime)
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -125,13 +125,13 @@ def states(runtime: Runtime, spec: RunSpec) -> list[dict]:
 
 
 def unbroken(spec: RunSpec, cache: Cache, folder: Path) -> Kept:
-    row = execute(spec, runtime_of(folder / "unbroken", cache, 0))
+    row = execute(job_of(spec), runtime_of(folder / "unbroken", cache, 0))
     return kept(folder / "unbroken", row.run_id)
 
 
 def same(spec: RunSpec, runtime: Runtime, expected: Kept) -> ResultRow:
     """Execute to the end; what is kept must be what an unbroken run keeps."""
-    row = execute(spec, runtime)
+    row = execute(job_of(spec), runtime)
     assert kept(Path(runtime.store), row.run_id) == expected
     return row
 
@@ -260,7 +260,7 @@ def test_seconds_of_all_attempts_are_counted_once(tree: Tree, tmp_path: Path) ->
         assert spent < now < time.perf_counter() - begin
         spent = now
     final = [s["seconds"] for s in states(runtime, spec) if s["origin"]["training"].endswith("-trainval")]
-    row = execute(spec, runtime)
+    row = execute(job_of(spec), runtime)
     total = time.perf_counter() - begin
     assert row.seconds_train >= sum(final) - 1e-3
     assert row.seconds_search >= spent - sum(final) - 1e-3
@@ -277,7 +277,7 @@ def test_without_the_setting_nothing_is_written(tree: Tree, tmp_path: Path) -> N
 
     def child() -> None:
         sys.addaudithook(lambda event, given: names.append(given[1]) if event == "os.rename" else None)
-        execute(spec, runtime_of(tmp_path, tree.runtime().cache, 0))
+        execute(job_of(spec), runtime_of(tmp_path, tree.runtime().cache, 0))
         os._exit(0 if names and not any(FOLDER in os.fsdecode(name) for name in names) else 1)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -423,7 +423,7 @@ def test_a_run_that_diverged_keeps_none(tree: Tree, tmp_path: Path) -> None:
     changes = FIXED | {"train__lr": 1e30, "train__warmup_epochs": 2}
     spec, runtime = tree.spec(**changes), runtime_of(tmp_path / "alone", tree.runtime().cache, 1)
     with pytest.raises(DivergedError):
-        execute(spec, runtime)
+        execute(job_of(spec), runtime)
     assert [len(state["losses"]) for state in states(runtime, spec)] == [2]
     overrides = [*tree.settings(**changes), "launcher.checkpoint=1"]
     done = quickly("sweep", "--store", tmp_path / "store", *overrides)
@@ -435,7 +435,7 @@ def test_a_run_that_diverged_keeps_none(tree: Tree, tmp_path: Path) -> None:
 def test_a_rerun_starts_at_the_beginning(tree: Tree, tmp_path: Path) -> None:
     spec, runtime = tree.spec(**FIXED), runtime_of(tmp_path, tree.runtime().cache, 1)
     for _ in range(2):
-        execute(spec, runtime)
+        execute(job_of(spec), runtime)
         assert "goes on" not in log_of(runtime, spec)
 
 
@@ -448,7 +448,7 @@ def test_a_full_disk_is_said(tree: Tree, tmp_path: Path) -> None:
     place.parent.mkdir()
     for disk in mounted(place, "size=4k"):
         with pytest.raises(StoreError) as refused:
-            execute(spec, runtime)
+            execute(job_of(spec), runtime)
         assert str(refused.value).startswith(f"checkpoint {disk}/")
         assert str(refused.value).endswith(
             "-trainval.safetensors: cannot be written: No space left on device"
@@ -461,7 +461,7 @@ def test_a_place_that_is_taken_is_said(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / identify(spec)).mkdir()
     (tmp_path / identify(spec) / FOLDER).write_text("")
     with pytest.raises(StoreError, match=f"checkpoint {tmp_path}.*: cannot be written: "):
-        execute(spec, runtime)
+        execute(job_of(spec), runtime)
 
 
 # The command

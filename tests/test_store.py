@@ -20,7 +20,7 @@ from petl_bench.config import plan
 from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
-from petl_bench.types import RunSpec
+from petl_bench.types import RunSpec, row_to_dict
 from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
 
 
@@ -41,7 +41,7 @@ def test_a_run_comes_back_as_it_was_put(tmp_path: Path, spec: RunSpec) -> None:
     assert store.spec(row.run_id) == spec
     assert list(store.rows()) == [row]
     assert (store.directory(row.run_id) / ADAPTER).read_bytes() == b"adapter"
-    assert json.loads((store.directory(row.run_id) / ROW).read_text()) == asdict(row)
+    assert json.loads((store.directory(row.run_id) / ROW).read_text()) == row_to_dict(row)
     assert sorted(path.name for path in store.directory(row.run_id).iterdir()) == [ADAPTER, ROW, SPEC]
 
 

@@ -85,8 +85,19 @@ def skipped_where_refused():
 def run_spec(model, train, seed=0, task="made-up"):
     """A run whose model is `model`."""
     facts = TaskSpec(task, "none", "none", model.classes, "none", {}, "")
-    shape = (model.hidden, model.scale, model.quantizer, model.bits, model.head)
-    return RunSpec(facts, model.backbone, model.adapter, *shape, ProtocolSpec("fixed"), "fp32", seed, train)
+    return RunSpec(
+        task=facts,
+        backbone=model.backbone,
+        adapter=model.adapter,
+        hidden=model.hidden,
+        scale=model.scale,
+        quantizer=model.quantizer,
+        bits=model.bits,
+        head=model.head,
+        protocol=ProtocolSpec("fixed"),
+        seed=seed,
+        train=train,
+    )
 
 
 def quantized_model(spec, seed=0):

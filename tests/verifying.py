@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from petl_bench.types import DataSettings
 from tests.conftest import json_lines, quickly
 from tests.trees import picture, save
 
@@ -42,8 +43,8 @@ def kinds(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {problem["kind"] for problem in found(done)[0]}
 
 
-def settings(root: Path, override: Path | str = "") -> dict:
-    return {"root": str(root), "override": str(override), "images": 1000}
+def settings(root: Path, override: Path | str = "") -> DataSettings:
+    return DataSettings(root=str(root), override=str(override))
 
 
 # Changes of a copy whose files are links to the originals: none is written through

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.errors import DamagedError, UserError
-from petl_bench.types import Cache, ResultRow
+from petl_bench.errors import DamagedError, UserError, counted
+from petl_bench.types import DataSettings, ResultRow
 
 if TYPE_CHECKING:
     from petl_bench.store import Store
@@ -53,11 +52,6 @@ def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
     return rows
 
 
-def counted(number: int, what: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """Seconds in the unit a person would use."""
     if seconds < 100:
@@ -76,15 +70,9 @@ OverrideOption = Annotated[
 ]
 
 
-def data_settings(root: Path | None, override: Path | None = None) -> dict[str, str | int]:
-    """The `data` settings of a command that takes no overrides."""
-    where = str(root or os.environ.get("PETL_BENCH_DATA", "data"))
-    return {"root": where, "override": str(override or ""), "images": 1000}
-
-
-def default_cache() -> Cache:
-    """The cache of a command that takes no overrides."""
-    return Cache(os.environ.get("PETL_BENCH_CACHE", ""))
+def data_settings(root: Path | None, override: Path | None = None) -> DataSettings:
+    """Return the `data` settings of a command that takes no overrides."""
+    return DataSettings(root=str(root or ""), override=str(override or ""))
 
 
 class Counter:

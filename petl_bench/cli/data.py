@@ -15,13 +15,11 @@ from petl_bench.cli.common import (
     Counter,
     JsonOption,
     OverrideOption,
-    counted,
     data_settings,
-    default_cache,
     note,
     print_json,
 )
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError, counted, did_you_mean
 
 if TYPE_CHECKING:
     from petl_bench.data.verify import Problem, TaskReport
@@ -61,7 +59,7 @@ def verify(
         total = sum(lines or expected_files(spec) for lines, spec in zip(listed, specs, strict=True))
         with Counter("files", total) as counter:
             for spec, manifest in zip(specs, facts, strict=True):
-                reports.append(verify_task(spec, manifest, default_cache(), counter))
+                reports.append(verify_task(spec, manifest, settings.decoded, counter))
     wrong = sum(len(report.problems) for report in reports)
     if json:
         for problem in (problem for report in reports for problem in report.problems):

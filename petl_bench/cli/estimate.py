@@ -7,34 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from petl_bench.types import ResultRow, RunSpec
+from petl_bench.types import ResultRow, RunSettings, RunSpec, declarations, spec_columns
 
-SHOWN_WHERE_VARIED = ("precision", "settings", "rungs", "rate_weight", "packing", "statistics")
-_KIND = ("backbone", "adapter", "hidden", "bits", "head", "protocol", *SHOWN_WHERE_VARIED)
-"""Columns of rows whose runs take much the same time and bytes."""
+_SHOWN = ("hidden", "bits", "head")
+"""Settings of a run that plans always show; besides them its task, adapter, protocol and shots."""
+_OTHERS = tuple(
+    name
+    for name, known in declarations(RunSettings).items()
+    if name not in _SHOWN and known.column in ("table", "row")
+)
+SHOWN_WHERE_VARIED = ("settings", "rungs", *_OTHERS)
+"""Columns that a plan shows only where its runs differ in them."""
+_KIND = ("backbone", "adapter", *_SHOWN, "protocol", *SHOWN_WHERE_VARIED)
+"""Columns of rows; runs that agree in them take about the same time and bytes."""
 Columns = tuple[object, ...]
 Kind = tuple[Columns, int]
 
 
-def cell_of(spec: RunSpec) -> dict[str, str | int | float]:
-    """A run's settings as the columns of its row, as far as plans show them."""
+def cell_of(spec: RunSpec) -> dict[str, object]:
+    """Return the settings of a run that plans show, as the columns of its row."""
     from petl_bench.config import changed_text
 
-    return {
-        "task": spec.task.name,
-        "adapter": spec.adapter.name,
-        "hidden": spec.hidden,
-        "bits": spec.bits,
-        "head": spec.head,
-        "protocol": spec.protocol.name,
-        "shots": spec.task.shots,
-        "precision": spec.precision,
-        "settings": changed_text(spec.adapter),
-        "rungs": spec.protocol.rungs_text,
-        "rate_weight": spec.rate_weight,
-        "packing": spec.packing,
-        "statistics": spec.statistics,
-    }
+    columns = spec_columns(spec) | {"settings": changed_text(spec.adapter)}
+    names = ("task", "adapter", *_SHOWN, "protocol", "shots", *SHOWN_WHERE_VARIED)
+    return {name: columns[name] for name in names}
 
 
 def kind_of(spec: RunSpec) -> Kind:

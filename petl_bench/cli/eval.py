@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +14,14 @@ from petl_bench.cli.common import (
     OverrideOption,
     RootOption,
     StoreOption,
-    counted,
     data_settings,
-    default_cache,
     note,
     print_json,
     usable_rows,
 )
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.store import ADAPTER, ROW, Store
-from petl_bench.types import ResultRow, Runtime, TaskSpec
+from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_dict
 
 
 @dataclass(frozen=True)
@@ -108,34 +105,34 @@ def _run(store: Store, run_id: str) -> Target:
     return Target(store.directory(run_id) / ADAPTER, store, run_id)
 
 
-def _task(name: str, settings: Mapping[str, Any]) -> TaskSpec:
+def _task(name: str, settings: DataSettings) -> TaskSpec:
     from petl_bench.config import plan_task
     from petl_bench.data import manifests, resolve
 
     if name not in manifests():
         own = "your own data are named by their layout: --task folder --root DIR"
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}; {own}")
-    if manifests()[name].source == "tree" and not (Path(str(settings["root"])) / "test").is_dir():
+    if manifests()[name].source == "tree" and not (Path(settings.folder) / "test").is_dir():
         raise UserError(
             "--task tree: which images are for test depends on the run's draw (data.images, split_seed), "
             "which an adapter file does not hold; evaluate the run in its store, or a tree with train/ and "
             "test/"
         )
-    return resolve(plan_task(name, settings), default_cache())
+    return resolve(plan_task(name, settings), DataSettings().decoded)
 
 
 def _moved(task: TaskSpec, root: str) -> TaskSpec:
     """A stored run's task with its files in another folder; the same data, or an error."""
     from petl_bench.data import resolve
 
-    found = resolve(replace(task, place={"root": root}), default_cache()) if task.place else task
+    found = resolve(replace(task, place={"root": root}), DataSettings().decoded) if task.place else task
     if found.fingerprint != task.fingerprint:
         raise UserError(f"--root {root}: holds another copy of {task.name} than the run was evaluated on")
     return found
 
 
 def _evaluate(
-    target: Target, task: TaskSpec | None, weights: str | None, settings: Mapping[str, Any], moved: bool
+    target: Target, task: TaskSpec | None, weights: str | None, settings: DataSettings, moved: bool
 ) -> dict[str, Any]:
     """The columns of a row as far as they are known, with acc_row and agrees.
 
@@ -145,7 +142,7 @@ def _evaluate(
     """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
-    from petl_bench.run.execute import facts_of, score
+    from petl_bench.run.execute import read_metadata, score
 
     where = str(target.path)
     try:
@@ -154,10 +151,10 @@ def _evaluate(
         raise UserError(f"{where}: cannot be read: {error.strerror}") from error
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
-        own, backbone, known = spec.task, spec.backbone, asdict(row)
-        own = _moved(own, str(settings["root"])) if moved and task is None else own
+        own, backbone, known = spec.task, spec.backbone, row_to_dict(row)
+        own = _moved(own, settings.folder) if moved and task is None else own
     else:
-        facts = facts_of(file, where)
+        facts = read_metadata(file, where)
         if facts.backbone_checksum is None:
             note(
                 f"warning: {where}: does not state the checksum of its backbone (it was converted): whether "
@@ -173,7 +170,7 @@ def _evaluate(
     elif backbone.weights == FROM_FILE:
         raise UserError(f"{where}: was trained on weights from a file; name it with --weights PATH")
     task = task or own
-    right = score(file, backbone, task, Runtime(store="", cache=default_cache()), where)
+    right = score(file, backbone, task, Runtime(store="", cache=DataSettings().decoded), where)
     stored = known["acc"] if task.name == own.name else None
     facts_of_task: dict[str, Any] = {"task": task.name, "suite": task.suite, "group": task.group}
     facts_of_task |= {"n_test": right.images, "data_fingerprint": task.fingerprint}

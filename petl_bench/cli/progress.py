@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from petl_bench.cli.common import counted, duration, note
+from petl_bench.cli.common import duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
+from petl_bench.errors import counted
 from petl_bench.store import Store
-from petl_bench.types import Outcome, ResultRow, RunSpec
+from petl_bench.types import Outcome, ResultRow, RunSettings, RunSpec, declarations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,10 +132,10 @@ def label(outcome: Outcome) -> str:
         text += f" h={spec.hidden} {spec.bits} bit"
     if spec.task.shots:
         text += f" {spec.task.shots} shots split {spec.task.split_seed}"
-    if spec.precision != "fp32":
-        text += f" {spec.precision}"
-    if spec.rate_weight:
-        text += f" rate weight {spec.rate_weight}"
+    for name, known in declarations(RunSettings).items():
+        if known.column in ("table", "row") and name not in ("hidden", "bits", "quantizer"):
+            value = getattr(spec, name)
+            text += f" {name}={value}" if value != known.default else ""
     if settings := changed_text(spec.adapter):
         text += f" {settings}"
     return f"{text} seed {spec.seed}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,15 +17,14 @@ from petl_bench.cli.common import (
     Counter,
     JsonOption,
     StoreOption,
-    counted,
     duration,
     note,
     print_json,
 )
 from petl_bench.cli.progress import Progress, say_failures
-from petl_bench.errors import StoreError
+from petl_bench.errors import StoreError, counted
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, RunSpec
+from petl_bench.types import Job, Outcome, RunSpec, row_to_dict
 
 if TYPE_CHECKING:
     from petl_bench.config import Plan
@@ -55,16 +54,16 @@ def sweep(
     """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
     from petl_bench.config import plan
     from petl_bench.device import find_precision
-    from petl_bench.run.identity import files_of, identify, resolve_tasks
+    from petl_bench.run.identity import files_of, job_of, resolve_tasks
 
     planned = plan(overrides or [])
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
     with Counter("reading data", files_of(specs)) as counter:
         settled = resolve_tasks(specs, planned.cache, counter, warnings.append)
-        names = [identify(spec) for spec in settled]
-    runs = dict(zip(names, settled, strict=True))
-    alone = dict(zip(names, planned.alone, strict=True))
+        found = zip(settled, planned.alone, strict=True)
+        jobs = {job.run_id: job for job in (job_of(spec, _command(alone, store)) for spec, alone in found)}
+    runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_cautions(runs.values()), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
@@ -82,7 +81,7 @@ def sweep(
     rows = [shelf.row(i) for i in kept if states[i] == "done"]
     if json:
         for row in rows:
-            print_json(asdict(row))
+            print_json(row_to_dict(row))
     left = [i for i in kept if states[i] == "failed"]
     if left:
         note(f"{len(left)} failed earlier and are left so; --existing retry-failed runs them again")
@@ -91,8 +90,8 @@ def sweep(
     failed = []
     if todo:
         begin = time.monotonic()
-        jobs = [Job(i, spec, shelf.stamp(i), _command(alone[i], store)) for i, spec in todo.items()]
-        failed = _run(jobs, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)
+        waiting = [replace(jobs[i], seen=shelf.stamp(i)) for i in todo]
+        failed = _run(waiting, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)
         note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
         say_failures(failed, shelf)
     if left or damaged or failed:
@@ -152,7 +151,7 @@ def _run(
             for outcome in outcomes:
                 progress.advance(outcome)
                 if outcome.row is not None and json:
-                    print_json(asdict(outcome.row))
+                    print_json(row_to_dict(outcome.row))
                 if outcome.error is not None:
                     failed.append(outcome)
                     if fail_fast:

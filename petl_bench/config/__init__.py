@@ -5,24 +5,25 @@ from petl_bench.config.files import (
     changed,
     changed_text,
     completed,
-    default,
     description,
     group_config,
     options,
 )
+from petl_bench.config.keys import Key, keys
 from petl_bench.config.plan import LauncherSpec, Plan, plan
 from petl_bench.config.tasks import overridden, plan_task
 
 __all__ = [
     "CONF_DIR",
+    "Key",
     "LauncherSpec",
     "Plan",
     "changed",
     "changed_text",
     "completed",
-    "default",
     "description",
     "group_config",
+    "keys",
     "options",
     "overridden",
     "plan",

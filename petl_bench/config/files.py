@@ -41,11 +41,6 @@ def group_config(group: str, name: str) -> dict[str, Any]:
     return container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
 
 
-def default(key: str) -> Any:
-    """What conf/config.yaml says of a key."""
-    return container(OmegaConf.load(CONF_DIR / "config.yaml"))[key]
-
-
 def changed(adapter: AdapterSpec) -> dict[str, Any]:
     """The settings of an adapter that are not the defaults of its method."""
     defaults = _defaults(adapter.name)

@@ -21,27 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from petl_bench.config.files import CONF_DIR, group_config, options
+from petl_bench.config.keys import PLAIN, store_settings
 from petl_bench.config.schema import conform, container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import Cache, RunSpec, spec_to_dict
+from petl_bench.types import Cache, DataSettings, RunSpec, spec_to_dict, typed
 
 FACTS = ("name", "unused", "quantized")
 """Keys of a group's files that are no settings."""
-LATE = (
-    "task",
-    "hidden",
-    "bits",
-    "scale",
-    "seed",
-    "precision",
-    "shots",
-    "split_seed",
-    "rate_weight",
-    "packing",
-    "statistics",
-)
+LATE = ("task", *PLAIN)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
 
 
@@ -125,6 +114,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     """
     for name in manifests():
         ConfigStore.instance().store(group="task", name=name, node={"name": name})
+    store_settings()
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
             return _expand(list(overrides))
@@ -174,14 +164,7 @@ def _expand(overrides: list[str]) -> Plan:
             "precision=auto is settled by this machine's device, and the runs go to others: "
             "choose precision=bf16 or precision=fp32"
         )
-    return Plan(specs, alone, launcher, _cache(config["data"]))
-
-
-def _cache(data: Mapping[str, Any]) -> Cache:
-    size = data["cache_gb"]
-    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
-        raise UserError(f"data.cache_gb={size} is out of range: it must be a positive number")
-    return Cache(str(data["cache"]), int(size * 1e9))
+    return Plan(specs, alone, launcher, typed(DataSettings, config["data"], "data.").decoded)
 
 
 @functools.cache
@@ -270,7 +253,7 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
     except ConfigCompositionException as error:
         for key in (line.split("=")[0] for line in overrides if f"'{line.split('=')[0]}'" in str(error)):
             group = key.split(".")[0]
-            default = next(d[group] for d in OmegaConf.load(CONF_DIR / "config.yaml").defaults if group in d)
+            default = next(d[group] for d in _groups() if group in d)
             name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
             settings = set(_flat_keys(group_config(group, name))) - {"name"}
             settings = {f"{group}.{setting}" for setting in settings if not setting.startswith("unused")}
@@ -280,6 +263,13 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
                 hint = f"it is one of {' and '.join(f'{group}={owner}' for owner in owners)}"
             raise UserError(f"{key!r} is no setting of {group}={name}: {hint}") from error
         raise
+
+
+def _groups() -> list[dict[str, str]]:
+    """Return the groups of conf/config.yaml with their default options."""
+    return [
+        entry for entry in OmegaConf.load(CONF_DIR / "config.yaml").defaults if not isinstance(entry, str)
+    ]
 
 
 def _flat_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from petl_bench.config.files import group_config
-from petl_bench.config.schema import conform, like
+from petl_bench.config.keys import FEW_SHOT, PLAIN
+from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
 from petl_bench.errors import UserError
 from petl_bench.types import (
     FLOAT_BITS,
-    PACKINGS,
-    STATISTICS,
     AdapterSpec,
-    AugmentSpec,
     AverageSpec,
     BackboneSpec,
+    DataSettings,
     ProtocolSpec,
+    RunSettings,
     RunSpec,
+    TaskSpec,
     TrainSpec,
+    declarations,
+    require,
+    typed,
 )
 
 
 def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
-    """The run of a configuration whose `task` is a name.
+    """Return the run of a configuration whose `task` is a name.
 
     Args:
         lr_is_chosen: whether `train.lr` counts even where conf/tuned has a learning rate.
@@ -35,48 +39,59 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     Raises:
         UserError: a value has a wrong type or range, or there is no scale to take.
     """
-    values = dict(config)
-    hidden, bits, seed, shots, split_seed = _whole(values, "hidden", "bits", "seed", "shots", "split_seed")
-    task = plan_task(values["task"], values["data"], shots, split_seed)
-    parts = _parts(json.dumps({name: values[name] for name in ("adapter", "backbone", "protocol", "train")}))
-    unused, protocol = parts.unused, parts.protocol
-    if hidden < 1 and "hidden" not in unused:
-        raise UserError(f"hidden={hidden} is out of range: adapter={parts.adapter.name} needs 1 or more")
-    scale = unused.get("scale", _number(values, "scale"))
-    train = parts.train
-    if protocol.name != "sealed":
-        about = {"adapter": parts.adapter.name, "head": values["head"]["name"], "hidden": hidden}
-        if scale is None and (scale := _tuned(values, "scales", about, task.name)) is None:
-            said = " ".join(f"{key}={value}" for key, value in about.items())
-            raise UserError(
-                f"conf/tuned has no scale for {said} task={task.name}: give one, for example scale=1.0, "
-                "or let it be chosen on val: protocol=sealed"
-            )
-        if not lr_is_chosen and (lr := _tuned(values, "lrs", about, task.name)) is not None:
-            train = replace(train, lr=lr)
-    if scale is None and len(protocol.scales) == 1:
-        scale = protocol.scales[0]
-    if scale is not None:
-        protocol = replace(protocol, scales=[])
-    bits = unused.get("bits", bits)
-    codes = bits != FLOAT_BITS or values["head"]["quantized"]
-    return RunSpec(
-        task=task,
-        backbone=parts.backbone,
-        adapter=parts.adapter,
-        hidden=unused.get("hidden", hidden),
-        scale=scale,
-        quantizer="none" if bits == FLOAT_BITS else values["quantizer"]["name"],
-        bits=bits,
-        head=values["head"]["name"],
-        protocol=protocol,
-        precision=str(values["precision"]),
-        seed=seed,
-        train=train,
-        rate_weight=0.0 if bits == FLOAT_BITS else _number(values, "rate_weight") or 0.0,
-        packing=str(values["packing"]) if codes else PACKINGS[0],
-        statistics=str(values["statistics"]) if codes else STATISTICS[0],
+    chosen = typed(_Plain, {name: config[name] for name in PLAIN}, "")
+    parts = _parts(json.dumps({name: config[name] for name in ("adapter", "backbone", "protocol", "train")}))
+    unused, protocol, train = parts.unused, parts.protocol, parts.train
+    task = plan_task(
+        config["task"], typed(DataSettings, config["data"], "data."), chosen.shots, chosen.split_seed
     )
+    right = f"1 or more with adapter={parts.adapter.name}"
+    require("hidden" in unused or chosen.hidden >= 1, "hidden", chosen.hidden, right)
+    settings = {name: getattr(chosen, name) for name in PLAIN if name not in FEW_SHOT}
+    settings |= {name: config[name]["name"] for name in declarations(RunSettings) if name not in PLAIN}
+    settings |= unused
+    if protocol.name != "sealed":
+        about = {"adapter": parts.adapter.name, "head": settings["head"], "hidden": chosen.hidden}
+        if settings["scale"] is None:
+            settings["scale"] = _tuned_scale(config, about, task.name)
+        if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
+            train = replace(train, lr=lr)
+    if settings["scale"] is None and len(protocol.scales) == 1:
+        settings["scale"] = protocol.scales[0]
+    if settings["scale"] is not None:
+        protocol = replace(protocol, scales=())
+    quantized = settings["bits"] != FLOAT_BITS
+    if not quantized:
+        settings["quantizer"] = "none"
+    uses = {"always": True, "adapter codes": quantized, "codes": quantized or config["head"]["quantized"]}
+    for name, known in declarations(RunSettings).items():
+        if not uses[known.use]:
+            settings[name] = known.default
+    return RunSpec(
+        task=task, backbone=parts.backbone, adapter=parts.adapter, protocol=protocol, train=train, **settings
+    )
+
+
+_Plain = make_dataclass(
+    "_Plain", [(name, get_type_hints(TaskSpec if name in FEW_SHOT else RunSettings)[name]) for name in PLAIN]
+)
+"""The settings whose keys have no prefix."""
+
+
+def _tuned_scale(config: Mapping[str, Any], about: Mapping[str, Any], task: str) -> float:
+    """Return the scale of conf/tuned.
+
+    Raises:
+        UserError: there is none.
+    """
+    scale = _tuned(config, "scales", about, task)
+    if scale is None:
+        said = " ".join(f"{key}={value}" for key, value in about.items())
+        raise UserError(
+            f"conf/tuned has no scale for {said} task={task}: give one, for example scale=1.0, "
+            "or let it be chosen on val: protocol=sealed"
+        )
+    return scale
 
 
 @dataclass(frozen=True)
@@ -96,44 +111,23 @@ def _parts(groups: str) -> _Parts:
     name, unused = adapter.pop("name"), adapter.pop("unused", {})
     defaults = group_config("adapter", name)
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
-    backbone = BackboneSpec(**conform(BackboneSpec, values["backbone"], "backbone"))
-    train = conform(TrainSpec, values["train"], "train")
-    protocol = conform(ProtocolSpec, values["protocol"], "protocol")
-    for grid in ("scales", "lrs", "rungs"):
-        protocol[grid] = sorted(set(protocol[grid]))
-    if protocol["rungs"] == [1.0]:
-        protocol["rungs"] = []  # the full search
-    if len(protocol["lrs"]) == 1 and protocol["lrs"][0] > 0:
-        # Nothing to choose: the same run as with this rate given.
-        train["lr"], protocol["lrs"] = protocol["lrs"][0], []
-    average = AverageSpec(**train["average"])
-    if not average.checkpoints:
-        average = AverageSpec()
+    backbone = typed(BackboneSpec, values["backbone"], "backbone.")
+    train = values["train"]
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization
-    return _Parts(
-        AdapterSpec(name, settings),
-        backbone,
-        ProtocolSpec(**protocol),
-        TrainSpec(**train | {"augment": AugmentSpec(**train["augment"]), "average": average}),
-        unused,
-    )
-
-
-def _whole(values: Mapping[str, Any], *keys: str) -> list[int]:
-    for key in keys:
-        if isinstance(values[key], bool) or not isinstance(values[key], int):
-            raise UserError(f"{key}={values[key]}: expected a whole number")
-    return [values[key] for key in keys]
-
-
-def _number(values: Mapping[str, Any], key: str) -> float | None:
-    value = values[key]
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{key}={value}: expected a number, or null")
-    return float(value)
+    protocol = typed(ProtocolSpec, values["protocol"], "protocol.")
+    grids: dict[str, Any] = {
+        grid: tuple(sorted(set(getattr(protocol, grid)))) for grid in ("scales", "lrs", "rungs")
+    }
+    if grids["rungs"] == (1.0,):
+        grids["rungs"] = ()  # the full search
+    if len(grids["lrs"]) == 1:
+        # Nothing to choose: the same run as with this rate given.
+        (train["lr"],), grids["lrs"] = grids["lrs"], ()
+    recipe = typed(TrainSpec, train, "train.")
+    if not recipe.average.checkpoints:
+        recipe = replace(recipe, average=AverageSpec())
+    return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe, unused)
 
 
 def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task: str) -> float | None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import SPLITS, Manifest, TaskSpec
+from petl_bench.types import SPLITS, DataSettings, Manifest, TaskSpec
 
 
-def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: int = 0) -> TaskSpec:
-    """The task as planned: its files are not looked at yet.
+def plan_task(name: str, data: DataSettings, shots: int = 1, split_seed: int = 0) -> TaskSpec:
+    """Return the task as planned; its files are not looked at yet.
 
     Args:
-        data: `root`, `override` and `images` of the configuration's `data`.
         shots, split_seed: used by few-shot sets; the seed by folder trees too.
 
     Raises:
@@ -27,11 +24,8 @@ def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: in
     """
     if name not in manifests():
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}")
-    manifest, changes = overridden(manifests()[name], str(data["override"]))
+    manifest, changes = overridden(manifests()[name], data.override)
     few_shot, tree = bool(manifest.shots), manifest.source == "tree"
-    images = data["images"]
-    if tree and (isinstance(images, bool) or not isinstance(images, int) or images < 2):
-        raise UserError(f"data.images={images} is out of range: it must be a whole number, 2 or more")
     if tree and not 0 <= split_seed < 2**32:
         raise UserError(f"split_seed={split_seed} is out of range: it must be 0 or more, and below 2**32")
     for key, value, known in (
@@ -51,9 +45,9 @@ def plan_task(name: str, data: Mapping[str, Any], shots: int = 1, split_seed: in
         resize=manifest.resize,
         shots=shots if few_shot else 0,
         split_seed=split_seed if few_shot or tree else 0,
-        drawn=images if tree else 0,
+        drawn=data.images if tree else 0,
         override=changes,
-        place={} if manifest.fingerprint else {"root": str(data["root"])},
+        place={} if manifest.fingerprint else {"root": data.folder},
     )
 
 

@@ -37,7 +37,7 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
                 return news
             try:
                 here = replace(runtime, device=find_device(runtime.device))
-                return Outcome(job.run_id, job.spec, row=execute(job.spec, here, claim))
+                return Outcome(job.run_id, job.spec, row=execute(job, here, claim))
             except (StoreError, ClaimedError):
                 raise
             except Exception as error:

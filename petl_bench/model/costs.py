@@ -1,4 +1,4 @@
-"""What adapter methods cost on ViT-B/16, as they declare it: no weight of the backbone is made."""
+"""Costs of adapter methods on ViT-B/16, computed from their declarations without weights of a backbone."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import torch
 
 from petl_bench.adapters import ADAPTERS, Shape, declare
 from petl_bench.backbones import families
-from petl_bench.config import completed, default, group_config
+from petl_bench.config import completed, group_config
 from petl_bench.model import Component
-from petl_bench.types import FLOAT_BITS, BackboneSpec
+from petl_bench.types import FLOAT_BITS, BackboneSpec, RunSettings, declarations
 
 VIT_B16 = BackboneSpec("vit_base_patch16_224", "random", 224)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one method with its default settings, without the head.
+    """Costs of one adapter method with its default settings, without the head.
 
     Attributes:
-        hidden: its hidden units, or what it stands at where it has no use for them.
-        params: numbers that are trained.
-        bytes_1_bit, bytes_32_bit: of the file's part, no codes coded; equal where no bits are to choose.
+        name: name of the method.
+        group: kind of the method (petl_bench.adapters.base.GROUPS).
+        hidden: hidden (rank), or the value that stands in its column where the method does not use it.
+        params: number of trainable parameters.
+        bytes_1_bit: bytes of the adapter's section of a file at 1 bit per weight, not entropy-coded.
+        bytes_32_bit: the same at 32 bits per weight; equal where the method has no choice of bits.
     """
 
     name: str
@@ -37,13 +40,13 @@ class Cost:
 
 
 def costs(names: Iterable[str]) -> Iterator[Cost]:
-    """The costs of adapters, in the order of their names here."""
+    """Yield the costs of the named adapters, in the order of the names."""
     with torch.device("meta"):
         built = families.build(VIT_B16)
     for name in names:
         _, sites = copy.deepcopy(built)
         unused = group_config("adapter", name).get("unused", {})
-        hidden = unused.get("hidden", default("hidden"))
+        hidden = unused.get("hidden", declarations(RunSettings)["hidden"].default)
         attached = declare(name, completed(name, {}).settings, sites, Shape(hidden, 1.0, quantized=True))
         trained = chain((matrix.weight for matrix in attached.matrices.values()), *attached.floats.values())
         small, large = (

@@ -6,20 +6,20 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
-from petl_bench.types import COLUMNS, ResultRow
+from petl_bench.types import COLUMNS
 
 
 def to_csv(report: Report) -> str:
     """A line a run; columns are those of ResultRow, None an empty field."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in fields(ResultRow)], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*COLUMNS], lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(vars, report.rows))
     return buffer.getvalue()

@@ -16,8 +16,8 @@ from petl_bench import data, packing
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
 from petl_bench.model import Adapted, restore
-from petl_bench.packing import AdapterFile, Facts
-from petl_bench.run.identity import backbone_sha256, identify
+from petl_bench.packing import AdapterFile, FileMetadata
+from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.run.provenance import peak_memory, provenance
 from petl_bench.run.training import choose, train
@@ -26,6 +26,7 @@ from petl_bench.train import Pixels, evaluate, log_epochs, log_result, predict
 from petl_bench.types import (
     TRAINVAL,
     BackboneSpec,
+    Job,
     ResultRow,
     RunSpec,
     Runtime,
@@ -42,20 +43,25 @@ class Score:
     images: int
 
 
-def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> ResultRow:
-    """Run `spec` from first to last and keep its row and adapter file in the store.
+def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow:
+    """Execute a run from first to last and keep its row and adapter file in the store.
 
     Test images are decoded once training is over, and not before; protocol `peek` alone looks earlier.
 
     Args:
-        spec: its task settled (petl_bench.data.resolve).
-        claim: this process' claim of the run, which must still be held when there is something to keep.
+        job: the run, its task resolved (petl_bench.data.resolve).
+        claim: this process' claim of the run, which must still be held when the results are stored.
 
     Raises:
         UserError: backbone, adapter, settings or data do not fit, or the store cannot be written.
         ClaimedError: another process has taken the run over.
     """
-    started, run_id, store = datetime.now(UTC), identify(spec), Store(Path(runtime.store))
+    started, store = datetime.now(UTC), Store(Path(runtime.store))
+    run_id, spec, checksum = job.run_id, job.spec, job.backbone_sha256
+    if backbone_sha256(spec.backbone) != checksum:
+        raise UserError(
+            f"run {run_id}: the weights of {spec.backbone.display_name} differ from those planned"
+        )
     directory = store.open(run_id)
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
@@ -66,7 +72,6 @@ def execute(spec: RunSpec, runtime: Runtime, claim: Claim | None = None) -> Resu
             trained = train(chosen, runtime, log, checkpoints=checkpoints)
         else:
             log_epochs(log, trained.losses, chosen.train)
-        checksum = backbone_sha256(spec.backbone)
         adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
         logger.info("run %s: trained and packed; now test is looked at", run_id)
         begin = time.perf_counter()
@@ -155,6 +160,6 @@ def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Ru
     return Score(evaluate(network, images, pixels), len(images))
 
 
-def facts_of(file: AdapterFile, where: str) -> Facts:
+def read_metadata(file: AdapterFile, where: str) -> FileMetadata:
     """What an adapter file says, its backbone looked up in conf/backbone."""
     return packing.interpret(file, lambda name: BackboneSpec(**group_config("backbone", name)), where)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from petl_bench import data
 from petl_bench.backbones import weights
 from petl_bench.data.files import Advance, nothing
-from petl_bench.types import BackboneSpec, Cache, RunSpec, TaskSpec, run_id
+from petl_bench.types import BackboneSpec, Cache, Job, RunSpec, TaskSpec, run_id
 
 
 def backbone_sha256(spec: BackboneSpec) -> str:
@@ -25,8 +25,18 @@ def backbone_sha256(spec: BackboneSpec) -> str:
 
 
 def identify(spec: RunSpec) -> str:
-    """The run's identity; see petl_bench.types.run_id."""
+    """Return the run's identity; see petl_bench.types.run_id."""
     return run_id(spec, backbone_sha256(spec.backbone))
+
+
+def job_of(spec: RunSpec, command: str = "") -> Job:
+    """Return the job of a run whose task is resolved.
+
+    Args:
+        command: command that repeats the run alone.
+    """
+    checksum = backbone_sha256(spec.backbone)
+    return Job(run_id(spec, checksum), spec, checksum, command=command)
 
 
 def files_of(specs: Iterable[RunSpec]) -> int:

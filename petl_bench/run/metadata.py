@@ -12,13 +12,21 @@ from pathlib import Path
 from petl_bench.config import changed_text
 from petl_bench.packing import AdapterFile
 from petl_bench.store import LOG
-from petl_bench.types import ResultRow, RunSpec, said_of, spec_columns
+from petl_bench.types import (
+    ResultRow,
+    RunSettings,
+    RunSpec,
+    TrainSpec,
+    declarations,
+    identity_of,
+    spec_columns,
+)
 
 logger = logging.getLogger("petl_bench")
 HYPERPARAMETERS = (
-    *("suite", "task", "shots", "split_seed", "seed", "backbone", "adapter", "settings", "hidden", "scale"),
-    *("quantizer", "bits", "head", "protocol", "rungs", "precision", "normalization", "epochs", "lr"),
-    *("recipe", "rate_weight", "packing", "statistics"),
+    *("suite", "task", "shots", "split_seed", "backbone", "adapter", "settings"),
+    *declarations(RunSettings),
+    *("protocol", "rungs", "normalization", "epochs", "lr", "recipe"),
 )
 
 
@@ -40,7 +48,7 @@ def recipe_hash(spec: RunSpec) -> str:
     Scales to choose from are left out, since methods without a scale share tables with the others; so is a
     learning rate that stands beforehand, which may be tuned as the scale is, and has a column of its own.
     """
-    train = said_of(asdict(spec.train))
+    train = identity_of(TrainSpec, asdict(spec.train))
     if spec.protocol.name != "sealed":
         del train["lr"]
     recipe = {"train": train, "lrs": spec.protocol.lrs, "every": spec.protocol.every}

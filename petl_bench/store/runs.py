@@ -7,14 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petl_bench.atomic import staged
 from petl_bench.errors import StoreError
-from petl_bench.store.files import new_folder, staged, to_json
+from petl_bench.store.files import new_folder, to_json
 from petl_bench.store.reading import ADAPTER, CHECKPOINTS, ERROR, FILES, LOG, ROW, SEARCH, SPEC, Runs
-from petl_bench.types import ResultRow, RunSpec, spec_to_dict
+from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_to_dict
 
 ASIDE = ".damaged"
 """Directory of the store for what was set aside. Names with a leading dot are no runs."""
@@ -74,7 +75,7 @@ class Store(Runs):
         files = {ADAPTER: adapter, SPEC: to_json(spec_to_dict(spec))}
         if trials:
             files[SEARCH] = to_json({"trials": list(trials)})
-        files[ROW] = to_json(asdict(row))
+        files[ROW] = to_json(row_to_dict(row))
         directory = self.directory(row.run_id)
         with self._writing():
             directory.mkdir(parents=True, exist_ok=True)

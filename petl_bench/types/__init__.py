@@ -1,6 +1,7 @@
-"""What a run is, what it yields, and its identity. Standard library only."""
+"""Specs, identities and rows of runs, and the declarations of their settings. Standard library only."""
 
 from petl_bench.types.fields import OtherVersionError, typed
+from petl_bench.types.jobs import CAUSES, NO_FAULT, Cache, DataSettings, Job, Outcome, Runtime
 from petl_bench.types.manifest import ListFacts, Manifest
 from petl_bench.types.parts import (
     FLOAT_BITS,
@@ -19,27 +20,17 @@ from petl_bench.types.parts import (
     TaskSpec,
     TrainSpec,
 )
-from petl_bench.types.row import (
-    CAUSES,
-    COLUMNS,
-    NO_FAULT,
-    Cache,
-    Job,
-    Outcome,
-    ResultRow,
-    Runtime,
-    row_from_dict,
-    spec_columns,
-)
+from petl_bench.types.row import COLUMNS, ResultRow, row_from_dict, row_to_dict, spec_columns
 from petl_bench.types.run import (
     PROTOCOL_VERSION,
+    RunSettings,
     RunSpec,
     run_id,
-    said_of,
     spec_from_dict,
     spec_to_dict,
     stored_id,
 )
+from petl_bench.types.settings import Setting, declarations, identity_of, require
 
 __all__ = [
     "CAUSES",
@@ -58,6 +49,7 @@ __all__ = [
     "AverageSpec",
     "BackboneSpec",
     "Cache",
+    "DataSettings",
     "Job",
     "ListFacts",
     "Manifest",
@@ -66,13 +58,18 @@ __all__ = [
     "Outcome",
     "ProtocolSpec",
     "ResultRow",
+    "RunSettings",
     "RunSpec",
     "Runtime",
+    "Setting",
     "TaskSpec",
     "TrainSpec",
+    "declarations",
+    "identity_of",
+    "require",
     "row_from_dict",
+    "row_to_dict",
     "run_id",
-    "said_of",
     "spec_columns",
     "spec_from_dict",
     "spec_to_dict",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.types.settings import optional_when_stored
 
 Kind = TypeVar("Kind")
 
@@ -59,20 +60,19 @@ def _misfits(values: object, kind: type, prefix: str) -> tuple[list[str], list[s
 
 @cache
 def _known(kind: type[Any]) -> dict[str, tuple[bool, type | None]]:
-    """Each field: whether it must be there, and the dataclass that its value is, if it is one."""
+    """Each field with whether a stored object must have it, and with its dataclass if its value is one."""
     hints = get_type_hints(kind)
-
-    def required(field: Field[Any]) -> bool:
-        return field.default is MISSING and field.default_factory is MISSING
-
     return {
-        field.name: (required(field), hints[field.name] if is_dataclass(hints[field.name]) else None)
+        field.name: (
+            not optional_when_stored(field),
+            hints[field.name] if is_dataclass(hints[field.name]) else None,
+        )
         for field in fields(kind)
     }
 
 
 def typed(kind: Callable[..., Kind], values: object, prefix: str) -> Kind:
-    """Build a dataclass from a mapping; whole numbers are accepted where a float is expected.
+    """Build a dataclass from a mapping; a whole number will do for a float, and a number for text.
 
     Args:
         prefix: what stands before each key in error messages, for example `train.` or `digits.yaml: `.
@@ -87,7 +87,11 @@ def typed(kind: Callable[..., Kind], values: object, prefix: str) -> Kind:
     for key in values:
         if key not in hints:
             raise UserError(f"{prefix}{key}: unknown key: {did_you_mean(str(key), hints)}")
-    missing = [name for name, (required, _) in _known(kind).items() if required and name not in values]
+    missing = [
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in values
+    ]
     if missing:
         raise UserError(f"{prefix}missing {', '.join(missing)}")
     return kind(**{key: _value(hints[key], value, prefix + key) for key, value in values.items()})
@@ -103,6 +107,8 @@ def _value(hint: Any, value: object, key: str) -> Any:
         return typed(hint, value, f"{key}.")
     if hint is float and type(value) is int:
         found = float(value)
+    elif hint is str and type(value) in (int, float):
+        found = str(value)
     elif origin in (list, tuple) and isinstance(value, list | tuple):
         found = origin(_value(arguments[0], item, key) for item in value)
     elif origin in (dict, Mapping) and isinstance(value, Mapping):

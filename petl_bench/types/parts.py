@@ -1,4 +1,4 @@
-"""The parts of a run: task, backbone, adapter, recipe, protocol."""
+"""The parts of a run: task, backbone, adapter, recipe, protocol. Each declares and checks its settings."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from petl_bench.types.settings import check_ranges, freeze, require, setting
+
 SPLITS = ("train", "val", "test")
 """The splits of every task, in the order in which fingerprints take them."""
 
 TRAINVAL = "trainval"
-"""All images a final training may use: VTAB's train800val200; a few-shot set's training list alone."""
+"""All images that a final training may use: VTAB's train800val200; the training list of a few-shot set."""
 
 RESIZES = ("stretch", "crop")
-"""Ways to the backbone's square: straight, or the short side to 256/224 of it and its centre cut out."""
+"""To a square: `stretch` resizes both sides, `crop` the short side to 256/224 of it before a center crop."""
 
 FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 
 PRECISIONS = ("fp32", "bf16", "int8", "auto")
-"""The precision in which a frozen backbone is stored and computes; `auto` is resolved by the device."""
+"""Precisions in which a frozen backbone is stored and computes; `auto` is resolved by the device."""
 
 PACKINGS = ("coded", "raw")
-"""Codes entropy-coded where that makes a file smaller, or whole."""
+"""Codes are entropy-coded where that makes the file smaller, or stored as they are."""
 
 STATISTICS = ("exact", "short")
-"""Shifts and spreads of matrices as float32, or in the fewest bytes that leave predictions as they are."""
+"""Means and stds of matrices as float32, or in the fewest bytes that leave all predictions unchanged."""
 
 ACTIVATIONS = ("full", "exact", "4bit", "2bit")
-"""What is kept of a backbone's activations for the backward pass (petl_bench.backbones.activations)."""
+"""Activations of the backbone that are kept for the backward pass (petl_bench.backbones.activations)."""
 
 AVERAGE_WEIGHTS = ("loss", "step")
-"""What the weight of a checkpoint grows with: the inverse of its training loss, or its number."""
+"""Weights of averaged states: a power of the inverse of the training loss, or of the number of the state."""
 
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -44,7 +46,7 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One data set as a run uses it: the facts of its manifest and, once settled, of the files found."""
+    """One data set as a run uses it: the facts of its manifest and, once resolved, of the files found."""
 
     name: str
     suite: str
@@ -57,39 +59,62 @@ class TaskSpec:
     fingerprint: str
     """SHA-256 over the images and labels of all splits; checked whenever the data are loaded."""
     resize: str = "stretch"
-    shots: int = 0
-    """Training images a class, in few-shot sets; else 0."""
-    split_seed: int = 0
-    """Which of several draws of the training images."""
+    shots: int = setting("Few-shot sets: training images per class.", 1, value=0, before=0)
+    split_seed: int = setting(
+        "Few-shot sets and folder trees: number of the draw of the training images.",
+        0,
+        before=0,
+        column="repetition",
+    )
     drawn: int = 0
     """Images drawn from a folder tree for train and val together; else 0."""
     override: str = ""
     """Facts of the manifest that the user has overridden, as `splits.test=40`; no row then compares."""
-    place: dict[str, str] = field(default_factory=dict)
-    """Where the files are: `root`, and once settled `lists` and `images`. Not identity."""
+    place: dict[str, str] = setting(
+        "Folders of the files: `root` and, once resolved, `lists` and `images`.",
+        value=dict,
+        before=dict,
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        freeze(self, "splits", "place")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A frozen backbone: a timm architecture and where its weights come from."""
+    """A frozen backbone: a timm architecture and the source of its weights."""
 
-    name: str
-    """timm architecture, for example vit_base_patch16_224."""
-    weights: str
-    """`pretrained`, `random`, a path, or `bundled:FILE` for a file of the package."""
-    image_size: int
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of timm.create_model."""
-    label: str = ""
-    """The name in tables; `name` where empty."""
-    normalization: str = "none"
-    """How the pretraining normalized pixels: what `train.normalization=backbone` stands for."""
-    published: bool = False
-    """Whether the field's published VTAB-1K and FGVC rows were made with these weights."""
+    name: str = setting("timm architecture, for example vit_base_patch16_224.")
+    weights: str = setting(
+        "`pretrained`, `random`, the path of a weights file, or `bundled:FILE` for a file of the package.",
+        identity=False,
+    )
+    image_size: int = setting("Height and width of the input in pixels.", least=1)
+    options: dict[str, Any] = setting(
+        "Further keyword arguments of timm.create_model.", value=dict, before=dict
+    )
+    label: str = setting("Name in tables; empty: the architecture's.", value="", before="", identity=False)
+    normalization: str = setting(
+        "Pixel normalization of the pretraining, which `train.normalization=backbone` stands for.",
+        value="none",
+        before="none",
+        identity=False,
+    )
+    published: bool = setting(
+        "Whether the field's published VTAB-1K and FGVC rows were made with these weights.",
+        value=False,
+        before=False,
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        freeze(self, "options")
+        check_ranges(self, "backbone.")
 
     @property
     def has_dropout(self) -> bool:
-        """Whether the options ask timm for some."""
+        """Return whether the options ask timm for dropout or drop path."""
         return any("drop" in key and value for key, value in self.options.items())
 
     @property
@@ -104,26 +129,38 @@ class AdapterSpec:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        freeze(self, "settings")
+
 
 @dataclass(frozen=True)
 class AugmentSpec:
     """Random changes of the training images; all off by default.
 
-    With `crop`, timm's training transform: random resized crop (8 to 100 % of the area), flip, then
-    `auto_augment` (its policy string) or colour jitter. The other four act on batches.
+    With `crop`, timm's training transform: random resized crop (8 to 100 % of the area), horizontal flip,
+    then `auto_augment` (timm's policy string) or color jitter. The other four act on batches.
     """
 
-    crop: bool = False
-    color_jitter: float = 0.0
-    auto_augment: str = ""
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    smoothing: float = 0.0
+    crop: bool = setting(
+        "Whether to train on random resized crops and horizontal flips.", False, before=False
+    )
+    color_jitter: float = setting("Strength of color jitter, with crops.", 0.0, before=0.0, least=0)
+    auto_augment: str = setting(
+        "timm's policy string, for example rand-m9-mstd0.5-inc1, with crops.", "", before=""
+    )
+    erasing: float = setting(
+        "Probability that a rectangle of an image is erased.", 0.0, before=0.0, least=0, most=1
+    )
+    mixup: float = setting("Alpha of mixup; 0: none.", 0.0, before=0.0, least=0)
+    cutmix: float = setting("Alpha of CutMix; 0: none.", 0.0, before=0.0, least=0)
+    smoothing: float = setting("Label smoothing.", 0.0, before=0.0, least=0, most=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "train.augment.")
 
     @property
     def random(self) -> bool:
-        """Whether an image differs from epoch to epoch."""
+        """Return whether an image differs from epoch to epoch."""
         return bool(self.crop or self.erasing or self.mixup or self.cutmix)
 
 
@@ -131,17 +168,34 @@ class AugmentSpec:
 class AverageSpec:
     """A weighted mean of a training's last states instead of the last one (arXiv 2504.18580)."""
 
-    checkpoints: int = 0
-    """How many states; 0: the last epoch counts alone."""
-    every: int = 10
-    """Epochs between two of them; the last is that of the last epoch."""
-    by: str = "loss"
-    """One of AVERAGE_WEIGHTS."""
-    power: float = 1.0
-    """A weight is proportional to this power of 1 / loss, or of the epoch; 0: all are equal."""
+    checkpoints: int = setting(
+        "Number of states to average; 0: the last epoch alone.", 0, before=0, least=0, right="0, or 2 or more"
+    )
+    every: int = setting(
+        "Epochs between two averaged states; the last is that of the last epoch.", 10, before=10, least=1
+    )
+    by: str = setting(
+        "Whether weights grow with 1 / training loss or with the number of the epoch.",
+        "loss",
+        before="loss",
+        choices=AVERAGE_WEIGHTS,
+        right=" or ".join(AVERAGE_WEIGHTS),
+    )
+    power: float = setting(
+        "Power of 1 / loss, or of the epoch, that a weight is proportional to; 0: equal weights.",
+        1.0,
+        before=1.0,
+        least=0,
+        most=20,
+        right="0 to 20",
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "train.average.")
+        require(self.checkpoints != 1, "train.average.checkpoints", self.checkpoints, "0, or 2 or more")
 
     def shortened(self, epochs: int, full: int) -> AverageSpec:
-        """The same over fewer epochs, as far as these have the states."""
+        """Return the average over a training of fewer epochs, as far as these have the states."""
         if not self.checkpoints:
             return self
         every = max(1, self.every * epochs // full)
@@ -151,27 +205,56 @@ class AverageSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The training recipe; times in epochs."""
+    """The training recipe; times in epochs. The files of conf/train state its values."""
 
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    warmup_epochs: int
-    warmup_lr: float
-    min_lr: float
-    schedule_lag: int
-    """Epochs the schedule runs behind the training: 1 in the released code, which steps after each epoch."""
-    drop_path: float
-    normalization: str
-    """`none` feeds pixels in [0, 1]; the others subtract a mean and divide by a deviation."""
-    augment: AugmentSpec = field(default_factory=AugmentSpec)
-    average: AverageSpec = field(default_factory=AverageSpec)
-    activations: str = "full"
-    """One of ACTIVATIONS; `4bit` and `2bit` approximate gradients."""
+    epochs: int = setting("Epochs of training.", least=1)
+    batch_size: int = setting("Images per step.", least=1)
+    lr: float = setting(
+        "Learning rate of AdamW after the warm-up.", above=0, column="task", follows_bits=True
+    )
+    weight_decay: float = setting("Weight decay of AdamW.", least=0)
+    warmup_epochs: int = setting("Epochs of linear warm-up.", least=0)
+    warmup_lr: float = setting("Learning rate at the beginning of the warm-up.", least=0)
+    min_lr: float = setting("Learning rate at the end of the cosine schedule.", least=0)
+    schedule_lag: int = setting(
+        "Epochs that the schedule lags behind: 1 in the released code, which steps it after each epoch.",
+        least=0,
+    )
+    drop_path: float = setting("Drop path rate (stochastic depth) at the last block.", least=0, below=1)
+    normalization: str = setting(
+        "Pixel normalization: none, imagenet, half, clip, or backbone: that of its pretraining.",
+        choices=(*NORMALIZATIONS,),
+    )
+    augment: AugmentSpec = setting("Augmentation of the training images.", value=AugmentSpec)
+    average: AverageSpec = setting(
+        "Average of the last states.", value=AverageSpec, before=AverageSpec, quiet=True
+    )
+    activations: str = setting(
+        "Activations kept for backward: full; exact: fewer, equal gradients; 4bit, 2bit: approximate ones.",
+        "full",
+        before="full",
+        quiet=True,
+        choices=ACTIVATIONS,
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "train.")
+        average = self.average
+        require(
+            (average.checkpoints - 1) * average.every < self.epochs,
+            "train.average.checkpoints",
+            average.checkpoints,
+            f"fewer: train.epochs={self.epochs} have not as many, {average.every} epochs apart",
+        )
+        require(
+            not (self.augment.mixup or self.augment.cutmix) or self.batch_size % 2 == 0,
+            "train.batch_size",
+            self.batch_size,
+            "even, because mixup and cutmix pair images",
+        )
 
     def shortened(self, share: float) -> TrainSpec:
-        """The same schedule in a share of the epochs; times in epochs shrink too, rounded down."""
+        """Return the recipe for a share of the epochs; times in epochs shrink too, rounded down."""
         epochs = round(share * self.epochs)
         return replace(
             self,
@@ -184,18 +267,35 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class ProtocolSpec:
-    """How hyper-parameters are chosen and when test is looked at."""
+    """A protocol: how hyper-parameters are chosen, and when the test set is looked at."""
 
     name: str
     """`sealed`, `fixed` or `peek`."""
-    scales: list[float] = field(default_factory=list)
-    """sealed: the scales to try on val; empty where the scale is given."""
-    lrs: list[float] = field(default_factory=list)
-    """sealed: the learning rates to try on val; empty where train.lr stands."""
-    rungs: list[float] = field(default_factory=list)
-    """sealed: shares of the epochs for successive halving (petl_bench.run.search); empty: full search."""
-    every: int = 0
-    """peek: epochs between two looks at test."""
+    scales: tuple[float, ...] = setting(
+        "sealed: scales to try on val; empty where the scale is given.",
+        value=tuple,
+        before=tuple,
+        above=0,
+        right="positive numbers",
+    )
+    lrs: tuple[float, ...] = setting(
+        "sealed: learning rates to try on val; empty: train.lr.",
+        value=tuple,
+        before=tuple,
+        above=0,
+        right="positive numbers",
+    )
+    rungs: tuple[float, ...] = setting(
+        "sealed: shares of train.epochs for successive halving; empty: every candidate in full.",
+        value=tuple,
+        before=tuple,
+    )
+    every: int = setting("peek: epochs between two looks at test.", value=0, before=0)
+
+    def __post_init__(self) -> None:
+        freeze(self, "scales", "lrs", "rungs")
+        check_ranges(self, "protocol.")
+        require(self.name != "peek" or self.every >= 1, "protocol.every", self.every, "at least 1")
 
     @property
     def rungs_text(self) -> str:
@@ -204,7 +304,7 @@ class ProtocolSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a reloaded model is built from: the part of a run that an adapter file must carry."""
+    """The part of a run that an adapter file must carry for the model to be built again."""
 
     backbone: BackboneSpec
     adapter: AdapterSpec

@@ -1,19 +1,20 @@
-"""What a run yields, and where it executes."""
+"""The row of a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from petl_bench.types.fields import check_keys
-from petl_bench.types.run import RunSpec
+from petl_bench.types.run import RunSettings, RunSpec
+from petl_bench.types.settings import completed_with_before, declarations
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """One finished run. Every stored key is typed and explained here and nowhere else.
+class ResultRow(RunSettings):
+    """Row of one finished run: the columns of RunSettings and these, each typed and explained here alone.
 
     Columns with a default are younger than the first rows, which can still be read.
     """
@@ -24,34 +25,25 @@ class ResultRow:
     group: str
     backbone: str
     adapter: str
-    hidden: int
-    scale: float
-    settings: str = ""  # the adapter's own, where they are not its defaults: "share=0"
-    quantizer: str
-    bits: int
-    head: str
+    scale: float  # the chosen one
+    settings: str = ""  # of the adapter, where they are not its defaults: "share=0"
     protocol: str
     rungs: str = ""  # protocol sealed: shares of the epochs where it halves its search: "0.25 0.5"
-    precision: str
-    rate_weight: float = 0.0
-    packing: str = "raw"  # as asked for: coded files have raw sections where that is smaller
-    statistics: str = "exact"  # as asked for
     normalization: str
-    seed: int
     epochs: int
     lr: float | None = None  # as chosen, where protocol sealed searches it; tuned, where conf/tuned has one
-    recipe: str = ""  # short hash of the recipe (but a rate given beforehand) and of what else is chosen
-    shots: int = 0  # training images a class of a few-shot set, else 0
-    split_seed: int = 0  # which draw of the training images
+    recipe: str = ""  # short hash of the recipe, without a learning rate that was given beforehand
+    shots: int = 0  # training images per class of a few-shot set, else 0
+    split_seed: int = 0  # number of the draw of the training images
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
     status: str  # "done"
-    acc: float  # fraction of test images right, from the reloaded file
+    acc: float  # fraction of test images classified correctly by the reloaded file
     acc_val: float | None  # the winner's on val in its last trial, after training without val
     acc_best_peek: float | None  # best over test evaluations, protocol peek only
     n_train: int
     n_test: int
     bytes_adapter: int
-    bytes_adapter_raw: int | None = None  # with whole codes and float32 statistics
+    bytes_adapter_raw: int | None = None  # with codes as they are and float32 statistics
     bytes_head: int
     bytes_overhead: int
     bytes_file: int  # the three above summed = size on disk
@@ -75,11 +67,11 @@ class ResultRow:
 
 
 MOST = 2.0**63
-"""No number of a row is that large; Parquet's whole numbers end there."""
+"""Bound on all numbers of a row, where Parquet's whole numbers end."""
 
 
 def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
-    """A row from its JSON object.
+    """Return a row from its JSON object.
 
     Raises:
         OtherVersionError: keys are only missing, or only unknown.
@@ -87,7 +79,7 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
         ValueError: a number is not finite or below 0, or an accuracy is no fraction.
     """
     check_keys(values, ResultRow, "columns")
-    row = ResultRow(**values)
+    row = ResultRow(**completed_with_before(ResultRow, values))
     for name, value in values.items():
         if not isinstance(value, COLUMNS[name]) or (type(value) is bool) != (bool in COLUMNS[name]):
             kinds = " or ".join(kind.__name__ for kind in COLUMNS[name])
@@ -102,25 +94,15 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
 
 def spec_columns(spec: RunSpec) -> dict[str, object]:
     """Return the columns of a row that its spec determines, whatever the defaults of its adapter."""
-    return {
+    return {name: getattr(spec, name) for name in declarations(RunSettings)} | {
         "suite": spec.task.suite,
         "task": spec.task.name,
         "group": spec.task.group,
         "backbone": spec.backbone.display_name,
         "adapter": spec.adapter.name,
-        "hidden": spec.hidden,
-        "scale": spec.scale,
-        "quantizer": spec.quantizer,
-        "bits": spec.bits,
-        "head": spec.head,
         "protocol": spec.protocol.name,
         "rungs": spec.protocol.rungs_text,
-        "precision": spec.precision,
-        "rate_weight": spec.rate_weight,
-        "packing": spec.packing,
-        "statistics": spec.statistics,
         "normalization": spec.train.normalization,
-        "seed": spec.seed,
         "epochs": spec.train.epochs,
         "lr": spec.train.lr,
         "shots": spec.task.shots,
@@ -130,75 +112,27 @@ def spec_columns(spec: RunSpec) -> dict[str, object]:
     }
 
 
+def row_to_dict(row: ResultRow) -> dict[str, Any]:
+    """Return a row as a JSON object, its columns in order."""
+    return {name: getattr(row, name) for name in COLUMNS}
+
+
 def _kinds(hint: Any) -> tuple[type, ...]:
-    """The types a column's values may have; a whole number is a float too."""
+    """Return the types that a column's values may have; a whole number is a float too."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     return (*kinds, int) if float in kinds else kinds
 
 
-COLUMNS = {name: _kinds(hint) for name, hint in get_type_hints(ResultRow).items()}
-"""Types of a row's columns, by name."""
+_FIRST = """run_id suite task group backbone adapter hidden scale settings quantizer bits head protocol rungs
+precision rate_weight packing statistics normalization seed"""
+"""Columns of the settings as the first rows had them; younger settings come after them."""
 
 
-@dataclass(frozen=True)
-class Cache:
-    """Directory of what is derived from data files, and the bytes it may take."""
-
-    directory: str = ""
-    """Empty: `petl-bench` in the user's cache folder."""
-    limit: int = 50_000_000_000
+def _columns() -> dict[str, tuple[type, ...]]:
+    hints = get_type_hints(ResultRow)
+    younger = [name for name in declarations(RunSettings) if name not in _FIRST.split()]
+    return {name: _kinds(hints[name]) for name in dict.fromkeys([*_FIRST.split(), *younger, *hints])}
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how a run executes; nothing here may change its numbers."""
-
-    store: str
-    device: str = "cpu"
-    threads: int = 1
-    loaders: int = 0  # processes that augment images; 0: the run's own
-    compile: str = "none"  # mode of torch.compile; may change last bits, as another device may
-    checkpoint: int = 0  # epochs between checkpoints of a training; 0: none
-    heartbeat: float = 10.0  # seconds between signs of life of a run's claim
-    cache: Cache = field(default_factory=Cache)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One planned run on its way to a process."""
-
-    run_id: str
-    spec: RunSpec
-    """Its task settled."""
-    seen: str = ""
-    """What the store held of the run when it was planned (Store.stamp): anything newer is another's work."""
-    command: str = ""
-    """What repeats this run alone."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one planned run: a row, or an error text and its cause."""
-
-    run_id: str
-    spec: RunSpec
-    row: ResultRow | None = None
-    error: str | None = None
-    cause: str = ""
-    """Of an error: one of CAUSES."""
-    elsewhere: bool = False
-    """Whether another sweep did it meanwhile."""
-
-
-CAUSES = {
-    "error": "an exception",
-    "diverged": "a loss or a model whose values are not finite",
-    "memory": "out of memory",
-    "device": "the device failed or is lost",
-    "killed": "its process was killed; the same command runs it again",
-    "store": "the store cannot be written",
-    "busy": "another process is at work on it",
-}
-"""Why a run has no row."""
-NO_FAULT = ("killed", "device")
-"""Causes that say nothing against the run: the same command runs it again."""
+COLUMNS = _columns()
+"""Types of a row's columns, by name, in order."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from petl_bench.dev.bench.growth import MANY, seeds
 from petl_bench.dev.bench.measure import Figures, alone, paired, seconds_of
 from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER, ROW, Store
-from petl_bench.types import ResultRow
+from petl_bench.types import ResultRow, row_to_dict
 
 ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
 METHOD = ["adapter=adaptformer", "bits=1", "launcher=local"]
@@ -151,4 +151,4 @@ def fill(root: Path, first: ResultRow, count: int) -> None:
         )
         folder = root / row.run_id
         folder.mkdir(parents=True)
-        (folder / ROW).write_text(json.dumps(asdict(row)))
+        (folder / ROW).write_text(json.dumps(row_to_dict(row)))

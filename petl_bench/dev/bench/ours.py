@@ -18,7 +18,7 @@ from petl_bench.device import find_precision
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import execute
-from petl_bench.run.identity import resolve_tasks
+from petl_bench.run.identity import job_of, resolve_tasks
 from petl_bench.train import Pixels, evaluate, fit
 from petl_bench.types import AdapterSpec, ModelSpec, Runtime, TrainSpec
 
@@ -110,4 +110,5 @@ def run(root: Path, scratch: Path, setting: Setting, epochs: int, batch: int) ->
         ]
     )
     (spec,) = resolve_tasks([replace(run, backbone=setting.backbone) for run in planned.runs], planned.cache)
-    execute(spec, Runtime(str(scratch / "store"), setting.device, setting.threads, cache=planned.cache))
+    store = str(scratch / "store")
+    execute(job_of(spec), Runtime(store, setting.device, setting.threads, cache=planned.cache))

@@ -1,0 +1,91 @@
+"""Keys of the configuration, from the declarations of their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+
+from petl_bench.types import (
+    BackboneSpec,
+    DataSettings,
+    ProtocolSpec,
+    RunSettings,
+    Setting,
+    TaskSpec,
+    TrainSpec,
+    declarations,
+)
+
+PARTS: dict[str, type] = {
+    "train": TrainSpec,
+    "protocol": ProtocolSpec,
+    "backbone": BackboneSpec,
+    "data": DataSettings,
+}
+"""Dataclasses of the settings whose keys have a prefix."""
+
+FEW_SHOT = ("shots", "split_seed")
+"""Settings of a task that are chosen for the run."""
+
+PLAIN = {name: known for name, known in declarations(RunSettings).items() if not known.option}
+PLAIN |= {name: declarations(TaskSpec)[name] for name in FEW_SHOT}
+"""Settings whose keys have no prefix."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        default: its value unless chosen; None where the files of a group state it, as of `train`.
+    """
+
+    name: str
+    default: Any
+    setting: Setting
+
+
+def keys() -> Iterator[Key]:
+    """Return all keys that have a declaration, in the order of the command line's documentation."""
+    for name, known in declarations(RunSettings).items():
+        yield Key(name, known.default, known)
+    for name in FEW_SHOT:
+        yield Key(name, PLAIN[name].default, PLAIN[name])
+    for group, kind in PARTS.items():
+        yield from _of_part(f"{group}.", kind)
+
+
+def _of_part(prefix: str, kind: type) -> Iterator[Key]:
+    hints, defaults = get_type_hints(kind), _defaults(kind)
+    for name, known in declarations(kind).items():
+        if is_dataclass(hints[name]):
+            yield from _of_part(f"{prefix}{name}.", hints[name])
+        else:
+            yield Key(prefix + name, defaults.get(name), known)
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Return the defaults of a dataclass as the configuration has them."""
+    found: dict[str, Any] = {}
+    for field in fields(kind):
+        value = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value is not MISSING:
+            nested = is_dataclass(value) and not isinstance(value, type)
+            found[field.name] = _defaults(type(value)) if nested else _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def store_settings() -> None:
+    """Give Hydra the defaults of all settings that belong to no file of conf/, as the config `settings`."""
+    node = {name: known.default for name, known in PLAIN.items()}
+    node |= {"data": _defaults(DataSettings), "train": _defaults(TrainSpec)}
+    ConfigStore.instance().store(name="settings", node=node)
