@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from petl_bench.types import Column, RunSettings, declarations
+
+_DECLARED = declarations(RunSettings)
+
+
+def _with(column: Column) -> list[str]:
+    return [name for name, known in _DECLARED.items() if known.column == column]
+
+
 TABLE_SETTINGS = [
-    "suite",
-    "shots",
-    "protocol",
-    "rungs",
-    "precision",
-    "normalization",
-    "epochs",
-    "recipe",
-    "altered",
+    *("suite", "shots", "protocol", "rungs"),
+    *_with("table"),
+    *("normalization", "epochs", "recipe", "altered"),
 ]
 """Runs that differ in one of these never share a table."""
 SEPARATED = {
@@ -21,32 +24,28 @@ SEPARATED = {
     "epochs": "lengths of training",
 }
 """Settings of tables that a reader could overlook, with the name that a warning gives to several values."""
-ROW_SETTINGS = [
-    "backbone",
-    "adapter",
-    "settings",
-    "hidden",
-    "quantizer",
-    "bits",
-    "head",
-    "rate_weight",
-    "packing",
-    "statistics",
-]
+ROW_SETTINGS = ["backbone", "adapter", "settings", *_with("row")]
 """Settings that tell the rows of a table apart, in the order of their columns."""
-TASK_SETTINGS = ["scale", "lr"]
+TASK_SETTINGS = [*_with("task"), "lr"]
 """Settings that may differ by task within a row; they tell rows apart where a task has several values."""
 REPETITIONS = {"seed": "seeds", "split_seed": "draws of the training images"}
 """Columns in which the repetitions of one cell differ, with the name of several values."""
-WIDTH_SETTINGS = ("bits", "quantizer", "scale", "lr", "rate_weight", "packing", "statistics")
+WIDTH_SETTINGS = ("lr", *(name for name, known in _DECLARED.items() if known.follows_bits))
 """Settings in which a row may differ from the row with the most bits that it is compared with."""
-PREFERRED = ("scale", "lr", "rate_weight", "packing", "statistics")
+PREFERRED = (
+    *TASK_SETTINGS,
+    *(name for name in _with("row") if name in WIDTH_SETTINGS and name not in ("bits", "quantizer")),
+)
 """Of several rows with the most bits, the one that agrees in most of these, in this order, is compared."""
 ALWAYS_SHOWN = {"bits", "hidden"}
 """Settings that always have a column; all others have one only where rows differ in them."""
-OFF_BY_DEFAULT = ("settings", "rate_weight")
+OFF_BY_DEFAULT = ("settings", *(name for name in _with("row") if _DECLARED[name].usual == 0))
 """Settings that have a column as soon as one row uses them; the cell of a row that does not is blank."""
-USUAL = {"head": "linear", "quantizer": "l1_median", "packing": "coded", "statistics": "exact"}
+USUAL = {
+    name: _DECLARED[name].usual
+    for name in dict.fromkeys(["head", *_with("row")])
+    if _DECLARED[name].usual is not None and name not in OFF_BY_DEFAULT
+}
 """Settings that the title of a table names where all its rows have the same value and it is not this one."""
 WITHOUT_ADAPTER = ("adapter", "head", "backbone", "settings")
 """Settings that a method without adapter weights has, too."""

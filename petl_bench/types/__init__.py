@@ -30,7 +30,7 @@ from petl_bench.types.run import (
     spec_to_dict,
     stored_id,
 )
-from petl_bench.types.settings import Setting, declarations, identity_of, require
+from petl_bench.types.settings import Column, Setting, declarations, identity_of, require
 
 __all__ = [
     "CAUSES",
@@ -49,6 +49,7 @@ __all__ = [
     "AverageSpec",
     "BackboneSpec",
     "Cache",
+    "Column",
     "DataSettings",
     "Job",
     "ListFacts",
