@@ -1,0 +1,83 @@
+"""The .bin files of the released checkpoints of arXiv 2307.16867, written and read in plain Python.
+
+Source: repository JieShibo/PETL-ViT, folder binary_adapter. A file has no header and holds the tensors of an
+adapted ViT-B/16 in module order. A matrix is its signs, one bit each in row-major order, the least
+significant bit of a byte first, 1 for a positive sign; then its mean and its standard deviation, both
+little-endian float32. The head comes last: a binary head is one such matrix, a float32 head is its weight
+followed by its bias.
+"""
+
+import math
+import struct
+
+import numpy as np
+
+DIM, BLOCKS = 768, 12  # ViT-B: Dosovitskiy et al. 2021, table 1
+LEVEL = 0.674490  # the median of the absolute value of a standard normal variable
+MATRICES = {"adaptformer": ["down", "up"], "lora": ["q.down", "q.up", "v.down", "v.up"]}
+
+
+def shapes(method, hidden, classes):
+    """Return name -> shape of every tensor in the order of the file; matrices at one bit have two dimensions.
+
+    Args:
+        method: adaptformer or lora, followed by "-bihead" where the head is binary.
+    """
+    adapter, _, binary = method.partition("-")
+    sizes = {"down": (hidden, DIM), "up": (DIM, hidden)}
+    found = {f"{i}.{name}": sizes[name.split(".")[-1]] for i in range(BLOCKS) for name in MATRICES[adapter]}
+    found["weight"] = (classes, DIM)
+    return found if binary else found | {"bias": (classes,)}
+
+
+def in_one_bit(name, method):
+    return name not in ("weight", "bias") or method.endswith("-bihead")
+
+
+def write(tensors, method):
+    """Return the bytes of a file.
+
+    Args:
+        tensors: name -> array of floats, or (array of booleans that are true for positive signs, mean,
+            standard deviation), in the order of the file.
+    """
+    pieces = []
+    for name, tensor in tensors.items():
+        if not in_one_bit(name, method):
+            pieces.append(np.asarray(tensor, "<f4").tobytes())
+            continue
+        signs, mean, std = tensor
+        bits = [int(sign) for sign in signs.flatten()]
+        for start in range(0, len(bits), 8):
+            pieces.append(bytes([sum(bit << k for k, bit in enumerate(bits[start : start + 8]))]))
+        pieces.append(struct.pack("<ff", mean, std))
+    return b"".join(pieces)
+
+
+def read(data, method, hidden, classes):
+    """Return the tensors of a file as `write` takes them."""
+    found, start = {}, 0
+    for name, shape in shapes(method, hidden, classes).items():
+        count = math.prod(shape)
+        end = start + (count // 8 + 8 if in_one_bit(name, method) else 4 * count)
+        piece, start = data[start:end], end
+        if in_one_bit(name, method):
+            signs = [byte >> bit & 1 == 1 for byte in piece[:-8] for bit in range(8)]
+            found[name] = (np.array(signs).reshape(shape), *struct.unpack("<ff", piece[-8:]))
+        else:
+            found[name] = np.frombuffer(piece, "<f4").reshape(shape)
+    assert start == len(data), (start, len(data))
+    return found
+
+
+def values(data, method, hidden, classes):
+    """Return name -> float32 array of a file: the level of each sign, times std, plus mean."""
+    found = {}
+    for name, tensor in read(data, method, hidden, classes).items():
+        if in_one_bit(name, method):
+            signs, mean, std = tensor
+            level = np.where(signs, np.float32(LEVEL), np.float32(-LEVEL))
+            found[name] = level * np.float32(std) + np.float32(mean)
+        else:
+            found[name] = tensor
+    return found
