@@ -54,7 +54,7 @@ def test_methods_of_one_matrix_a_rank_have_as_many(name, first):
 
 @pytest.mark.parametrize("name", [*METHODS, "dylora", "soka"])
 def test_another_allocation_is_refused(name):
-    with pytest.raises(UserError, match=r"allocation is one of uniform, .*, not 'raising'"):
+    with pytest.raises(UserError, match=r"allocation must be one of uniform, .*, not 'raising'"):
         assemble(tiny.model_spec(name, allocation="raising"))
 
 

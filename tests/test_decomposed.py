@@ -123,7 +123,7 @@ def test_soka_takes_as_many_terms_as_the_spectrum_asks_for():
 
 @STARTED
 def test_a_rank_beyond_a_linear_is_refused(name):
-    with pytest.raises(UserError, match=r"hidden is too great: 0\.(qkv|proj) .*49 .*has (48|36)"):
+    with pytest.raises(UserError, match=r"hidden is too large: 0\.(qkv|proj) .*49 .*has (48|36)"):
         assemble(tiny.model_spec(name, hidden=49))
 
 

@@ -1,4 +1,4 @@
-"""Adapter methods, one file each; every file of this folder registers its own."""
+"""Adapter methods, one file each. Importing this package imports every file, which registers its methods."""
 
 import importlib
 import pkgutil

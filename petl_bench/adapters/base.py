@@ -1,4 +1,9 @@
-"""What every adapter method is: a config dataclass and an `attach` function under one name."""
+"""The interface of adapter methods: a dataclass of settings and an `attach` function, registered by name.
+
+An `attach` function replaces submodules of the frozen backbone and declares what it has added as matrices,
+which a quantizer may round to a few bits, and floats, which stay in float32. Training, packing and the count
+of bytes know only this declaration (`Attached`), so that every method can be trained at every bit-width.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +27,12 @@ class Shape:
     """The settings that all adapter methods share.
 
     Attributes:
-        hidden: number of hidden units, the rank of the update.
+        hidden: number of hidden units, which is the rank of a low-rank update.
         scale: fixed factor on the adapter's output.
-        quantized: whether the matrices are trained below 32 bits; initializations depend on it.
-        seed: of the initialization.
-        rounded: a matrix -> what is left of it at the run's bits; itself at 32.
+        quantized: whether the matrices are trained below 32 bits; some initializers depend on it.
+        seed: seed of the initialization.
+        rounded: function of a matrix that returns its values after quantization at the bits of the run; at 32
+            bits it returns the matrix unchanged.
     """
 
     hidden: int
@@ -37,34 +43,46 @@ class Shape:
 
 
 class Calibration(Protocol):
-    """What a method may do with the training images before the training."""
+    """Access to the training images before training starts, for methods that depend on them.
+
+    Attributes:
+        network: the backbone with the attached adapter and head.
+    """
 
     network: nn.Module
 
     def observe(self) -> None:
-        """Pass every training image through the network once, without gradients, as for evaluation."""
+        """Pass every training image through the network once, in evaluation mode and without gradients."""
 
     def fit(self, parameters: Sequence[nn.Parameter], epochs: int) -> None:
-        """Train these and the head by the run's recipe over other epochs; the head is put back after."""
+        """Train `parameters` and the head by the recipe of the run; the head is restored afterwards.
+
+        Args:
+            parameters: parameters to train.
+            epochs: number of epochs, in place of that of the run.
+        """
 
 
 @dataclass(frozen=True)
 class Attached:
-    """The parts of an attached adapter, in the order in which they are stored.
+    """The tensors of an attached adapter, in the order in which they are stored, and its hooks.
 
     Attributes:
-        matrices: bias-free linears that may be quantized, as "BLOCK.ROLE"; trained.
-        fixed: the same, but stored without being trained.
-        codes: tensors of uint8 that are stored as they are; whoever fills them does so in place.
-        floats: lists of parameters that are kept in float32; each list is stored as one vector.
-        initializers: initializers of matrices that differ from `initialization.linear`.
+        matrices: trainable bias-free linears that may be quantized, by names such as "BLOCK.ROLE.down".
+        fixed: bias-free linears that are quantized and stored like `matrices`, but not trained.
+        codes: uint8 tensors that are stored unchanged; they must be filled in place.
+        floats: lists of trainable parameters that stay in float32; each list is stored as one vector.
+        initializers: initializers of the matrices that do not use `initialization.linear`, by name.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
-        float32: whether the linears compute in float32 in every precision, since what counts of them is how
-            little they move; the method casts what it makes of them.
-        each_pass: called before each pass through the network, with whether it is in training.
-        calibrate: called once before the training; a reloaded model has its results from the file.
-        decode: called once `codes` have been filled from a file.
-        consistency: weight of the symmetric KL divergence between two passes over one batch; 0: one pass.
+        float32: whether the linears keep float32 weights in every precision. Methods need it whose update is
+            a small difference of large numbers; they cast the result to the dtype of the activations.
+        each_pass: function that is called before each pass through the network with True in training mode
+            and False in evaluation mode.
+        calibrate: function that is called once before training. A reloaded model does not call it; the file
+            holds its results.
+        decode: function that is called after `codes` have been read from a file.
+        consistency: weight of the symmetric KL divergence between the outputs of two passes over each
+            training batch; with 0 there is one pass.
     """
 
     matrices: dict[str, nn.Linear] = field(default_factory=dict)
@@ -81,15 +99,15 @@ class Attached:
 
 
 class Mergeable(nn.Module, ABC):
-    """A module that can be replaced by a plain one of the same function, once training is over."""
+    """A module that can be replaced by an equivalent module of the backbone after training."""
 
     @abstractmethod
     def merged(self) -> nn.Module:
-        """The plain module; equal but for rounding."""
+        """Return a module without adapter that computes the same function up to floating-point rounding."""
 
 
 def merge(network: nn.Module) -> None:
-    """Replace what can be."""
+    """Replace every `Mergeable` submodule of `network` by its merged form, in place."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Mergeable):
@@ -97,11 +115,12 @@ def merge(network: nn.Module) -> None:
 
 
 Attach = Callable[[Sites, Shape, Any], Attached]
-"""Joins a method to the sites. It asks for shapes of the backbone's weights: a start that depends on their
-values is computed in `Attached.initializers`."""
+"""Function of the sites of a backbone, the shared settings and the method's own settings that builds the
+adapter into the backbone. It may run on the meta device, so it must rely on the shapes of the backbone's
+weights only; initial values that depend on the weights themselves belong in `Attached.initializers`."""
 
 GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
-"""Kinds of methods, as `petl-bench ls adapters` has them."""
+"""Groups of methods that `petl-bench ls adapters` shows."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,14 @@ ADAPTERS: Registry[Method] = Registry("adapter")
 
 
 def adapter(name: str, config: type, group: str, tokenwise: bool = False) -> Callable[[Attach], Attach]:
-    """Decorator that registers an `attach` function with the dataclass of its own settings; see Method."""
+    """Return a decorator that registers an `attach` function as an adapter method.
+
+    Args:
+        name: name of the method in overrides, such as adapter=NAME.
+        config: see `Method`.
+        group: see `Method`.
+        tokenwise: see `Method`.
+    """
     assert group in GROUPS
 
     def register(attach: Attach) -> Attach:
@@ -136,10 +162,22 @@ def adapter(name: str, config: type, group: str, tokenwise: bool = False) -> Cal
 
 
 def declare(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
-    """`attach`, but for the values that matrices start from: it does on the meta device, too.
+    """Build adapter `name` into a backbone without initializing its matrices.
+
+    The backbone may be on the meta device.
+
+    Args:
+        name: registered name of the method.
+        settings: settings of the method that differ from the defaults of its dataclass.
+        sites: sites of the backbone.
+        shape: settings that all methods share.
+
+    Returns:
+        The declaration of what was attached.
 
     Raises:
-        UserError: unknown adapter, settings it does not have or refuses, or sites the backbone does not have.
+        UserError: the adapter or one of the settings does not exist, a value is out of range, or the backbone
+            lacks a site that the adapter needs.
     """
     method = ADAPTERS.get(name)
     known = {f.name for f in dataclasses.fields(method.config)}
@@ -156,10 +194,19 @@ def declare(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) 
 
 
 def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
-    """Build adapter `name` into the backbone that `sites` belong to.
+    """Build adapter `name` into the backbone that `sites` belong to, and initialize its matrices.
+
+    Args:
+        name: registered name of the method.
+        settings: settings of the method that differ from the defaults of its dataclass.
+        sites: sites of the backbone.
+        shape: settings that all methods share.
+
+    Returns:
+        The declaration of what was attached.
 
     Raises:
-        UserError: as `declare`.
+        UserError: for the reasons given at `declare`.
     """
     attached = declare(name, settings, sites, shape)
     for role, matrix in (attached.matrices | attached.fixed).items():

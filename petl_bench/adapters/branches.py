@@ -1,4 +1,4 @@
-"""What methods share that join the branches of a block."""
+"""Settings shared by the methods that join the attention branch or the MLP branch of a block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SITES = ("mlp", "attention", "both")
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x)."""
+    """Return x * sigmoid(1.702 x), an approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -28,10 +28,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def one_of(setting: str, value: str, known: Iterable[str]) -> str:
-    """The value.
+    """Return `value`.
 
     Raises:
-        ValueError: it is none of the known ones.
+        ValueError: `value` is not one of `known`.
     """
     names = list(known)
     if value not in names:
@@ -40,10 +40,14 @@ def one_of(setting: str, value: str, known: Iterable[str]) -> str:
 
 
 def joined(block: BlockSites, sites: str) -> dict[str, Branch]:
-    """The branches of a block by role, in the order of its work; `both` stands for all that it has.
+    """Return the chosen branches of a block by role, in the order of the forward pass.
+
+    Args:
+        block: sites of the block.
+        sites: a name of SITES; `both` stands for all branches that the block has.
 
     Raises:
-        ValueError: `sites` is none of SITES.
+        ValueError: `sites` is not one of SITES.
         UserError: the block has no branch in this role.
     """
     if one_of("sites", sites, SITES) == "both":
@@ -52,10 +56,10 @@ def joined(block: BlockSites, sites: str) -> dict[str, Branch]:
 
 
 def probability(setting: str, value: float) -> float:
-    """The value.
+    """Return `value`.
 
     Raises:
-        ValueError: not at least 0 and below 1.
+        ValueError: `value` is below 0, or 1 or more.
     """
     if not 0 <= value < 1:
         raise ValueError(f"{setting} must be at least 0 and below 1, not {value}")

@@ -1,9 +1,10 @@
-"""What starts at parts of the frozen weight: singular values, and products that count from their start on.
+"""Singular value decompositions, and products that are initialized with a part of the frozen weight.
 
-PiSSA and what follows it train a product that starts at a part of W, and freeze the rest of W. That is W plus
-the trained product minus its start, and here it is computed so: the backbone keeps its parameters, and where
-the start goes through the same rounding as what is trained, training begins at the frozen network at any
-bit-width. Both are subtracted in float32 in every precision, so that small moves count.
+PiSSA and related methods train a product that is initialized with a part of the frozen weight W, and freeze
+the rest of W. Equivalently, the weight is W + (trained product - initial product), which is what is computed
+here: the backbone keeps its parameters, and since the initial factors are quantized exactly as the trained
+factors are, training starts at the frozen network at every bit-width. The factors are subtracted in float32
+in every precision, so that small updates are not lost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from petl_bench.errors import UserError
 
 @dataclass(frozen=True)
 class Components:
-    """Singular triplets, descending: left (rows, r), values (r,), right (columns, r); float64, on the CPU."""
+    """Singular triplets in descending order of their values, float64, on the CPU.
+
+    Attributes:
+        left: left singular vectors (rows, r).
+        values: singular values (r,).
+        right: right singular vectors (columns, r).
+    """
 
     left: Tensor
     values: Tensor
@@ -33,12 +40,14 @@ class Components:
 
 
 def components(matrix: Tensor) -> Components:
-    """All singular triplets of a matrix (rows, columns), the greatest entry of each left vector positive.
+    """Return all singular triplets of a matrix, with the signs that `signed` gives them.
 
-    The matrix is on the CPU, so that a reader of a file finds what its writer found (or on the meta device).
+    They are computed from the eigenvectors of the smaller Gram matrix, which is several times faster than a
+    singular value decomposition. Singular values far below the largest one lose accuracy.
 
-    By the eigenvectors of the smaller Gram matrix, several times faster than a singular value decomposition;
-    values far below the greatest lose digits by it.
+    Args:
+        matrix: (rows, columns), on the CPU, so that whoever reads a file repeats the arithmetic of whoever
+            wrote it; or on the meta device.
     """
     matrix = matrix.detach().double()
     wide = matrix.shape[0] <= matrix.shape[1]
@@ -50,20 +59,35 @@ def components(matrix: Tensor) -> Components:
 
 
 def fitting(name: str, rank: int, most: int) -> None:
-    """Raises UserError where a linear has fewer components than it is to train."""
+    """Check that a linear has as many components as are to be trained.
+
+    Args:
+        name: name of the linear, for the message.
+        rank: number of components to train.
+        most: number of components that the linear has.
+
+    Raises:
+        UserError: `rank` is greater than `most`.
+    """
     if rank > most:
-        raise UserError(f"hidden is too great: {name} would train {rank} components, and has {most}")
+        raise UserError(f"hidden is too large: {name} would train {rank} components, but has {most}")
 
 
 def signed(found: Components) -> Components:
-    """The same with the greatest entry of each left vector positive, which no decomposition settles."""
+    """Return the triplets with the entry of largest magnitude of each left vector positive.
+
+    A singular value decomposition leaves these signs undetermined.
+    """
     greatest = found.left.gather(0, found.left.abs().argmax(0, keepdim=True))
     signs = torch.where(greatest < 0, -1.0, 1.0).to(found.left.dtype)
     return Components(found.left * signs, found.values, found.right * signs)
 
 
 class Start(nn.Module):
-    """A frozen tensor that follows from the backbone and is stored nowhere, under the name of a linear's."""
+    """The frozen initial value of a trained matrix, which follows from the backbone and is not stored.
+
+    The tensor is called `weight`, as in a linear.
+    """
 
     weight: Tensor
 
@@ -72,7 +96,7 @@ class Start(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to` does to all modules, but it stays in float32."""
+        """Move to another device as other modules do, but keep the dtype float32."""
         weight = self.weight
         super()._apply(fn, recurse)
         self.weight = weight.to(self.weight.device)
@@ -80,10 +104,15 @@ class Start(nn.Module):
 
 
 class Moved(Delta):
-    """scale * (up @ down - start_up @ start_down).
+    """The update scale * (up @ down - start_up @ start_down).
 
-    Computed as up (down - start_down) + (up - start_up) start_down: exactly zero where nothing has moved, and
-    no difference of great numbers. The four are used in float32.
+    It is computed in float32 as up (down - start_down) + (up - start_up) start_down, which is exactly zero
+    before training and avoids a difference of large products.
+
+    Args:
+        down, start_down: trained and initial weight (rank, inputs).
+        up, start_up: trained and initial weight (outputs, rank).
+        scale: fixed factor.
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""Changes of a frozen linear's weight: the common form of methods that merge."""
+"""Updates of the weight of a frozen linear, the common form of methods that merge into the backbone.
+
+A method of this form computes y = W x + b + D x, where W (outputs, inputs) and b (outputs,) are frozen and D
+(outputs, inputs) is a function of a few trainable parameters. After training, W + D replaces W.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ ROLES = ("qkv", "proj", "fc1", "fc2")
 
 
 def roles(block: BlockSites) -> list[str]:
-    """Those of a block's linears, for methods that change each of them.
+    """Return the roles of all linears of a block, in the order of ROLES.
 
     Raises:
-        UserError: it has none.
+        UserError: the block has no linear.
     """
     found = [role for role in ROLES if role in block.linears]
     if not found:
@@ -28,10 +32,10 @@ def roles(block: BlockSites) -> list[str]:
 
 
 def linears(sites: Sites) -> dict[str, Slot]:
-    """Every linear of every block, as "BLOCK.ROLE".
+    """Return the slots of all linears of all blocks by the name "BLOCK.ROLE", from input to output.
 
     Raises:
-        UserError: a block has none.
+        UserError: a block has no linear.
     """
     return {
         f"{number}.{role}": block.linear(role)
@@ -41,22 +45,36 @@ def linears(sites: Sites) -> dict[str, Slot]:
 
 
 class Delta(nn.Module, ABC):
-    """A trainable change of a frozen linear's weight."""
+    """A trainable update of the weight of a frozen linear."""
 
     @abstractmethod
     def product(self) -> Tensor:
-        """The change as one matrix (outputs, inputs), without dropout."""
+        """Return the update as one matrix (outputs, inputs), without dropout."""
 
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
-        """base (batch, ..., outputs), what the linear gives of x (batch, ..., inputs), -> changed.
+        """Return the output of the updated linear.
 
-        Methods with dropout, or with a faster way than the whole matrix, have their own.
+        Subclasses override this method to apply dropout, or to avoid building the whole matrix.
+
+        Args:
+            base: output of the frozen linear (batch, ..., outputs).
+            x: input of the frozen linear (batch, ..., inputs).
+
+        Returns:
+            base + product() x, of the shape of `base`.
         """
         return base + functional.linear(x, self.product().to(x.dtype))
 
 
 class LowRank(Delta):
-    """scale * up @ down, with dropout between the two; no alpha / rank factor."""
+    """The update scale * up @ down, with dropout between the two matrices and no factor alpha / rank.
+
+    Args:
+        down: weight (rank, inputs).
+        up: weight (outputs, rank).
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
+    """
 
     def __init__(self, down: nn.Linear, up: nn.Linear, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
@@ -74,11 +92,15 @@ class LowRank(Delta):
 
 
 SLICES = ("q", "k", "v")
-"""Equal parts of the outputs of qkv, in order."""
+"""The equal parts of the outputs of a qkv projection, in order."""
 
 
 class Slices(Delta):
-    """Changes of some of the slices q, k, v of a qkv projection."""
+    """Separate updates of some of the slices q, k and v of a qkv projection.
+
+    Args:
+        deltas: updates by the name of their slice, each of shape (outputs / 3, inputs).
+    """
 
     def __init__(self, deltas: Mapping[str, Delta]) -> None:
         super().__init__()
@@ -96,7 +118,7 @@ class Slices(Delta):
 
 
 class DeltaLinear(Mergeable):
-    """A frozen linear and a change of its weight."""
+    """A frozen linear with an update of its weight."""
 
     def __init__(self, linear: nn.Module, delta: Delta) -> None:
         super().__init__()
@@ -104,7 +126,7 @@ class DeltaLinear(Mergeable):
         self.delta = delta
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (batch, ..., inputs); result (batch, ..., outputs)."""
+        """Map x (batch, ..., inputs) to (batch, ..., outputs)."""
         result: Tensor = self.delta(self.linear(x), x)
         return result
 
@@ -113,10 +135,13 @@ class DeltaLinear(Mergeable):
 
 
 def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], Delta]) -> None:
-    """Change q and v of a block, or fc1 and fc2 where it has no attention.
+    """Update q and v of a block, or fc1 and fc2 if the block has no attention.
 
     Args:
-        make: name ("NUMBER.q"), inputs, outputs -> the change.
+        block: sites of the block.
+        number: number of the block, the first part of the names of its updates.
+        make: function of a name such as "NUMBER.q" and of the numbers of inputs and outputs that returns the
+            update.
     """
     if "qkv" in block.linears:
         slot = block.linear("qkv")
@@ -131,7 +156,7 @@ def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], 
 
 @torch.no_grad()
 def changed(linear: nn.Module, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
-    """The linear itself, `weight` (outputs, inputs) and `bias` (outputs,) added to its own."""
+    """Add `weight` (outputs, inputs) and `bias` (outputs,) to those of `linear` in place, and return it."""
     assert isinstance(linear, nn.Linear)
     linear.weight += weight
     if bias is not None:

@@ -1,4 +1,4 @@
-"""Kronecker products as changes of weights: the shapes of their factors, and the fast form."""
+"""Kronecker products as updates of weights: shapes of the factors, rearrangement and fast application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ Factors = tuple[tuple[int, int], tuple[int, int]]
 
 
 def factors(outputs: int, inputs: int) -> Factors:
-    """The left factor has of each width the least divisor that is no less than its root: 32 of 768."""
+    """Return the shapes of the Kronecker factors of a weight (outputs, inputs).
+
+    The left factor gets, of each width, the smallest divisor that is at least the square root of the width:
+    32 of 768, 48 of 2304 and 64 of 3072.
+    """
     m, n = (
         next(d for d in range(math.isqrt(width - 1) + 1, width + 1) if width % d == 0)
         for width in (outputs, inputs)
@@ -27,20 +31,25 @@ def factors(outputs: int, inputs: int) -> Factors:
 
 
 def rearranged(weight: Tensor, shapes: Factors) -> Tensor:
-    """W (m * p, n * q) -> (m * n, p * q): a Kronecker product becomes a product of rank 1 (Van Loan 1993)."""
+    """Rearrange W (m * p, n * q) to (m * n, p * q), so that a Kronecker product becomes a matrix of rank 1.
+
+    Source: C. Van Loan and N. Pitsianis, "Approximation with Kronecker products" (1993).
+    """
     (m, n), (p, q) = shapes
     return weight.reshape(m, p, n, q).permute(0, 2, 1, 3).reshape(m * n, p * q)
 
 
 class Kronecker(Delta):
-    """scale * sum of left x right over the terms; less the same of their starts, where they have any.
+    """The update scale * sum of kron(left, right) over the terms, minus the same sum of initial factors.
 
-    The difference of products is computed as (left - start) x right + start x (right - its start), term by
-    term: exactly zero where nothing has moved; with starts all are used in float32.
+    The difference is computed term by term as kron(left - start_left, right) + kron(start_left, right -
+    start_right), which is exactly zero before training; with initial factors, float32 is used throughout.
 
     Args:
-        lefts, rights: the terms' factors, (m, n) and (p, q).
-        starts: of the lefts (terms, m, n) and of the rights (terms, p, q).
+        lefts, rights: factors of the terms, with weights (m, n) and (p, q).
+        scale: fixed factor.
+        starts: initial factors (terms, m, n) of the lefts and (terms, p, q) of the rights; None subtracts
+            nothing.
     """
 
     def __init__(
@@ -60,7 +69,7 @@ class Kronecker(Delta):
         self.fast = terms * n * p * (q + m) < m * n * p * q
 
     def _terms(self) -> tuple[Tensor, Tensor]:
-        """(terms, m, n) and (terms, p, q); with starts, the terms of the difference."""
+        """Return factors (terms, m, n) and (terms, p, q); with initial factors, those of the difference."""
         left = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.lefts)])
         right = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.rights)])
         if self.starts is None:
@@ -73,7 +82,7 @@ class Kronecker(Delta):
         return self.scale * product.flatten(2).flatten(0, 1)
 
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
-        """A term is A X B^T of x as a matrix X (n, q); many terms are dearer than their sum as one matrix."""
+        """Apply each term as A X B^T, with X (n, q) holding x, or all terms as one matrix if cheaper."""
         if not self.fast:
             return super().forward(base, x)
         left, right = (term.to(x.dtype) for term in self._terms())

@@ -1,8 +1,9 @@
-"""The pair of matrices that low-rank adapters are made of, of one block or shared by several; its rank.
+"""Pairs of matrices of low-rank adapters: their creation, their sharing between blocks and their ranks.
 
-Ranks may differ by depth: MoLA (Gao et al. 2024, arXiv 2402.08562) gives the quarters of a language model's
-depth 2, 4, 6 and 8 experts, or as many in another order. Here plain pairs have ranks in these proportions: a
-translation (ours), in which the factor s stays what it is, whatever a block's rank.
+The ranks of blocks may differ by depth. MoLA (Gao et al. 2024, arXiv 2402.08562) gives the quarters of the
+depth of a language model 2, 4, 6 and 8 experts, or the same numbers in another order. Here the ranks of plain
+pairs have these proportions. That is a translation by this project; the scale s does not depend on the rank
+of a block.
 """
 
 from __future__ import annotations
@@ -20,16 +21,22 @@ from petl_bench.errors import UserError
 def grouped(
     blocks: Sequence[BlockSites], share: int, allocation: str = "uniform"
 ) -> Iterator[tuple[int, BlockSites]]:
-    """Each block with the number of its group: `share` neighbours of one width, or all of them where it is 0.
+    """Yield the number of the group of each block, and the block.
+
+    Args:
+        blocks: blocks from input to output.
+        share: number of neighboring blocks of one width that form a group; 0 puts all neighboring blocks of
+            one width into one group.
+        allocation: name of the allocation of ranks.
 
     Raises:
-        ValueError: share is negative, or blocks that share have an allocation of ranks other than `uniform`.
+        ValueError: `share` is negative, or is not 1 with an allocation other than `uniform`.
     """
     if share < 0:
         raise ValueError(f"share must be a number of blocks, or 0 for all, not {share}")
     if share != 1 and allocation != "uniform":
         raise ValueError(
-            f"share={share} gives several blocks one rank: allocation={allocation} wants share=1"
+            f"share={share} gives several blocks one rank, but allocation={allocation} requires share=1"
         )
     number, held = -1, 0
     for index, block in enumerate(blocks):
@@ -46,19 +53,25 @@ ALLOCATIONS = {
     "middle": (2, 8, 8, 2),
     "ends": (8, 2, 2, 8),
 }
-"""Proportions of the ranks in the four quarters of depth."""
+"""Proportions of the ranks of the four quarters of the depth, by the name of the allocation."""
 
 
 def allocated(allocation: str, blocks: int, hidden: int) -> list[int]:
-    """The rank of each block: hidden * blocks in all, by largest remainder, and 1 at least.
+    """Return the rank of each block.
 
-    Where blocks differ in width, ranks are as many as under `uniform`, weights are not.
+    The ranks add up to hidden * blocks, are at least 1 and are rounded by the method of largest remainders.
+    If blocks differ in width, the sum of ranks is that of `uniform`, but the number of weights is not.
+
+    Args:
+        allocation: a name of ALLOCATIONS.
+        blocks: number of blocks.
+        hidden: mean rank of a block.
 
     Raises:
-        ValueError: there is no such allocation.
+        ValueError: the allocation does not exist.
     """
     if allocation not in ALLOCATIONS:
-        raise ValueError(f"allocation is one of {', '.join(ALLOCATIONS)}, not {allocation!r}")
+        raise ValueError(f"allocation must be one of {', '.join(ALLOCATIONS)}, not {allocation!r}")
     parts = [ALLOCATIONS[allocation][4 * index // blocks] for index in range(blocks)]
     total, whole = hidden * blocks, sum(parts)
     ranks = [max(1, total * part // whole) for part in parts]
@@ -78,14 +91,28 @@ def pair(
     groups: int = 1,
     suffix: str = "",
 ) -> tuple[nn.Linear, nn.Linear]:
-    """`NAME.down` (rank, inputs) and `NAME.up` (outputs, rank / groups), bias-free, added to `attached`.
+    """Add the bias-free matrices `NAME.down` and `NAME.up` to `attached`, and return them.
 
-    A name that is there already gives the same pair again. The rank is hidden, unless given. A suffix ends
-    both names.
+    If `attached` has matrices of these names already, they are returned again, so that blocks can share them.
+    `down` is initialized as torch.nn.Linear is. `up` is initialized with zeros at 32 bits, so that training
+    starts at the frozen backbone. Below 32 bits it is initialized near zero, because standardization divides
+    by its standard deviation (arXiv 2307.16867, released code).
 
-    `down` starts as torch's Linear does. `up` starts at zero in float32, so that training begins at the
-    backbone; quantized, it starts near zero, because signs and standardization need a spread (method of
-    arXiv 2307.16867, released code).
+    Args:
+        attached: declaration that receives the matrices and the initializer of `up`.
+        name: first part of both names.
+        inputs: inputs of `down`.
+        outputs: outputs of `up`.
+        shape: settings that all methods share.
+        rank: outputs of `down`; None stands for `shape.hidden`.
+        groups: number of groups of hidden units; each output sees the units of one group.
+        suffix: last part of both names.
+
+    Returns:
+        down, weight (rank, inputs), and up, weight (outputs, rank / groups).
+
+    Raises:
+        UserError: hidden is less than 1.
     """
     if shape.hidden < 1:
         raise UserError(f"hidden={shape.hidden} is out of range: this adapter needs at least 1 hidden unit")
