@@ -26,7 +26,7 @@ def recipe(name: str) -> TrainSpec:
     values = yaml.safe_load((CONF_DIR / "train" / f"{name}.yaml").read_text())
     values |= {"lr": float(values["lr"]), "weight_decay": float(values["weight_decay"])}
     values |= {"warmup_lr": float(values["warmup_lr"]), "min_lr": float(values["min_lr"])}
-    return TrainSpec(**values | {"augment": AugmentSpec(**values["augment"])})
+    return TrainSpec(**values | {"augment": AugmentSpec(**values.get("augment", {}))})
 
 
 OF_SUITES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -21,20 +22,24 @@ class Kind(StrEnum):
     tasks = "tasks"
     protocols = "protocols"
     sweeps = "sweeps"
+    train = "train"
+    launchers = "launchers"
+    tuned = "tuned"
+    keys = "keys"
 
 
 def ls(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     pattern: Annotated[str, typer.Argument(help="Only names that match, for example 'sprites_*'.")] = "*",
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """List backbones, adapters, quantizers, heads, tasks, protocols or sweeps by name."""
+    """List the options of a group by name, or all keys of settings with their defaults and allowed values."""
     entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], pattern)]
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
     elif kind is Kind.adapters:
         entries = _with_costs(entries)
-    if json:
+    if as_json:
         for entry in entries:
             print_json(entry)
     elif kind is Kind.adapters and sys.stdout.isatty():
@@ -53,8 +58,25 @@ def _entries(kind: Kind) -> list[dict[str, Any]]:
             | {"description": t.about.get("title", "")}
             for t in manifests().values()
         ]
+    if kind is Kind.keys:
+        return _keys()
     group = kind.value.removesuffix("s")
     return [{"name": name, "description": description(group, name)} for name in options(group)]
+
+
+def _keys() -> list[dict[str, Any]]:
+    """Return the keys of settings; without a default those that a file of their group states."""
+    from petl_bench.config import keys
+
+    return [
+        {
+            "name": key.name,
+            "default": key.default,
+            "allowed": key.setting.right,
+            "description": key.setting.help,
+        }
+        for key in keys()
+    ]
 
 
 def _with_costs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -70,6 +92,9 @@ def _facts(entry: dict[str, Any]) -> list[str]:
     if "params" in entry:
         numbers = ("params", "bytes_1_bit", "bytes_32_bit")
         return [entry["group"], *(f"{entry[key]:,}" for key in numbers), entry["description"]]
+    if "allowed" in entry:
+        default = "" if entry["default"] is None else json.dumps(entry["default"])
+        return [default, entry["description"] + (f" ({entry['allowed']})" if entry["allowed"] else "")]
     if "suite" not in entry:
         return [entry["description"]]
     facts = f"{entry['suite']}/{entry['group']}"
