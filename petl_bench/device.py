@@ -1,4 +1,4 @@
-"""The device of a run, found without importing torch where that is possible."""
+"""Devices of runs, found without importing torch where that is possible."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 from petl_bench.errors import UserError
 
 _CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What Linux calls processors' bfloat16 products: x86, x86, Arm."""
+"""Flags of /proc/cpuinfo for bfloat16 matrix products: two of x86, one of Arm."""
 
 
 def find_device(name: str) -> str:
-    """`auto` settled: the first GPU where torch sees one, else the CPU.
+    """Return the device that a run of `launcher.device=name` uses.
+
+    Args:
+        name: `auto` stands for the first GPU that torch sees, else for the CPU; other names are torch's.
 
     Raises:
-        UserError: torch has no such device here.
+        UserError: torch has no such device on this machine.
     """
     if name == "cpu" or (name == "auto" and find_library("cuda") is None):
-        return "cpu"  # known without the seconds that importing torch takes
+        return "cpu"  # without importing torch, which takes seconds
     import torch
 
     if name == "auto":
@@ -26,15 +29,19 @@ def find_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"launcher.device={name}: torch has no such device here; auto or cpu") from error
+        raise UserError(f"launcher.device={name}: torch has no such device here; use auto or cpu") from error
     return name
 
 
 def find_devices(name: str) -> list[str]:
-    """Every GPU that torch sees for `auto` and `cuda`, or the CPU; else the one device of that name.
+    """Return all devices that `launcher.device=name` stands for.
+
+    Args:
+        name: `auto` and `cuda` stand for every GPU that torch sees, or for the CPU if there is none; any
+            other name stands for that device alone.
 
     Raises:
-        UserError: torch has no such device here.
+        UserError: torch has no such device on this machine.
     """
     if name not in ("auto", "cuda"):
         return [find_device(name)]
@@ -47,10 +54,11 @@ def find_devices(name: str) -> list[str]:
 
 
 def find_precision(name: str, device: str) -> str:
-    """`auto` settled: bf16 where the device has it in hardware, else fp32.
+    """Return the precision that `precision=name` stands for.
 
     Args:
-        device: as `find_device` or a user names it.
+        name: `auto` stands for bf16 where the device computes it in hardware, else for fp32.
+        device: any name that `find_device` accepts.
     """
     if name != "auto":
         return name

@@ -1,4 +1,4 @@
-"""Name -> entry tables that methods register themselves in."""
+"""Tables of named entries, in which methods register themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Registry(Generic[Entry]):
     """A table of named entries of one kind, for example all adapters.
 
     Args:
-        kind: what an entry is, in the singular; it appears in error messages.
+        kind: noun in the singular for an entry; it appears in error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -22,10 +22,10 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """Decorator that files the decorated object under `name`.
+        """Return a decorator that registers the decorated object under `name`.
 
         Raises:
-            ValueError: the name is taken already.
+            ValueError: the name is already registered.
         """
 
         def add(entry: Entry) -> Entry:
@@ -37,14 +37,15 @@ class Registry(Generic[Entry]):
         return add
 
     def get(self, name: str) -> Entry:
-        """The entry filed under `name`.
+        """Return the entry registered under `name`.
 
         Raises:
-            UserError: no such entry; the message offers the nearest names.
+            UserError: there is no such entry; the message suggests the nearest names.
         """
         if name not in self._entries:
             raise UserError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self._entries)}")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in alphabetical order."""
         return iter(sorted(self._entries))

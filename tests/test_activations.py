@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_bench.backbones.activations import LowBitGELU, OutputSavingLayerNorm, codes, packed, unpacked
+from petl_bench.backbones.activations import (
+    LowBitGELU,
+    OutputSavingLayerNorm,
+    derivative_codes,
+    pack_codes,
+    unpack_codes,
+)
 from petl_bench.config import plan
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
@@ -132,7 +138,7 @@ def test_the_error_of_a_4_bit_derivative_is_half_a_level():
     # 16 levels over [-0.129, 1.129] (guide/methods/seeds_b.md)
     half = (1.129 + 0.129) / 15 / 2
     assert half * 0.99 < error.abs().max() < half * 1.001
-    assert codes(x, 4).unique().tolist() == list(range(16))
+    assert derivative_codes(x, 4).unique().tolist() == list(range(16))
 
 
 def test_the_2_bit_derivative_is_that_of_its_source():
@@ -152,10 +158,10 @@ def test_the_forward_pass_is_gelu_and_the_gradient_goes_through():
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 4096])
 def test_codes_survive_packing(bits, count):
     values = torch.randint(1 << bits, (count,), generator=torch.Generator().manual_seed(1)).byte()
-    held = packed(values, bits)
+    held = pack_codes(values, bits)
     assert held.dtype == torch.uint8
     assert len(held) == math.ceil(count * bits / 8)
-    assert torch.equal(unpacked(held, bits)[:count], values)
+    assert torch.equal(unpack_codes(held, bits)[:count], values)
 
 
 def test_off_it_is_the_run_that_it_was():
@@ -184,7 +190,7 @@ def test_a_backbone_without_anything_to_replace_is_refused():
 
 def test_without_gradients_no_derivative_is_computed(monkeypatch):
     monkeypatch.setattr(
-        "petl_bench.backbones.activations.codes", lambda *given: pytest.fail("nobody will ask")
+        "petl_bench.backbones.activations.derivative_codes", lambda *given: pytest.fail("nobody will ask")
     )
     with torch.no_grad():
         assert torch.equal(LowBitGELU(4)(torch.ones(3)), F.gelu(torch.ones(3)))

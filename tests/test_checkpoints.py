@@ -278,7 +278,7 @@ def test_no_code_of_a_file_is_run(tmp_path):
 
 def test_a_file_of_no_known_format_is_refused_at_planning(tmp_path):
     (tmp_path / "w.h5").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no known format.*safetensors"):
+    with pytest.raises(UserError, match=r"unknown file format.*safetensors"):
         weights.find(str(tmp_path / "w.h5"))
     with pytest.raises(UserError, match="no such file"):
         weights.find(str(tmp_path / "w.npz"))

@@ -111,7 +111,7 @@ def test_the_frozen_backbone_is_stored_in_the_compute_precision(precision):
     linears = [m for m in adapted.network.modules() if isinstance(m, Int8Linear)]
     # Two blocks of qkv, proj, fc1 and fc2; adapter and head are never among them.
     assert len(linears) == (8 if precision == "int8" else 0)
-    assert all(linear.codes.dtype is linear.codes_back.dtype is torch.int8 for linear in linears)
+    assert all(linear.codes.dtype is linear.codes_transposed.dtype is torch.int8 for linear in linears)
 
 
 @pytest.mark.parametrize("adapter", TRAINING_THE_BACKBONE)

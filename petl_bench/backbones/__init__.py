@@ -1,9 +1,9 @@
-"""Frozen backbones. Import the modules: `weights` alone does without torch, so that plans are quick.
+"""Frozen backbones. Import the modules themselves: `weights` does not import torch, so planning is fast.
 
-weights      the weights file that a setting names, and its checksum
-pretrained   a weights file -> the tensors of a timm model
+weights      weights files that settings name, and their checksums
+pretrained   loading of weights files into timm models
 families     timm models by name, and the sites of each family
-sites        the places at which an adapter can be attached
-precision    the precision in which the frozen part computes
-activations  fewer activations kept for the backward pass
+sites        places at which adapters are attached
+precision    precisions in which the frozen part is computed
+activations  reduced memory for activations kept for the backward pass
 """

@@ -1,12 +1,16 @@
-"""Fewer bytes of a frozen backbone's activations kept for the backward pass; the forward pass stays the same.
+"""Reduced memory for the activations that a frozen backbone keeps for the backward pass.
 
-full    what torch keeps.
-exact   layer norms before adapted linears are differentiated from their output, which the adapter keeps
-        anyway, not from their input: the same gradients but for rounding (MS-LN, repository
-        yyyyychen/LowMemoryBP, which folds the norm's weight into the next linear; here it is divided by).
-4bit    that, and GELU's input is not kept but its derivative, rounded to 16 levels: approximate gradients
-        (after S2A, arXiv 2503.08154; the levels are ours).
-2bit    that with a derivative of 4 values, ReGELU2 (LowMemoryBP): GELU's gradient is a step function's.
+The forward pass does not change. There are four kinds (`train.activations`):
+
+full    Everything that torch keeps by default.
+exact   A layer norm before an adapted linear computes its gradient from its output, which the adapter keeps
+        anyway, instead of its input. Gradients are equal up to rounding. Source: MS-LN of repository
+        yyyyychen/LowMemoryBP, which folds the norm's weight into the next linear; here the output is divided
+        by the weight.
+4bit    As `exact`, and GELU keeps its derivative rounded to 16 levels instead of its input. Gradients are
+        approximate. Source: after S2A, arXiv 2503.08154; the choice of levels is our own.
+2bit    As `4bit`, with a derivative of 4 values, so GELU's gradient is that of a step function. Source:
+        ReGELU2 of LowMemoryBP.
 """
 
 from __future__ import annotations
@@ -21,21 +25,33 @@ from petl_bench.backbones.sites import BlockSites, Sites
 from petl_bench.errors import UserError
 
 LOW, HIGH = -0.129, 1.129
-"""GELU's derivative, cdf(x) + x density(x), is between these."""
+"""Bounds of GELU's derivative, cdf(x) + x density(x)."""
 STEP = (HIGH - LOW) / 15
-"""Between two of the 16 levels: an error of the derivative is at most half of it."""
+"""Distance between two of the 16 levels; the error of a derivative is at most half of it."""
 EDGES = (-3.1858810, -0.0011788, 3.1908326)
 JUMPS = (-0.0492226, 1.0979632, -0.0487406)
-"""ReGELU2: the derivative is the sum of the jumps at the edges below x."""
+"""ReGELU2: the derivative at x is the sum of the jumps at all edges below x."""
 MOST_RATIO = 100.0
-"""A norm whose bias is more times its weight would lose too many digits by the division."""
+"""Largest ratio of a norm's bias to its weight at which dividing by the weight keeps enough digits."""
 
 FIRST = {"attention": "qkv", "mlp": "fc1"}
-"""The linear that a branch's norm feeds."""
+"""Role of the linear that follows the norm of a branch."""
 
 
 class ActivationReduction:
-    """What is replaced in a backbone, before an adapter joins it: what that brings along stays as it is."""
+    """Replacement of layer norms and GELUs of a backbone by modules that keep fewer activations.
+
+    It must be created before an adapter is attached, so that the modules of the adapter are not replaced, and
+    `adapter_attached` must be called afterwards.
+
+    Args:
+        network: the backbone; its modules are replaced in place.
+        sites: sites of the backbone.
+        kind: full, exact, 4bit or 2bit.
+
+    Raises:
+        UserError: the backbone has no module that `kind` could replace.
+    """
 
     def __init__(self, network: nn.Module, sites: Sites, kind: str) -> None:
         self.norms: list[tuple[BlockSites, str, OutputSavingLayerNorm]] = []
@@ -61,27 +77,31 @@ class ActivationReduction:
                 f"train.activations={kind} finds nothing to replace in this backbone: choose full"
             )
 
-    def adapted(self) -> None:
-        """Now an adapter has joined: norms know whether somebody keeps their output."""
+    def adapter_attached(self) -> None:
+        """Use the outputs of those norms that an attached adapter follows, since it keeps them anyway."""
         for block, role, norm in self.norms:
             adapted = type(block.linears[role].get()) is not nn.Linear
             norm.from_output = adapted and norm.invertible()
 
 
 def _is_gelu(module: nn.Module) -> bool:
-    """Whether it is torch's or timm's exact GELU."""
+    """Return whether a module is torch's or timm's exact GELU."""
     return isinstance(module, GELU) or (isinstance(module, nn.GELU) and module.approximate == "none")
 
 
 class LowBitGELU(nn.GELU):
-    """GELU that keeps 4 or 2 bits of each derivative."""
+    """GELU that keeps 4 or 2 bits of each derivative for the backward pass.
+
+    Args:
+        bits: 4 or 2.
+    """
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape."""
+        """Return GELU of `x`, a tensor of any shape."""
         if not (torch.is_grad_enabled() and x.requires_grad):
             return super().forward(x)
         result: Tensor = _GELU.apply(x, self.bits)
@@ -92,18 +112,18 @@ class _GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bits):  # type: ignore[no-untyped-def]
         ctx.bits, ctx.size = bits, x.shape
-        ctx.save_for_backward(packed(codes(x, bits).flatten(), bits))
+        ctx.save_for_backward(pack_codes(derivative_codes(x, bits).flatten(), bits))
         return nn.functional.gelu(x)
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        (held,) = ctx.saved_tensors
-        found = unpacked(held, ctx.bits)[: ctx.size.numel()].view(ctx.size)
-        return gradient * slopes(found, ctx.bits, gradient.dtype), None
+        (packed,) = ctx.saved_tensors
+        codes = unpack_codes(packed, ctx.bits)[: ctx.size.numel()].view(ctx.size)
+        return gradient * derivatives(codes, ctx.bits, gradient.dtype), None
 
 
-def codes(x: Tensor, bits: int) -> Tensor:
-    """The number of the derivative's level, uint8."""
+def derivative_codes(x: Tensor, bits: int) -> Tensor:
+    """Return the index of the level of GELU's derivative at each x: uint8 in the shape of `x`."""
     if bits == 2:
         return sum((x > edge).to(torch.uint8) for edge in EDGES)  # type: ignore[return-value]
     wide = x.float()
@@ -111,33 +131,40 @@ def codes(x: Tensor, bits: int) -> Tensor:
     return ((derivative - LOW) / STEP).round_().clamp_(0, 15).to(torch.uint8)
 
 
-def slopes(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """The derivatives that `codes` stand for."""
+def derivatives(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """Return the derivatives that `codes` stand for, in their shape."""
     if bits == 4:
         return codes.to(dtype) * STEP + LOW
     return sum(((codes > i).to(dtype) * jump for i, jump in enumerate(JUMPS)), torch.zeros((), dtype=dtype))
 
 
-def packed(codes: Tensor, bits: int) -> Tensor:
-    """Codes (n,) in ceil(n * bits / 8) bytes: a byte has one from each of 8 / bits equal stretches."""
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """Pack codes (n,) into ceil(n * bits / 8) bytes.
+
+    The codes are padded and cut into 8 / bits parts of equal length; a byte holds one code of each part.
+    """
     parts = 8 // bits
     table = nn.functional.pad(codes, (0, -len(codes) % parts)).view(parts, -1)
-    held = table[0]
+    packed = table[0]
     for i in range(1, parts):
-        held = held | table[i] << bits * i
-    return held
+        packed = packed | table[i] << bits * i
+    return packed
 
 
-def unpacked(held: Tensor, bits: int) -> Tensor:
-    """The inverse of `packed`, padding included."""
+def unpack_codes(packed: Tensor, bits: int) -> Tensor:
+    """Return the codes that `pack_codes` has packed, and the padding after them."""
     mask = (1 << bits) - 1
-    return torch.cat([held >> bits * i & mask for i in range(8 // bits)])
+    return torch.cat([packed >> bits * i & mask for i in range(8 // bits)])
 
 
 class OutputSavingLayerNorm(nn.LayerNorm):
-    """A layer norm that can keep its output rather than its input, while its own parameters are frozen.
+    """A layer norm that can keep its output for the backward pass instead of its input.
 
-    In float32 only: the division by the weight would lose what digits bfloat16 has.
+    It does so only while its own parameters are frozen and for float32 inputs: the division by the weight
+    would lose too many digits in bfloat16.
+
+    Args:
+        norm: the layer norm to replace, whose parameters are shared.
     """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
@@ -147,11 +174,11 @@ class OutputSavingLayerNorm(nn.LayerNorm):
 
     @torch.no_grad()
     def invertible(self) -> bool:
-        """Whether the input can be had from the output."""
+        """Return whether the normalized input can be computed from the output with enough digits."""
         return bool((self.bias.abs() <= MOST_RATIO * self.weight.abs()).all() and (self.weight != 0).all())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., dim)."""
+        """Return the normalized `x` (..., dim), in its shape."""
         trained = self.weight.requires_grad or self.bias.requires_grad
         if not self.from_output or trained or x.dtype is not torch.float32:
             return super().forward(x)
@@ -171,5 +198,5 @@ class _Norm(torch.autograd.Function):
         y, inverse, weight, bias = ctx.saved_tensors
         normalized = (y - bias) / weight
         inner = gradient * weight
-        along = normalized * (inner * normalized).mean(-1, keepdim=True)
-        return inverse * (inner - inner.mean(-1, keepdim=True) - along), None, None, None
+        projection = normalized * (inner * normalized).mean(-1, keepdim=True)
+        return inverse * (inner - inner.mean(-1, keepdim=True) - projection), None, None, None

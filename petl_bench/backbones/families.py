@@ -1,4 +1,4 @@
-"""timm models by name: built, loaded, frozen; and the adapter sites of each family."""
+"""timm models by name: created, loaded and frozen, with the adapter sites of each family."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
 FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
-"""Sites of each family, filed under the name of its timm class."""
+"""Functions that return the sites of a model, registered under the name of its timm class."""
 
 _checksums: dict[str, str] = {}
 
 
 def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]:
-    """A frozen backbone without classifier, on the CPU, and its sites.
+    """Build a frozen backbone without classifier on the CPU.
 
     Args:
         spec: architecture and weights; `random` weights are those of seed 0.
-        drop_path: stochastic depth rate at the last block, rising linearly from 0 at the first (in
+        drop_path: stochastic depth rate at the last block; it rises linearly from 0 at the first block (in
             ConvNeXt from stage to stage).
 
+    Returns:
+        The backbone and its sites.
+
     Raises:
-        UserError: unknown architecture, family or weights file, or weights that do not fit.
+        UserError: architecture, family or weights file are unknown, or the weights do not fit.
     """
     model = create(spec, drop_path)
     path = weights.find(spec.weights)
     if path is not None:
         pretrained.load(model, path)
-    model = freeze_batch_norm_2d(model)  # its statistics stay those of the pretraining
+    model = freeze_batch_norm_2d(model)  # keeps the statistics of the pretraining
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model, FAMILIES.get(type(model).__name__)(model)
 
 
 def state_checksum(spec: BackboneSpec) -> str:
-    """SHA-256 over names and float32 values of the loaded backbone, whatever file they came from."""
+    """Return the SHA-256 over names and float32 values of a loaded backbone, for any file format."""
     key = repr(spec)
     if key not in _checksums:
         digest = hashlib.sha256()
@@ -61,14 +64,22 @@ def state_checksum(spec: BackboneSpec) -> str:
 
 
 def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
-    """The timm model without classifier: timm's pretrained weights, or random ones of seed 0."""
+    """Create a timm model without classifier, with timm's pretrained weights or random weights of seed 0.
+
+    Args:
+        spec: architecture; only `pretrained` weights are loaded.
+        drop_path: stochastic depth rate at the last block.
+
+    Raises:
+        UserError: timm has no such model or cannot build it.
+    """
     if not timm.is_model(spec.name):
         hint = did_you_mean(spec.name, timm.list_models())
         raise UserError(f"backbone.name={spec.name}: timm has no such model; {hint[:300]}")
     random_state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
-        # Only architectures tied to one input size take it: a ConvNeXt has no such argument.
+        # Only architectures with a fixed input size have this argument; a ConvNeXt has none.
         sized = timm.get_pretrained_cfg(spec.name).fixed_input_size
         return timm.create_model(
             spec.name,
@@ -105,7 +116,7 @@ def _vision_transformer(model: nn.Module) -> Sites:
 def _swin_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, SwinTransformer)
     slots = [Slot(stage.blocks, str(i)) for stage in model.layers for i in range(len(stage.blocks))]
-    # The linear of a patch merging, bias-free, is one operation with the norm before it (dongzelian/SSF).
+    # The bias-free linear of a patch merging is one operation with the norm before it (dongzelian/SSF).
     operations = [found for found in _operations(model) if found.slot.name != "reduction"]
     return Sites(
         [_transformer_block(slot) for slot in slots],
@@ -137,7 +148,7 @@ def _convnext(model: nn.Module) -> Sites:
     blocks = []
     for stage in model.stages:
         for index, block in enumerate(stage.blocks):
-            # The small variants have convolutions in the place of the linears.
+            # The small variants have convolutions in place of the linears.
             fc = {role: getattr(block.mlp, role) for role in ("fc1", "fc2")}
             linears = {role: Slot(block.mlp, role) for role in fc if isinstance(fc[role], nn.Linear)}
             branch = Branch(Slot(block, "conv_dw"), Slot(block, "drop_path"), channels_first=True)
@@ -155,19 +166,19 @@ def _convnext(model: nn.Module) -> Sites:
 
 @FAMILIES.register("LowFormer")
 def _lowformer(model: nn.Module) -> Sites:
-    """Blocks with attention, of the last two stages; their 1 x 1 convolutions are no linears."""
+    """Return the blocks with attention, in the last two stages; their 1 x 1 convolutions are not linears."""
     assert isinstance(model, LowFormer)
     blocks = []
     for stage in model.stages:
         for index, block in enumerate(stage):
             if not isinstance(block, LowFormerBlock):
                 continue
-            parts = {"attention": block.attn, "mlp": block.mlp}
-            if not all(isinstance(part, ResidualBlock) for part in parts.values()):
+            residuals = {"attention": block.attn, "mlp": block.mlp}
+            if not all(isinstance(residual, ResidualBlock) for residual in residuals.values()):
                 raise UserError("backbone: a LowFormer without attention or MLP has no sites for adapters")
             branches = {
-                role: Branch(Slot(part.main, "0"), Slot(part, "drop_path"), channels_first=True)
-                for role, part in parts.items()
+                role: Branch(Slot(residual.main, "0"), Slot(residual, "drop_path"), channels_first=True)
+                for role, residual in residuals.items()
             }
             width = block.mlp.main[1].in_channels
             blocks.append(BlockSites(Slot(stage, str(index)), width, {}, branches))
@@ -182,7 +193,7 @@ def _lowformer(model: nn.Module) -> Sites:
 
 
 def _operations(model: nn.Module) -> list[Operation]:
-    """Every linear, convolution and norm with channels of its own."""
+    """Return every linear, convolution and layer norm of a model."""
     found = []
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):

@@ -1,12 +1,13 @@
-"""The precision in which a frozen backbone is stored and computes; trainable weights stay in float32.
+"""Precisions in which a frozen backbone is stored and computed; trainable parameters stay in float32.
 
-fp32   float32 throughout.
-bf16   frozen weights and activations in bfloat16.
-int8   as bf16, but the products with frozen linears, forward and back to their inputs, in 8-bit integers;
-       linears whose widths are no multiples of 8 stay in bf16, since GPUs have no product for them.
+fp32   Float32 throughout.
+bf16   Frozen weights and activations in bfloat16.
+int8   As bf16, but the products with the weights of frozen linears, in the forward pass and in the gradient
+       of their inputs, are computed in 8-bit integers. Linears whose widths are not multiples of 8 stay in
+       bf16, since GPUs have no integer product for them.
 
-Trainable weights are used in the precision of the activations; those of which only a small move counts, in
-float32 (petl_bench.adapters.Attached.float32).
+Trainable parameters are cast to the precision of the activations before each forward pass, except for methods
+whose small changes of weights would be lost by that (petl_bench.adapters.Attached.float32).
 """
 
 from __future__ import annotations
@@ -18,25 +19,29 @@ import torch
 from torch import Tensor, nn
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
-"""What activations are in."""
+"""Dtype of activations in each precision."""
 
 _LEAST_ROWS = 32
-"""Integer products on GPUs want more than 16 rows."""
+"""Integer products on GPUs need more than 16 rows; shorter matrices are padded to this number."""
 
 
 def lower(network: nn.Module, precision: str, device: torch.device, kept: Iterable[nn.Module] = ()) -> None:
-    """Store and compute a network in `precision`, on `device`; images and logits are float32 all the same.
+    """Convert a network in place to `precision` on `device`; images and logits remain float32.
 
-    What trains must have been taken out (`casts`, petl_bench.quantizers.LatentStack); the rest is frozen.
+    All parameters of the network are treated as frozen. Trainable parameters must have been moved out of it
+    before (`casts`, petl_bench.quantizers.LatentStack).
 
     Args:
-        kept: linears that int8 leaves alone.
+        network: images (batch, 3, S, S) -> logits (batch, classes).
+        precision: fp32, bf16 or int8.
+        device: device that the network is moved to.
+        kept: linears that int8 does not replace.
     """
     dtype = COMPUTE[precision]
     if precision == "int8":
         _replace_linears(network, set(kept))
     if precision != "fp32" and device.type == "cpu":
-        # torch's fused attention takes two to three times as long there in bfloat16 as the plain products.
+        # On CPUs torch's fused attention in bfloat16 takes two to three times as long as the plain products.
         for module in network.modules():
             if isinstance(getattr(module, "fused_attn", None), bool):
                 setattr(module, "fused_attn", False)  # noqa: B010 - the attribute of timm's attention modules
@@ -57,7 +62,14 @@ def _replace_linears(network: nn.Module, kept: set[nn.Module]) -> None:
 
 @dataclass(frozen=True)
 class Cast:
-    """A float32 parameter that a module uses in another precision, cast anew before each forward pass."""
+    """A float32 parameter that a module uses in another dtype, cast before each forward pass.
+
+    Attributes:
+        module: module that uses the parameter.
+        name: attribute of the module that receives the cast parameter.
+        parameter: the float32 parameter.
+        dtype: dtype that the module uses.
+    """
 
     module: nn.Module
     name: str
@@ -65,11 +77,12 @@ class Cast:
     dtype: torch.dtype
 
     def materialize(self) -> None:
+        """Give the module the current value of the parameter in `dtype`."""
         setattr(self.module, self.name, self.parameter.to(self.dtype))
 
 
 def casts(network: nn.Module, parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> list[Cast]:
-    """Take the parameters out of all modules that hold them."""
+    """Remove parameters from all modules of a network that hold them, and return their casts to `dtype`."""
     chosen = {id(parameter) for parameter in parameters}
     found = []
     for path, parameter in list(network.named_parameters(remove_duplicate=False)):
@@ -82,38 +95,49 @@ def casts(network: nn.Module, parameters: Iterable[nn.Parameter], dtype: torch.d
 
 
 class Int8Linear(nn.Module):
-    """A frozen linear in 8-bit integers: one scale an output for the weight, one for each row it multiplies.
+    """A frozen linear computed in 8-bit integers.
 
-    The gradient of its input is a product in integers too, with one weight scale an input. Both copies of the
-    weight together take the bytes of one in bfloat16. A scale is the greatest magnitude / 127, rounded to
-    bfloat16 before codes are made with it.
+    The weight has one scale per output, the input one scale per row. The gradient of the input is an integer
+    product too, with a second copy of the weight that has one scale per input. Both copies together take as
+    many bytes as one copy in bfloat16. A scale is the largest magnitude / 127, rounded to bfloat16 before
+    codes are computed with it.
+
+    Args:
+        linear: linear with weight (outputs, inputs) that is replaced.
+
+    Attributes:
+        codes: (outputs, inputs), int8, for the forward pass.
+        scale: (outputs,).
+        codes_transposed: (inputs, outputs), int8, for the gradient of the input.
+        scale_transposed: (inputs,).
+        bias: (outputs,) or None.
     """
 
     codes: Tensor
     scale: Tensor
-    codes_back: Tensor
-    scale_back: Tensor
+    codes_transposed: Tensor
+    scale_transposed: Tensor
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        for suffix, weight in (("", linear.weight), ("_back", linear.weight.t())):
+        for suffix, weight in (("", linear.weight), ("_transposed", linear.weight.t())):
             codes, scale = _quantized_rows(weight.detach())
             self.register_buffer(f"codes{suffix}", codes.contiguous())
             self.register_buffer(f"scale{suffix}", scale.squeeze(1))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., inputs); result (..., outputs) in the precision of x."""
-        weights = (self.codes, self.scale, self.bias, self.codes_back, self.scale_back)
+        """Return the outputs (..., outputs) for inputs `x` (..., inputs), in the dtype of `x`."""
+        weights = (self.codes, self.scale, self.bias, self.codes_transposed, self.scale_transposed)
         product: Tensor = _Product.apply(x.flatten(0, -2), *weights)
         return product.view(*x.shape[:-1], len(self.codes))
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, codes, scale, bias, codes_back, scale_back):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(codes_back, scale_back)
+    def forward(ctx, rows, codes, scale, bias, codes_transposed, scale_transposed):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(codes_transposed, scale_transposed)
         return _product(rows, codes, scale, bias)
 
     @staticmethod
@@ -123,16 +147,26 @@ class _Product(torch.autograd.Function):
 
 
 def _product(rows: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """rows (R, I) times a matrix (O, I) of codes and scales (O,): (R, O) in the precision of `rows`."""
+    """Multiply rows by a quantized matrix.
+
+    Args:
+        rows: (rows, inputs), in float32 or bfloat16.
+        codes: (outputs, inputs), int8.
+        scale: (outputs,).
+        bias: (outputs,) or None.
+
+    Returns:
+        (rows, outputs), in the dtype of `rows`.
+    """
     count = len(rows)
     if count < _LEAST_ROWS:
         rows = nn.functional.pad(rows, (0, 0, 0, _LEAST_ROWS - count))
-    left, row_scale = _quantized_rows(rows)
-    product = torch._int_mm(left, codes.t())[:count].to(rows.dtype).mul_(row_scale[:count])
+    row_codes, row_scale = _quantized_rows(rows)
+    product = torch._int_mm(row_codes, codes.t())[:count].to(rows.dtype).mul_(row_scale[:count])
     return product.mul_(scale) if bias is None else torch.addcmul(bias, product, scale)
 
 
 def _quantized_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes (int8) and scales (rows, 1) of a matrix."""
+    """Return the int8 codes (rows, columns) and scales (rows, 1) of a matrix (rows, columns)."""
     row_scale = (matrix.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127).bfloat16().to(matrix.dtype)
     return (matrix / row_scale).round_().clamp_(-127, 127).to(torch.int8), row_scale

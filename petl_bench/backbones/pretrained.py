@@ -1,4 +1,4 @@
-"""Weights files -> a timm model: safetensors, the original ViT's .npz, and PyTorch checkpoints."""
+"""Loading of weights files into timm models: safetensors, the .npz of the original ViT, state dicts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from petl_bench.errors import UserError
 
 
 def load(model: nn.Module, path: Path) -> None:
-    """Fill every tensor of `model` from a file; what else is in it, such as a classifier, is left out.
+    """Fill every tensor of a model from a weights file; other tensors of the file are ignored.
 
     Args:
-        model: a timm model without classifier.
-        path: `.npz` is read by timm's loader of the original JAX checkpoints of ViT. All else is a state
-            dict, as safetensors or by torch.load without unpickling code; timm's converter of the model's
-            family accepts the layouts of original releases and position embeddings of other image sizes.
+        model: timm model without classifier.
+        path: weights file. An `.npz` is read by timm's loader of the original JAX weights of ViT. Any other
+            file is a state dict, as safetensors or read by torch.load with weights_only=True; the converter
+            of the model's family in timm accepts the layouts of original releases, and position embeddings
+            of other image sizes.
 
     Raises:
-        UserError: the file cannot be read, or tensors are missing or of another shape.
+        UserError: the file cannot be read, or tensors are missing or have other shapes.
     """
     state = _read_npz(model, path) if path.suffix == ".npz" else _read_state_dict(model, path)
     wanted = model.state_dict()
@@ -43,13 +44,13 @@ def _read_state_dict(model: nn.Module, path: Path) -> dict[str, Tensor]:
         if convert is not None:
             state = convert(state, model)
         return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    except Exception as error:  # timm's readers and converters may stumble anywhere over a foreign file
+    except Exception as error:  # readers and converters of timm may raise anything on a foreign file
         raise _unreadable(path, model, error) from error
 
 
 @torch.no_grad()
 def _read_npz(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The tensors that timm's loader has set; it writes into the model and may leave some as they were."""
+    """Return the tensors that timm's loader has set; it writes into the model and may skip some of them."""
     loader = getattr(model, "load_pretrained", None)
     if loader is None:
         raise UserError(
@@ -67,7 +68,7 @@ def _read_npz(model: nn.Module, path: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, model: nn.Module, error: Exception, more: str = "") -> UserError:
-    # The first sentence: torch and timm go on to advise loading without their safeguard.
+    # Only the first sentence, since torch and timm go on to advise loading without their safeguard.
     reason = " ".join(str(error).split()).split(". ")[0]
     return UserError(
         f"backbone weights {path}: damaged, or not weights of a {type(model).__name__} "

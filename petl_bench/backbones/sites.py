@@ -1,4 +1,4 @@
-"""The places of a backbone an adapter may ask for, by role and never by model class."""
+"""Sites of a backbone: the places at which adapters are attached, by role and never by model class."""
 
 from __future__ import annotations
 
@@ -13,32 +13,39 @@ from petl_bench.errors import UserError
 
 @dataclass(frozen=True)
 class Slot:
-    """One replaceable submodule: the attribute `name` of `parent`."""
+    """A replaceable submodule.
+
+    Attributes:
+        parent: module that holds the submodule.
+        name: attribute of the parent.
+    """
 
     parent: nn.Module
     name: str
 
     def get(self) -> nn.Module:
+        """Return the submodule."""
         module = getattr(self.parent, self.name)
         assert isinstance(module, nn.Module)
         return module
 
     def set(self, module: nn.Module) -> None:
+        """Replace the submodule."""
         setattr(self.parent, self.name, module)
 
 
 def widths(slot: Slot) -> tuple[int, int]:
-    """Inputs and outputs of the linear in a slot, as the backbone has it."""
+    """Return the numbers of inputs and outputs of the linear in a slot, before an adapter replaces it."""
     linear = slot.get()
     assert isinstance(linear, nn.Linear)
     return linear.in_features, linear.out_features
 
 
 class FirstToken(nn.Module):
-    """A module of the last block where the head reads the first token alone: it works on that one.
+    """A module of the last block that is applied to the first token only, because the head reads no other.
 
-    Its residual connection adds the result to all tokens; that is right for the first, and nobody reads the
-    others.
+    The residual connection around it adds the result to all tokens. The sum is correct for the first token;
+    the others are not read.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -46,60 +53,62 @@ class FirstToken(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (batch, tokens, dim); result (batch, 1, dim)."""
+        """Return the result (batch, 1, dim) for tokens `x` (batch, tokens, dim)."""
         result: Tensor = self.module(x[:, :1])
         return result
 
 
-class _Passing:
-    """What the beginning of a branch leaves for its end, within one pass through the network."""
+class _BranchInputs:
+    """Input and output of the first module of a branch, kept until the last module of the same pass."""
 
-    seen: tuple[Tensor, Tensor] | None = None
+    values: tuple[Tensor, Tensor] | None = None
 
 
-class _Beginning(nn.Module):
-    """The first module of a branch; what goes in and what comes out is kept for the end."""
+class _First(nn.Module):
+    """The first module of a branch, which keeps its input and its output for the last module."""
 
-    def __init__(self, module: nn.Module, passing: _Passing) -> None:
+    def __init__(self, module: nn.Module, inputs: _BranchInputs) -> None:
         super().__init__()
         self.module = module
-        self.passing = passing
+        self.inputs = inputs
 
     def forward(self, x: Tensor) -> Tensor:
         z: Tensor = self.module(x)
-        self.passing.seen = x, z
+        self.inputs.values = x, z
         return z
 
 
-class _End(nn.Module):
-    """The last module of a branch, and after it what has joined the branch."""
+class _Last(nn.Module):
+    """The last module of a branch, followed by the module that has joined the branch."""
 
-    def __init__(self, module: nn.Module, passing: _Passing, joined: nn.Module, channels_first: bool) -> None:
+    def __init__(
+        self, module: nn.Module, inputs: _BranchInputs, joined: nn.Module, channels_first: bool
+    ) -> None:
         super().__init__()
         self.module = module
-        self.passing = passing
+        self.inputs = inputs
         self.joined = joined
         self.channels_first = channels_first
 
     def forward(self, y: Tensor) -> Tensor:
         d: Tensor = self.module(y)
-        assert self.passing.seen is not None
-        (x, z), self.passing.seen = self.passing.seen, None
+        assert self.inputs.values is not None
+        (x, z), self.inputs.values = self.inputs.values, None
         if not self.channels_first:
             joined: Tensor = self.joined(x, z, d)
             return joined
-        last = (value.permute(0, 2, 3, 1) for value in (x, z, d))
-        return self.joined(*last).permute(0, 3, 1, 2)
+        channels_last = (value.permute(0, 2, 3, 1) for value in (x, z, d))
+        return self.joined(*channels_last).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A branch of a block: fed by the residual stream x, which the block adds to what the branch gives, d.
+    """A residual branch of a block: it computes d from the residual stream x, and the block adds both.
 
     Attributes:
-        first: takes x and gives z: the layer norm of a transformer, the depthwise convolution of ConvNeXt.
-        last: gives d: drop path, after layer scale where there is one.
-        channels_first: whether these are (batch, dim, height, width), not (batch, ..., dim).
+        first: module from x to z: the layer norm of a transformer, the depthwise convolution of ConvNeXt.
+        last: module that returns d: drop path, after layer scale where there is one.
+        channels_first: whether x, z and d are (batch, dim, height, width) instead of (batch, ..., dim).
     """
 
     first: Slot
@@ -107,36 +116,44 @@ class Branch:
     channels_first: bool = False
 
     def join(self, module: nn.Module) -> None:
-        """From now on the branch gives module(x, z, d), all of them (batch, ..., dim).
+        """Replace the result d of the branch by module(x, z, d), all of them (batch, ..., dim).
 
-        The family's own forward stays as it is. Where the head reads the first token of the last block alone
-        (`Sites.drop_unread`), d may be of one token and x and z of all: what is said of the first counts.
+        The forward functions of the family's own modules are not changed. Where the head reads only the first
+        token of the last block (`Sites.drop_unread`), d may have one token while x and z have all; then only
+        the result for the first token matters.
         """
-        passing = _Passing()
-        self.first.set(_Beginning(self.first.get(), passing))
-        self.last.set(_End(self.last.get(), passing, module, self.channels_first))
+        inputs = _BranchInputs()
+        self.first.set(_First(self.first.get(), inputs))
+        self.last.set(_Last(self.last.get(), inputs, module, self.channels_first))
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Where the stream's tokens are in the image.
+    """Arrangement of the tokens of the residual stream in the image.
 
     Attributes:
-        prefix: tokens before the patches, which belong to no place.
-        grid: rows and columns of patches; None where the stream is (batch, rows, columns, dim) itself.
+        prefix: number of tokens before the patches, which have no position in the image.
+        grid: rows and columns of patches; None where the stream itself is (batch, rows, columns, dim).
     """
 
     prefix: int
     grid: tuple[int, int] | None
 
     def split(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Tokens before the patches (batch, prefix, dim) or None; patches (batch, rows, columns, dim)."""
+        """Split tokens `x` into prefix and patches.
+
+        Args:
+            x: (batch, tokens, dim), or (batch, rows, columns, dim) where `grid` is None.
+
+        Returns:
+            Prefix (batch, prefix, dim) or None, and patches (batch, rows, columns, dim).
+        """
         if self.grid is None:
             return None, x
         return x[:, : self.prefix], x[:, self.prefix :].unflatten(1, self.grid)
 
     def join(self, prefix: Tensor | None, patches: Tensor) -> Tensor:
-        """The inverse of `split`."""
+        """Return the tokens that `split` has split, in their original shape."""
         return patches if prefix is None else torch.cat([prefix, patches.flatten(1, 2)], 1)
 
 
@@ -145,8 +162,9 @@ class Operation:
     """A linear, convolution or norm of the backbone.
 
     Attributes:
-        channels: width of what it gives.
-        channels_first: whether that is (batch, channels, height, width), not (batch, ..., channels).
+        slot: slot of the operation.
+        channels: number of output channels.
+        channels_first: whether the output is (batch, channels, height, width), not (batch, ..., channels).
     """
 
     slot: Slot
@@ -159,11 +177,11 @@ class BlockSites:
     """The sites of one block.
 
     Attributes:
-        whole: the block itself.
-        dim: width of the residual stream, which may differ from block to block.
-        linears: nn.Linear slots under those of the roles qkv, proj, fc1, fc2 that the block has; qkv maps
-            dim -> (q, k, v).
-        branches: those of the roles attention, mlp that the block has; a ConvNeXt block is one branch, mlp.
+        whole: slot of the block itself.
+        dim: width of the residual stream, which may differ between blocks.
+        linears: slots of linears by role: those of qkv, proj, fc1 and fc2 that the block has; qkv maps dim to
+            (q, k, v).
+        branches: branches by role: those of attention and mlp that the block has; a ConvNeXt block has mlp.
     """
 
     whole: Slot
@@ -172,20 +190,20 @@ class BlockSites:
     branches: dict[str, Branch]
 
     def linear(self, role: str) -> Slot:
-        """The slot of a linear.
+        """Return the slot of the linear with a role.
 
         Raises:
-            UserError: the block has no linear in this role.
+            UserError: the block has no linear with this role.
         """
         if role not in self.linears:
             raise _missing("linear", role, self.linears)
         return self.linears[role]
 
     def branch(self, role: str) -> Branch:
-        """A branch.
+        """Return the branch with a role.
 
         Raises:
-            UserError: the block has no branch in this role.
+            UserError: the block has no branch with this role.
         """
         if role not in self.branches:
             raise _missing("branch", role, self.branches)
@@ -204,14 +222,14 @@ class Sites:
     """All sites of a backbone.
 
     Attributes:
-        blocks: from input to output.
-        parameters: the backbone's own, frozen, by timm's names and in timm's order.
-        head: the classifier's place.
-        features: number of features that arrive there.
-        operations: every linear, convolution and norm, in the order in which they are built, but for the
-            reductions of Swin's patch merging, which count with their norms.
-        layout: of the stream's tokens; the same in all blocks but for the size of the grid.
-        first_token: whether the head reads the first token of the last block alone.
+        blocks: sites of the blocks, from input to output.
+        parameters: frozen parameters of the backbone by name, with timm's names and in timm's order.
+        head: slot of the classifier.
+        features: number of input features of the classifier.
+        operations: every linear, convolution and norm in order of construction, except for the linears of
+            Swin's patch merging, which form one operation with their norms.
+        layout: arrangement of the tokens, the same in all blocks except for the size of the grid.
+        first_token: whether the head reads only the first token of the last block.
     """
 
     blocks: list[BlockSites]
@@ -223,14 +241,14 @@ class Sites:
     first_token: bool = False
 
     def drop_unread(self) -> None:
-        """Spare the last block's work on tokens that nobody reads; for adapters that keep tokens apart."""
+        """Skip the last block's work on tokens that the head does not read; for tokenwise adapters."""
         if self.first_token:
             last = self.blocks[-1]
             for slot in (last.linear("proj"), last.branch("mlp").first):
                 slot.set(FirstToken(slot.get()))
 
     def unfreeze(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """The named parameters of the backbone, from now on with gradients."""
+        """Make parameters of the backbone trainable and return them, in the order of `names`."""
         chosen = [self.parameters[name] for name in names]
         for parameter in chosen:
             parameter.requires_grad_()

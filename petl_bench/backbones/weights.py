@@ -1,4 +1,4 @@
-"""Weights files of backbones: where they are, and their checksum. No torch here: plans are quick."""
+"""Weights files of backbones and their checksums. Does not import torch, so planning is fast."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NOT_FILES = ("pretrained", "random")
 
 
 def find(weights: str) -> Path | None:
-    """The file that `weights` names, or None for `pretrained` and `random`.
+    """Return the file that the setting `backbone.weights` names; None for `pretrained` and `random`.
 
     Raises:
-        UserError: the file does not exist, or is of no format that can be read.
+        UserError: the file does not exist or has no readable format.
     """
     if weights in _NOT_FILES:
         return None
     path = bundled(weights) or Path(weights).expanduser()
     if not path.is_file() or path.suffix not in SUFFIXES:
-        wrong = "a file of no known format" if path.is_file() else "no such file"
+        wrong = "unknown file format" if path.is_file() else "no such file"
         raise UserError(
             f"backbone.weights={weights}: {wrong}; give the path of a {', '.join(SUFFIXES)} file, "
             "or one of: " + ", ".join(_NOT_FILES)
@@ -33,12 +33,12 @@ def find(weights: str) -> Path | None:
 
 
 def bundled(weights: str) -> Path | None:
-    """The place of a file that comes with the package, or None where `weights` is none."""
+    """Return the path of the bundled file that `weights` names; None if it names no bundled file."""
     return ASSETS / weights.removeprefix(_BUNDLED) if weights.startswith(_BUNDLED) else None
 
 
 @cache
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Adapted models: assembled, prepared for training, stored and restored."""
+"""Adapted models, their components and heads, and the costs of adapter methods."""
 
 from petl_bench.model.adapted import HEAD_QUANTIZER, Adapted, Probe, assemble, restore
 from petl_bench.model.component import CODE_BITS, Component

@@ -1,4 +1,4 @@
-"""The adapted model: backbone, adapter and head together; quantized, stored, and restored."""
+"""Adapted models: a backbone with an adapter and a head, prepared for training, stored, and restored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from petl_bench.types import FLOAT_BITS, ModelSpec
 CPU = torch.device("cpu")
 
 HEAD_QUANTIZER = "l1_median"
-"""The binary head uses the paper's codebook, whatever the adapter uses."""
+"""Quantizer of the binary head, whatever quantizer the adapter uses, as in arXiv 2307.16867."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +33,46 @@ class Adapted:
 
     Attributes:
         network: images (batch, 3, S, S) -> logits (batch, classes), both float32.
-        classifier: the head's place in it.
-        tunes_backbone: whether parameters of the backbone are trained.
+        adapter: component of the adapter.
+        head: component of the head.
+        classifier: slot of the head in the network.
+        trains_backbone: whether the adapter trains parameters of the backbone.
+        weights: once `prepare` has been called, the float32 parameters that are kept apart from the modules
+            that use them.
     """
 
     network: nn.Module
     adapter: Component
     head: Component
     classifier: Slot
-    tunes_backbone: bool = False
+    trains_backbone: bool = False
     weights: list[LatentStack | Cast] = field(default_factory=list)
-    """Of a prepared model: what trains apart from the modules that use it."""
 
     @property
     def trainable(self) -> list[nn.Parameter]:
-        """Float32, of a prepared model."""
+        """The trainable parameters of a prepared model, all float32."""
         return [*self.adapter.trainable, *self.head.trainable]
 
     def prepare(self, precision: str = "fp32", device: torch.device = CPU) -> None:
-        """Ready for training on `device`: the frozen part in `precision`, matrices fake-quantized.
+        """Prepare the model for training.
+
+        Args:
+            precision: precision of the frozen part: fp32, bf16 or int8.
+            device: device that the model is moved to.
 
         Raises:
-            UserError: int8, and the adapter trains parameters of the backbone.
+            UserError: the precision is int8 and the adapter trains parameters of the backbone.
         """
-        if precision == "int8" and self.tunes_backbone:
+        if precision == "int8" and self.trains_backbone:
             raise UserError(
-                "precision=int8 is for frozen backbones; this adapter trains parameters of it: bf16 or fp32"
+                "precision=int8 needs a frozen backbone, and this adapter trains parameters of it: "
+                "use bf16 or fp32"
             )
         dtype = COMPUTE[precision]
-        for part in (self.adapter, self.head):
-            floats = [*chain.from_iterable(part.floats.values())]
-            part.stack(dtype, device)
-            self.weights.extend([*part.stacks, *part.fixed])
+        for component in (self.adapter, self.head):
+            floats = [*chain.from_iterable(component.floats.values())]
+            component.prepare(dtype, device)
+            self.weights.extend([*component.stacks, *component.fixed_stacks])
             for parameter in floats:
                 parameter.data = parameter.data.to(device)
             if dtype is not torch.float32:
@@ -73,14 +81,21 @@ class Adapted:
         self.network.register_forward_pre_hook(lambda module, images: self.materialize())
 
     def materialize(self) -> None:
-        """Give all modules their weights as they are now; every pass through the network does."""
+        """Give all modules their current weights; called before each forward pass of the network."""
         if self.adapter.attached.each_pass is not None:
             self.adapter.attached.each_pass(self.network.training)
         for weights in self.weights:
             weights.materialize()
 
     def features(self, run: Callable[[nn.Module], Iterable[Tensor]]) -> Tensor:
-        """What arrives at the head when `run` passes images through a network: (images, features) float32."""
+        """Return the inputs of the head for the images that `run` passes through the network.
+
+        Args:
+            run: function of a network that returns the network's outputs in batches.
+
+        Returns:
+            Features (images, features), float32.
+        """
         head = self.classifier.get()
         self.classifier.set(nn.Identity())
         try:
@@ -89,21 +104,26 @@ class Adapted:
             self.classifier.set(head)
 
     def probe(self) -> nn.Module:
-        """The head by itself: (batch, features) -> logits, both float32."""
+        """Return a module that applies the head alone: features (batch, features) -> logits, both float32."""
         return Probe(self)
 
     @property
     def linears(self) -> list[nn.Linear]:
-        """Of adapter and head."""
+        """The matrices of adapter and head."""
         return [*self.adapter.linears, *self.head.linears]
 
     def file(self, metadata: dict[str, str], code: bool = False) -> AdapterFile:
-        """The file of a trained model; with `code`, coded where that makes it smaller."""
+        """Return the adapter file of a trained model.
+
+        Args:
+            metadata: metadata of the file (petl_bench.packing.describe).
+            code: whether codes are entropy-coded where that makes a section smaller.
+        """
         return AdapterFile(metadata, self.adapter.store(), self.head.store(), code)
 
 
 class Probe(nn.Module):
-    """The head of a prepared model."""
+    """The head of a prepared model: features (batch, features) -> logits (batch, classes), both float32."""
 
     def __init__(self, adapted: Adapted) -> None:
         super().__init__()
@@ -117,10 +137,16 @@ class Probe(nn.Module):
 
 
 def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations: str = "full") -> Adapted:
-    """A fresh adapted model on the CPU, initialized from `seed`, not yet prepared for training.
+    """Build an adapted model on the CPU that is not yet prepared for training.
+
+    Args:
+        spec: description of the model.
+        seed: seed of the initialization.
+        drop_path: stochastic depth rate at the last block (petl_bench.backbones.families.build).
+        activations: kind of activations kept for the backward pass (petl_bench.backbones.activations).
 
     Raises:
-        UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit.
+        UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together.
     """
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
@@ -129,7 +155,7 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
     torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
     attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
-    reduction.adapted()
+    reduction.adapter_attached()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
@@ -145,13 +171,20 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
 def restore(
     spec: ModelSpec, file: AdapterFile, where: str, precision: str = "fp32", device: torch.device = CPU
 ) -> nn.Module:
-    """A fresh model with the weights of an adapter file, for evaluation on `device`.
+    """Return a model for evaluation with the weights of an adapter file.
 
-    Weights are decoded once. In float32, where it changes logits by no more than rounding does, updates that
-    are linear are merged into the frozen weights.
+    Weights are decoded once. In fp32, linear updates are merged into the frozen weights, which changes logits
+    by rounding errors only.
+
+    Args:
+        spec: description of the model.
+        file: loaded adapter file.
+        where: path of the file, for messages.
+        precision: precision of the frozen part: fp32, bf16 or int8.
+        device: device of the model.
 
     Raises:
-        UserError: the file does not fit the model that its metadata describes.
+        UserError: the file does not fit the model.
     """
     adapted = assemble(spec, int(file.metadata.get("seed", "0")))
     adapted.adapter.restore(file.adapter, where)
@@ -160,8 +193,8 @@ def restore(
         adapters.merge(adapted.network)
     adapted.network.requires_grad_(False)
     linears = adapted.adapter.linears if adapted.adapter.attached.float32 else []
-    exact = [parameter for linear in linears for parameter in linear.parameters()]
-    kept = casts(adapted.network, exact, torch.float32)
+    float32 = [parameter for linear in linears for parameter in linear.parameters()]
+    kept = casts(adapted.network, float32, torch.float32)
     lower(adapted.network, precision, device, adapted.linears)
     for weight in kept:
         weight.parameter.data = weight.parameter.data.to(device)

@@ -9,11 +9,10 @@ from itertools import chain
 
 import torch
 
-from petl_bench.adapters import ADAPTERS, Shape, declare
+from petl_bench.adapters import Shape, declare
 from petl_bench.backbones import families
-from petl_bench.config import completed, group_config
 from petl_bench.model import Component
-from petl_bench.types import FLOAT_BITS, BackboneSpec, RunSettings, declarations
+from petl_bench.types import FLOAT_BITS, BackboneSpec, RunSettings, completed, declarations, method
 
 VIT_B16 = BackboneSpec("vit_base_patch16_224", "random", 224)
 
@@ -24,7 +23,7 @@ class Cost:
 
     Attributes:
         name: name of the method.
-        group: kind of the method (petl_bench.adapters.base.GROUPS).
+        group: kind of the method (petl_bench.types.methods.GROUPS).
         hidden: hidden (rank), or the value that stands in its column where the method does not use it.
         params: number of trainable parameters.
         bytes_1_bit: bytes of the adapter's section of a file at 1 bit per weight, not entropy-coded.
@@ -45,7 +44,7 @@ def costs(names: Iterable[str]) -> Iterator[Cost]:
         built = families.build(VIT_B16)
     for name in names:
         _, sites = copy.deepcopy(built)
-        unused = group_config("adapter", name).get("unused", {})
+        unused = method(name).unused
         hidden = unused.get("hidden", declarations(RunSettings)["hidden"].default)
         attached = declare(name, completed(name, {}).settings, sites, Shape(hidden, 1.0, quantized=True))
         trained = chain((matrix.weight for matrix in attached.matrices.values()), *attached.floats.values())
@@ -54,4 +53,4 @@ def costs(names: Iterable[str]) -> Iterator[Cost]:
             for bits in (1, FLOAT_BITS)
         )
         params = sum(parameter.numel() for parameter in trained)
-        yield Cost(name, ADAPTERS.get(name).group, hidden, params, small, large)
+        yield Cost(name, method(name).group, hidden, params, small, large)

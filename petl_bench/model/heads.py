@@ -1,4 +1,4 @@
-"""Classifiers on the frozen features: float32, or 1 bit without bias."""
+"""Heads: linear classifiers on the features of the backbone, in float32 or with 1 bit per weight."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from petl_bench.types import FLOAT_BITS
 
 @dataclass(frozen=True)
 class Head:
-    """A classifier module and how its weight is stored: at `bits`, biases always in float32.
+    """A classifier and how it is stored.
 
-    `floats` is as in petl_bench.model.Component.
+    Attributes:
+        module: linear from features to classes.
+        bits: bits per weight of the stored weight matrix.
+        floats: parameters stored in float32, as in petl_bench.model.Component.
     """
 
     module: nn.Linear
@@ -29,10 +32,16 @@ HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
 
 
 def build(name: str, features: int, classes: int, seed: int) -> Head:
-    """Head `name`, its weight initialized from `seed`; a bias starts as torch's generator has it.
+    """Build a head.
+
+    Args:
+        name: name of a head in HEADS.
+        features: number of features of the backbone.
+        classes: number of classes of the task.
+        seed: seed of the weight's initialization; a bias is initialized by torch's global generator.
 
     Raises:
-        UserError: unknown head.
+        UserError: there is no such head.
     """
     head = HEADS.get(name)(features, classes)
     with torch.no_grad():
@@ -44,12 +53,15 @@ def build(name: str, features: int, classes: int, seed: int) -> Head:
 
 @HEADS.register("linear")
 def linear(features: int, classes: int) -> Head:
-    """Float32 weight and bias: 4 * (features + 1) * classes bytes."""
+    """Build a head of float32 weight and bias; it takes 4 * (features + 1) * classes bytes."""
     module = nn.Linear(features, classes)
     return Head(module, FLOAT_BITS, {"bias": [module.bias]})
 
 
 @HEADS.register("binary")
 def binary(features: int, classes: int) -> Head:
-    """The "bi-head" of the released code: always 1 bit, no bias: features * classes / 8 + 8 bytes."""
+    """Build a head of 1 bit per weight without bias; it takes features * classes / 8 + 8 bytes.
+
+    Source: "bi-head" of the released code of arXiv 2307.16867 (JieShibo/PETL-ViT).
+    """
     return Head(nn.Linear(features, classes, bias=False), 1)

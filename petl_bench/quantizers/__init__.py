@@ -1,4 +1,4 @@
-"""Codebooks and fake quantization; every file of this folder registers its own codebook family."""
+"""Codebooks and fake quantization. Each file of this folder may register a family of codebooks."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""Fake quantization with the straight-through gradient, over any codebook.
+"""Fake quantization with a straight-through gradient estimator, for any codebook.
 
 Source: arXiv 2307.16867 and its released code (JieShibo/PETL-ViT, folder binary_adapter).
 """
@@ -20,48 +20,59 @@ from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 
 EPSILON = 1e-5
-"""Added to the std before dividing by it."""
+"""Added to the standard deviation before dividing by it."""
 
 Levels = NDArray[np.float64]
 
 MATRIX = (-2, -1)
-"""The dimensions of one matrix; those before them count matrices, which are quantized each by itself."""
+"""Dimensions of one matrix. All dimensions before them count matrices, each of which is quantized alone."""
 
 
-def moments(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation of each matrix: (..., 1, 1) of (..., outputs, inputs)."""
-    deviation, mean = torch.std_mean(weight, dim=MATRIX, keepdim=True)
-    return mean, deviation
+def mean_and_std(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the unbiased standard deviation of each matrix.
+
+    Args:
+        weight: (..., outputs, inputs).
+
+    Returns:
+        Mean and standard deviation, each (..., 1, 1).
+    """
+    std, mean = torch.std_mean(weight, dim=MATRIX, keepdim=True)
+    return mean, std
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """A family of codebooks: 2**bits levels on a standardized axis, and what standardizes a weight.
+    """A family of codebooks: 2**bits levels for standardized weights, and how weights are standardized.
 
     Attributes:
-        levels: bits -> ascending levels, float64.
-        statistics: weight -> (mean, std), one each a matrix; z = (w - mean) / (std + EPSILON).
+        levels: function of the number of bits that returns the ascending levels (2**bits,), float64.
+        statistics: function of a weight (..., outputs, inputs) that returns two numbers per matrix, each of
+            shape (..., 1, 1), called its mean and std here: z = (weight - mean) / (std + EPSILON). A family
+            may standardize by other numbers in their places; `minmax` uses the minimum and the range.
     """
 
     levels: Callable[[int], Levels]
-    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = moments
+    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = mean_and_std
 
 
 CODEBOOKS: Registry[Codebook] = Registry("quantizer")
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Fake quantization over `moments`, its gradient in closed form: one step instead of autograd's chain.
+    """Fake quantization with `mean_and_std` and its gradient in closed form, faster than autograd's chain.
 
-    With rho = s / (s + eps) and q the level of z, for each matrix by itself:
-    dL/dw = rho g + (1 - rho) mean(g) + (w - m) / ((N - 1) s) * sum(g (q - rho z)).
+    With rho = std / (std + EPSILON), q the level of z, g the gradient of the result and N the number of
+    weights of a matrix, the gradient of that matrix is
+
+        dL/dw = rho g + (1 - rho) mean(g) + (w - mean) / ((N - 1) std) * sum(g (q - rho z))
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, nearest_to: Callable[[Tensor], Tensor]) -> Tensor:
-        mean, std = moments(weight)
+    def forward(ctx: Any, weight: Tensor, nearest_level: Callable[[Tensor], Tensor]) -> Tensor:
+        mean, std = mean_and_std(weight)
         z = (weight - mean) / (std + EPSILON)
-        nearest = nearest_to(z)
+        nearest = nearest_level(z)
         ctx.save_for_backward(z, nearest, std)
         return nearest * std + mean
 
@@ -72,21 +83,25 @@ class _StraightThrough(torch.autograd.Function):
         rho = std / (std + EPSILON)
         weights = z.shape[-1] * z.shape[-2]
         through_std = (gradient * (nearest - rho * z)).sum(MATRIX, keepdim=True) / ((weights - 1) * rho)
-        # (w - m) / s = z / rho
+        # (w - mean) / std = z / rho
         through_mean = (1 - rho) * gradient.mean(MATRIX, keepdim=True)
         return rho * gradient + through_mean + z * through_std, None
 
 
-class Cells(nn.Module):
-    """z -> the number of thresholds below it, as torch.bucketize; several times faster for many thresholds.
+class Bucketize(nn.Module):
+    """Number of thresholds below each value, as torch.bucketize; several times faster for many thresholds.
 
-    The axis is cut into bins of one width, so narrow that none has two thresholds. A bin knows how many
-    thresholds lie in those before it, and one comparison with the next threshold does the rest. Bins of z and
-    of thresholds come from the same float32 arithmetic, which keeps order, so the result is exact.
+    The axis is divided into bins of equal width, narrow enough that no bin contains two thresholds. For each
+    bin the number of thresholds in all bins before it is known, so one comparison with the next threshold
+    gives the result. The bins of values and of thresholds are computed with the same monotonic float32
+    arithmetic, so the result is exact.
+
+    Args:
+        thresholds: (n,) float32, ascending, n at least 1.
     """
 
     bounds: Tensor
-    before: Tensor
+    counts: Tensor
 
     def __init__(self, thresholds: Tensor) -> None:
         super().__init__()
@@ -94,29 +109,35 @@ class Cells(nn.Module):
         if len(thresholds) > 1:
             self.per_unit = 2 / float(thresholds.diff().min())
         bins = self._bins(thresholds)
-        self.count = int(bins[-1]) + 1
-        before = torch.bucketize(torch.arange(self.count), bins).to(torch.int32)
-        self.register_buffer("before", before, persistent=False)
+        self.n_bins = int(bins[-1]) + 1
+        counts = torch.bucketize(torch.arange(self.n_bins), bins).to(torch.int32)
+        self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("bounds", torch.cat([thresholds, torch.tensor([math.inf])]), persistent=False)
 
     def _bins(self, z: Tensor) -> Tensor:
         return ((z - self.low) * self.per_unit).floor_().to(torch.int32)
 
     def forward(self, z: Tensor) -> Tensor:
-        """z of any shape; int32 of the same shape, anything where z is not a number."""
+        """Return int32 counts in the shape of `z`; a count is undefined where z is not a number."""
         inside = z.float().clamp(self.low, self.high)
-        cell = self.before.index_select(0, self._bins(inside).clamp_(0, self.count - 1).view(-1))
-        above = z.reshape(-1) > self.bounds.index_select(0, cell)
-        return (cell + above).view(z.shape)
+        count = self.counts.index_select(0, self._bins(inside).clamp_(0, self.n_bins - 1).view(-1))
+        above = z.reshape(-1) > self.bounds.index_select(0, count)
+        return (count + above).view(z.shape)
 
 
 class FakeQuantize(nn.Module):
-    """A weight -> its quantized value; a matrix (outputs, inputs) or a stack of them (..., outputs, inputs).
+    """Quantize and dequantize a weight; each matrix (outputs, inputs) of a stack is quantized alone.
 
-    forward: w_q = Q(z) * std + mean with Q(z) the level of the cell that z falls in; a z on a
-    threshold belongs to the lower cell.
-    backward: straight-through, Q(z) counts as z + (Q(z) - z).detach(); gradients flow through mean and
-    std, and nothing is clipped.
+    Forward: w_q = Q(z) * std + mean, where Q(z) is the level whose cell contains z. A z that equals a
+    threshold belongs to the lower cell. Backward: straight-through, as if Q(z) were z + (Q(z) - z).detach();
+    gradients flow through mean and std, and nothing is clipped.
+
+    Args:
+        quantizer: name of a codebook family in CODEBOOKS.
+        bits: bits per weight, 1 to 8.
+
+    Raises:
+        UserError: the quantizer does not exist, or the number of bits is out of range.
     """
 
     levels: Tensor
@@ -132,55 +153,63 @@ class FakeQuantize(nn.Module):
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
         thresholds = torch.tensor((levels[1:] + levels[:-1]) / 2, dtype=torch.float32)
         self.register_buffer("thresholds", thresholds, persistent=False)
-        self.cells = Cells(thresholds)
+        self.bucketize = Bucketize(thresholds)
 
     def standardize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z in the shape of weight, and mean and std, (..., 1, 1)."""
+        """Return z in the shape of `weight` (..., outputs, inputs), and mean and std, each (..., 1, 1)."""
         mean, std = self.codebook.statistics(weight)
         return (weight - mean) / (std + EPSILON), mean, std
 
     def forward(self, weight: Tensor) -> Tensor:
-        if self.codebook.statistics is moments:
-            return _StraightThrough.apply(weight, self._nearest)
+        """Return the quantized values of `weight` (..., outputs, inputs), in its shape and dtype."""
+        if self.codebook.statistics is mean_and_std:
+            return _StraightThrough.apply(weight, self._nearest_level)
         z, mean, std = self.standardize(weight)
-        nearest = self._nearest(z.detach())
+        nearest = self._nearest_level(z.detach())
         return (z + (nearest - z).detach()) * std + mean
 
-    def _nearest(self, z: Tensor) -> Tensor:
-        """The level of the cell of each z."""
+    def _nearest_level(self, z: Tensor) -> Tensor:
         if self.bits == 1:
             return torch.where(z > self.thresholds, self.levels[1], self.levels[0])
-        return self.levels.index_select(0, self.cells(z).view(-1)).view(z.shape)
+        return self.levels.index_select(0, self.bucketize(z).view(-1)).view(z.shape)
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (uint8, shape of weight), mean and std (..., 1, 1): what is stored of a weight."""
+        """Return what is stored of `weight` (..., outputs, inputs).
+
+        Returns:
+            Codes (uint8, shape of `weight`), and mean and std, each (..., 1, 1).
+        """
         z, mean, std = self.standardize(weight)
-        return self.cells(z).to(torch.uint8), mean, std
+        return self.bucketize(z).to(torch.uint8), mean, std
 
     @torch.no_grad()
     def decode(self, codes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """The float32 weight that `encode` stored."""
+        """Return the float32 weight that `encode` has stored as `codes`, `mean` and `std`."""
         return self.levels[codes.long()] * std + mean
 
     def rounded(self, weight: Tensor) -> Tensor:
-        """What is left of a matrix once it is stored."""
+        """Return `weight` after one round trip of `encode` and `decode`."""
         return self.decode(*self.encode(weight))
 
 
-def density(z: Levels) -> Levels:
-    """Density of the standard normal."""
+def normal_density(z: Levels) -> Levels:
+    """Return the density of the standard normal distribution at each z."""
     return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
 def solve(levels: Levels, system: Callable[[Levels], tuple[Levels, Levels]]) -> Levels:
-    """Damped Newton's method on a tridiagonal fixed-point system, to float64 convergence.
+    """Solve a tridiagonal system by damped Newton iteration to float64 convergence.
 
-    A step is halved until the levels stay ascending and the residual shrinks.
+    A step is halved until the levels remain ascending and the residual does not grow.
 
     Args:
-        levels: ascending start values.
-        system: levels -> (residual (n,), banded Jacobian (3, n) in the order of scipy's solve_banded).
+        levels: initial levels (n,), ascending.
+        system: function of the levels that returns the residual (n,) and the banded Jacobian (3, n) in the
+            order of scipy.linalg.solve_banded.
+
+    Returns:
+        The levels (n,), made exactly symmetric around 0.
     """
     residual, jacobian = system(levels)
     for _ in range(100):

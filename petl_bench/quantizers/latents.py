@@ -1,7 +1,7 @@
-"""Latent weights in stacks: same-shape matrices are one parameter, apart from the linears that use them.
+"""Latent weights: the float32 weights that training updates, kept apart from the linears that use them.
 
-Before each forward pass a stack is quantized and cast to what its linears compute in, in one operation, and
-they get their weights; a matrix that several modules share is quantized once.
+Latent weights of equal shape are stacked into one parameter, which is quantized and cast in one operation
+before each forward pass. A matrix that several modules share is quantized once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from petl_bench.quantizers.base import FakeQuantize
 
 
 class LatentStack:
-    """Matrices of one shape.
+    """The latent weights of linears of one shape.
+
+    Args:
+        linears: bias-free linears with weights (outputs, inputs) of one shape; their weights are removed
+            until `materialize` is called.
+        quantizer: on `device`; None leaves the weights as they are.
+        dtype: dtype that the linears compute in.
+        device: device of the latent weights.
 
     Attributes:
-        latent: (matrices, outputs, inputs) float32, what training updates.
+        latent: parameter (linears, outputs, inputs), float32.
     """
 
     def __init__(
@@ -36,7 +43,7 @@ class LatentStack:
             del linear.weight
 
     def materialize(self) -> None:
-        """Give each linear its weight, (outputs, inputs) of the dtype, differentiable in the latent."""
+        """Give each linear its quantized weight (outputs, inputs), differentiable in the latent weights."""
         weights = self.latent if self.quantizer is None else self.quantizer(self.latent)
         for linear, weight in zip(self.linears, weights.to(self.dtype).unbind(), strict=True):
             setattr(linear, "weight", weight)  # noqa: B010 - a tensor where nn.Linear declares a Parameter
@@ -45,11 +52,13 @@ class LatentStack:
 def stack_by_shape(
     linears: Iterable[nn.Linear], quantizer: FakeQuantize | None, dtype: torch.dtype, device: torch.device
 ) -> list[LatentStack]:
-    """One stack a shape, in the order of each shape's first matrix.
+    """Return one stack per shape of weight, in the order of the first linear of each shape.
 
     Args:
-        quantizer: on the device; None leaves the weights as they are.
-        dtype: what the linears compute in.
+        linears: bias-free linears, whose weights are removed.
+        quantizer: on `device`; None leaves the weights as they are.
+        dtype: dtype that the linears compute in.
+        device: device of the latent weights.
     """
     shapes: dict[torch.Size, list[nn.Linear]] = {}
     for linear in linears:
