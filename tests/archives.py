@@ -16,6 +16,7 @@ import pytest
 
 from petl_bench.data.prepare import LOCK, prepare
 from petl_bench.errors import UserError
+from tests import processes
 
 FOLDERS = {
     "cifar": ["cifar-100", "cifar100"],
@@ -105,7 +106,7 @@ def refusal(source: Path, root: Path) -> str:
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from petl_bench.data import arrange, hub
+from petl_bench.data import hub, prepare
 source, root, folders = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 def report(line): print(line, file=sys.stderr, flush=True)
 try:
@@ -114,8 +115,8 @@ try:
     elif source.startswith("fetch:"):
         placed = hub.fetch(source[6:], root, report)
     else:
-        placed = arrange.prepare(Path(source), root, folders, report)
-except arrange.UserError as error:
+        placed = prepare.prepare(Path(source), root, folders, report)
+except prepare.UserError as error:
     sys.exit(f"UserError: {error}")
 print(json.dumps(placed))
 """
@@ -123,9 +124,9 @@ print(json.dumps(placed))
 
 def start(source: object, root: Path, **environment: str) -> subprocess.Popen[str]:
     """prepare, fetch or prepare_from_hub in a process of its own."""
-    return subprocess.Popen(
+    return processes.Popen(
         [sys.executable, "-c", SCRIPT, str(source), str(root), json.dumps(FOLDERS)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

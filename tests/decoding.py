@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from petl_bench.data.decoded import decoded
-from petl_bench.data.files import FileFacts, file_facts
+from petl_bench.data.file_facts import FileFacts, file_facts
 from petl_bench.data.lists import Listing
 from petl_bench.types import Cache
 from tests.trees import picture, save

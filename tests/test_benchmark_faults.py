@@ -39,13 +39,13 @@ def no_task_folder(bench: Bench) -> str:
 def a_line_too_few(bench: Bench) -> str:
     path = bench.root / "kitti/val200.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    return f"{path} has 31 images, not 32"
+    return f"{path}: lists 31 images, it should be 32"
 
 
 def a_line_too_many(bench: Bench) -> str:
     path = bench.root / "kitti/test.txt"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    return f"{path} has 25 images, not 24"
+    return f"{path}: lists 25 images, it should be 24"
 
 
 def no_list(bench: Bench) -> str:
@@ -63,7 +63,7 @@ def no_image(bench: Bench) -> str:
 def a_label_out_of_range(bench: Bench) -> str:
     path = bench.root / "kitti/test.txt"
     path.write_text(path.read_text().replace(" 3\n", " 4\n", 1))
-    return "labels go from 0 to 4, not from 0 to 3"
+    return "labels out of range, the first 4 of images/test/000003.jpg; the 4 classes are 0 to 3"
 
 
 DAMAGES = [no_root, no_task_folder, a_line_too_few, a_line_too_many, no_list, no_image, a_label_out_of_range]

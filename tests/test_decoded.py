@@ -21,7 +21,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from petl_bench.config import plan_task
 from petl_bench.data import load, resolve
 from petl_bench.data.decoded import native_sizes, resized
-from petl_bench.data.files import file_facts
+from petl_bench.data.file_facts import file_facts
 from petl_bench.errors import UserError
 from petl_bench.train.pixels import Pixels
 from petl_bench.types import Cache, DataSettings

@@ -20,6 +20,7 @@ from PIL import Image
 
 from petl_bench.errors import UserError
 from petl_bench.types import Cache
+from tests import processes
 from tests.conftest import mounted, wait_until
 from tests.decoding import Images, fill, images_of, in_cache, pictures, stretched
 
@@ -30,7 +31,7 @@ import hashlib, json, logging, sys, time
 from pathlib import Path
 import numpy as np
 from petl_bench.data.decoded import decoded
-from petl_bench.data.files import file_facts
+from petl_bench.data.file_facts import file_facts
 from petl_bench.data.lists import Listing
 from petl_bench.types import Cache
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -60,7 +61,7 @@ def child(
     """Another process that decodes `works`, lists of file names, one after another, once `start` is there."""
     numbers = [str(cache.limit), str(size), str(repeats), json.dumps(works)]
     command = [sys.executable, "-c", CHILD, str(folder), cache.directory, str(start), *numbers]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_together(processes: list[subprocess.Popen[str]], start: Path) -> list[tuple[list[str], str]]:
@@ -266,7 +267,7 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, cache: Cache, blocked: 
         fill(images, 48, cache)
     assert str(caught.value).startswith(f"data.cache={cache.directory}: ")
     assert "File exists" in str(caught.value)
-    assert "name another folder" in str(caught.value)
+    assert "choose another folder" in str(caught.value)
     assert path.read_text() == "no folder"
 
 
@@ -288,7 +289,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Path, tmp_path:
     kept = np.array(fill(some, 48, cache))
     with pytest.raises(UserError) as caught:
         fill(many, 48, cache)  # 200 * 3 * 24 * 24 = 345,600 bytes
-    assert str(caught.value).startswith(f"data.cache={cache.directory}: cannot keep 0.00 GB")
+    assert str(caught.value).startswith(f"data.cache={cache.directory}: cannot store 0.00 GB")
     assert "No space left on device" in str(caught.value)
     files, temporary = in_cache(cache)
     assert (len(files), temporary) == (1, [])
@@ -297,5 +298,5 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Path, tmp_path:
 
 def test_a_read_only_disk_is_one_error(sealed_disk: Path, tmp_path: Path, cache: Cache) -> None:
     images = pictures(tmp_path, 2, 24, cache)
-    with pytest.raises(UserError, match=r"data\.cache=.*: .*Read-only file system.*name another folder"):
+    with pytest.raises(UserError, match=r"data\.cache=.*: .*Read-only file system.*choose another folder"):
         fill(images, 48, Cache(str(sealed_disk)))

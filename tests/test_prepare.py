@@ -66,7 +66,7 @@ def test_what_is_in_the_root_stays(tmp_path: Path) -> None:
     assert prepare(source, root, FOLDERS, said.append) == ["dtd"]
     assert tree(root) == {"cifar/mine.txt": b"mine"} | below("dtd", task())
     assert [line for line in said if "left alone" in line] == [
-        f"{root / 'cifar'}: is there already, left alone"
+        f"{root / 'cifar'}: exists already, left alone"
     ]
     assert prepare(tmp_path / "absent.zip", root, {"cifar": [], "dtd": []}, silent) == []
 

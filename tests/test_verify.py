@@ -11,7 +11,7 @@ from PIL import Image
 
 from petl_bench.config import plan_task
 from petl_bench.data import manifests, resolve
-from petl_bench.data.files import look
+from petl_bench.data.file_facts import read_facts
 from petl_bench.types import Cache
 from tests.conftest import error_of
 from tests.trees import picture, save, vtab_task
@@ -125,7 +125,7 @@ def test_the_quality_is_what_pillow_was_told(tmp_path: Path, mode: str) -> None:
     estimates = {}
     for quality in range(1, 101):
         image.save(tmp_path / f"{quality}.jpg", quality=quality)
-        estimates[quality] = look(tmp_path / f"{quality}.jpg", decode=False).quality
+        estimates[quality] = read_facts(tmp_path / f"{quality}.jpg", decode=False).quality
     assert estimates == {quality: quality for quality in range(1, 101)}
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_verified_is_refused(clean: tuple[Path, Path], warm: Path
     assert f"{tmp_path}/nowhere: no such folder" in error_of(verify("vtab", tmp_path / "nowhere", warm))
     assert f"{override}: no such folder" in error_of(verify("vtab", override, warm))  # a file
     message = error_of(verify("vtab_dtd", root, override, override))  # a file in the cache's place
-    assert f"data.cache={override}: cannot be made" in message
+    assert f"data.cache={override}: cannot be created" in message
 
 
 def test_a_bad_override_file_is_refused(clean: tuple[Path, Path], warm: Path, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from petl_bench.cli.common import (
 from petl_bench.errors import UserError, counted, did_you_mean
 
 if TYPE_CHECKING:
-    from petl_bench.data.verify import Problem, TaskReport
+    from petl_bench.data.checks import Problem
+    from petl_bench.data.verify import TaskReport
     from petl_bench.types import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Verify, prepare and describe the benchmarks' files.")
@@ -156,7 +157,8 @@ def _manifests(suite: str) -> list[Manifest]:
 def _whole_root(suite: str, root: Path, manifests: Sequence[Manifest]) -> list[TaskReport]:
     """What is wrong with the root as a whole: empty, or the folder of another suite."""
     from petl_bench.data import manifests as all_manifests
-    from petl_bench.data.verify import Problem, TaskReport
+    from petl_bench.data.checks import Problem
+    from petl_bench.data.verify import TaskReport
 
     if any(manifest.suite == "own" for manifest in manifests):
         return []

@@ -1,6 +1,6 @@
-"""Tasks as verified splits, and the files they come from. Neither torch nor Hydra is imported."""
+"""Data of tasks: manifests, files and their checks, and splits of images. Imports neither torch nor Hydra."""
 
-from petl_bench.data import bundled, layouts, sprites  # noqa: F401 - they register generators and layouts
+from petl_bench.data import bundled, layouts, sprites  # noqa: F401 - register generators and layouts
 from petl_bench.data.base import GENERATORS, Ragged, Split, digest, generate
 from petl_bench.data.manifest_files import MANIFEST_DIR, manifests
 from petl_bench.data.resolve import expected_files, load, manifest_of, resolve

@@ -1,7 +1,7 @@
-"""Circulated archives, unpacked without trust: plain files only, and nothing outside the target folder.
+"""Safe unpacking of untrusted archives: only plain files, and nothing outside the target folder.
 
-All members are looked at before the first one is written. Files are opened by name with "xb" below folders
-made here, and no link is ever made, so a name that passes `_checked` cannot lead elsewhere.
+All members of an archive are checked before the first one is written. Files are created with mode "xb" below
+folders created here, and no link is ever created, so a name that passes `_checked` cannot lead elsewhere.
 """
 
 from __future__ import annotations
@@ -21,82 +21,95 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, cast
 
+from petl_bench.data.file_facts import Notify
 from petl_bench.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 JUNK = frozenset({"__MACOSX", ".DS_Store", ".git", ".cache"})
-"""What file managers, git and the hub's client leave behind; as are files whose names begin with `._`."""
-CHUNK = 1 << 20
+"""Files of file managers, git and the hub's client. They are skipped, as are names that begin with `._`."""
 
-Notify = Callable[[str], None]
+CHUNK = 1 << 20
+"""Bytes copied at once."""
 
 
 @dataclass(frozen=True)
 class _Member:
+    """One file or folder of an archive.
+
+    Attributes:
+        flaw: reason to refuse it; empty: none.
+        folder: whether it is a folder.
+        size: bytes when unpacked.
+        open: returns its content as a stream.
+    """
+
     name: str
     flaw: str
-    """Why it is refused, or nothing."""
     folder: bool
     size: int
-    """Bytes when unpacked."""
     open: Callable[[], IO[bytes]]
 
 
-def unpack(source: Path, target: Path, report: Notify) -> None:
-    """Unpack an archive, or a folder of archives and plain trees, into the new folder `target`.
+def unpack(source: Path, target: Path, notify: Notify) -> None:
+    """Unpack an archive, or a folder of archives and plain files, into the new folder `target`.
 
-    An archive lands in a folder named after it unless it has one single top folder. Archives inside an
-    archive are unpacked too, one level deep. Files get mode 0644, folders 0755; junk is skipped. When this
-    fails, what is in `target` is incomplete.
+    An archive is unpacked into a folder named after it unless it has a single top-level folder. Archives
+    inside an archive are unpacked too, one level deep. Files get mode 0644 and folders 0755; files of JUNK
+    are skipped. After a failure the content of `target` is incomplete.
+
+    Args:
+        source: the archive or folder.
+        target: a folder that does not exist yet.
+        notify: called with a message for each archive.
 
     Raises:
         UserError: the source is missing, damaged or of no known kind, does not fit on the disk, or has a
-            member that is no plain file or folder, or whose name leads outside, or that is there twice.
-        OSError: the disk.
+            member that is no plain file or folder, whose name leads outside, or that occurs twice.
+        OSError: an error of the disk.
     """
     if target.exists():
-        raise UserError(f"{target}: is there already; archives are unpacked into a new folder only")
+        raise UserError(f"{target}: exists already; archives are unpacked only into a new folder")
     if not source.exists():
         raise UserError(f"{source}: no such archive or folder")
     if not source.is_dir() and _stem(source.name) is None:
         raise UserError(
-            f"{source}: no archive by its name; known are {', '.join(SUFFIXES)} and folders "
+            f"{source}: its name is not that of an archive; known are {', '.join(SUFFIXES)} and folders "
             "(unpack other kinds yourself and give the folder)"
         )
     target.mkdir(parents=True)
     if not source.is_dir():
-        _unpack_archive(source, target, str(source), report, nested=True)
+        _unpack_archive(source, target, str(source), notify, nested=True)
         return
     files, folders = _checked(list(_tree_members(source)), str(source))
     plain = {name: member for name, member in files.items() if _stem(name) is None}
     _write(plain, folders, target, str(source))
     for name in sorted(files.keys() - plain.keys()):
-        _unpack_archive(source / name, (target / name).parent, str(source / name), report, nested=True)
+        _unpack_archive(source / name, (target / name).parent, str(source / name), notify, nested=True)
 
 
 def _stem(name: str) -> str | None:
-    """An archive's name without its suffix; None where the name is no archive's."""
+    """Return the name of an archive without its suffix; None if the name is not that of an archive."""
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
     return name[: -len(suffix)] if suffix else None
 
 
-def _unpack_archive(file: Path, into: Path, where: str, report: Notify, nested: bool) -> None:
-    with _damage_said(where), _members(file) as members:
+def _unpack_archive(file: Path, into: Path, where: str, notify: Notify, nested: bool) -> None:
+    with _reporting_damage(where), _members(file) as members:
         files, folders = _checked(members, where)
         tops = {name.partition("/")[0] for name in (*files, *folders)}
         alone = len(tops) == 1 and tops <= folders
         base = into if alone else into / (_stem(file.name) or "")
-        report(f"{where}: unpacking {len(files)} files")
+        notify(f"{where}: unpacking {len(files)} files")
         _write(files, folders, base, where)
     inner = [name for name in files if _stem(name) is not None]
     for name in inner if nested else ():
-        _unpack_archive(base / name, (base / name).parent, f"{where}: {name}", report, nested=False)
+        _unpack_archive(base / name, (base / name).parent, f"{where}: {name}", notify, nested=False)
         (base / name).unlink()
 
 
 @contextmanager
-def _damage_said(where: str) -> Iterator[None]:
-    """What the libraries raise over a damaged archive, as one message."""
+def _reporting_damage(where: str) -> Iterator[None]:
+    """Turn the errors that libraries raise for a damaged archive into one UserError."""
     try:
         yield
     except NotImplementedError as error:
@@ -105,21 +118,21 @@ def _damage_said(where: str) -> Iterator[None]:
         *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
         *(EOFError, ValueError, OSError),
     ) as error:
-        # Without an error number, or after a seek to nowhere, it is the archive; else the disk.
+        # An OSError without a number, or of an invalid seek, comes from the archive; others from the disk.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error).partition("\n")[0].rstrip(":")
         raise UserError(
-            f"{where}: cannot be read as an archive ({reason}); it is damaged or incomplete: get it again"
+            f"{where}: cannot be read as an archive ({reason}); it is damaged or incomplete; get it again"
         ) from error
 
 
 @contextmanager
 def _members(file: Path) -> Iterator[list[_Member]]:
-    """All members of an archive, openable as long as this context lasts."""
+    """Yield all members of an archive; they can be opened inside this context only."""
     if file.name.lower().endswith(".zip"):
         with zipfile.ZipFile(file) as archive:
-            # A damaged length hides entries in the comment of the one before; zipfile does not count them.
+            # A damaged length hides entries inside the comment of the entry before; zipfile does not notice.
             if any(b"PK\1\2" in info.comment for info in archive.infolist()):
                 raise zipfile.BadZipFile("its directory is damaged")
             yield [_zip_member(archive, info) for info in archive.infolist()]
@@ -127,12 +140,15 @@ def _members(file: Path) -> Iterator[list[_Member]]:
     with tarfile.open(file, "r:*", tarinfo=_StrictHeader) as tar:
         found = [_tar_member(tar, info) for info in tar.getmembers()]
         while cast(IO[bytes], tar.fileobj).read(CHUNK):
-            pass  # up to the checksum that ends a compressed stream, which tarfile alone never reads
+            pass  # read on to the checksum at the end of a compressed stream, which tarfile never checks
         yield found
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Left alone, tarfile takes a damaged or missing header for the archive's end; only a zero block is."""
+    """A header that must be valid: tarfile itself takes a damaged header for the end of the archive.
+
+    Only a block of zeros is accepted as the end.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -159,7 +175,7 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
 
 
 def _tree_members(source: Path) -> Iterator[_Member]:
-    """The files and folders below a folder, junk left out."""
+    """Yield the files and folders below a folder, except for junk."""
 
     def stop(error: OSError) -> None:
         raise error
@@ -178,14 +194,14 @@ def _file_member(path: Path, name: str) -> _Member:
 
 
 def _kind(mode: int) -> str:
-    """Nothing for the mode of a plain file or folder, or what is wrong with it."""
+    """Return the flaw of a file mode; empty for plain files and folders."""
     if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR):
         return ""
     return "is a symbolic link" if stat.S_ISLNK(mode) else "is a device, a pipe or another special file"
 
 
 def _name_flaw(name: str) -> str:
-    """What is wrong with a member's name, or nothing."""
+    """Return the flaw of a member's name; empty if it has none."""
     parts = name.split("/")
     if name.startswith("/"):
         return "has an absolute name"
@@ -203,10 +219,10 @@ def _is_junk(part: str) -> bool:
 
 
 def _checked(members: list[_Member], where: str) -> tuple[dict[str, _Member], set[str]]:
-    """Plain files by clean name, and all folders.
+    """Return the plain files by normalized name, and the names of all folders.
 
     Raises:
-        UserError: a member is not what an archive of images needs to hold.
+        UserError: a member is refused.
     """
     files: dict[str, _Member] = {}
     folders: set[str] = set()
@@ -215,7 +231,7 @@ def _checked(members: list[_Member], where: str) -> tuple[dict[str, _Member], se
         name = "/".join(parts)
         flaw = _name_flaw(member.name) or member.flaw
         if not flaw and name in files and not member.folder:
-            flaw = "is there twice"
+            flaw = "occurs twice"
         if not flaw and not name and not member.folder:
             flaw = "has no name"
         if flaw:
@@ -235,16 +251,16 @@ def _checked(members: list[_Member], where: str) -> tuple[dict[str, _Member], se
 
 def _refused(name: str, flaw: str, where: str) -> UserError:
     return UserError(
-        f"{where}: member {name!r} {flaw}; refused, because an archive of images holds plain, unencrypted "
-        "files and folders, each once, with relative names"
+        f"{where}: member {name!r} {flaw}; the archive is refused, because an archive of images needs only "
+        "plain, unencrypted files and folders, each once, with relative names"
     )
 
 
 def _write(files: Mapping[str, _Member], folders: set[str], base: Path, where: str) -> None:
-    """Write checked members below `base`.
+    """Write checked members below the folder `base`.
 
     Raises:
-        UserError: they are larger than the free disk space, or something of the same name is there.
+        UserError: they are larger than the free space of the disk, or a file of the same name exists.
     """
     try:
         for path in (base, *(base / folder for folder in sorted(folders))):
@@ -252,7 +268,9 @@ def _write(files: Mapping[str, _Member], folders: set[str], base: Path, where: s
             path.chmod(0o755)
         size, free = sum(member.size for member in files.values()), shutil.disk_usage(base).free
         if size > free:
-            raise UserError(f"{where}: takes {size:,} bytes unpacked, the disk of {base} has {free:,} free")
+            raise UserError(
+                f"{where}: needs {size:,} bytes unpacked, but the disk of {base} has only {free:,} bytes free"
+            )
         for name, member in files.items():
             path = base / name
             with member.open() as packed, path.open("xb") as unpacked:
@@ -260,5 +278,5 @@ def _write(files: Mapping[str, _Member], folders: set[str], base: Path, where: s
             path.chmod(0o644)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(
-            f"{where}: {error.filename} is there from another archive too; give the archives one by one"
+            f"{where}: {error.filename} exists already, from another archive; prepare the archives one by one"
         ) from error

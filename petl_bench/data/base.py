@@ -1,4 +1,4 @@
-"""Splits of a task as uint8 arrays, and the generators of the bundled tasks."""
+"""Splits of a task as uint8 arrays, and the registry of generators for bundled tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Ragged:
-    """Images of different sizes, one after another in one flat array, each (height, width, 3)."""
+    """Images of different sizes in one flat array.
+
+    Attributes:
+        flat: the pixels of all images, one image after another, each in the order (height, width, 3).
+        heights, widths: (N,) in pixels.
+    """
 
     flat: Pixels
     heights: NDArray[np.int64]
@@ -27,15 +32,17 @@ class Ragged:
         return len(self.heights)
 
     def offsets(self) -> NDArray[np.int64]:
-        """Where each image begins, and where the last one ends: (N + 1,)."""
+        """Return the offset of each image in `flat` and the end of the last one: (N + 1,)."""
         return np.concatenate([[0], np.cumsum(self.heights * self.widths * 3)])
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels (N,).
+    """Images and labels of one split.
 
-    Images are (N, channels, height, width) in 0..255, channels 1 or 3; or Ragged in their native sizes.
+    Attributes:
+        images: (N, channels, height, width) in 0..255 with 1 or 3 channels; or Ragged, in native sizes.
+        labels: (N,).
     """
 
     images: Pixels | Ragged
@@ -50,18 +57,23 @@ class Split:
 
 
 def concatenate(first: Split, second: Split) -> Split:
-    """Both splits' images, the first's before the second's."""
+    """Return one split with the images of `first` followed by those of `second`."""
     assert isinstance(first.images, np.ndarray)
     assert isinstance(second.images, np.ndarray)
     return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
 
 
 GENERATORS: Registry[Callable[[int], Split]] = Registry("data source")
-"""Bundled tasks: number of images in all -> the images in the order train, val, test."""
+"""Functions by task that return a given number of images, in the order train, val, test."""
 
 
 def generate(source: str, sizes: Mapping[str, int]) -> dict[str, Split]:
-    """All splits of a generator, unverified, cut in the order train, val, test."""
+    """Return all splits of a bundled task, without a check of their content.
+
+    Args:
+        source: name of the generator.
+        sizes: number of images by split.
+    """
     everything = GENERATORS.get(source)(sum(sizes.values()))
     splits, start = {}, 0
     for split in SPLITS:
@@ -71,7 +83,10 @@ def generate(source: str, sizes: Mapping[str, int]) -> dict[str, Split]:
 
 
 def digest(splits: Mapping[str, Split]) -> str:
-    """SHA-256 over names, shapes, images and labels (int64, little-endian) of all generated splits."""
+    """Return the fingerprint of generated splits.
+
+    The fingerprint is the SHA-256 over names, shapes, images and labels (int64, little-endian) of all splits.
+    """
     sha = hashlib.sha256()
     for name in SPLITS:
         images, labels = splits[name].images, splits[name].labels

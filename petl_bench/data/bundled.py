@@ -1,4 +1,4 @@
-"""Tasks from real images that well-kept packages ship: scikit-learn's digits, scikit-image's surfaces."""
+"""Bundled tasks of real images from installed packages: scikit-learn (digits) and scikit-image (surfaces)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SIZE = 32
 
 @GENERATORS.register("digits")
 def digits(count: int) -> Split:
-    """Scanned handwritten digits (UCI, test part; 1,797 images of 8x8), enlarged by PIL's bilinear filter."""
+    """Return scanned handwritten digits, enlarged from 8x8 to 32x32 pixels by PIL's bilinear filter.
+
+    Source: test part (1,797 images) of the UCI data set Optical Recognition of Handwritten Digits.
+    """
     with gzip.open(_file("sklearn", "datasets/data/digits.csv.gz"), "rt") as lines:
         table = np.loadtxt(lines, delimiter=",").astype(np.int64)  # 64 pixels from 0 to 16, then the digit
     order = np.random.RandomState(0).permutation(len(table))[:count]
@@ -32,10 +35,10 @@ SURFACES = ("brick", "grass", "gravel", "ihc", "moon")
 
 @GENERATORS.register("surfaces")
 def surfaces(count: int) -> Split:
-    """Which of five photographed surfaces a 32x32 crop shows: brick, grass, gravel, stained tissue, moon.
+    """Return 32x32 crops of five photographed surfaces: brick, grass, gravel, stained tissue and the moon.
 
     Training, validation and test crops come from separate columns of each 512x512 image (0 to 255, 256 to
-    319, 320 to 511), turned by multiples of a right angle, in grey, at equal mean and contrast.
+    319, 320 to 511). They are grey, rotated by multiples of 90 degrees, and have equal mean and contrast.
     """
     grey = [_grey(np.asarray(Image.open(_file("skimage", f"data/{name}.png")))) for name in SURFACES]
     random = np.random.RandomState(4)
@@ -51,7 +54,7 @@ def surfaces(count: int) -> Split:
 
 
 def _file(package: str, path: str) -> Path:
-    """A file of an installed package, found without the seconds that importing the package takes."""
+    """Return the path of a file of an installed package without the seconds of importing it."""
     spec = find_spec(package)
     assert spec is not None
     assert spec.origin is not None
@@ -59,13 +62,13 @@ def _file(package: str, path: str) -> Path:
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Luma in 0..255 by integer weights; a grey image stays as it is."""
+    """Return the luma in 0..255, by integer weights; a grey image is returned unchanged."""
     wide = image.astype(np.int64)
     return wide if wide.ndim == 2 else wide @ np.array([299, 587, 114]) // 1000
 
 
 def _level(crop: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Mean 128 and deviation 48: brightness and contrast do not give the class away."""
+    """Normalize a crop to mean 128 and standard deviation 48, so that neither reveals the class."""
     total, count = crop.sum(), crop.size
     std = np.sqrt(float(count * (crop * crop).sum() - total * total)) / count
     level = (crop - total / count) * (48 / (std + 1)) + 128

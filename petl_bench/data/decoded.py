@@ -1,4 +1,4 @@
-"""Decoded images in memory-mapped files, each made once for all runs and processes that need it."""
+"""Cache of decoded images: memory-mapped files, each made once for all runs and processes that need it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from petl_bench.atomic import write_atomic
 from petl_bench.data.base import Pixels, Ragged
-from petl_bench.data.files import FileFacts, cache_folder, in_threads
+from petl_bench.data.file_facts import FileFacts, cache_folder, in_threads
 from petl_bench.data.lists import Listing
 from petl_bench.errors import UserError
 from petl_bench.types import Cache
@@ -27,17 +27,24 @@ from petl_bench.types import Cache
 logger = logging.getLogger("petl_bench")
 
 CROP = 256 / 224
-"""Short side before the centre crop, in units of the crop."""
+"""Short side before the center crop, as a multiple of the crop's side."""
 
 
 def decoded(listing: Listing, facts: Sequence[FileFacts], resize: str, size: int, cache: Cache) -> Pixels:
-    """Images (N, 3, height, width), mapped from a file of the cache that is filled at need.
+    """Return images (N, 3, height, width), uint8, mapped from a file of the cache; it is made if needed.
 
-    Images of one native size within size x size that are only to be stretched are kept in that size
-    (petl_bench.data.resample enlarges them later, to the same bits); all others are resized by PIL, bicubic.
+    Images that all have one native size of at most size x size and are to be stretched are kept in that size;
+    petl_bench.data.resample enlarges them later, with bit-identical results. All others are resized here, by
+    PIL's bicubic filter.
+
+    Args:
+        listing: the images.
+        facts: facts of their files, in the same order.
+        resize: `stretch` or `crop`; see `resized`.
+        size: side of the images in pixels, unless they are kept in their native size.
 
     Raises:
-        UserError: an image cannot be decoded or is not the one that was hashed, or the cache has no room.
+        UserError: an image cannot be decoded or has changed since it was hashed, or the cache is too small.
     """
     shape = {(fact.height, fact.width) for fact in facts}
     height, width = next(iter(shape)) if len(shape) == 1 else (size, size)
@@ -54,10 +61,10 @@ def decoded(listing: Listing, facts: Sequence[FileFacts], resize: str, size: int
 
 
 def native_sizes(listing: Listing, facts: Sequence[FileFacts], cache: Cache) -> Ragged:
-    """Images in their native sizes, for random crops.
+    """Return images in their native sizes, for random crops; see `decoded`.
 
     Raises:
-        UserError: as `decoded`.
+        UserError: an image cannot be decoded or has changed since it was hashed, or the cache is too small.
     """
     heights = np.array([fact.height for fact in facts], np.int64)
     widths = np.array([fact.width for fact in facts], np.int64)
@@ -67,9 +74,11 @@ def native_sizes(listing: Listing, facts: Sequence[FileFacts], cache: Cache) -> 
 
 
 def resized(image: Image.Image, resize: str, size: int) -> Image.Image:
-    """An RGB image as size x size: stretched, or its short side to 256/224 of that and the centre cut out.
+    """Return an RGB image in size x size pixels, by PIL's bicubic filter.
 
-    The crop's arithmetic is torchvision's (Resize, then CenterCrop), the filter PIL's bicubic.
+    Args:
+        resize: `stretch` resizes both sides to `size`; anything else resizes the short side to 256/224 of
+            `size` and crops the center, with the rounding of torchvision's Resize and CenterCrop.
     """
     if resize == "stretch":
         return image.resize((size, size), Image.Resampling.BICUBIC)
@@ -91,7 +100,15 @@ def _mapped(
     pixels: Callable[[Image.Image], bytes],
     cache: Cache,
 ) -> Pixels:
-    """The cache file of these images, made by the first process that asks while the others wait."""
+    """Return the content of the cache file of some images.
+
+    The first process that needs the file makes it, while others wait.
+
+    Args:
+        way: how images are resized, for the name of the file.
+        shape: shape of the array.
+        pixels: returns the bytes of one image in that array.
+    """
     folder = cache_folder(cache) / "decoded"
     content = hashlib.sha256("".join(fact.sha256 for fact in facts).encode()).hexdigest()
     path = folder / f"{content[:32]}-{way}-pillow{PIL.__version__.split('.')[0]}.npy"
@@ -100,13 +117,13 @@ def _mapped(
         while True:
             try:
                 images = np.load(path, mmap_mode="c")
-                with suppress(OSError):  # a cache that others own can be read all the same
-                    os.utime(path)  # the least recently used files make room first
+                with suppress(OSError):  # a cache owned by another user can still be read
+                    os.utime(path)  # the least recently used files are removed first
                 return images
             except FileNotFoundError:
-                pass  # not there, or removed by another process since
+                pass  # it does not exist, or another process has removed it
             except (ValueError, EOFError):
-                path.unlink(missing_ok=True)  # cut short by something else than this program
+                path.unlink(missing_ok=True)  # truncated, though not by this program
             with FileLock(f"{path}.lock"):
                 if not path.exists():
                     _clean(folder, path.name)
@@ -116,13 +133,13 @@ def _mapped(
                     write_atomic(path, _npy(shape, _images(listing, facts, pixels)), mode=0o600)
     except OSError as error:
         raise UserError(
-            f"data.cache={cache_folder(cache)}: cannot keep {_gigabytes(int(np.prod(shape)))} of decoded "
-            f"images there: {error.strerror or error}; name another folder"
+            f"data.cache={cache_folder(cache)}: cannot store {_gigabytes(int(np.prod(shape)))} of decoded "
+            f"images there: {error.strerror or error}; choose another folder"
         ) from error
 
 
 def _clean(folder: Path, name: str) -> None:
-    """Remove what killed processes left: of this file, whose lock is held, and anything a day old."""
+    """Remove temporary files of killed processes: of this file, whose lock is held, and files a day old."""
     yesterday = time.time() - 24 * 3600
     for left in folder.glob(".*.npy.*"):
         with suppress(FileNotFoundError):
@@ -133,13 +150,17 @@ def _clean(folder: Path, name: str) -> None:
 def _images(
     listing: Listing, facts: Sequence[FileFacts], pixels: Callable[[Image.Image], bytes]
 ) -> Iterator[bytes]:
+    """Yield the bytes of each image; see `_mapped`."""
+
     def one(item: tuple[str, FileFacts]) -> bytes:
         name, fact = item
         path = listing.folder / name
         try:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() != fact.sha256:
-                raise UserError(f"{path}: has changed since the data were fingerprinted; start again")
+                raise UserError(
+                    f"{path}: has changed since the data were fingerprinted; start the command again"
+                )
             with Image.open(io.BytesIO(data)) as image:
                 return pixels(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -157,14 +178,14 @@ def _npy(shape: tuple[int, ...], images: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _make_room(folder: Path, needed: int, cache: Cache) -> None:
-    """Remove the least recently used files until `needed` bytes fit under the limit.
+    """Remove the least recently used files until `needed` bytes fit into the cache.
 
     Raises:
-        UserError: they do not fit into an empty cache.
+        UserError: they do not even fit into an empty cache.
     """
     if needed > cache.limit:
         raise UserError(
-            f"data.cache_gb={cache.limit / 1e9:g}: one set of decoded images takes {_gigabytes(needed)}; "
+            f"data.cache_gb={cache.limit / 1e9:g}: one set of decoded images needs {_gigabytes(needed)}; "
             "raise the limit"
         )
     held = []

@@ -1,37 +1,41 @@
-"""Data sets from the Hugging Face hub, by its own client."""
+"""Download of data sets from the Hugging Face hub, by its own client."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from petl_bench.data.archive import Notify
+from petl_bench.data.file_facts import Notify
 from petl_bench.data.prepare import Folders, complete, exclusive, place
 from petl_bench.errors import UserError
 
 DOWNLOADS = ".petl-bench-download"
 
 
-def fetch(repo: str, target: Path, report: Notify) -> None:
-    """Download a data set repository ("owner/name") of the hub at HF_ENDPOINT into the folder `target`.
+def fetch(repo: str, target: Path, notify: Notify) -> None:
+    """Download a data set repository of the hub at HF_ENDPOINT into the folder `target`.
 
     Files that an earlier, interrupted call has finished are not downloaded again.
 
+    Args:
+        repo: name of the repository, "owner/name".
+        notify: called with messages for the user.
+
     Raises:
-        UserError: the hub cannot be reached, or does not give the repository out.
-        OSError: the disk.
+        UserError: the hub cannot be reached, or refuses access to the repository.
+        OSError: an error of the disk.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    report(f"downloading the data set {repo} from {constants.ENDPOINT} to {target}")
+    notify(f"downloading the data set {repo} from {constants.ENDPOINT} to {target}")
     try:
-        # Asked first, because snapshot_download passes a half-filled folder off as complete when the hub
-        # cannot be reached; for the same reason the files are counted afterwards.
+        # The file list is requested first and compared afterwards, because snapshot_download takes an
+        # incomplete folder for a complete one if the hub cannot be reached.
         info = HfApi().dataset_info(repo, timeout=30)
         snapshot_download(repo, repo_type="dataset", revision=info.sha, local_dir=target)
-    except Exception as error:  # the client lets the errors of its HTTP and Xet libraries through
+    except Exception as error:  # the client also raises errors of its HTTP and Xet libraries
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk, not the hub
+            raise  # an error of the disk, not of the hub
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
             f"hub data set {repo!r} at {constants.ENDPOINT}: {_advice(error)}; the cause: {reason}"
@@ -46,7 +50,7 @@ def fetch(repo: str, target: Path, report: Notify) -> None:
 
 
 def _advice(error: Exception) -> str:
-    """What went wrong, in words, and what to do."""
+    """Return the reason of a failed download in words, and advice."""
     from huggingface_hub import errors
 
     login = "log in by `hf auth login` or HF_TOKEN"
@@ -57,32 +61,33 @@ def _advice(error: Exception) -> str:
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
         return f"access was refused; {login} with a token that may read it"
     if isinstance(error, errors.HFValidationError):
-        return "this is no repository name; it has the form owner/name"
+        return "this is no repository name; names have the form owner/name"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set; unset it to download"
+        return "the variable HF_HUB_OFFLINE is set; unset it to download"
     return (
-        "the download failed; check the connection and HF_ENDPOINT (a mirror's address, or unset) and run "
-        "the same command again, or download it by other means and give it as --archive"
+        "the download failed; check the connection and HF_ENDPOINT (address of a mirror, or unset) and run "
+        "the same command again, or download the files by other means and give them as --archive"
     )
 
 
-def prepare_from_hub(repo: str, root: Path, folders: Folders, report: Notify) -> list[str]:
-    """`fetch` a data set repository, then go on as `prepare` does; the download is removed at the end.
+def prepare_from_hub(repo: str, root: Path, folders: Folders, notify: Notify) -> list[str]:
+    """Download a data set repository and put its folders where they belong; see `fetch` and `prepare`.
 
-    It is kept in `root/.petl-bench-download` when something fails, for the next call to go on from.
+    The download is removed at the end. After a failure it stays in `root/.petl-bench-download`, and the next
+    call continues it.
 
     Returns:
-        The canonical names of the folders placed.
+        The canonical names of the folders that were placed.
 
     Raises:
         UserError: as `fetch` and `prepare`.
-        OSError: the disk.
+        OSError: an error of the disk.
     """
-    with exclusive(root, report) as staging:
-        if complete(root, folders, report):
+    with exclusive(root, notify) as staging:
+        if complete(root, folders, notify):
             return []
         download = root / DOWNLOADS / repo.replace("/", "--")
-        fetch(repo, download, report)
-        placed = place(download, staging, root, folders, report)
+        fetch(repo, download, notify)
+        placed = place(download, staging, root, folders, notify)
         shutil.rmtree(root / DOWNLOADS)
         return placed

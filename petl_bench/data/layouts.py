@@ -1,4 +1,4 @@
-"""Where the files of a task are: one function for each layout that manifests name as `source`."""
+"""Layouts of data folders, which manifests name as `source`: where the lists and images of a task are."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ VTAB_LISTS = {
     "test": "test.txt",
 }
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-"""What counts as an image in a folder tree."""
+"""Suffixes of image files in a folder tree."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layout finds its folders, and the listings of train, val, trainval and test.
+    """One layout of data folders.
 
     Attributes:
-        locate: facts and root -> the folders `lists` and `images`; raises UserError where there are none.
-        listings: a located task -> its listings.
-        split_folders: whether the list of a split names files of `images/SPLIT/` only.
+        locate: returns the folders `lists` and `images` for a manifest and a root folder; raises a UserError
+            if there are none.
+        listings: returns the listings of train, val, trainval and test for a located task.
+        split_folders: whether the list of each split may name only files of the split's own folder
+            (`folder_of`).
     """
 
     locate: Callable[[Manifest, Path], dict[str, str]]
@@ -42,20 +44,21 @@ LAYOUTS: Registry[Layout] = Registry("data layout")
 
 
 def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:
-    """The task with the folders of its files in `place`.
+    """Return a planned task with the folders of its files in `place`.
 
     Raises:
-        UserError: they are not under the root.
+        UserError: the folders are not in the root folder.
     """
     root = Path(task.place.get("root", "")).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.root={root}: no such folder; {task.name} needs its images there")
+        raise UserError(f"data.root={root}: no such folder; it must hold the images of {task.name}")
     layout = LAYOUTS.get(task.source)
     place = {"root": str(root), **layout.locate(manifest, root)}
     return replace(task, place=place)
 
 
 def _first(root: Path, candidates: list[str], what: str, inside: str = "") -> Path:
+    """Return the first folder `root/CANDIDATE/inside` that exists."""
     for name in candidates:
         if (root / name / inside).is_dir():
             return root / name / inside
@@ -86,7 +89,7 @@ def _few_shot_place(manifest: Manifest, root: Path) -> dict[str, str]:
 
 
 def few_shot_list(shots: int, split_seed: int) -> str:
-    """File name of a training list."""
+    """Return the file name of a training list of a few-shot set."""
     return f"train_meta.list.num_shot_{shots}.seed_{split_seed}"
 
 
@@ -98,10 +101,11 @@ def _few_shot_listings(task: TaskSpec) -> dict[str, Listing]:
 
 
 def _tree_listings(task: TaskSpec) -> dict[str, Listing]:
-    """`train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` alone; classes are the sorted folder names.
+    """Return the listings of a folder tree `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` alone.
 
-    `drawn` images, or all where there are fewer, are drawn by `split_seed` for trainval, four fifths of
-    them for train (a folder val/ is not used); without a test folder the images left over are test.
+    Classes are the sorted folder names. `task.drawn` images, or all if there are fewer, are drawn by
+    `task.split_seed` for trainval; four fifths of them are train. Without a test folder, the remaining images
+    are test. A folder val/ is not used.
     """
     root = Path(task.place["images"])
     parted = (root / "train").is_dir() and (root / "test").is_dir()
@@ -109,7 +113,7 @@ def _tree_listings(task: TaskSpec) -> dict[str, Listing]:
     if odd and not parted:
         raise UserError(
             f"{root}: holds {', '.join(f'{name}/' for name in odd)} but not both train/ and test/; a tree "
-            "has train/CLASS/ and test/CLASS/, or CLASS/ alone"
+            "must have train/CLASS/ and test/CLASS/, or CLASS/ alone"
         )
     pool = _walk(root, "train" if parted else "")
     order = np.random.RandomState(task.split_seed).permutation(len(pool))
@@ -132,6 +136,7 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _walk(root: Path, part: str) -> Listing:
+    """Return all images of the class folders in `root/part`."""
     folder = root / part
     names: list[str] = []
     labels: list[int] = []
@@ -139,11 +144,12 @@ def _walk(root: Path, part: str) -> Listing:
         found = (path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGES)
         names += sorted(path.relative_to(root).as_posix() for path in found)
         labels += [label] * (len(names) - len(labels))
-    faults = [] if names else [Fault("empty_folder", str(folder), "no class folder with images is in it")]
+    faults = [] if names else [Fault("empty_folder", str(folder), "it holds no class folder with images")]
     return Listing(root, folder, names, np.array(labels, np.int64), faults)
 
 
 def _chosen(pool: Listing, index: np.ndarray) -> Listing:
+    """Return the images of a listing at some indices."""
     names = [pool.names[i] for i in index]
     return Listing(pool.folder, pool.source, names, pool.labels[index], pool.faults)
 
@@ -155,11 +161,11 @@ LAYOUTS.register("tree")(Layout(_own_place, _tree_listings))
 
 
 def folder_of(split: str) -> str:
-    """`images/train800`: where VTAB's layout keeps the files of a split."""
+    """Return the folder in which VTAB's layout keeps the files of a split, for example `images/train800`."""
     return f"images/{VTAB_LISTS[split].removesuffix('.txt')}"
 
 
 def foreign(task: TaskSpec, split: str, listing: Listing) -> list[str]:
-    """The listed files that lie outside the split's own folder, where the layout gives it one."""
+    """Return the listed files outside the split's own folder; none if the layout has no such folders."""
     own = f"{folder_of(split)}/" if LAYOUTS.get(task.source).split_folders else ""
     return [name for name in listing.names if own and name.rpartition("/")[0] + "/" != own]

@@ -1,4 +1,4 @@
-"""List files `relative/path.jpg LABEL`, read with every fault named."""
+"""List files of images: lines `relative/path.jpg LABEL`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with data: `kind` for scripts, `path` where it is, `message` what it is."""
+    """One fault of a list or folder.
+
+    Attributes:
+        kind: one word for scripts.
+        path: file or folder concerned.
+        message: what is wrong with it.
+    """
 
     kind: str
     path: str
@@ -21,9 +27,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one split: paths relative to `folder`, and labels (N,).
+    """Images and labels of one list.
 
-    `source` is the list file, or the folder that was walked.
+    Attributes:
+        folder: folder that the names are relative to.
+        source: the list file, or the folder in which the images were found.
+        names: paths of the images.
+        labels: (N,).
+        faults: lines that could not be used, and other faults.
     """
 
     folder: Path
@@ -37,9 +48,13 @@ class Listing:
 
 
 def read_list(path: Path, folder: Path) -> Listing:
-    """The lines of a list file; what cannot be used is left out and named in `faults`.
+    """Read a list file. Lines that cannot be used are left out and described in `faults`.
 
-    Labels are split off from the right, because paths may hold spaces.
+    Labels are split off from the right, because paths may contain spaces.
+
+    Args:
+        path: the list file.
+        folder: folder that its paths are relative to.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,6 +80,7 @@ def read_list(path: Path, folder: Path) -> Listing:
 
 
 def _problem(name: str, label: str) -> tuple[str, str] | None:
+    """Return kind and description of the fault of a line; None if it has none."""
     pure = PurePosixPath(name)
     if not name or "\0" in name or not re.fullmatch("-?[0-9]{1,9}", label):
         return "malformed_line", "is not `relative/path.jpg LABEL` with a whole number as label"

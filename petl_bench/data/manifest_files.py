@@ -1,4 +1,4 @@
-"""The manifests of data_manifests/: one YAML file a task, which is all that a task needs."""
+"""Manifests in data_manifests/: one YAML file per task. Adding a task takes nothing but a manifest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from petl_bench.types import RESIZES, SPLITS, Manifest, typed
 _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "data_manifests").is_dir() else _PACKAGE.parent
 MANIFEST_DIR = _TOP / "data_manifests"
-"""Inside the package in an installed wheel, at the top of the repository in a checkout."""
+"""Folder inside the package in an installed wheel, and at the top of the repository in a checkout."""
 
 
 @cache
 def manifests() -> Mapping[str, Manifest]:
-    """All data manifests by task name, in the order of their suites' tables.
+    """Return all manifests by task name, sorted by name.
 
     Raises:
-        UserError: a manifest has an unknown, missing or mistyped key, or facts that cannot be.
+        UserError: a manifest has an unknown, missing or mistyped key, or facts that contradict each other.
     """
     found = {}
     for path in sorted(MANIFEST_DIR.glob("*.yaml")):
@@ -37,15 +37,18 @@ def manifests() -> Mapping[str, Manifest]:
 
 
 def read_manifest(text: str, where: str) -> Manifest:
-    """One manifest from its YAML text.
+    """Return the manifest of a YAML text.
+
+    Args:
+        where: name of the file, for error messages.
 
     Raises:
         UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
-        yaml.YAMLError: the text is no YAML.
+        yaml.YAMLError: the text is not valid YAML.
     """
     content = yaml.safe_load(text)
     if not isinstance(content, dict):
-        raise UserError(f"{where}: holds no facts; a manifest is lines of KEY: VALUE")
+        raise UserError(f"{where}: holds no facts; a manifest consists of lines KEY: VALUE")
     manifest = typed(Manifest, content, f"{where}: ")
     own, listed = manifest.classes == 0, bool(manifest.shots)
     needed = [] if own else ["test", "val"] if listed else sorted(SPLITS)
@@ -58,8 +61,11 @@ def read_manifest(text: str, where: str) -> Manifest:
         (min(manifest.splits.values(), default=1) > 0, "splits must be positive"),
         (manifest.resize in RESIZES, f"resize is {manifest.resize!r}; known: {', '.join(RESIZES)}"),
         (manifest.metric == "accuracy", f"metric is {manifest.metric!r}; known: accuracy"),
-        (manifest.train_classes <= manifest.classes, "train_classes are more than classes"),
-        (listed == bool(manifest.split_seeds), "shots and split_seeds go together"),
+        (
+            manifest.train_classes <= manifest.classes,
+            f"train_classes is {manifest.train_classes}, it must be at most classes, {manifest.classes}",
+        ),
+        (listed == bool(manifest.split_seeds), "shots and split_seeds must be given together"),
     ]
     for fine, problem in problems:
         if not fine:

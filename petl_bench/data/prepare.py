@@ -1,4 +1,4 @@
-"""From a circulated archive to a root folder of known data folders, each moved into place whole."""
+"""Preparation of a data folder: unpack a circulated archive and move its known folders into place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from petl_bench.data.archive import Notify, unpack
+from petl_bench.data.archive import unpack
+from petl_bench.data.file_facts import Notify
 from petl_bench.data.layouts import VTAB_LISTS
 from petl_bench.errors import UserError
 
@@ -19,50 +20,54 @@ STAGING = ".petl-bench-prepare"
 LOCK = ".petl-bench-prepare.lock"
 
 Folders = Mapping[str, Sequence[str]]
-"""Canonical folder below the root -> the other names it goes by; "a/b" is a folder inside a folder."""
+"""Other names of each known folder, by its canonical path below the root, for example "a/b"."""
 
 
-def prepare(source: Path, root: Path, folders: Folders, report: Notify) -> list[str]:
-    """Unpack an archive or a folder and move each known folder in it to `root/<canonical>`.
+def prepare(source: Path, root: Path, folders: Folders, notify: Notify) -> list[str]:
+    """Unpack an archive or a folder and move each known folder in it to `root/CANONICAL`.
 
-    Known folders are found below any others, whatever their case. What is in the root already stays as it
-    is. Everything happens in `root/.petl-bench-prepare` first; a killed prepare leaves that folder, and the
-    next one removes it and starts anew. A second prepare on the same root waits for the first.
+    Known folders are found at any depth and in any case. Folders that exist in the root are left unchanged.
+    The archive is unpacked into `root/.petl-bench-prepare` first; a killed call leaves that folder, and the
+    next call removes it and starts again. A second call for the same root waits for the first.
+
+    Args:
+        source: the archive, or a folder of archives or of files.
+        notify: called with messages for the user.
 
     Returns:
-        The canonical names of the folders placed.
+        The canonical names of the folders that were placed.
 
     Raises:
         UserError: the archive is refused (see `unpack`), holds no known folder or one twice, or the disk
             is full.
-        OSError: the disk.
+        OSError: an error of the disk.
     """
     staging = (root / STAGING).resolve()
     if staging.is_relative_to(source.resolve()) or source.resolve().is_relative_to(staging):
-        raise UserError(f"{source}: it and the root {root} overlap; choose a root outside of it")
-    with exclusive(root, report) as staging:
-        return [] if complete(root, folders, report) else place(source, staging, root, folders, report)
+        raise UserError(f"{source}: overlaps with the root {root}; choose a root outside of it")
+    with exclusive(root, notify) as staging:
+        return [] if complete(root, folders, notify) else place(source, staging, root, folders, notify)
 
 
 @contextmanager
-def exclusive(root: Path, report: Notify) -> Iterator[Path]:
-    """Give the path of a new staging folder in the root to one process at a time; removed at the end.
+def exclusive(root: Path, notify: Notify) -> Iterator[Path]:
+    """Yield the path of a staging folder in the root to one process at a time, and remove it at the end.
 
     Raises:
-        UserError: the disk was full.
+        UserError: the disk is full.
     """
-    from filelock import FileLock, Timeout  # imports asyncio: only for those who prepare
+    from filelock import FileLock, Timeout  # imports asyncio, so only when needed
 
     root.mkdir(parents=True, exist_ok=True)
     lock, staging = FileLock(root / LOCK), root / STAGING
     try:
         held = lock.acquire(timeout=0)
     except Timeout:
-        report(f"{root}: another prepare is at work here; waiting for it")
+        notify(f"{root}: waiting for another prepare command that works here")
         held = lock.acquire()
     with held:
         if staging.exists():
-            report(f"{staging}: removing what an interrupted prepare left")
+            notify(f"{staging}: removing files of an interrupted prepare command")
             shutil.rmtree(staging)
         try:
             yield staging
@@ -70,53 +75,56 @@ def exclusive(root: Path, report: Notify) -> Iterator[Path]:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"{root}: the disk is full; free some space and prepare again (half-unpacked files are "
-                "removed, folders already in place are whole)"
+                f"{root}: the disk is full; free some space and prepare again (partly unpacked files are "
+                "removed, folders already in place are complete)"
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def complete(root: Path, folders: Folders, report: Notify) -> bool:
-    """Whether every canonical folder is in the root already."""
+def complete(root: Path, folders: Folders, notify: Notify) -> bool:
+    """Return whether every canonical folder exists in the root."""
     if not all(os.path.lexists(root / canonical) for canonical in folders):
         return False
-    report(f"{root}: holds {', '.join(folders)} already; nothing to do")
+    notify(f"{root}: already holds {', '.join(folders)}; nothing to do")
     return True
 
 
-def place(source: Path, staging: Path, root: Path, folders: Folders, report: Notify) -> list[str]:
-    """The work of `prepare`, for a caller inside `exclusive`."""
-    # A folder keeps its own name in the staging folder: it may be the one that is known.
-    unpack(source, staging / source.resolve().name if source.is_dir() else staging, report)
+def place(source: Path, staging: Path, root: Path, folders: Folders, notify: Notify) -> list[str]:
+    """Do the work of `prepare` inside `exclusive`."""
+    # A folder keeps its own name in the staging folder, because its name may be a known one.
+    unpack(source, staging / source.resolve().name if source.is_dir() else staging, notify)
     found = _find(staging, folders)
     if not found:
         raise UserError(
-            f"{source}: holds none of the folders {', '.join(folders)}, nor one by another known name; "
-            f"its top folders: {', '.join(_top_folders(staging)) or 'none'}"
+            f"{source}: holds none of the folders {', '.join(folders)}, under any known name; "
+            f"its top-level folders: {', '.join(_top_folders(staging)) or 'none'}"
         )
     moves = {}
     for canonical, places in found.items():
         if os.path.lexists(root / canonical):
-            report(f"{root / canonical}: is there already, left alone")
+            notify(f"{root / canonical}: exists already, left alone")
             continue
         if len(places) > 1:
             named = " and ".join(path.relative_to(staging).as_posix() for path in places)
             raise UserError(
-                f"{source}: {canonical} is there more than once, as {named}; give an archive with one"
+                f"{source}: holds {canonical} more than once, as {named}; give an archive with one of them"
             )
         moves[canonical] = places[0]
     for canonical, path in moves.items():
-        mend_lists(path, canonical, report)
+        mend_lists(path, canonical, notify)
     for canonical, path in moves.items():
         (root / canonical).parent.mkdir(parents=True, exist_ok=True)
         path.rename(root / canonical)
-        report(f"{root / canonical}: placed")
+        notify(f"{root / canonical}: placed")
     return list(moves)
 
 
 def _find(staging: Path, folders: Folders) -> dict[str, list[Path]]:
-    """Where the known folders are. The longest known name decides, and of nested folders the innermost."""
+    """Return the places of the known folders by canonical name.
+
+    The longest known name decides; of nested matches, the innermost is used.
+    """
     known = {
         tuple(name.lower().split("/")): canonical
         for canonical, others in folders.items()
@@ -139,7 +147,7 @@ def _find(staging: Path, folders: Folders) -> dict[str, list[Path]]:
 
 
 def _top_folders(staging: Path) -> list[str]:
-    """The first folders of the tree, below those that hold nothing but one folder; at most ten."""
+    """Return at most ten top-level folders, below folders that hold nothing but one folder."""
     top = staging
     while len(inside := list(top.iterdir())) == 1 and inside[0].is_dir() and any(inside[0].iterdir()):
         top = inside[0]
@@ -147,11 +155,16 @@ def _top_folders(staging: Path) -> list[str]:
     return names[:10] or ([top.relative_to(staging).as_posix()] if top != staging else [])
 
 
-def mend_lists(folder: Path, canonical: str, report: Notify) -> None:
-    """Rewrite a VTAB task's lists to the exact lines `images/<split>/<file> <label>`, where that is certain.
+def mend_lists(folder: Path, canonical: str, notify: Notify) -> None:
+    """Rewrite the lists of a VTAB task to lines `images/SPLIT/FILE LABEL`, if this is unambiguous.
 
-    A list is rewritten when every one of its lines then names an image that exists, and left alone else:
-    `.jpg` for `.png` and the other way round, other leading folders, `./`, and CRLF line ends.
+    Corrected are `.jpg` for `.png` and the reverse, other leading folders, `./`, and CRLF line ends. A list
+    is rewritten only if each of its lines then names an image that exists.
+
+    Args:
+        folder: folder of the task.
+        canonical: its canonical name, for messages.
+        notify: called with a message for each rewritten list.
     """
     images = {
         f"images/{split.name}/{name}" for split in folder.glob("images/*/") for name in os.listdir(split)
@@ -168,18 +181,20 @@ def mend_lists(folder: Path, canonical: str, report: Notify) -> None:
             continue
         path.write_text("\n".join(lines) + "\n", newline="\n")
         changed = next(i for i, line in enumerate(lines) if line != old[i])
-        report(f"{canonical}/{path.name}: lines rewritten, as {old[changed]!r} to {lines[changed]!r}")
+        notify(
+            f"{canonical}/{path.name}: lines rewritten, for example {old[changed]!r} to {lines[changed]!r}"
+        )
 
 
 def _exact(line: str, folder: Path, images: set[str]) -> str | None:
-    """The line in the exact form, or None where that cannot be told."""
+    """Return a line in the exact form; None if it cannot be determined."""
     match = re.fullmatch(r"(\S.*?)\s+(\d+)\s*", line)
     if match is None:
         return None
     path, label = posixpath.normpath(match[1]), int(match[2])
     if path not in images:
         if (folder / path).exists():
-            return None  # it names something, though not an image of this layout
+            return None  # it names a file that is not an image of this layout
         stem, suffix = posixpath.splitext("/".join(["images", *path.split("/")[-2:]]))
         swapped = {".jpg": ".png", ".png": ".jpg"}.get(suffix, suffix)
         path = next((stem + s for s in (suffix, swapped) if stem + s in images), "")

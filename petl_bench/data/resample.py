@@ -1,10 +1,12 @@
-"""PIL's bicubic enlargement of 8-bit images, bit for bit, on any device.
+"""Bicubic enlargement of 8-bit images on any device, bit-identical to PIL's.
 
-Small images are kept in their native size and enlarged here, batch by batch. Pillow
-(src/libImaging/Resample.c) resizes in two passes, with filter weights rounded to 22 fractional bits and a
-result rounded and cut to 8 bits after each pass; the filter is Keys' cubic with a = -0.5, widened where an
-axis shrinks. An enlargement takes the columns first; since Pillow 13 some reductions of the height take the
-rows first, so that only enlargements are the same in all versions.
+Small images are kept in their native size and enlarged here, batch by batch. Pillow resizes in two passes,
+with filter weights rounded to 22 fractional bits and a result rounded and clipped to 8 bits after each pass.
+The filter is Keys' cubic convolution with a = -0.5, widened along an axis that shrinks. Enlargements process
+the columns first; since Pillow 13 some reductions of the height process the rows first, so that only
+enlargements are the same in all versions.
+
+Source: Pillow, src/libImaging/Resample.c.
 """
 
 from __future__ import annotations
@@ -15,11 +17,22 @@ import torch
 from torch import Tensor
 
 PRECISION = 22
+"""Fractional bits of filter weights."""
+
 A = -0.5
+"""Parameter of the cubic filter."""
 
 
 def bicubic(images: Tensor, height: int, width: int) -> Tensor:
-    """(..., H, W) uint8 -> (..., height, width) uint8, as PIL.Image.resize with BICUBIC; columns first."""
+    """Enlarge images as PIL.Image.resize with BICUBIC does.
+
+    Args:
+        images: (..., H, W), uint8.
+        height, width: new size in pixels.
+
+    Returns:
+        The enlarged images (..., height, width), uint8.
+    """
     if images.shape[-1] != width:
         images = _rounded(images.double() @ _weights(images.shape[-1], width).to(images.device).T)
     if images.shape[-2] != height:
@@ -28,13 +41,13 @@ def bicubic(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _rounded(sums: Tensor) -> Tensor:
-    """Sums of integers, exact in float64, back to 8 bits."""
+    """Round fixed-point sums, which are exact in float64, to 8 bits."""
     return ((sums + (1 << (PRECISION - 1))) / (1 << PRECISION)).floor_().clamp_(0, 255).to(torch.uint8)
 
 
 @cache
 def _weights(old: int, new: int) -> Tensor:
-    """The integer weight of each source position in each target position: (new, old), float64."""
+    """Return the fixed-point weights (new, old) of each source position in each target position, float64."""
     step = old / new
     widened = max(step, 1.0)
     reach = 2 * widened
@@ -51,6 +64,7 @@ def _weights(old: int, new: int) -> Tensor:
 
 
 def _cubic(x: float) -> float:
+    """Return the value of Keys' cubic filter."""
     x = abs(x)
     if x < 1:
         return ((A + 2) * x - (A + 3)) * x * x + 1

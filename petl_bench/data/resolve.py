@@ -1,10 +1,9 @@
-"""From a planned task to verified splits: find the files, hash them, load what a run may see."""
+"""Resolution of planned tasks: find and hash their files, check them, and load the splits a run may use."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generate
+from petl_bench.data.checks import Problem, classes_of, file_problems, label_problems, list_problems
 from petl_bench.data.decoded import decoded, native_sizes
-from petl_bench.data.files import Advance, FileFacts, file_facts, nothing
-from petl_bench.data.layouts import LAYOUTS, folder_of, foreign, located
+from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
+from petl_bench.data.layouts import LAYOUTS, located
 from petl_bench.data.lists import Listing
 from petl_bench.data.manifest_files import manifests
 from petl_bench.errors import UserError
@@ -25,27 +25,27 @@ PARTS = ("train", "val", TRAINVAL, "test")
 
 
 def manifest_of(task: TaskSpec) -> Manifest:
-    """The manifest a task was planned from; of the user's own data, that of their layout."""
+    """Return the manifest of a planned task; for the user's own data, the manifest of their layout."""
     known = manifests()
     return known[task.source if task.suite == "own" else task.name]
 
 
 def expected_files(task: TaskSpec) -> int:
-    """About how many files `resolve` will look at, for an estimate of time; 0 where nothing is known."""
+    """Estimate the number of files that `resolve` will read; 0 where it is unknown."""
     if task.source in GENERATORS:
         return 0
     training = task.splits.get("train", 0) + task.splits.get("val", 0)
     return sum(task.splits.values()) + (task.shots * task.classes if task.shots else training)
 
 
-def resolve(
-    task: TaskSpec, cache: Cache, report: Advance = nothing, caution: Callable[[str], None] = nothing
-) -> TaskSpec:
-    """The task with the sizes, classes and fingerprint of the data found. Pixels are not decoded.
+def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notify = ignore) -> TaskSpec:
+    """Return a task with the sizes, classes and fingerprint of the data found; no pixels are decoded.
 
     Args:
-        report: told how many files were hashed.
-        caution: told, in a sentence, when test holds images that training or selection sees.
+        task: a planned task. Generated tasks are returned unchanged.
+        cache: where facts of files are kept between calls.
+        advance: called with the number of files that were hashed since its last call.
+        warn: called with a sentence if test contains images that are used for training or selection.
 
     Raises:
         UserError: files are missing, or counts, labels or lists are not those of the manifest.
@@ -55,21 +55,30 @@ def resolve(
     manifest = manifest_of(task)
     task = located(task, manifest)
     listings = LAYOUTS.get(task.source).listings(task)
-    task = _counted(task, listings)
-    _check_known_lists(task, manifest, listings)
-    facts = _present(listings, cache, report)
-    seen = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
-    shared = sum(fact.sha256 in seen for fact in facts["test"])
+    advice = f"`petl-bench data verify {task.suite} --root {task.place['root']}` lists all problems"
+    if task.suite == "own":
+        advice = "see `petl-bench data info folder` for the layout"
+    _refuse(list_problems(task, manifest, listings), advice)
+    _refuse(label_problems(task, listings), advice)
+    facts = _present(task, listings, cache, advice, advance)
+    used = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
+    shared = sum(fact.sha256 in used for fact in facts["test"])
     if shared and not manifest.repeats:
-        caution(
+        warn(
             f"{shared} test images of {task.name} are training or val images too; `petl-bench data verify` "
             "names them"
         )
-    return replace(task, fingerprint=fingerprint(listings, facts))
+    return replace(
+        task,
+        name=Path(task.place["root"]).resolve().name if task.suite == "own" else task.name,
+        splits={split: len(listings[split]) for split in SPLITS},
+        classes=classes_of(task, listings),
+        fingerprint=fingerprint(listings, facts),
+    )
 
 
 def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFacts]]) -> str:
-    """SHA-256 over the labels and file contents of all listings, independent of names and folders."""
+    """Return the SHA-256 over labels and file contents of all listings, independent of names and folders."""
     whole = hashlib.sha256()
     for part in PARTS:
         sha = hashlib.sha256()
@@ -80,18 +89,23 @@ def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFa
 
 
 def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = False) -> Split:
-    """One split of a settled task: train, val, trainval or test. No other split's images are decoded.
+    """Return one split of a resolved task; images of other splits are not decoded.
 
     Args:
-        size: side of the backbone's input.
-        native: keep files in their native sizes, for random crops.
+        split: train, val, trainval or test.
+        size: side of the backbone's input in pixels.
+        cache: where decoded images are kept.
+        native: keep files in their native sizes, for random crops; generated tasks have one size anyway.
+
+    Returns:
+        Images (N, channels, height, width) or ragged, uint8, with labels (N,).
 
     Raises:
-        UserError: the data are not those that the task's fingerprint stands for.
+        UserError: the data do not have the task's fingerprint, or an image cannot be decoded.
     """
     if task.source in GENERATORS:
         return _generated(task, split)
-    listings, facts = _found(json.dumps(vars(task), sort_keys=True), cache)
+    listings, facts = _found(task, cache)
     listing, known = listings[split], facts[split]
     if native:
         return Split(native_sizes(listing, known, cache), listing.labels)
@@ -99,16 +113,13 @@ def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = Fal
 
 
 @cache
-def _found(task_json: str, cache: Cache) -> tuple[dict[str, Listing], dict[str, list[FileFacts]]]:
-    task = TaskSpec(**json.loads(task_json))
+def _found(task: TaskSpec, cache: Cache) -> tuple[dict[str, Listing], dict[str, list[FileFacts]]]:
+    """Return the listings of a resolved task and the facts of their files."""
     listings = LAYOUTS.get(task.source).listings(task)
-    for listing in listings.values():
-        for fault in listing.faults:
-            raise UserError(
-                f"task {task.name}: {fault.path}: {fault.message}; where the data have moved, name their new "
-                "folder (eval --root DIR, or data.root=DIR)"
-            )
-    facts = _present(listings, cache, nothing)
+    advice = "if the data have moved, give their new folder (eval --root DIR, or data.root=DIR)"
+    for part, listing in listings.items():
+        _refuse((Problem(task.name, part, f.kind, f.path, f.message) for f in listing.faults), advice)
+    facts = _present(task, listings, cache, advice)
     found = fingerprint(listings, facts)
     if found != task.fingerprint:
         raise UserError(
@@ -119,92 +130,46 @@ def _found(task_json: str, cache: Cache) -> tuple[dict[str, Listing], dict[str, 
 
 
 def _generated(task: TaskSpec, split: str) -> Split:
-    sizes = json.dumps(task.splits)
-    splits = _verified(task.name, task.source, sizes, task.classes, task.fingerprint)
+    splits = _verified(task)
     if split == TRAINVAL:
         return concatenate(splits["train"], splits["val"])
     return splits[split]
 
 
 @cache
-def _verified(name: str, source: str, sizes: str, classes: int, fingerprint: str) -> Mapping[str, Split]:
-    splits = generate(source, json.loads(sizes))
+def _verified(task: TaskSpec) -> Mapping[str, Split]:
+    """Generate all splits of a task and check that they have its fingerprint."""
+    splits = generate(task.source, task.splits)
     found = digest(splits)
-    if found != fingerprint:
+    if found != task.fingerprint:
         raise UserError(
-            f"task {name}: the data have fingerprint {found[:16]}..., "
-            f"its manifest says {fingerprint[:16]}...; "
-            "the library that ships or draws the images has changed them, so results would not compare"
+            f"task {task.name}: the data have fingerprint {found[:16]}..., its manifest says "
+            f"{task.fingerprint[:16]}...; the library that provides or draws the images has changed them, so "
+            "results would not be comparable"
         )
     labels = np.concatenate([split.labels for split in splits.values()])
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"task {name}: labels reach {labels.max()}, its manifest says {classes} classes")
+    if labels.min() < 0 or labels.max() >= task.classes:
+        raise UserError(
+            f"task {task.name}: labels reach {labels.max()}, its manifest says {task.classes} classes"
+        )
     return splits
 
 
-def _counted(task: TaskSpec, listings: Mapping[str, Listing]) -> TaskSpec:
-    """The task with sizes and classes as found, which must be those of the manifest where it says any."""
-    hint = f"`petl-bench data verify {task.suite} --root {task.place['root']}` lists all that is wrong"
-    if task.suite == "own":
-        hint = "see `petl-bench data info folder` for the layout"
-    for part, listing in listings.items():
-        if listing.faults:
-            fault = listing.faults[0]
-            raise UserError(f"task {task.name}: {fault.path}: {fault.message}; {hint}")
-        for name in foreign(task, part, listing):
-            raise UserError(
-                f"task {task.name}: {listing.source} lists {name}, which is not in {folder_of(part)}/; {hint}"
-            )
-        if not len(listing):
-            raise UserError(
-                f"task {task.name}: no image is left for {part}; data.images={task.drawn} of them are drawn "
-                f"for training from {listing.source}"
-            )
-    sizes = {split: len(listings[split]) for split in SPLITS}
-    accepted = {split: {count} for split, count in task.splits.items()}
-    if "test" in accepted and not task.override:
-        accepted["test"] |= set(manifest_of(task).also_test)
-    for split, counts in accepted.items():
-        if sizes[split] not in counts:
-            said = " or ".join(map(str, sorted(counts)))
-            where = listings[split].source
-            raise UserError(f"task {task.name}: {where} has {sizes[split]} images, not {said}; {hint}")
-    highest = max(int(listing.labels.max()) for listing in listings.values())
-    lowest = min(int(listing.labels.min()) for listing in listings.values())
-    classes = task.classes or highest + 1
-    if lowest < 0 or highest >= classes:
-        raise UserError(
-            f"task {task.name}: labels go from {lowest} to {highest}, not from 0 to {classes - 1}; {hint}"
-        )
-    name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
-    return replace(task, name=name, splits=sizes, classes=classes)
+def _refuse(problems: Iterable[Problem], advice: str) -> None:
+    """Raise a UserError for the first of some problems, if there is one."""
+    for problem in problems:
+        raise UserError(f"task {problem.task}: {problem.path}: {problem.message}; {advice}")
 
 
-def _check_known_lists(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing]) -> None:
-    """A few-shot number claims the circulated lists: they must be these."""
-    for part, listing in listings.items():
-        known = manifest.lists.get(listing.source.name)
-        if known is None or f"splits.{part}=" in task.override:
-            continue
-        if list_hash(listing.source) != known.sha256:
-            raise UserError(
-                f"task {task.name}: {listing.source} is not the circulated list (its SHA-256 differs); "
-                f"get it from {manifest.about.get('origin', 'its authors')}"
-            )
-
-
-def list_hash(path: Path) -> str:
-    """SHA-256 of a list file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _present(listings: Mapping[str, Listing], cache: Cache, report: Advance) -> dict[str, list[FileFacts]]:
-    """Facts of every listed file; all listings of a task name files of one folder."""
+def _present(
+    task: TaskSpec,
+    listings: Mapping[str, Listing],
+    cache: Cache,
+    advice: str,
+    advance: Advance = ignore,
+) -> dict[str, list[FileFacts]]:
+    """Return the facts of every listed file by part; all listings of a task are relative to one folder."""
     names = [name for listing in listings.values() for name in listing.names]
-    found = file_facts(listings["test"].folder, names, cache, report=report)
-    for listing in listings.values():
-        for name in listing.names:
-            if found[name].error:
-                what = "is not there" if found[name].is_missing else found[name].error
-                raise UserError(f"{listing.folder / name}: {what}; {listing.source} lists it")
+    found = file_facts(listings["test"].folder, names, cache, advance=advance)
+    _refuse(file_problems(task, listings, found), advice)
     return {part: [found[name] for name in listing.names] for part, listing in listings.items()}

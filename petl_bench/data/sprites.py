@@ -1,7 +1,7 @@
-"""Drawn tasks: single sprites as in dSprites, and scenes of several shapes to count.
+"""Bundled tasks of drawn images: single sprites as in dSprites, and scenes of several shapes to count.
 
-All arithmetic that decides a pixel is in integers, and random numbers come from numpy's RandomState,
-whose stream is frozen: the images are the same on every machine. Lengths are in 1/256 of a canvas pixel.
+The images are the same on every machine: all arithmetic that decides a pixel uses integers, and random
+numbers come from numpy's RandomState, whose stream is frozen. Lengths are in 1/256 of a canvas pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from petl_bench.data.base import GENERATORS, Split
 Integers = NDArray[np.int64]
 
 UNIT = 256
-CANVAS = 64  # twice the image's side; 2x2 means give five grey levels
+CANVAS = 64  # twice the side of the image; means of 2x2 pixels give five grey levels
 ORIENTATIONS = 40
 POSITIONS = 32
 WINDOW = 32  # of the canvas; the largest sprite reaches 15 pixels from its centre
@@ -31,11 +31,14 @@ SINE = np.array([round(math.sin(a) * UNIT) for a in _ANGLES], np.int64)
 def draw(
     kind: Integers, size: Integers, orientation: Integers, x: Integers, y: Integers, canvas: int
 ) -> NDArray[np.bool_]:
-    """Masks (N, canvas, canvas) of squares (kind 0), ellipses (1) and hearts (2).
+    """Return masks (N, canvas, canvas) of squares (kind 0), ellipses (1) and hearts (2).
 
     Args:
-        kind, size, orientation: (N,); size is half the side of the square in units.
-        x, y: (N,) centre in units, from the left and from the top.
+        kind: (N,).
+        size: (N,) half the side of the square in units.
+        orientation: (N,) number of the angle, from 0 to ORIENTATIONS - 1.
+        x, y: (N,) center in units, from the left and from the top.
+        canvas: side of the masks in pixels.
     """
     column = (slice(None), None, None)
     grid = np.arange(canvas, dtype=np.int64) * UNIT + UNIT // 2
@@ -52,14 +55,14 @@ def draw(
 
 
 def shrink(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Masks (N, 64, 64) to grey images (N, 1, 32, 32) by 2x2 means, 255 inside."""
+    """Return masks (N, 64, 64) as grey images (N, 1, 32, 32) by means of 2x2 pixels; the inside is 255."""
     pairs = mask[:, 0::2].astype(np.uint16) + mask[:, 1::2]
     covered = pairs[:, :, 0::2] + pairs[:, :, 1::2]
     return (covered * 255 // 4).astype(np.uint8)[:, None]
 
 
 def first_of_each(images: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
-    """Indices of the first `count` images that differ from all before them: no image is in two splits."""
+    """Return the indices of the first `count` distinct images, so that no image is in two splits."""
     first: dict[bytes, int] = {}
     for index, image in enumerate(images):
         first.setdefault(image.tobytes(), index)
@@ -68,7 +71,7 @@ def first_of_each(images: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
 
 
 def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Integers]:
-    """Images, horizontal positions (0..31) and orientations (0..39) of distinct random sprites."""
+    """Return images, horizontal positions (0..31) and orientations (0..39) of distinct random sprites."""
     random = np.random.RandomState(seed)
     total = count + count // 10
     kind, scale = random.randint(3, size=total), random.randint(SCALES, size=total)
@@ -84,7 +87,7 @@ def _sprites(count: int, seed: int) -> tuple[NDArray[np.uint8], Integers, Intege
 
 
 def _all_sprites() -> NDArray[np.bool_]:
-    """Masks (kinds, scales, orientations, WINDOW, WINDOW), each sprite whole, centred on pixel WINDOW / 2."""
+    """Return masks (kinds, scales, orientations, WINDOW, WINDOW) of sprites centered on pixel WINDOW / 2."""
     kind, scale, orientation = np.indices((3, SCALES, ORIENTATIONS)).reshape(3, -1)
     size = (scale + 5) * UNIT  # half side 5 to 10 pixels of the canvas
     centre = np.full(len(kind), WINDOW // 2 * UNIT + UNIT // 2)
@@ -94,16 +97,16 @@ def _all_sprites() -> NDArray[np.bool_]:
 
 @GENERATORS.register("sprites_loc")
 def sprites_loc(count: int) -> Split:
-    """Where: the horizontal position in 16 bins, as VTAB bins dSprites."""
+    """Return single sprites labelled by horizontal position in 16 bins, as VTAB's dSprites location task."""
     images, column, _ = _sprites(count, seed=1)
     return Split(images, column * BINS // POSITIONS)
 
 
 @GENERATORS.register("sprites_ori")
 def sprites_ori(count: int) -> Split:
-    """Which way: the orientation in 16 bins over the full turn, as VTAB bins dSprites.
+    """Return single sprites labelled by orientation in 16 bins, as VTAB's dSprites orientation task.
 
-    A square looks the same four times a turn and an ellipse twice, so no method can be right always.
+    A square looks the same at four orientations and an ellipse at two, so that no method can reach 100 %.
     """
     images, _, orientation = _sprites(count, seed=2)
     return Split(images, orientation * BINS // ORIENTATIONS)
@@ -111,7 +114,10 @@ def sprites_ori(count: int) -> Split:
 
 @GENERATORS.register("shapes_count")
 def shapes_count(count: int) -> Split:
-    """How many: 1 to 8 shapes, of all kinds, sizes and greys, that never touch; label = number - 1."""
+    """Return scenes of 1 to 8 shapes labelled by their number minus 1.
+
+    The shapes differ in kind, size and grey level and never touch.
+    """
     random = np.random.RandomState(3)
     cell, cells = CANVAS // 4, 16
     number = random.randint(1, 9, size=count)
@@ -119,7 +125,7 @@ def shapes_count(count: int) -> Split:
     scene = np.zeros((count, 4, cell // 2, 4, cell // 2), np.uint8)
     for k in range(8):
         kind, orientation = random.randint(3, size=count), random.randint(ORIENTATIONS, size=count)
-        size = random.randint(3 * UNIT, 4 * UNIT + UNIT // 4, size=count)  # leaves the cell's rim free
+        size = random.randint(3 * UNIT, 4 * UNIT + UNIT // 4, size=count)  # leaves the cell's border free
         x, y = cell * UNIT // 2 + random.randint(-UNIT, UNIT, size=(2, count))
         grey = random.randint(100, 256, size=(count, 1, 1, 1))
         shown = np.flatnonzero(k < number)

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a task, every fault named; and where its images come from."""
+"""Verification of the files of a task: all problems by name, and facts about its images."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ from pathlib import Path
 
 import numpy as np
 
-from petl_bench.data.files import Advance, FileFacts, file_facts, nothing
-from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, foreign, located
+from petl_bench.data.checks import (
+    Problem,
+    classes_of,
+    count_problem,
+    file_problems,
+    is_overridden,
+    label_problems,
+    list_problems,
+)
+from petl_bench.data.file_facts import Advance, FileFacts, file_facts, ignore
+from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, located
 from petl_bench.data.lists import Listing
-from petl_bench.data.resolve import fingerprint, list_hash
+from petl_bench.data.resolve import fingerprint
 from petl_bench.errors import UserError
 from petl_bench.types import TRAINVAL, Cache, Manifest, TaskSpec
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One fault; `kind` is one word for scripts."""
-
-    task: str
-    split: str
-    kind: str
-    path: str
-    message: str
-
-
-@dataclass(frozen=True)
 class TaskReport:
-    """What was found for one task.
+    """Result of the verification of one task.
 
     Attributes:
         images: number of different files listed.
-        formats: number of files of each format, as PIL names them.
-        jpeg_quality: least, median and greatest estimated quality; empty without JPEG files.
-        fingerprint: as in the rows of runs; of a few-shot set, over those of all its training lists; empty
-            where files are missing.
-        notes: what is worth knowing and no fault.
+        formats: number of files of each format, as PIL names it.
+        jpeg_quality: lowest, median and highest estimated quality; empty without JPEG files.
+        fingerprint: the fingerprint that rows of runs state; for a few-shot set, a hash over the fingerprints
+            of all its training lists; empty if files are missing.
+        notes: facts worth knowing that are no problems.
     """
 
     task: str
@@ -60,16 +58,22 @@ class _Task:
     manifest: Manifest
     parts: dict[str, Listing]
 
+    @property
+    def folder(self) -> Path:
+        """Folder that the names of all lists are relative to."""
+        return next(iter(self.parts.values())).folder
+
     def problem(self, split: str, kind: str, path: object, message: str) -> Problem:
         return Problem(self.spec.name, split, kind, str(path), message)
 
 
-def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Advance = nothing) -> TaskReport:
-    """Check one planned task.
+def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, advance: Advance = ignore) -> TaskReport:
+    """Check all files of one planned task and report every problem.
 
     Args:
-        manifest: with the user's overrides of split sizes, if any.
-        report: told how many files were looked at.
+        manifest: the manifest of the task, with the user's overrides of split sizes.
+        cache: where facts of files are kept between calls.
+        advance: called with the number of files that were read since its last call.
     """
     try:
         spec = located(spec, manifest)
@@ -79,16 +83,24 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Advance = n
         return TaskReport(spec.name, [Problem(spec.name, "", "missing_folder", str(root), message)])
     task = _Task(spec, manifest, _parts(spec, manifest))
     names = [name for listing in task.parts.values() for name in listing.names]
-    facts = file_facts(_folder(task), names, cache, decode=True, report=report)
-    problems = [*_lists(task), *_labels(task), *_files(task, facts), *_strays(task)]
+    facts = file_facts(task.folder, names, cache, decode=True, advance=advance)
+    problems = [
+        *list_problems(spec, manifest, task.parts),
+        *_repeated_lines(task),
+        *_trainval_size(task),
+        *label_problems(spec, task.parts),
+        *_coverage(task),
+        *file_problems(spec, task.parts, facts),
+        *_strays(task),
+    ]
     repeated = [*_repeats(task, facts)]
     notes = []
     if manifest.repeats and repeated:
         count = sum(problem.split == "test" for problem in repeated)
         notes.append(f"{count} test images are training images too: {manifest.repeats}")
         repeated = []
-    whole = all(fact.sha256 for fact in facts.values()) and all(task.parts.values())
-    if whole:
+    complete = all(fact.sha256 for fact in facts.values()) and all(task.parts.values())
+    if complete:
         problems += _trainval(task, facts)
     quality = sorted(fact.quality for fact in facts.values() if fact.quality)
     return TaskReport(
@@ -97,12 +109,13 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, report: Advance = n
         len(facts),
         dict(Counter(fact.format or "unknown" for fact in facts.values()).most_common()),
         [quality[0], quality[len(quality) // 2], quality[-1]] if quality else [],
-        _fingerprint(task, facts) if whole else "",
+        _fingerprint(task, facts) if complete else "",
         notes,
     )
 
 
 def _parts(spec: TaskSpec, manifest: Manifest) -> dict[str, Listing]:
+    """Return all lists of a task; the training lists of a few-shot set by their file names."""
     layout = LAYOUTS.get(spec.source)
     parts: dict[str, Listing] = {}
     for shots in manifest.shots or [spec.shots]:
@@ -115,109 +128,49 @@ def _parts(spec: TaskSpec, manifest: Manifest) -> dict[str, Listing]:
     return parts
 
 
-def _folder(task: _Task) -> Path:
-    return next(iter(task.parts.values())).folder
-
-
-def _expected(task: _Task, part: str) -> list[int]:
-    """Numbers of lines that the list may have; none where nothing is known."""
-    sizes, lists = task.manifest.splits, task.manifest.lists
-    if part == TRAINVAL:
-        return [sizes["train"] + sizes["val"]] if "train" in sizes else []
-    if part in lists:
-        return [lists[part].lines]
-    also = task.manifest.also_test if part == "test" and not task.spec.override else []
-    return [sizes[part], *also] if part in sizes else []
-
-
-def _lists(task: _Task) -> Iterator[Problem]:
-    """The lists themselves: their lines, number of lines, hashes, and the folders they name."""
-    known = {facts.sha256: name for name, facts in task.manifest.lists.items()}
+def _repeated_lines(task: _Task) -> Iterator[Problem]:
+    """Check that no list names a file twice; the lists of few-shot sets may."""
+    if task.manifest.shots:
+        return
     for part, listing in task.parts.items():
-        for fault in listing.faults:
-            yield task.problem(part, fault.kind, fault.path, fault.message)
-        if not listing.names and not listing.faults:
-            yield task.problem(part, "empty_list", listing.source, f"no image is left for {part}")
-        expected, lines = _expected(task, part), len(listing)
-        if listing.names and expected and lines not in expected:
-            said = " or ".join(map(str, expected))
-            yield task.problem(part, "count", listing.source, f"lists {lines} images, it should be {said}")
-        yield from _folders(task, part, listing)
-        if not task.manifest.shots:
-            for name, count in Counter(listing.names).items():
-                if count > 1:
-                    yield task.problem(part, "repeated_line", listing.source, f"lists {name} {count} times")
-        name = listing.source.name
-        if name in task.manifest.lists and listing.source.is_file() and not _overridden(task, part):
-            found = list_hash(listing.source)
-            if found != task.manifest.lists[name].sha256:
-                other = (
-                    f"it holds {known[found]}: swapped?" if found in known else "edited, or another version?"
-                )
-                message = f"is not the circulated list (SHA-256 {found[:16]}...); {other}"
-                yield task.problem(part, "list_hash", listing.source, message)
+        for name, count in Counter(listing.names).items():
+            if count > 1:
+                yield task.problem(part, "repeated_line", listing.source, f"lists {name} {count} times")
 
 
-def _overridden(task: _Task, part: str) -> bool:
-    """Whether the user has given the list another size."""
-    splits = ("train", "val") if part == TRAINVAL else (part,)
-    return any(f"splits.{split}=" in task.spec.override for split in splits)
+def _trainval_size(task: _Task) -> Iterator[Problem]:
+    """Check that VTAB's third list is as long as those of train and val together."""
+    sizes = task.spec.splits
+    if TRAINVAL in task.parts and "train" in sizes:
+        total = sizes["train"] + sizes["val"]
+        yield from count_problem(task.spec, TRAINVAL, task.parts[TRAINVAL], [total])
 
 
-def _folders(task: _Task, part: str, listing: Listing) -> Iterator[Problem]:
-    """In VTAB's layout a list names files of its own folder only."""
-    others = Counter(name.rpartition("/")[0] for name in foreign(task.spec, part, listing))
-    for folder, count in others.items():
-        swapped = folder in {folder_of(other) for other in task.parts}
-        message = f"{count} of {len(listing)} lines name files of {folder or '.'}/, not of {folder_of(part)}/"
-        message += ": lists swapped?" if swapped else ""
-        yield task.problem(part, "swapped_lists" if swapped else "wrong_folder", listing.source, message)
-
-
-def _labels(task: _Task) -> Iterator[Problem]:
-    """Labels in range, and all classes there where they should be."""
-    highest = max((int(listing.labels.max(initial=0)) for listing in task.parts.values()), default=0)
-    classes = task.spec.classes or highest + 1
+def _coverage(task: _Task) -> Iterator[Problem]:
+    """Check that complete lists with labels in range have images of all classes."""
+    classes = classes_of(task.spec, task.parts)
     for part, listing in task.parts.items():
-        wrong = np.flatnonzero((listing.labels < 0) | (listing.labels >= classes))
-        if len(wrong):
-            first = wrong[0]
+        complete = part in (TRAINVAL, "test") or part in task.manifest.lists
+        in_range = not np.any((listing.labels < 0) | (listing.labels >= classes))
+        if not (task.spec.classes and listing.names and complete and in_range):
+            continue
+        expected = task.manifest.train_classes if part == TRAINVAL else 0
+        covered = len(np.unique(listing.labels))
+        if covered != (expected or classes) and not is_overridden(task.spec, part):
             message = (
-                f"{len(wrong)} labels out of range, the first {listing.labels[first]} of "
-                f"{listing.names[first]}; the {classes} classes are 0 to {classes - 1}"
+                f"has images of {covered} classes, it should be {expected or classes}: wrong class count"
             )
-            yield task.problem(part, "label_range", listing.source, message)
-        covered, expected = len(np.unique(listing.labels)), classes
-        if part == TRAINVAL:
-            expected = task.manifest.train_classes or classes
-        whole = part in (TRAINVAL, "test") or part in task.manifest.lists
-        counted = task.spec.classes > 0 and not _overridden(task, part)
-        if listing.names and whole and counted and covered != expected and not len(wrong):
-            message = f"has images of {covered} classes, it should be {expected}: wrong class count"
             yield task.problem(part, "class_coverage", listing.source, message)
 
 
-def _files(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
-    """Every listed file is there and can be decoded."""
-    reported: set[str] = set()
-    for part, listing in task.parts.items():
-        for name in listing.names:
-            if facts[name].error and name not in reported:
-                reported.add(name)
-                missing = facts[name].is_missing
-                message = f"is not there, {listing.source.name} lists it" if missing else facts[name].error
-                kind = "missing_file" if missing else "undecodable"
-                yield task.problem(part, kind, listing.folder / name, message)
-
-
 def _strays(task: _Task) -> Iterator[Problem]:
-    """In VTAB's layout: empty folders, files that no list names, links that lead away."""
+    """Check the folders of VTAB's layout for files that no list names and for links that lead out."""
     if not LAYOUTS.get(task.spec.source).split_folders:
         return
     listed = {name for listing in task.parts.values() for name in listing.names}
     root = Path(task.spec.place["root"]).resolve()
     for part in task.parts:
-        folder = _folder(task) / folder_of(part)
+        folder = task.folder / folder_of(part)
         if not folder.is_dir():
             yield task.problem(part, "missing_folder", folder, "the folder is not there")
             continue
@@ -233,13 +186,16 @@ def _strays(task: _Task) -> Iterator[Problem]:
 
 
 def _repeats(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
-    """The same image, byte for byte, in test and in training or val, or in val and in train."""
+    """Find test images that are also in training or val, and val images that are also in train.
 
-    def held(parts: Iterable[str]) -> dict[str, str]:
+    Images are the same if their files are the same byte for byte.
+    """
+
+    def contents(parts: Iterable[str]) -> dict[str, str]:
         return {facts[name].sha256: name for part in parts for name in task.parts[part].names}
 
     training = [part for part in task.parts if part not in ("val", "test", TRAINVAL)]
-    elsewhere = {"val": held(training), "test": held([p for p in task.parts if p != "test"])}
+    elsewhere = {"val": contents(training), "test": contents([p for p in task.parts if p != "test"])}
     for part, others in elsewhere.items():
         listing = task.parts[part]
         for name in dict.fromkeys(listing.names):
@@ -249,24 +205,24 @@ def _repeats(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
 
 
 def _trainval(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
-    """VTAB's third list holds the images and labels of the other two."""
+    """Check that VTAB's third list has the images and labels of the lists of train and val."""
     if TRAINVAL not in task.parts or task.manifest.source == "tree":
         return
-    bags = {
+    images = {
         part: Counter(
             (facts[name].sha256, int(label))
             for name, label in zip(task.parts[part].names, task.parts[part].labels, strict=True)
         )
         for part in ("train", "val", TRAINVAL)
     }
-    differing = sum(((bags["train"] + bags["val"]) - bags[TRAINVAL]).values())
+    differing = sum(((images["train"] + images["val"]) - images[TRAINVAL]).values())
     if differing:
         message = f"lacks {differing} of the images (or has other labels for them) that train and val list"
         yield task.problem(TRAINVAL, "trainval_differs", task.parts[TRAINVAL].source, message)
 
 
 def _fingerprint(task: _Task, facts: Mapping[str, FileFacts]) -> str:
-    """That of the rows; over a few-shot set's training lists, the SHA-256 of theirs in order."""
+    """Return the fingerprint of a complete task; see TaskReport."""
 
     def one(listings: Mapping[str, Listing]) -> str:
         return fingerprint(
@@ -275,14 +231,9 @@ def _fingerprint(task: _Task, facts: Mapping[str, FileFacts]) -> str:
 
     if not task.manifest.shots:
         return one(task.parts)
-    all_of_them = hashlib.sha256()
+    combined = hashlib.sha256()
+    held_out = {part: task.parts[part] for part in ("val", "test")}
     for part, listing in task.parts.items():
-        if part not in ("val", "test"):
-            parts = {
-                "train": listing,
-                "val": task.parts["val"],
-                TRAINVAL: listing,
-                "test": task.parts["test"],
-            }
-            all_of_them.update(one(parts).encode())
-    return all_of_them.hexdigest()
+        if part not in held_out:
+            combined.update(one({"train": listing, TRAINVAL: listing, **held_out}).encode())
+    return combined.hexdigest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from petl_bench import data
 from petl_bench.backbones import weights
-from petl_bench.data.files import Advance, nothing
+from petl_bench.data.file_facts import Advance, Notify, ignore
 from petl_bench.types import BackboneSpec, Cache, Job, RunSpec, TaskSpec, run_id
 
 
@@ -48,19 +48,19 @@ def files_of(specs: Iterable[RunSpec]) -> int:
 def resolve_tasks(
     specs: Iterable[RunSpec],
     cache: Cache,
-    report: Advance = nothing,
-    caution: Callable[[str], None] = nothing,
+    advance: Advance = ignore,
+    warn: Notify = ignore,
 ) -> list[RunSpec]:
     """The runs with their data found, counted and fingerprinted; each task once; see petl_bench.data.resolve.
 
     Raises:
         UserError: data are missing or are not those of the manifest.
     """
-    settled: dict[str, TaskSpec] = {}
+    resolved: dict[str, TaskSpec] = {}
     runs = []
     for spec in specs:
         key = repr(spec.task)
-        if key not in settled:
-            settled[key] = data.resolve(spec.task, cache, report, caution)
-        runs.append(replace(spec, task=settled[key]))
+        if key not in resolved:
+            resolved[key] = data.resolve(spec.task, cache, advance, warn)
+        runs.append(replace(spec, task=resolved[key]))
     return runs

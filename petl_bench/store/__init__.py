@@ -1,7 +1,7 @@
 """The results: one directory a run, its files, and who is at work on it."""
 
 from petl_bench.store.claims import Claim, ClaimedError, Claims
-from petl_bench.store.files import from_json, write
+from petl_bench.store.files import from_json
 from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, ROW, SEARCH, SPEC
 from petl_bench.store.runs import ASIDE, Store
 
@@ -19,5 +19,4 @@ __all__ = [
     "Claims",
     "Store",
     "from_json",
-    "write",
 ]

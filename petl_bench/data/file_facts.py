@@ -1,4 +1,7 @@
-"""Facts of image files (content hash, format, size), kept between calls by size and modification time."""
+"""Facts of image files (content hash, format, size), kept between calls while a file is unchanged.
+
+A file counts as unchanged while its size and its modification time stay the same.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +26,47 @@ from petl_bench.errors import UserError
 from petl_bench.types import Cache
 
 Advance = Callable[[int], None]
-"""Told how many files were dealt with since the last call."""
+"""Callback of a progress display, called with the number of files processed since its last call."""
+
+Notify = Callable[[str], None]
+"""Callback for a message to the user, called with one sentence."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MISSING = "missing"
+"""Error of a file that does not exist."""
+
 CHUNK = 256
+"""Files between two calls of an Advance."""
+
 THREADS = min(8, os.cpu_count() or 1)
-FORMAT = 1  # of the kept facts; raised when their meaning changes
+FORMAT = 1
+"""Version of the kept facts; raised when their meaning changes."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """One file. `error` is empty for an image whose header, or with `decoded` whose pixels, could be read."""
+    """Facts of one file.
+
+    Attributes:
+        size: bytes.
+        modified: modification time in nanoseconds.
+        sha256: hash of the content; empty if it cannot be read.
+        format: format as PIL names it: JPEG, PNG, ...
+        width, height: size in pixels.
+        quality: estimated JPEG quality from 1 to 100; 0 for other formats.
+        decoded: whether the pixels were decoded, and not only the header.
+        error: MISSING, or why the file is no readable image; empty for images.
+    """
 
     size: int
-    modified: int  # nanoseconds
+    modified: int
     sha256: str
-    format: str = ""  # as PIL names it: JPEG, PNG, ...
+    format: str = ""
     width: int = 0
     height: int = 0
-    quality: int = 0  # estimated JPEG quality, 1 to 100; 0 for other formats
+    quality: int = 0
     decoded: bool = False
     error: str = ""
 
@@ -53,15 +75,15 @@ class FileFacts:
         return self.error == MISSING
 
 
-def nothing(_: int | str) -> None:
-    """Nothing is shown or said."""
+def ignore(_: int | str) -> None:
+    """Do nothing; the default of Advance and Notify callbacks."""
 
 
 def cache_folder(cache: Cache) -> Path:
-    """The directory of what is derived from data files, made if needed.
+    """Return the directory of data derived from data files; it is created if needed.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(cache.directory or f"{home}/petl-bench").expanduser()
@@ -69,20 +91,22 @@ def cache_folder(cache: Cache) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"data.cache={folder}: cannot be made: {error.strerror}; name another folder"
+            f"data.cache={folder}: cannot be created: {error.strerror}; choose another folder"
         ) from error
     return folder
 
 
 def file_facts(
-    folder: Path, names: Sequence[str], cache: Cache, decode: bool = False, report: Advance = nothing
+    folder: Path, names: Sequence[str], cache: Cache, decode: bool = False, advance: Advance = ignore
 ) -> dict[str, FileFacts]:
-    """Facts of files under `folder` by name; a file that is not there has the error MISSING.
+    """Return facts of files by name. Files that are known and unchanged are not read again.
 
     Args:
-        decode: also decode the pixels of files of which that is not known yet. Without it only bytes are
-            read, and of a file known before nothing at all.
-        report: told of progress.
+        folder: folder that the names are relative to.
+        names: names of files; files that do not exist have the error MISSING.
+        cache: where facts are kept between calls.
+        decode: also decode the pixels of files for which this was not done before.
+        advance: called with the number of files processed since its last call.
     """
     index = (
         cache_folder(cache) / "files" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()}.json"
@@ -97,16 +121,20 @@ def file_facts(
             facts[name] = found
         else:
             todo.append(name)
-    report(len(names) - len(todo))
-    for name, found in zip(todo, in_threads(lambda n: look(folder / n, decode), todo, report), strict=True):
-        facts[name] = found
+    advance(len(names) - len(todo))
+    found_now = in_threads(lambda name: read_facts(folder / name, decode), todo, advance)
+    facts |= zip(todo, found_now, strict=True)
     if todo:
         _write(index, known | facts)
     return facts
 
 
-def look(path: Path, decode: bool) -> FileFacts:
-    """Read one file and say what it is."""
+def read_facts(path: Path, decode: bool) -> FileFacts:
+    """Read one file and return its facts.
+
+    Args:
+        decode: also decode the pixels.
+    """
     stat = _stat(path)
     if stat is None:
         return FileFacts(0, 0, "", error=MISSING)
@@ -131,14 +159,17 @@ def look(path: Path, decode: bool) -> FileFacts:
 
 
 def in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], report: Advance = nothing
+    work: Callable[[Item], Result], items: Iterable[Item], advance: Advance = ignore
 ) -> Iterator[Result]:
-    """Results in order; PIL, hashing and reading let go of the interpreter, so threads are enough."""
+    """Yield the results of `work` in the order of the items.
+
+    Threads suffice because PIL, hashing and reading release the interpreter lock.
+    """
     rest = iter(items)
     with ThreadPoolExecutor(THREADS) as threads:
         while chunk := list(islice(rest, CHUNK)):
             yield from threads.map(work, chunk)
-            report(len(chunk))
+            advance(len(chunk))
 
 
 def _stat(path: str | Path) -> tuple[int, int] | None:
@@ -150,7 +181,7 @@ def _stat(path: str | Path) -> tuple[int, int] | None:
 
 
 def _read(index: Path) -> dict[str, FileFacts]:
-    """What is known from before; a damaged or foreign file is as good as none."""
+    """Return the facts kept by earlier calls; a damaged or foreign file counts as empty."""
     try:
         content = json.loads(index.read_text())
         if content["format"] != FORMAT:
@@ -161,7 +192,7 @@ def _read(index: Path) -> dict[str, FileFacts]:
 
 
 def _write(index: Path, facts: dict[str, FileFacts]) -> None:
-    """Keep what was found out; on a full disk or in a read-only folder the next call finds it out again."""
+    """Keep facts for later calls; if they cannot be written, later calls read the files again."""
     kept = {name: list(vars(fact).values()) for name, fact in facts.items() if not fact.is_missing}
     content = json.dumps({"format": FORMAT, "files": kept}, separators=(",", ":")).encode()
     with suppress(OSError):
@@ -169,7 +200,6 @@ def _write(index: Path, facts: dict[str, FileFacts]) -> None:
         write_atomic(index, content, mode=0o600)
 
 
-# Annex K.1 of ITU-T T.81, luminance, in zigzag order: what libjpeg scales by its quality setting.
 _LUMINANCE = np.fromstring(
     "16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51 "
     "56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 "
@@ -177,20 +207,21 @@ _LUMINANCE = np.fromstring(
     dtype=np.int64,
     sep=" ",
 )
+"""Luminance table in zigzag order, which libjpeg scales by the quality. Source: ITU-T T.81, Annex K.1."""
 
 
 @cache
 def _tables() -> np.ndarray:
-    """Libjpeg's luminance table at each quality from 1 to 100: (100, 64)."""
+    """Return libjpeg's luminance tables (100, 64) at the qualities from 1 to 100."""
     quality = np.arange(1, 101)
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.clip((_LUMINANCE[None] * percent[:, None] + 50) // 100, 1, 255)
 
 
 def _quality(image: Image.Image) -> int:
-    """The quality setting whose luminance table is nearest to the file's; 0 where there is none.
+    """Return the quality whose luminance table is nearest to the image's; 0 for an image without a table.
 
-    Compared as a sorted set of numbers, since readers differ in the order they give a table in.
+    The tables are compared with their entries sorted, since versions of PIL differ in the order of entries.
     """
     tables = getattr(image, "quantization", None)
     if not tables or len(tables.get(0, [])) != 64:

@@ -1,0 +1,161 @@
+"""Checks of the lists, labels and files of a task; each yields the problems that it finds.
+
+`petl_bench.data.resolve` refuses a task at its first problem, `petl_bench.data.verify` reports all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from petl_bench.data.file_facts import FileFacts
+from petl_bench.data.layouts import folder_of, foreign
+from petl_bench.data.lists import Listing
+from petl_bench.types import SPLITS, TRAINVAL, Manifest, TaskSpec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task's data.
+
+    Attributes:
+        split: split or list concerned; empty for the whole task.
+        kind: one word for scripts.
+        path: file or folder concerned.
+        message: what is wrong with it.
+    """
+
+    task: str
+    split: str
+    kind: str
+    path: str
+    message: str
+
+
+def list_problems(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing]) -> Iterator[Problem]:
+    """Check that lists can be read, are not empty, and have the lines and the content they should have.
+
+    Args:
+        task: a located task; its split sizes are the expected ones.
+        manifest: the manifest of the task.
+        listings: lists by split, or by name for the training lists of a few-shot set.
+    """
+    for part, listing in listings.items():
+        for fault in listing.faults:
+            yield Problem(task.name, part, fault.kind, fault.path, fault.message)
+        if not listing.names and not listing.faults:
+            message = f"no image is left for {part}; data.images={task.drawn} of them are drawn for training"
+            yield Problem(task.name, part, "empty_list", str(listing.source), message)
+        yield from count_problem(task, part, listing, _sizes(task, manifest, part, listing))
+        yield from _foreign(task, part, listing, listings)
+        yield from _altered(task, manifest, part, listing)
+
+
+def count_problem(task: TaskSpec, part: str, listing: Listing, sizes: Collection[int]) -> Iterator[Problem]:
+    """Check the number of images of a list that is not empty.
+
+    Args:
+        sizes: the accepted numbers; empty: all.
+    """
+    if listing.names and sizes and len(listing) not in sizes:
+        expected = " or ".join(map(str, sorted(sizes)))
+        message = f"lists {len(listing)} images, it should be {expected}"
+        yield Problem(task.name, part, "count", str(listing.source), message)
+
+
+def label_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[Problem]:
+    """Check that labels are in range."""
+    classes = classes_of(task, listings)
+    for part, listing in listings.items():
+        wrong = np.flatnonzero((listing.labels < 0) | (listing.labels >= classes))
+        if len(wrong):
+            first = wrong[0]
+            message = (
+                f"{len(wrong)} labels out of range, the first {listing.labels[first]} of "
+                f"{listing.names[first]}; the {classes} classes are 0 to {classes - 1}"
+            )
+            yield Problem(task.name, part, "label_range", str(listing.source), message)
+
+
+def file_problems(
+    task: TaskSpec, listings: Mapping[str, Listing], facts: Mapping[str, FileFacts]
+) -> Iterator[Problem]:
+    """Check that every listed file exists and is an image.
+
+    Args:
+        facts: facts of all listed files by name; with `decode`, images whose pixels cannot be decoded are
+            problems too.
+    """
+    reported: set[str] = set()
+    for part, listing in listings.items():
+        for name in listing.names:
+            if facts[name].error and name not in reported:
+                reported.add(name)
+                missing = facts[name].is_missing
+                message = f"is not there, {listing.source.name} lists it" if missing else facts[name].error
+                kind = "missing_file" if missing else "undecodable"
+                yield Problem(task.name, part, kind, str(listing.folder / name), message)
+
+
+def classes_of(task: TaskSpec, listings: Mapping[str, Listing]) -> int:
+    """Return the number of classes; for the user's own data, one more than the highest label."""
+    return task.classes or 1 + max(int(listing.labels.max(initial=0)) for listing in listings.values())
+
+
+def is_overridden(task: TaskSpec, part: str) -> bool:
+    """Return whether the user has set another size for a list."""
+    splits = ("train", "val") if part == TRAINVAL else (part,)
+    return any(f"splits.{split}=" in task.override for split in splits)
+
+
+def _sizes(task: TaskSpec, manifest: Manifest, part: str, listing: Listing) -> set[int]:
+    """Return the accepted numbers of images of a list; empty where none is known."""
+    known = manifest.lists.get(listing.source.name)
+    if known is not None and not is_overridden(task, part):
+        return {known.lines}
+    if part not in SPLITS or part not in task.splits:
+        return set()
+    also = manifest.also_test if part == "test" and not task.override else []
+    return {task.splits[part], *also}
+
+
+def _foreign(
+    task: TaskSpec, part: str, listing: Listing, listings: Mapping[str, Listing]
+) -> Iterator[Problem]:
+    """Check that a list of VTAB's layout names files of its own folder only."""
+    by_folder: dict[str, list[str]] = {}
+    for name in foreign(task, part, listing):
+        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+    for folder, names in by_folder.items():
+        swapped = folder in {folder_of(other) for other in listings}
+        message = (
+            f"{len(names)} of {len(listing)} lines name files of {folder or '.'}/, not of {folder_of(part)}/ "
+            f"(first: {names[0]})"
+        )
+        message += ": lists swapped?" if swapped else ""
+        kind = "swapped_lists" if swapped else "wrong_folder"
+        yield Problem(task.name, part, kind, str(listing.source), message)
+
+
+def _altered(task: TaskSpec, manifest: Manifest, part: str, listing: Listing) -> Iterator[Problem]:
+    """Check that a list with a known hash is the circulated one: few-shot results depend on its images."""
+    known = manifest.lists.get(listing.source.name)
+    if known is None or is_overridden(task, part) or not listing.source.is_file():
+        return
+    found = _sha256(listing.source)
+    if found != known.sha256:
+        names = {facts.sha256: name for name, facts in manifest.lists.items()}
+        reason = f"it holds {names[found]}: swapped?" if found in names else "edited, or another version?"
+        message = (
+            f"is not the circulated list (SHA-256 {found[:16]}...); {reason} "
+            f"The original: {manifest.about.get('origin', 'ask its authors')}"
+        )
+        yield Problem(task.name, part, "list_hash", str(listing.source), message)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
