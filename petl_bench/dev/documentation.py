@@ -3,10 +3,15 @@
 A generated block begins with `<!-- KIND ARGUMENTS -->` and ends with `<!-- end -->`. Whatever stands between
 the two is replaced. `KINDS` maps each kind to the function that makes its text:
 
-    report NAME          the Markdown report of the results in `.readme/NAME.jsonl`
-    table NAME HEADING   those tables of that report whose titles begin with HEADING
-    figure NAME KIND     its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
-    output ARGUMENTS     what `petl-bench ARGUMENTS` prints
+    report NAME             the Markdown report of the results in `.readme/NAME.jsonl`
+    table NAME HEADING      those tables of that report whose titles begin with HEADING
+    figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
+    output ARGUMENTS        what `petl-bench ARGUMENTS` prints
+    settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
+    method_settings NAMES   the settings of adapter methods, with their defaults
+    method_sizes NAMES      trainable parameters and bytes of adapter methods
+    method_tuned NAMES      scales and learning rates of adapter methods in conf/tuned
+    method_index FOLDER     all adapter methods, with links to their pages in FOLDER
 
 `.readme/NAME.jsonl` holds rows as `petl-bench sweep ... --json` prints them.
 """
@@ -18,15 +23,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from petl_bench.config.keys import keys
 from petl_bench.data import manifests
+from petl_bench.dev.method_tables import index_table, settings_table, sizes_table, tuned_table
 from petl_bench.errors import UserError
 from petl_bench.report import FORMATS, MARGIN, Report, build
 from petl_bench.report.text import markdown_tables
-from petl_bench.types import row_from_dict
+from petl_bench.types import LAUNCHERS, LauncherSettings, Setting, declarations, row_from_dict
+from petl_bench.types.settings import UNSET
 
 RESULTS = Path(".readme")
 FIGURES = Path("docs/figures")
@@ -98,10 +107,46 @@ def _output(documentation: Documentation, page: Path, arguments: str) -> str:
     return f"```text\n{text.strip()}\n```\n"
 
 
+def _settings(documentation: Documentation, page: Path, arguments: str) -> str:
+    lines = ["| Key | Default | Meaning | Allowed values |", "| :-- | :-- | :-- | :-- |"]
+    for name, default, known in _declared(arguments):
+        absent = default is None or default is UNSET
+        shown = "" if absent else "empty" if default == "" else f"`{default}`"
+        lines.append(f"| `{name}` | {shown} | {known.help} | {known.right} |")
+    return "\n".join(lines).replace(" |  |", " | |") + "\n"
+
+
+def _declared(group: str) -> Iterator[tuple[str, Any, Setting]]:
+    """Yield key, default and declaration of the settings of a group; see the top of this file."""
+    kind, _, name = group.partition(".")
+    if kind == "launcher":
+        common = declarations(LauncherSettings)
+        own = declarations(LAUNCHERS[name]) if name else common
+        yield from (
+            (f"launcher.{key}", known.default, known)
+            for key, known in own.items()
+            if not name or known is not common.get(key)
+        )
+    else:
+        for key in keys():
+            if (key.name.partition(".")[0] if "." in key.name else "run") == group:
+                yield key.name, key.default, key.setting
+
+
 Kind = Callable[[Documentation, Path, str], str]
 """Documentation, path of the page and arguments of a block -> its Markdown text."""
 
-KINDS: Mapping[str, Kind] = {"report": _report, "table": _table, "figure": _figure, "output": _output}
+KINDS: Mapping[str, Kind] = {
+    "report": _report,
+    "table": _table,
+    "figure": _figure,
+    "output": _output,
+    "settings": _settings,
+    "method_settings": lambda documentation, page, names: settings_table(names.split()),
+    "method_sizes": lambda documentation, page, names: sizes_table(names.split()),
+    "method_tuned": lambda documentation, page, names: tuned_table(names.split()),
+    "method_index": lambda documentation, page, folder: index_table(documentation.root / folder),
+}
 _BLOCK = re.compile(
     rf"(?P<begin><!-- (?P<kind>{'|'.join(KINDS)}) (?P<arguments>[^\n]+?) -->\n).*?(?P<end><!-- end -->)",
     re.DOTALL,

@@ -1,0 +1,265 @@
+"""README.md, CONTRIBUTING.md and docs/: links, commands, settings and messages exist; marked blocks run.
+
+A block is executed when the line `<!-- test -->` stands before it. The blocks of one page run one after
+another in one temporary folder, and their sweeps with the settings SHORT.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+import typer
+
+import petl_bench
+from petl_bench.cli import app
+from petl_bench.config import options as options_of
+from petl_bench.config import plan
+from petl_bench.dev.documentation import filled
+from tests import trees
+from tests.conftest import json_lines, quickly
+from tests.test_floors import FLOORS
+
+ROOT = Path(__file__).parent.parent
+TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [*TOP, *sorted(ROOT.glob("docs/**/*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+SHORT = {"train.epochs": "1", "launcher": "local"}
+"""Settings of every executed sweep, whatever the page says: one epoch, in the process of the test."""
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MARKED = re.compile(r"^<!-- test -->\n+```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OTHERS = {"--logdir", "--head", "--scales", "--lrs", "--seeds", "--account", "--qos", "--resume"}
+"""Options of other programs that the pages name."""
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def slugs(page: Path) -> set[str]:
+    """Anchors of a page's headings, as repository pages make them."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(page)), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return set(found)
+
+
+def test_the_readme_is_short() -> None:
+    text = text_of(ROOT / "README.md")
+    assert len(text.splitlines()) <= 200
+    assert len(text.encode()) <= 12_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_and_anchors_resolve(name: str) -> None:
+    page, broken = ROOT / name, []
+    for target in re.findall(r"\]\(([^()\s]+)\)", FENCE.sub("", text_of(page))):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        if not linked.exists() or (anchor and anchor not in slugs(linked)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_listed() -> None:
+    for index in (ROOT / "docs/index.md", ROOT / "docs/methods/README.md"):
+        listed = re.findall(r"\]\(([^()\s#]+)\)", text_of(index))
+        pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
+        assert pages - set(listed) == set()
+
+
+def test_nothing_points_outside_the_repository() -> None:
+    """No file cites a folder or a path that only one machine has."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode or not (ROOT / ".git").exists():
+        pytest.skip("this tree is no git repository")
+    outside = re.compile(r"guide/|seeds_[a-z]\b|\.\./shared|(?<![\w.])/(?:work|root|home/\w+)/")
+    found = []
+    for name in listed.stdout.decode().split("\0"):
+        path = ROOT / name
+        if not name or path == Path(__file__) or not path.is_file() or b"\0" in path.read_bytes()[:1024]:
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        found += [f"{name}:{number}" for number, line in enumerate(lines, 1) if outside.search(line)]
+    assert found == []
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Words of every `petl-bench ...` in fenced blocks and code spans, `petl-bench` itself left out."""
+    lines = [line for kind, block in FENCE.findall(text) if kind == "sh" for line in block.splitlines()]
+    lines += re.findall(r"`(petl-bench [^`]+)`", FENCE.sub("", text))
+    for line in lines:
+        if line.startswith("petl-bench "):
+            yield shlex.split(line, comments=True)[1:]
+
+
+def tree() -> Any:
+    return typer.main.get_command(app)
+
+
+def options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+
+
+def every_option(command: Any) -> set[str]:
+    below = [every_option(child) for child in getattr(command, "commands", {}).values()]
+    return options(command).union(*below)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_and_options_exist(name: str) -> None:
+    text, problems = text_of(ROOT / name), []
+    for words in commands(text):
+        command, rest = tree(), list(words)
+        known = options(command)
+        while rest and rest[0].startswith("--"):
+            problems += [words] if rest.pop(0) not in known else []
+        while rest and hasattr(command, "commands"):
+            word = rest.pop(0)
+            if word.isupper():
+                break  # COMMAND stands for any
+            if word not in command.commands:
+                problems.append(words)
+                break
+            command = command.commands[word]
+        else:
+            known = options(command)
+            given = [word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)]
+            problems += [words for option in given if option not in known]
+    spans = re.findall(r"`(--[a-z][\w-]*)", FENCE.sub("", text))
+    problems += [[option] for option in spans if option not in every_option(tree()) | OTHERS]
+    assert problems == []
+
+
+def test_sweeps_can_be_planned() -> None:
+    """Every key and value of the overrides exists. Named sweeps are planned without their axes."""
+    planned = set()
+    pages = [MARKED.sub("", text_of(page)) for page in PAGES]  # marked blocks run anyway
+    for words in (words for text in pages for words in commands(text)):
+        overrides = [word for word in words[1:] if re.match(r"[a-z_.]+=", word)]
+        placeholder = any(re.search(r"=[A-Z]+$|\.\.\.", word) for word in words)
+        if words[0] != "sweep" or placeholder or "adapter=sequential" in words:
+            continue
+        named = [word.removeprefix("sweep=") for word in overrides if word.startswith("sweep=")]
+        assert set(named) <= set(options_of("sweep"))
+        planned.add(("sweep=none", *(word for word in overrides if not word.startswith("sweep="))))
+    assert len(planned) > 10
+    for overrides in planned:
+        assert plan(list(overrides)).runs, overrides
+
+
+@cache
+def messages() -> str:
+    """Texts of all string constants of the package, also those inside f-strings."""
+    found = []
+    for path in Path(petl_bench.__file__).parent.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found += [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return "\n".join(found)
+
+
+def test_messages_of_the_troubleshooting_page_exist() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", text_of(ROOT / "docs/troubleshooting.md"), re.MULTILINE)
+    assert len(rows) > 30
+    parts = [part for row in rows for span in row.split("`, `") for part in span.strip("`").split("...")]
+    assert [part for part in parts if part.strip() not in messages()] == []
+
+
+def test_the_floors_of_the_architecture_page_are_those_of_the_test() -> None:
+    rows = re.findall(r"^\| (-?\d+) \| (.+) \|$", text_of(ROOT / "docs/architecture.md"), re.MULTILINE)
+    assert {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)`", names)} == FLOORS
+
+
+def test_generated_blocks_are_up_to_date() -> None:
+    """`make readme` would change nothing."""
+    files = filled(ROOT)
+    stale = [
+        str(path) for path, text in files.items() if path.suffix == ".md" and text_of(ROOT / path) != text
+    ]
+    assert stale == [], "run `make readme`"
+    pictures = {path: text for path, text in files.items() if path.suffix == ".svg"}
+    assert set(pictures) == {path.relative_to(ROOT) for path in (ROOT / "docs/figures").glob("*.svg")}
+    for path, text in pictures.items():
+        held = text_of(ROOT / path)
+        (drawn_by,) = re.findall(r"Matplotlib v([\d.]+)", held)
+        if drawn_by != matplotlib.__version__:
+            pytest.skip(f"{path} was drawn by matplotlib {drawn_by}; this is {matplotlib.__version__}")
+        assert text == held
+
+
+def photos(folder: Path) -> None:
+    """Images in a folder per class, as a user may have them."""
+    for label, name in enumerate(["birds", "cats", "dogs"]):
+        for number in range(50):
+            trees.save(trees.picture(label, number, 40), folder / name / f"{number}.jpg")
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The words of a command; a sweep has the settings SHORT."""
+    if words[0] != "sweep":
+        return words
+    kept = [word for word in words if word.partition("=")[0] not in SHORT]
+    return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if MARKED.search(text_of(ROOT / name))])
+def test_marked_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "docs/extending.md":
+        pytest.skip("has a test of its own")
+    photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PETL_BENCH_CACHE", str(tmp_path / "cache"))
+    for kind, block in MARKED.findall(text_of(ROOT / name)):
+        if kind == "python":
+            exec(compile(block, name, "exec"), {"__name__": "example"})
+            continue
+        assert kind == "sh"
+        for words in commands(f"```sh\n{block}```"):
+            done = quickly(*shortened(words), cwd=tmp_path)
+            assert done.returncode == 0, (words, done.stderr)
+
+
+def test_the_new_adapter_of_the_extending_page_trains_packs_reloads_and_agrees(tmp_path: Path) -> None:
+    """The files that the page shows, in a copy of the tree, and no other change."""
+    for name in ("petl_bench", "conf", "data_manifests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    text = text_of(ROOT / "docs/extending.md")
+    blocks = re.findall(r"`((?:petl_bench|conf)/[\w/.]+)`:?\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
+    assert "petl_bench/adapters/sequential.py" in dict(blocks)
+    for path, content in blocks:
+        (tmp_path / path).write_text(content)
+
+    def run(*arguments: str) -> list[dict]:
+        command = [sys.executable, "-m", "petl_bench", *arguments, "--store", "store", "--json"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json_lines(done.stdout)
+
+    ((_, block),) = MARKED.findall(text)
+    (words,) = commands(f"```sh\n{block}```")
+    rows = run(*shortened(words))
+    assert {(row["adapter"], row["bits"]) for row in rows} == {("sequential", 1), ("sequential", 32)}
+    # 4 blocks x 2 matrices of 64 x 16 weights (conf/backbone/pocket.yaml, hidden=16); 8 bytes of statistics.
+    assert {row["bits"]: row["bytes_adapter_raw"] for row in rows} == {
+        1: 8 * (64 * 16 // 8 + 8),
+        32: 8 * 64 * 16 * 4,
+    }
+    assert all((row["bytes_adapter"] < row["bytes_adapter_raw"]) == (row["bits"] == 1) for row in rows)
+    assert all(row["agrees"] for row in run("eval", "--all"))
