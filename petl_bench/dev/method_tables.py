@@ -1,0 +1,104 @@
+"""Tables of adapter methods for the pages in docs/methods: settings, sizes, tuned values and an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from petl_bench.config import group_config
+from petl_bench.errors import UserError
+from petl_bench.model.costs import Cost, costs
+from petl_bench.types.method_facts import method, methods
+
+
+def settings_table(names: Iterable[str]) -> str:
+    """Return the table of the own settings of methods.
+
+    Args:
+        names: names of methods that have the same settings; each has a column of defaults.
+    """
+    declared = [method(name) for name in names]
+    help = {key: known.help for each in declared for key, known in each.settings.items()}
+    if not help:
+        return "None.\n"
+    rows = [["Setting", *(f"`{each.name}`" for each in declared), "Description"]]
+    rows += [
+        [f"`adapter.{key}`", *(_value(each.defaults[key]) for each in declared), text]
+        for key, text in help.items()
+    ]
+    return _markdown(rows)
+
+
+def sizes_table(names: Iterable[str]) -> str:
+    """Return the table of the sizes of some methods on ViT-B/16 with their default settings."""
+    rows = [["Adapter", "hidden", "Trainable parameters", "Bytes at 1 bit", "Bytes at 32 bits"]]
+    return _markdown(rows + [[f"`{name}`", *_numbers(_costs()[name])] for name in names])
+
+
+def tuned_table(names: Iterable[str]) -> str:
+    """Return the table of the scales and learning rates of methods in `conf/tuned/pocket.yaml`."""
+    tables = group_config("tuned", "pocket")["tables"]
+    wanted = list(names)
+    found = [
+        (table["adapter"], kind, table[f"{kind}s"])
+        for table in tables
+        for kind in ("scale", "lr")
+        if table["adapter"] in wanted and f"{kind}s" in table
+    ]
+    if not found:
+        return "None.\n"
+    tasks = list(found[0][2])
+    rows = [["Adapter", "Setting", *(f"`{task}`" for task in tasks)]]
+    labels = {"scale": "`scale`", "lr": "`train.lr`"}
+    return _markdown(
+        rows
+        + [
+            [f"`{name}`", labels[kind], *(f"{values[task]:g}" for task in tasks)]
+            for name, kind, values in found
+        ]
+    )
+
+
+def index_table(folder: Path) -> str:
+    """Return the table of all methods with links to their pages.
+
+    Args:
+        folder: folder of the pages; the page of a method is the one that shows its settings.
+
+    Raises:
+        UserError: a method has no page.
+    """
+    pages = {
+        name: page.name
+        for page in sorted(folder.glob("*.md"))
+        for names in re.findall(r"<!-- method_settings (.+?) -->", page.read_text(encoding="utf-8"))
+        for name in names.split()
+    }
+    rows = [["Adapter", "Group", "hidden", "Trainable parameters", "Bytes at 1 bit", "Bytes at 32 bits"]]
+    rows[0].append("Description")
+    for name, each in methods().items():
+        if name not in pages:
+            raise UserError(f"{folder}: no page has a block `<!-- method_settings {name} -->`")
+        link = f"[`{name}`]({pages[name]})"
+        rows.append([link, each.group, *_numbers(_costs()[name]), each.description])
+    return _markdown(rows)
+
+
+@cache
+def _costs() -> dict[str, Cost]:
+    return {cost.name: cost for cost in costs(methods())}
+
+
+def _numbers(cost: Cost) -> list[str]:
+    return [f"{n:,}" for n in (cost.hidden, cost.params, cost.bytes_1_bit, cost.bytes_32_bit)]
+
+
+def _value(value: object) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    marks = ["--:" if re.fullmatch(r"[\d,.]+", cell) else ":--" for cell in rows[1]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], marks, *rows[1:]))
