@@ -1,10 +1,7 @@
-"""The adapter file: what is read is what was written, sizes as published, the authors' files to the byte."""
+"""The adapter file: round trips, published sizes, and released checkpoints reproduced byte for byte."""
 
-import csv
-import os
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +26,8 @@ from petl_bench.packing import (
     unpack,
 )
 from petl_bench.types import AdapterSpec, BackboneSpec, ModelSpec
-from tests import tiny
+from tests import golden, tiny
+from tests.reference import released
 from tests.test_packing import layouts
 
 LONGEST = max(manifests(), key=len)
@@ -188,7 +186,7 @@ def size(entries):
     return sum(entry.nbytes for entry in entries)
 
 
-# method.md: adapter-only payload at 1 bit on ViT-B.
+# Adapter payloads at 1 bit on ViT-B, by the formulas of the next test.
 PAYLOADS = [
     ("adaptformer", 32, 73_920),
     ("adaptformer", 1, 2_496),
@@ -201,7 +199,8 @@ payloads = pytest.mark.parametrize(("adapter", "hidden", "expected"), PAYLOADS)
 @payloads
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_payload_sizes_follow_the_published_formula(adapter, hidden, expected, bits):
-    # method.md: AdaptFormer 24 * (768 * h * b / 8 + 8), LoRA 48 * (768 * h * b / 8 + 8).
+    # arXiv 2307.16867 and its released code: a matrix takes 768 * h * b / 8 bytes of codes and 8 bytes of
+    # statistics. AdaptFormer has 2 matrices in each of 12 blocks, LoRA on q and v has 4.
     count = {"adaptformer": 24, "lora": 48}[adapter]
     found = size(adapter_entries(adapter, hidden, bits))
     assert found == count * (768 * hidden * bits // 8 + 8)
@@ -209,7 +208,7 @@ def test_payload_sizes_follow_the_published_formula(adapter, hidden, expected, b
 
 
 def test_head_sizes_follow_the_published_formula():
-    # method.md: 4 * 769 * C bytes in float32, 96 * C + 8 as binary head.
+    # Weight and bias in float32; a binary head has 768 / 8 bytes per class, 8 bytes of statistics, no bias.
     assert size(head_entries(102, binary=False)) == 4 * 769 * 102
     assert size(head_entries(102, binary=True)) == 96 * 102 + 8
 
@@ -233,7 +232,7 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
     file = adapted.file(packing.describe(run, "0123456789abcdef" * 4))
     assert [tensor.entry for tensor in file.adapter] == adapter_entries(adapter, hidden)
     assert file.bytes_adapter == expected
-    assert file.bytes_head == 4 * 769 * 102  # method.md
+    assert file.bytes_head == 4 * 769 * 102  # weight and bias in float32
     data = dump(file)
     assert len(data) - file.bytes_adapter - file.bytes_head <= MAX_OVERHEAD == 512
     assert_same(load(data, "here"), file)
@@ -243,7 +242,7 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
 def overhead_of_the_longest_metadata(file):
     """Of the file with sections coded, statistics short and in int8, which its metadata has to say."""
     metadata = file.metadata | {"p": "i"}  # petl_bench.packing.metadata
-    coded = replace(file.shortened(2), code=True, metadata=metadata)
+    coded = replace(file.with_statistic_size(2), code=True, metadata=metadata)
     data = dump(coded)
     return len(data) - coded.bytes_adapter - coded.bytes_head
 
@@ -277,36 +276,21 @@ def test_files_of_other_methods_and_families_have_little_more_than_their_payload
     assert overhead_of_the_longest_metadata(file) <= MAX_OVERHEAD
 
 
-GOLDEN = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))
-golden = pytest.mark.skipif(not (GOLDEN / "petl-vit").is_dir(), reason=f"no authors' checkpoints in {GOLDEN}")
-# File, hidden, classes (num_class of the .yaml beside it).
-CHECKPOINTS = [
-    ("adaptformer/kitti-bit1-dim1", 1, 4),
-    ("adaptformer/cifar-bit1-dim32", 32, 100),
-    ("adaptformer-bihead/dtd-bit1-dim1", 1, 47),
-    ("adaptformer-bihead/svhn-bit1-dim32", 32, 10),
-    ("lora/kitti-bit1-dim1", 1, 4),
-    ("lora/eurosat-bit1-dim32", 32, 10),
-    ("lora-bihead/dmlab-bit1-dim1", 1, 6),
-    ("lora-bihead/clevr_dist-bit1-dim32", 32, 6),
-]
-
-
-@golden
-@pytest.mark.parametrize(("name", "hidden", "classes"), CHECKPOINTS)
-def test_the_authors_checkpoints_are_reproduced_to_the_byte(name, hidden, classes):
-    """The layout is method.md's: no header; codes, m, s of each tensor in module order, the head last."""
-    data = (GOLDEN / "petl-vit" / f"{name}.bin").read_bytes()
-    method = name.split("/")[0]
-    entries = adapter_entries(method.removesuffix("-bihead"), hidden)
-    entries += head_entries(classes, method.endswith("-bihead"))
+@pytest.mark.parametrize("checkpoint", golden.CHECKPOINTS, ids=str)
+def test_released_checkpoints_are_reproduced_to_the_byte(checkpoint):
+    """The file has no header: codes, mean, std of each tensor in module order, the head last."""
+    data, (adapter, _, binary) = checkpoint.bin.read_bytes(), checkpoint.method.partition("-")
+    entries = adapter_entries(adapter, checkpoint.hidden) + head_entries(checkpoint.classes, bool(binary))
     assert size(entries) == len(data)
+    reference = released.read(data, checkpoint.method, checkpoint.hidden, checkpoint.classes)
+    assert [entry.name for entry in entries] == list(reference)
     start = 0
-    for entry in entries:
+    for entry, expected in zip(entries, reference.values(), strict=True):
         piece = data[start : start + entry.nbytes]
         start += entry.nbytes
         if entry.bits == 32:
             tensor = StoredTensor(entry, values=np.frombuffer(piece, "<f4").reshape(entry.shape))
+            np.testing.assert_array_equal(tensor.values, expected)
         else:
             codes = unpack(piece[:-8], 1, entry.count)
             assert pack(codes, 1) == piece[:-8]
@@ -315,22 +299,19 @@ def test_the_authors_checkpoints_are_reproduced_to_the_byte(name, hidden, classe
             assert 0 < codes.mean() < 1
             assert abs(mean) < std < 1
             tensor = StoredTensor(entry, codes=codes.reshape(entry.shape), mean=mean, std=std)
+            np.testing.assert_array_equal(tensor.codes, expected[0])
+            assert (mean, std) == expected[1:]
         assert tensor.to_bytes() == piece
 
 
-@golden
-def test_sizes_of_all_the_authors_checkpoints_are_those_of_our_entries():
-    with (GOLDEN / "petl-vit-checkpoints.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 152  # method.md: 19 tasks, 4 methods, 2 widths
+def test_sizes_of_all_released_checkpoints_are_those_of_our_entries():
     classes = defaultdict(set)
-    for row in rows:
-        binary = row["method"].endswith("-bihead")
-        adapter = row["method"].removesuffix("-bihead")
-        head = int(row["bytes"]) - size(adapter_entries(adapter, int(row["dim"])))
-        count = (head - 8) // 96 if binary else head // (4 * 769)  # method.md's formulas solved for C
-        assert size(head_entries(count, binary)) == head, row
-        classes[row["task"]].add(count)
+    for (method, hidden, task), nbytes in golden.released("bytes").items():
+        adapter, _, binary = method.partition("-")
+        head = int(nbytes) - size(adapter_entries(adapter, hidden))
+        count = (head - 8) // 96 if binary else head // (4 * 769)  # the formulas of heads, solved for C
+        assert size(head_entries(count, bool(binary))) == head, (method, hidden, task)
+        classes[task].add(count)
     assert all(len(counts) == 1 for counts in classes.values())
     # Numbers of classes of VTAB (Zhai et al. 2019, table 3).
     assert classes["cifar"] == {100}

@@ -1,11 +1,9 @@
-"""Overrides -> plan. The expected plans are counted by hand from conf/ and the guide's command line."""
+"""From overrides to a plan. The expected plans are counted by hand from conf/."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +13,6 @@ import yaml
 
 from petl_bench.config import (
     CONF_DIR,
-    LauncherSpec,
     Plan,
     options,
     plan,
@@ -23,17 +20,19 @@ from petl_bench.config import (
 from petl_bench.errors import UserError
 from petl_bench.types import (
     Cache,
+    PoolSettings,
     ProtocolSpec,
     RunSpec,
     run_id,
 )
+from tests import golden, processes
 from tests.conftest import WEIGHTS, json_lines, petl
 
 ONE = ["sweep=none", "task=digits", "adapter=adaptformer"]
 """One run, at the base values of conf/config.yaml."""
 TASKS = ["digits", "surfaces", "sprites_loc", "sprites_ori", "shapes_count"]
 GRID = [0.01, 0.1, 1.0, 10.0, 100.0]
-"""Scales that the paper searches (method.md)."""
+"""Scales that arXiv 2307.16867 and its released code search."""
 
 
 def ids(found: Plan) -> list[str]:
@@ -203,7 +202,7 @@ def test_another_run_of_one_task_or_protocol(change: tuple[str, str]) -> None:
 def test_the_launcher_is_planned_beside_the_runs() -> None:
     assert plan([*ONE, "launcher=local"]).launcher.name == "local"
     chosen = plan([*ONE, "launcher.workers=3", "launcher.threads=2", "launcher.device=cpu"]).launcher
-    assert chosen == LauncherSpec("pool", "cpu", 3, 2, 0)
+    assert chosen == PoolSettings(device="cpu", workers=3, threads=2)
     assert plan([*ONE, "launcher.loaders=4"]).launcher.loaders == 4
 
 
@@ -226,7 +225,7 @@ def test_the_environment_names_root_and_cache(tmp_path: Path) -> None:
     program += "print(found.runs[0].task.place['root'], found.cache.directory)"
     where = {"PETL_BENCH_DATA": "/some/data", "PETL_BENCH_CACHE": "/some/cache"}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=os.environ | where, capture_output=True, text=True, check=True)
+    done = processes.run(command, env=os.environ | where, check=True)
     assert done.stdout == "/some/data /some/cache\n"
 
 
@@ -261,24 +260,20 @@ def test_the_tuned_scale_is_that_of_the_first_table_that_fits() -> None:
 
 
 def test_the_scales_of_vtab_are_those_of_the_released_checkpoints() -> None:
-    golden = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))
-    table = golden / "petl-vit-checkpoints.csv"
-    if not table.is_file():
-        pytest.skip(f"no table of the authors' checkpoints in {golden}")
-    with table.open() as file:
-        expected = {
-            (
-                row["method"].removesuffix("-bihead"),
-                "binary" if row["method"].endswith("-bihead") else "linear",
-                int(row["dim"]),
-                f"vtab_{row['task']}",
-            ): float(row["scale"])
-            for row in csv.DictReader(file)
-        }
+    expected = {
+        (
+            method.removesuffix("-bihead"),
+            "binary" if method.endswith("-bihead") else "linear",
+            hidden,
+            task,
+        ): s
+        for (method, hidden, task), s in golden.released("scales").items()
+    }
     axes = ["task=glob(vtab_*)", "adapter=adaptformer,lora", "head=linear,binary", "hidden=1,32"]
     runs = plan(["sweep=none", "protocol=fixed", *axes]).runs
-    assert len(expected) == 152  # method.md: 19 tasks, 4 methods, 2 widths
-    assert {(r.adapter.name, r.head, r.hidden, r.task.name): r.scale for r in runs} == expected
+    assert len(runs) == len(expected) == 152  # 19 tasks, 4 methods, 2 widths
+    found = {(r.adapter.name, r.head, r.hidden, r.task.name.removeprefix("vtab_")): r.scale for r in runs}
+    assert found == expected
 
 
 def test_a_sealed_run_leaves_the_scale_to_val() -> None:
@@ -306,7 +301,8 @@ def test_an_explicit_scale_wins_over_tables_and_search(protocol: str) -> None:
 
 
 def test_settings_of_a_protocol_go_with_that_protocol() -> None:
-    assert one("protocol=peek").protocol == ProtocolSpec("peek", every=10)  # method.md: every 10 epochs
+    # The released code of arXiv 2307.16867 evaluates on test every 10 epochs.
+    assert one("protocol=peek").protocol == ProtocolSpec("peek", every=10)
     for protocol, setting in [("fixed", "scales=[1.0]"), ("peek", "lrs=[1.0]"), ("sealed", "every=3")]:
         with pytest.raises(
             UserError, match=rf"protocol\.{setting[:3]}.* is no setting of protocol={protocol}"

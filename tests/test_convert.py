@@ -1,4 +1,4 @@
-"""`convert`: the authors' .bin files to adapter files and back."""
+"""`convert`: checkpoints in the released format to adapter files and back."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from petl_bench.model import restore
 from petl_bench.packing import AdapterFile, StoredTensor, petl_vit
 from petl_bench.run.execute import read_metadata
 from petl_bench.types import BackboneSpec
+from tests import golden
 from tests.conftest import error_of, json_lines, petl, quickly
-from tests.reference import codebook
+from tests.reference import released
 from tests.reference.adapted import Reference
-from tests.test_adapter_file import CHECKPOINTS, GOLDEN, adapter_entries, golden, head_entries, size
+from tests.test_adapter_file import PAYLOADS, adapter_entries, head_entries, size
 from tests.test_floors import loaded
 from tests.trees import vtab_task
 
-NAMES = [name for name, _, _ in CHECKPOINTS]
 METADATA = {
     "adapter": "adaptformer",
     "hidden": "2",
@@ -39,7 +39,7 @@ METADATA = {
     "backbone": "vit_b16_in21k",
     "backbone_sha256": "made-up",
 }
-"""As of a run of ours; kitti has 4 classes (its manifest)."""
+"""Metadata of a run of ours; kitti has 4 classes (its manifest)."""
 YAML = {
     "backbone": "vit_base_patch16_224_in21k",
     "bit": 1,
@@ -49,9 +49,9 @@ YAML = {
     "num_class": 4,
     "scale": 0.1,
 }
-"""The same in the authors' words, by the golden files' example."""
+"""The same facts in the words of the released .yaml files."""
 SIZE = 24 * (768 * 2 // 8 + 8) + 96 * 4 + 8
-"""Bytes of its .bin, method.md's formula: 5192."""
+"""Bytes of its .bin, 5192: 24 matrices at 1 bit with 8 bytes of statistics each, and a binary head."""
 
 
 def made(seed: int = 0, classes: int = 4, **changes: object) -> AdapterFile:
@@ -98,20 +98,19 @@ def import_(source: Path, *options: object) -> AdapterFile:
     return packing.load(target.read_bytes(), "")
 
 
-# The authors' own files
+# Checkpoints in the released format
 
 
-@golden
-@pytest.mark.parametrize("name", NAMES)
-def test_the_authors_files_come_back_to_the_byte(name: str, tmp_path: Path) -> None:
-    source = GOLDEN / "petl-vit" / f"{name}.bin"
+@pytest.mark.parametrize("checkpoint", golden.CHECKPOINTS, ids=str)
+def test_released_files_come_back_to_the_byte(checkpoint: golden.Checkpoint, tmp_path: Path) -> None:
+    source = checkpoint.bin
     middle, target = tmp_path / "a.safetensors", tmp_path / "b.bin"
     assert quickly("convert", source, middle, "--to", "petl-bench").returncode == 0
     assert quickly("convert", middle, target, "--to", "petl-vit").returncode == 0
     assert target.read_bytes() == source.read_bytes()
-    assert target.with_suffix(".yaml").read_bytes() == source.with_suffix(".yaml").read_bytes()
+    assert target.with_suffix(".yaml").read_bytes() == checkpoint.settings.read_bytes()
     (found,) = json_lines(quickly("inspect", middle, "--json").stdout)
-    stated = yaml.safe_load(source.with_suffix(".yaml").read_text())
+    stated = yaml.safe_load(checkpoint.settings.read_text())
     method, _, head = stated["method"].partition("-")
     assert found["adapter"] == method
     assert found["head"] == ("binary" if head else "linear")
@@ -123,25 +122,6 @@ def test_the_authors_files_come_back_to_the_byte(name: str, tmp_path: Path) -> N
     assert found["bytes_overhead"] <= 512
 
 
-def decoded(data: bytes, method: str, hidden: int, classes: int) -> dict[str, torch.Tensor]:
-    """A 1-bit .bin as float32 tensors by name, from method.md: level of the sign, times s, plus m."""
-    adapter, _, binary = method.partition("-")
-    entries = [*adapter_entries(adapter, hidden), *head_entries(classes, bool(binary))]
-    level, found, start = np.float32(codebook.l1_median(1)[1]), {}, 0
-    for entry in entries:
-        piece = data[start : start + entry.nbytes]
-        start += entry.nbytes
-        if entry.bits == 32:
-            values = np.frombuffer(piece, "<f4").copy()
-        else:
-            signs = [1 if byte >> bit & 1 else -1 for byte in piece[:-8] for bit in range(8)]
-            m, s = np.frombuffer(piece[-8:], "<f4")
-            values = np.array(signs, np.float32) * level * s + m
-        found[entry.name] = torch.from_numpy(values).reshape(entry.shape)
-    assert start == len(data)
-    return found | {"bias": found.get("bias", torch.zeros(classes))}
-
-
 @pytest.fixture(scope="module")
 def vit() -> dict[str, torch.Tensor]:
     """A ViT-B/16 of random weights, in float64: as `restore` builds it, every time the same."""
@@ -149,33 +129,25 @@ def vit() -> dict[str, torch.Tensor]:
     return {key: value.double() for key, value in build(spec)[0].state_dict().items()}
 
 
-@golden
-@pytest.mark.parametrize(
-    "name",
-    [
-        "adaptformer/cifar-bit1-dim32",
-        "adaptformer-bihead/svhn-bit1-dim32",
-        "lora/eurosat-bit1-dim32",
-        "lora-bihead/clevr_dist-bit1-dim32",
-    ],
-)
+@pytest.mark.parametrize("checkpoint", [c for c in golden.CHECKPOINTS if c.hidden > 1], ids=str)
 def test_logits_are_those_of_the_plain_reference(
-    name: str, vit: dict[str, torch.Tensor], tmp_path: Path
+    checkpoint: golden.Checkpoint, vit: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     """On a ViT-B/16 of random weights, in float64, so that only the decoded weights are float32."""
-    source, method = tmp_path / "x.bin", name.partition("/")[0]
-    for suffix in (".bin", ".yaml"):
-        shutil.copy(GOLDEN / "petl-vit" / f"{name}{suffix}", source.with_suffix(suffix))
+    source, method, name = tmp_path / "x.bin", checkpoint.method, str(checkpoint)
+    shutil.copy(checkpoint.bin, source)
+    shutil.copy(checkpoint.settings, source.with_suffix(".yaml"))
     file = import_(source, "--packing", "raw")
     facts = read_metadata(file, name)
     assert facts.backbone_checksum is None
     backbone = replace(facts.model.backbone, weights="random")
     network = restore(replace(facts.model, backbone=backbone), file, name).double().eval()
     stated = yaml.safe_load(source.with_suffix(".yaml").read_text())
-    tensors = decoded(source.read_bytes(), method, stated["dim"], stated["num_class"])
+    tensors = released.values(source.read_bytes(), method, stated["dim"], stated["num_class"])
+    tensors.setdefault("bias", np.zeros(stated["num_class"]))
     reference = Reference(
         vit,
-        {key: value.double() for key, value in tensors.items()},
+        {key: torch.tensor(value).double() for key, value in tensors.items()},
         12,  # heads of ViT-B (Dosovitskiy et al. 2021, table 1)
         method.removesuffix("-bihead"),
         "linear",  # its weight is decoded already, its bias zero where there is none
@@ -204,7 +176,7 @@ def test_a_file_of_ours_comes_back_with_its_settings(
     target = tmp_path / "x.bin"
     done = quickly("convert", ours(tmp_path, file), target, "--to", "petl-vit")
     assert done.returncode == 0, done.stderr
-    # The released code's 8-bit codebook is another one (method.md).
+    # The released code's 8-bit codebook is another one: its iteration stops before it converges.
     assert ("warning" in done.stderr) == (bits == 8)
     entries = [*adapter_entries(adapter, 3, bits), *head_entries(4, head == "binary")]
     assert target.stat().st_size == size(entries)
@@ -293,8 +265,7 @@ def test_converting_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_sizes_are_the_published_ones() -> None:
-    # method.md: adapter-only at 1 bit, AdaptFormer h=32 73,920, h=1 2,496; LoRA 147,840 and 4,992.
-    published = {("adaptformer", 32): 73_920, ("adaptformer", 1): 2_496, ("lora", 32): 147_840}
-    for (adapter, hidden), expected in (published | {("lora", 1): 4_992}).items():
+    # The adapter alone at 1 bit (test_adapter_file), and a head of 10 classes.
+    for adapter, hidden, expected in PAYLOADS:
         for head, extra in (("linear", 4 * 769 * 10), ("binary", 96 * 10 + 8)):
-            assert petl_vit.Reading(adapter, hidden, 1, head, 10).nbytes == expected + extra
+            assert petl_vit.BinLayout(adapter, hidden, 1, head, 10).nbytes == expected + extra

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from petl_bench.data.base import concatenate
 from petl_bench.data.sprites import CANVAS, UNIT, draw, shrink
 from petl_bench.errors import UserError
 from petl_bench.types import SPLITS, TRAINVAL, Cache, DataSettings, Manifest, TaskSpec
+from tests import golden
 
 SETTINGS = DataSettings()
 NO_CACHE = Cache(f"{os.devnull}/none")
@@ -69,7 +70,8 @@ def test_a_manifest_says_what_a_table_needs(manifest: Manifest) -> None:
     assert (manifest.shots, manifest.split_seeds, manifest.lists) == ([], [], {})
 
 
-# The guide's data.md: folder, group, classes, test images.
+# Folder, group, classes, test images: arXiv 1910.04867 and the converter of repository ZhangYuanhan-AI/NOAH
+# (docs/data.md).
 VTAB = """
     cifar                 natural      100  10000
     caltech101            natural      102   6084
@@ -104,20 +106,20 @@ def test_vtab_is_the_published_one() -> None:
     assert {
         name: (task.folders[0], task.group, task.classes, task.splits) for name, task in tasks.items()
     } == expected
-    # the circulated archive of caltech101 has one more; sun397's train covers 396 of its classes
+    # The circulated archive of caltech101 has one more; the training images of sun397 show 396 classes.
     assert {name: task.also_test for name, task in tasks.items() if task.also_test} == {
         "vtab_caltech101": [6085]
     }
     assert {name: task.train_classes for name, task in tasks.items() if task.train_classes} == {
         "vtab_sun397": 396
     }
-    # method.md: straight to the backbone's square
+    # The released code of arXiv 2307.16867 resizes straight to the square that the backbone takes.
     assert {(task.source, task.resize, task.fingerprint) for task in tasks.values()} == {
         ("vtab", "stretch", "")
     }
 
 
-# The guide's data.md: classes, val, test, folder of the lists, folder of the images.
+# Classes, val, test, folders of lists and of images: repository ZhangYuanhan-AI/NOAH, data/few-shot.
 FEW_SHOT = {
     "fgvc_aircraft": (100, 3333, 3333, "fgvc-aircraft", "fgvc_aircraft/images"),
     "fgvc_food101": (101, 20200, 30300, "food101", "food-101/images"),
@@ -138,34 +140,42 @@ def test_few_shot_sets_are_noahs() -> None:
         assert (task.classes, task.splits) == (classes, {"val": val, "test": test})
         assert (task.folders[0], task.images[0]) == (f"few-shot/{folder}", images)
         assert (task.shots, task.split_seeds) == ([1, 2, 4, 8, 16], [0, 1, 2])
-        # method.md: test by the short side to 256 and the centre crop
+        # NOAH evaluates on the centre crop of 224 after the short side is resized to 256.
         assert (task.source, task.resize, task.fingerprint) == ("few_shot", "crop", "")
 
 
+# SHA-256 of the lines "FILE LINES SHA256", sorted, of the 17 lists of each set in repository
+# ZhangYuanhan-AI/NOAH, folder data/few-shot.
+LISTS = {
+    "fgvc_aircraft": "108e4c740773da352b8221717a0e1967fdb9c7181fee07247e0501eb676108d2",
+    "fgvc_food101": "4fe159e97bd65e796d8a0834ec1e69cb64bff76c140d77d1dae2e22926f51bdd",
+    "fgvc_flowers102": "5d4eb000a44c5d83dbfd143c90b98737b2ba763bef5bdeb13154092a0bfe1cc7",
+    "fgvc_pets": "3aa6210a03669f4460a067f6b691153131512af6c0285d6ddefac4cc8c493b92",
+    "fgvc_cars": "fe4738ced61af07a0566828d707cc02f767a886a02f8902561c31818c7d11b42",
+}
+
+
 def test_few_shot_lists_are_those_of_their_authors() -> None:
-    golden = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))
-    table = golden / "noah-few-shot-lists.csv"
-    if not table.is_file():
-        pytest.skip(f"no list of the authors' lists in {golden}")
-    expected: dict[str, dict[str, dict[str, object]]] = defaultdict(dict)
-    with table.open() as file:
-        for row in csv.DictReader(file):
-            if row["file"] == "train_meta.list":
-                continue  # of oxford-pets alone: all its training images, which no run takes
-            (name,) = [task for task, facts in FEW_SHOT.items() if facts[3] == row["dataset"]]
-            expected[name][row["file"]] = {"lines": int(row["lines"]), "sha256": row["sha256"]}
-            assert int(row["classes"]) == FEW_SHOT[name][0]
-    found = {
-        name: {list_name: asdict(facts) for list_name, facts in task.lists.items()}
-        for name, task in few_shot_tasks().items()
-    }
-    assert found == expected
+    for name, task in few_shot_tasks().items():
+        lines = sorted(f"{file} {facts.lines} {facts.sha256}\n" for file, facts in task.lists.items())
+        assert len(lines) == 17  # 5 numbers of shots with 3 seeds, val and test
+        assert hashlib.sha256("".join(lines).encode()).hexdigest() == LISTS[name], name
+    table = golden.AUTHORS / "noah-few-shot-lists.csv"
+    if table.is_file():
+        with table.open() as file:
+            for row in csv.DictReader(file):
+                if row["file"] == "train_meta.list":
+                    continue  # of oxford-pets alone: all its training images, which no run takes
+                (name,) = [task for task, facts in FEW_SHOT.items() if facts[3] == row["dataset"]]
+                facts = few_shot_tasks()[name].lists[row["file"]]
+                assert asdict(facts) == {"lines": int(row["lines"]), "sha256": row["sha256"]}
+                assert int(row["classes"]) == FEW_SHOT[name][0]
 
 
 def test_few_shot_lists_hold_so_many_images_a_class() -> None:
     for name, task in few_shot_tasks().items():
         for shots in task.shots:
-            # each of oxford-pets' 37 images of one shot is listed twice, to fill a batch of 64 (data.md)
+            # Lists of one shot of oxford-pets name each of the 37 images twice, which fills a batch of 64.
             lines = shots * task.classes * (2 if (name, shots) == ("fgvc_pets", 1) else 1)
             for seed in task.split_seeds:
                 assert task.lists[f"train_meta.list.num_shot_{shots}.seed_{seed}"].lines == lines

@@ -1,10 +1,10 @@
-"""Successive halving: protocol sealed's search for the scale in shares of the epochs, rung by rung."""
+"""Successive halving: the search of protocol=sealed over fractions of the epochs, rung by rung."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ from petl_bench.train import fit, learning_rate
 from petl_bench.types import RunSpec, Runtime, run_id, spec_from_dict, spec_to_dict
 from tests import trees
 from tests.conftest import WEIGHTS, call, error_of
-from tests.test_protocols import GOLDEN, SIZES, Kept, Tree, made, sealed_run
+from tests.golden import FEW_SHOT_SETS
+from tests.test_protocols import SIZES, Kept, Tree, made, sealed_run
 from tests.test_specs import recipes
 
 FIVE = ["sweep=none", "bits=1", "train.epochs=8"]
@@ -209,19 +210,23 @@ def test_tables_keep_the_two_searches_apart(halved: Kept, tree: Tree, capsys, mo
 # Few-shot sets
 
 
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A run on one circulated list of oxford-pets, 74 lines; val and test cut to 37 images."""
-    folder = tmp_path_factory.mktemp("few_shot")
-    lists = GOLDEN / "noah-few-shot/oxford-pets/annotations"
-    if not lists.is_dir():
-        pytest.skip(f"no circulated few-shot lists in {GOLDEN}")
-    (folder / "lists/oxford-pets/annotations").mkdir(parents=True)
-    for name in ("train_meta.list.num_shot_1.seed_0", "val_meta.list", "test_meta.list"):
-        shutil.copy(lists / name, folder / "lists/oxford-pets/annotations" / name)
-    override = trees.few_shot(folder / "data", folder / "lists", ["oxford-pets"], held=37)
-    own = [f"data.root={folder / 'data'}", f"data.override={override}", f"data.cache={folder / 'cache'}"]
-    return [*FIVE[:-1], "task=fgvc_pets", "hidden=4", "train.epochs=4", "train.batch_size=32", *own]
+@dataclass(frozen=True)
+class Pets:
+    """Overrides of a run on one list of a few-shot set, and the number of its lines."""
+
+    overrides: list[str]
+    lines: int
+
+
+@pytest.fixture(scope="module", params=FEW_SHOT_SETS, ids=str)
+def pets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pets]:
+    folder, chosen = tmp_path_factory.mktemp("few_shot"), request.param
+    names = ("train_meta.list.num_shot_1.seed_0", "val_meta.list", "test_meta.list")
+    with chosen.in_use():
+        override = trees.few_shot(folder / "data", chosen, names)
+        own = [f"data.root={folder / 'data'}", f"data.override={override}", f"data.cache={folder / 'cache'}"]
+        own += ["hidden=4", "train.epochs=4", f"train.batch_size={chosen.batch_size // 2}"]
+        yield Pets([*FIVE[:-1], "task=fgvc_pets", *own], chosen.lines(1))
 
 
 @pytest.mark.parametrize(
@@ -229,24 +234,26 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     [("[1,10]", "[]", 2), ("[1,10]", "[0.5]", 2 + 1), ("[1,10,30,100]", "[0.5,1]", 4 + 2)],
 )
 def test_a_few_shot_winner_is_trained_once(
-    scales: str, rungs: str, trainings: int, pets: list[str], tmp_path: Path, monkeypatch
+    scales: str, rungs: str, trainings: int, pets: Pets, tmp_path: Path, monkeypatch
 ) -> None:
     """All its training images are train, so that the winner of full trainings is the run's own model.
 
     The file is byte for byte that of a training without a search, and so are losses and rates.
     """
     search = ["protocol=sealed", f"protocol.scales={scales}", f"protocol.rungs={rungs}"]
-    (spec,) = resolve_tasks(plan([*pets, *search]).runs, plan(pets).cache)
+    (spec,) = resolve_tasks(plan([*pets.overrides, *search]).runs, plan(pets.overrides).cache)
     fits = []
     monkeypatch.setattr(training, "fit", lambda *given, **more: fits.append(1) or fit(*given, **more))
-    runtime = Runtime(str(tmp_path), cache=plan(pets).cache)
+    runtime = Runtime(str(tmp_path), cache=plan(pets.overrides).cache)
     row = execute(job_of(spec), runtime)
     assert len(fits) == trainings
-    (alone,) = resolve_tasks(plan([*pets, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache)
+    (alone,) = resolve_tasks(
+        plan([*pets.overrides, "protocol=fixed", f"scale={row.scale}"]).runs, runtime.cache
+    )
     expected = execute(job_of(alone), runtime)
     files = [tmp_path / found.run_id / ADAPTER for found in (row, expected)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert (row.acc, row.n_train) == (expected.acc, 74)
+    assert (row.acc, row.n_train) == (expected.acc, pets.lines)
     curves = []
     for found in (row, expected):
         events = EventAccumulator(str(tmp_path / found.run_id))

@@ -1,14 +1,12 @@
-"""Protocols on a small task in VTAB's layout: what sealed chooses, that test stays shut, fixed, peek."""
+"""Protocols sealed, fixed and peek on a small task in the layout of VTAB-1K."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +28,7 @@ from petl_bench.run.training import choose, train
 from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Pixels, evaluate, fit
 from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime
-from tests import trees
+from tests import processes, trees
 from tests.conftest import call, error_of, json_lines, make_row, pick, quickly
 
 TASK = "vtab_clevr_count"
@@ -47,7 +45,6 @@ SETTINGS = {
     "train.lr": "5e-3",
     "launcher": "local",
 }
-GOLDEN = Path(os.environ.get("PETL_BENCH_GOLDEN", Path(__file__).parents[2] / "shared/golden"))
 
 
 @dataclass(frozen=True)
@@ -300,13 +297,7 @@ CASES = {
 def watched(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """What became of each case, in a process of its own: a fork of one that has the imports behind it."""
     cases = json.dumps({case: tree.settings(**changes) for case, changes in CASES.items()})
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, tmp_path_factory.mktemp("watched"), cases],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = processes.run([sys.executable, "-c", WATCHED, tmp_path_factory.mktemp("watched"), cases])
     assert done.returncode == 0, done.stderr
     return dict(map(json.loads, done.stdout.splitlines()))
 
@@ -343,25 +334,6 @@ def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Pat
 
 
 # fixed
-
-
-def test_fixed_takes_the_scale_of_each_released_checkpoint(tree: Tree) -> None:
-    """All 152 of golden/petl-vit-checkpoints.csv, which lists the yaml files beside the authors' .bin."""
-    table = GOLDEN / "petl-vit-checkpoints.csv"
-    if not table.is_file():
-        pytest.skip(f"no list of the authors' checkpoints in {GOLDEN}")
-    with table.open() as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 152
-    axes = {"task": "glob(vtab_*)", "adapter": "adaptformer,lora", "head": "linear,binary", "hidden": "1,32"}
-    runs = plan(tree.settings(protocol="fixed", **axes)).runs
-    assert len(runs) == 152
-    scales = {(s.adapter.name, s.head, s.task.name, s.hidden): s.scale for s in runs}
-    for line in lines:
-        adapter, _, head = line["method"].partition("-")
-        key = (adapter, "binary" if head else "linear", f"vtab_{line['task']}", int(line["dim"]))
-        assert scales.pop(key) == float(line["scale"]), key
-    assert not scales
 
 
 def test_fixed_without_a_known_scale_is_refused_with_the_way_out(

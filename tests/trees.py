@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from petl_bench.data import manifests
 from petl_bench.types import Manifest
+from tests.golden import FewShotSet
 
 VTAB = [manifest for manifest in manifests().values() if manifest.suite == "vtab"]
 TESTS = 2
@@ -89,39 +89,32 @@ def vtab(root: Path, tasks: Sequence[Manifest] = VTAB) -> Path:
     return path
 
 
-def few_shot(root: Path, golden: Path, sets: Sequence[str], held: int | None = None) -> Path:
-    """Sets with their circulated lists and generated images of several sizes.
+def few_shot(root: Path, chosen: FewShotSet, lists: Sequence[str] = ()) -> Path:
+    """Write the lists of a few-shot set, val and test cut short, and generated images of several sizes.
 
     Args:
-        golden: folder of the real lists.
-        sets: names as in golden.
-        held: val and test lists cut to so many lines; None: whole.
+        lists: names of the lists to write; none: all.
 
     Returns:
-        The override file that says so.
+        The override file that states the sizes of val and test.
     """
-    overrides = {}
-    by_folder = {m.folders[0].split("/")[1]: m for m in manifests().values() if m.suite == "fgvc"}
-    for name in sets:
-        manifest, wanted = by_folder[name], dict[str, int]()
-        target = root / manifest.folders[0] / "annotations"
-        shutil.copytree(golden / name / "annotations", target)
-        for path in target.iterdir():
-            lines = path.read_text().splitlines(keepends=True)
-            if held is not None and path.name in ("val_meta.list", "test_meta.list"):
-                lines = lines[:: max(1, len(lines) // held)][:held]
-                path.write_text("".join(lines))
-            if path.name == "train_meta.list":
-                path.unlink()
-                continue
-            for line in lines:
-                image, label = line.rsplit(" ", 1)
-                wanted[image] = int(label)
-        for image, label in wanted.items():
-            number = int.from_bytes(hashlib.sha256(image.encode()).digest()[:3], "big")
-            save(picture(label, number, 30 + number % 25), root / manifest.images[0] / image)
-        if held is not None:
-            overrides[manifest.name] = {"splits": {"val": held, "test": held}}
+    wanted = dict[str, int]()
+    target = root / chosen.manifest.folders[0] / "annotations"
+    target.mkdir(parents=True)
+    for path in sorted(chosen.lists.glob("*_meta.list*")):
+        if path.name == "train_meta.list" or (lists and path.name not in lists):
+            continue
+        lines = path.read_text().splitlines(keepends=True)
+        if path.name in ("val_meta.list", "test_meta.list"):
+            lines = lines[:: len(lines) // chosen.held][: chosen.held]
+        (target / path.name).write_text("".join(lines))
+        for line in lines:
+            image, label = line.rsplit(" ", 1)
+            wanted[image] = int(label)
+    for image, label in wanted.items():
+        number = int.from_bytes(hashlib.sha256(image.encode()).digest()[:3], "big")
+        save(picture(label, number, 30 + number % 25), root / chosen.manifest.images[0] / image)
+    overrides = {chosen.manifest.name: {"splits": {"val": chosen.held, "test": chosen.held}}}
     path = root.parent / f"{root.name}-override.yaml"
     path.write_text(yaml.safe_dump(overrides))
     return path

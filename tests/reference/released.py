@@ -9,11 +9,12 @@ followed by its bias.
 
 import math
 import struct
+from statistics import NormalDist
 
 import numpy as np
 
 DIM, BLOCKS = 768, 12  # ViT-B: Dosovitskiy et al. 2021, table 1
-LEVEL = 0.674490  # the median of the absolute value of a standard normal variable
+LEVEL = NormalDist().inv_cdf(0.75)  # the median of the absolute value of a standard normal variable
 MATRICES = {"adaptformer": ["down", "up"], "lora": ["q.down", "q.up", "v.down", "v.up"]}
 
 
