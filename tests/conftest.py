@@ -20,10 +20,10 @@ import hypothesis
 import pytest
 
 from petl_bench.cli import main
-from petl_bench.config import changed_text
 from petl_bench.data import manifests
-from petl_bench.types import Cache, ResultRow, RunSpec, run_id
-from tests import trees
+from petl_bench.types import Cache, ResultRow, RunSpec, changed_text, run_id
+from tests import processes, trees
+from tests.processes import SCRIPT
 
 # A loaded machine is no fault of the code: no deadlines, no complaint about slow data.
 hypothesis.settings.register_profile(
@@ -36,7 +36,6 @@ pytest.register_assert_rewrite("tests.archives", "tests.benches", "tests.decodin
 LONG = bool(os.environ.get("PETL_BENCH_LONG"))
 long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")
 
-SCRIPT = str(Path(sys.executable).with_name("petl-bench"))
 SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
 """2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""
 WEIGHTS = "0" * 64
@@ -47,15 +46,7 @@ COLUMNS = {f.name for f in fields(ResultRow)}
 
 def petl(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """`petl-bench ARGUMENTS` in a new process, its stdout and stderr apart and as text."""
-    return subprocess.run(
-        [SCRIPT, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return processes.run([SCRIPT, *map(str, arguments)], cwd=cwd, env=os.environ | environment)
 
 
 def json_lines(text: str) -> list[dict]:
@@ -85,14 +76,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def session_processes(leader: int) -> dict[int, str]:
-    """Living processes (not zombies) of the session that `leader` began: pid -> command line."""
+    """Living processes (not zombies) of the session that `leader` began: pid -> name and command line."""
     found = {}
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
             continue
         try:
             state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
-            command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            # tests.fork_server names its copies in comm
+            text = b" ".join((directory / file).read_bytes() for file in ("comm", "cmdline"))
+            command = text.replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if int(session) == leader and state not in "ZX":
@@ -281,6 +274,12 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(str(tmp_path / "cache"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With xdist its workers share one server, which starts beside them."""
+    if getattr(config.option, "numprocesses", None):
+        processes.start_server()
 
 
 WAITING = ("test_ray", "test_survival", "test_slurm", "test_interrupts", "test_launch", "test_bench")

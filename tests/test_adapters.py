@@ -8,7 +8,6 @@ import torch
 from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
-from petl_bench.config import group_config
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.model.heads import HEADS
@@ -228,11 +227,3 @@ def test_a_file_of_another_shape_is_refused():
     ):
         with pytest.raises(UserError, match=r"here: holds"):
             restore(other, file, "here")
-
-
-@every_adapter
-def test_defaults_stand_alike_in_conf_and_code(name):
-    """Files leave out settings that are defaults, so the two must not drift apart."""
-    content = group_config("adapter", name)
-    content = {key: value for key, value in content.items() if key not in ("name", "unused")}
-    assert content == dataclasses.asdict(ADAPTERS.get(name).config())

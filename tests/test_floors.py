@@ -228,6 +228,14 @@ def test_the_probe_sees_imports(tmp_path: Path) -> None:
     assert {"petl_bench", "hydra"} <= loaded("ls", "tasks", cwd=tmp_path)
 
 
+@pytest.mark.parametrize("module", ["petl_bench.data", "petl_bench.packing", "petl_bench.types"])
+def test_data_and_packing_are_imported_without_torch_and_hydra(module: str, tmp_path: Path) -> None:
+    program = f"import sys, {module}; print(*sys.modules)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ)
+    assert not {"torch", "timm", "hydra", "omegaconf"} & set(done.stdout.split())
+
+
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     heavy = {"torch", "timm", "hydra", "omegaconf", "pandas", "numpy", "rich"}
     assert not loaded("--help", cwd=tmp_path) & heavy

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
-from petl_bench.config import group_config
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
-from petl_bench.types import BackboneSpec
+from petl_bench.types import BackboneSpec, method
 from tests import tiny
 from tests.test_adapter_file import LONGEST, overhead_of_the_longest_metadata
 
@@ -62,7 +61,7 @@ def model(name, bits=32, family="VisionTransformer", scale=0.5, **settings):
 
 def bits_of(name, bits):
     """What the method runs at where `bits` are asked for."""
-    return group_config("adapter", name).get("unused", {}).get("bits", bits)
+    return method(name).unused.get("bits", bits)
 
 
 @every_method

@@ -20,6 +20,7 @@ from petl_bench import initialization
 from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
+from petl_bench.types import MethodFacts
 
 
 @dataclass(frozen=True)
@@ -119,43 +120,38 @@ Attach = Callable[[Sites, Shape, Any], Attached]
 adapter into the backbone. It may run on the meta device, so it must rely on the shapes of the backbone's
 weights only; initial values that depend on the weights themselves belong in `Attached.initializers`."""
 
-GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
-"""Groups of methods that `petl-bench ls adapters` shows."""
 
-
-@dataclass(frozen=True)
-class Method:
-    """An adapter method.
+@dataclass(frozen=True, kw_only=True)
+class Method(MethodFacts):
+    """An adapter method, registered.
 
     Attributes:
         config: dataclass of its own settings.
-        group: one of GROUPS.
-        tokenwise: whether what it does to a token depends on no other token, so that the last block may leave
-            out tokens that nobody reads.
+        attach: function that builds the adapter into a backbone.
     """
 
     config: type
     attach: Attach
-    group: str
-    tokenwise: bool = False
 
 
 ADAPTERS: Registry[Method] = Registry("adapter")
 
 
-def adapter(name: str, config: type, group: str, tokenwise: bool = False) -> Callable[[Attach], Attach]:
+def adapter(name: str, *, config: type, **facts: Any) -> Callable[[Attach], Attach]:
     """Return a decorator that registers an `attach` function as an adapter method.
+
+    All arguments must be literals, and `config` a dataclass of the same file whose defaults are literals,
+    with one sentence of documentation under each field: petl_bench.types.method_facts parses the source.
 
     Args:
         name: name of the method in overrides, such as adapter=NAME.
-        config: see `Method`.
-        group: see `Method`.
-        tokenwise: see `Method`.
+        config: dataclass of the method's own settings.
+        facts: `description`, `group`, and where they apply `tokenwise`, `unused` and `nested`; see
+            `petl_bench.types.MethodFacts`.
     """
-    assert group in GROUPS
 
     def register(attach: Attach) -> Attach:
-        ADAPTERS.register(name)(Method(config, attach, group, tokenwise))
+        ADAPTERS.register(name)(Method(config=config, attach=attach, **facts))
         return attach
 
     return register

@@ -1,23 +1,29 @@
-"""Bottleneck adapters on the branches of a block: one general form, and those of the literature by name.
+"""Bottleneck adapters on the branches of a block: one general form and three published methods.
 
-    A(v) = up @ dropout(activation(down @ v + a)) + c         down (hidden, dim), up (dim, hidden)
+    A(v) = up @ dropout(activation(down @ v + a)) + c
 
-    series    d + s * A(d)         d: what the branch gives, after layer scale and drop path
-    parallel  d + s * A(x)         x: the residual stream that feeds the branch
-    normed    d + s * A(z)         z: the same, normalized; in ConvNeXt after the depthwise convolution
-    after     d + s * A(x + d)     x + d: what the block goes on with
+    placement   output of the branch   input v of the adapter
+    series      d + s * A(d)           d: the branch output after layer scale and drop path
+    parallel    d + s * A(x)           x: the residual stream that feeds the branch
+    normed      d + s * A(z)           z: x after the branch's norm, in ConvNeXt after its convolution
+    after       d + s * A(x + d)       x + d: the residual stream after the branch
 
-`adaptformer` is bottleneck with placement=parallel, activation=relu and bias=false.
+v, d, x and z are (dim,) for each token, down (hidden, dim), up (dim, hidden), a (hidden,), c (dim,), and s is
+the fixed scale, or a trained factor or vector (dim,).
 
-houlsby       Houlsby et al. 2019 (arXiv 1902.00751) as visinf/adapter_plus has it: in series on both
-              branches; norms=true trains the backbone's norms with it, as there.
-pfeiffer      Pfeiffer et al. 2021 (arXiv 2005.00247) as ZhangYuanhan-AI/NOAH has it: in series after the
-              MLP. placement=after with norm=own is the variant of visinf/adapter_plus, A(LN(x + d)).
-adapter_plus  Steitz and Roth 2024 (visinf/adapter_plus): of the block's output, a learned factor a channel.
+Sources of the named methods, which differ in their defaults only:
+- houlsby: Houlsby et al. 2019 (arXiv 1902.00751) as in repository visinf/adapter_plus, in series on both
+  branches. That repository also trains the layer norms of the backbone, as norms=true does.
+- pfeiffer: Pfeiffer et al. 2021 (arXiv 2005.00247) as in repository ZhangYuanhan-AI/NOAH, in series after the
+  MLP. placement=after with norm=own is the variant A(LN(x + d)) of visinf/adapter_plus.
+- adapter_plus: Steitz and Roth 2024, repository visinf/adapter_plus, on the output of the block with one
+  learned factor per channel.
+`adaptformer` equals bottleneck with placement=parallel, activation=relu and bias=false. The placements series
+and normed with activation tanh follow AGI-Edgerunners/LLM-Adapters, translated to vision transformers.
+Gates follow VL-PET, see petl_bench.adapters.gates.
 
-series or normed with tanh is that of AGI-Edgerunners/LLM-Adapters (translation to ViT), gate that of VL-PET
-(petl_bench.adapters.gates). Where sources draw biases (normal 1e-6) they start at zero here; in ConvNeXt
-d is after drop path, in the sources before it.
+Differences from the sources: biases start at zero where a source draws them from a normal distribution with
+standard deviation 1e-6. In ConvNeXt d is taken after drop path, in the sources before it.
 """
 
 from __future__ import annotations
@@ -45,31 +51,34 @@ STARTS = ("linear", "xavier", "normal", "zero")
 @dataclass(frozen=True)
 class BottleneckConfig:
     sites: str = "mlp"
-    """Branches with an adapter: mlp, attention or both; both are all that a block has."""
+    """Branches that get an adapter: mlp, attention, or both (all branches of a block)."""
     placement: str = "series"
-    """What feeds the adapter: series, parallel, normed or after."""
+    """Input of the adapter: series (branch output), parallel (residual stream), normed (normalized
+    residual stream) or after (residual stream after the branch)."""
     activation: str = "gelu"
-    """relu, gelu, quick_gelu, tanh or swish."""
+    """Activation between down and up: relu, gelu, quick_gelu, tanh or swish."""
     bias: bool = False
-    """Whether down and up have biases, in float32."""
+    """Add biases to down and up, which are stored in float32."""
     norm: str = "none"
-    """Before down: none, or own, a layer norm that is trained."""
+    """Normalization before down: none, or own (a trained layer norm)."""
     norms: bool = False
-    """Whether the backbone's layer norms are trained too."""
+    """Train the layer norms of the backbone as well."""
     dropout: float = 0.1
-    """Between activation and up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     drop_path: float = 0.0
-    """Share of the images of a batch that an adapter is left out for in training."""
+    """Probability that the adapter is skipped for an image in training; at least 0 and below 1."""
     learned_scale: str = "none"
-    """A factor that is trained, which starts at the scale: none, scalar, or channel, one a channel."""
+    """Trained factors that replace the fixed scale and start at it: none, scalar, or channel (one per
+    channel)."""
     down_start: str = "linear"
-    """Start of down: linear (torch's), xavier, or normal, cut off at two deviations."""
+    """Initializer of down: linear (that of torch.nn.Linear), xavier, or normal (truncated at two
+    standard deviations)."""
     up_start: str = "zero"
-    """Start of up: the same, or zero; below 32 bits zero is near zero."""
+    """Initializer of up: linear, xavier, normal or zero; below 32 bits zero stands for values near zero."""
     deviation: float = 0.01
-    """Of starts that are normal."""
+    """Standard deviation of the initializer normal; above 0."""
     gate: str = "none"
-    """Of VL-PET, on branch and adapter together: none, large, middle_x, middle_y or small."""
+    """Gate of VL-PET on the sum of branch and adapter: none, large, middle_x, middle_y or small."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,15 @@ class AdapterPlusConfig(BottleneckConfig):
 
 
 class Bottleneck(nn.Module):
-    """x, z, d -> d + s * A(what the placement says), gated."""
+    """The adapter of one branch, with its gate.
+
+    Args:
+        down: weight (hidden, dim).
+        up: weight (dim, hidden).
+        scale: fixed factor, or the initial value of the trained factors.
+        config: settings of the adapter.
+        gate: module of z and of the branch output with adapter, or None.
+    """
 
     def __init__(
         self,
@@ -129,7 +146,14 @@ class Bottleneck(nn.Module):
         self.gate = gate
 
     def forward(self, x: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        """All (batch, ..., dim); of x and z only as many tokens are used as d has."""
+        """Return the branch output with adapter, of the shape of d.
+
+        Args:
+            x: residual stream that feeds the branch (batch, ..., dim).
+            z: x after the first module of the branch (batch, ..., dim).
+            d: branch output (batch, ..., dim), which may have fewer tokens than x and z; their first tokens
+                are used.
+        """
         tokens = d.shape[1]
         x, z = x[:, :tokens], z[:, :tokens]
         fed = {"series": d, "parallel": x, "normed": z}.get(self.placement)
@@ -139,7 +163,7 @@ class Bottleneck(nn.Module):
         return y if self.gate is None else self.gate(z, y)
 
     def update(self, v: Tensor) -> Tensor:
-        """A of v (batch, ..., dim), of the same shape."""
+        """Return A(v), without the scale; v and the result are (batch, ..., dim)."""
         if self.norm is not None:
             v = self.norm(v)
         hidden = nn.functional.linear(v, self.down.weight, self.down_bias)
@@ -147,7 +171,7 @@ class Bottleneck(nn.Module):
         return nn.functional.linear(hidden, self.up.weight, self.up_bias)
 
     def floats(self) -> Mapping[str, list[nn.Parameter]]:
-        """Its own, by the names they are stored under."""
+        """Return the float parameters of the adapter by the names of the vectors that store them."""
         found: dict[str, list[nn.Parameter | None]] = {
             "biases": [self.down_bias, self.up_bias],
             "norms": [] if self.norm is None else [self.norm.weight, self.norm.bias],
@@ -156,15 +180,37 @@ class Bottleneck(nn.Module):
         return {name: [p for p in group if p is not None] for name, group in found.items()}
 
 
-@adapter("adapter_plus", config=AdapterPlusConfig, group="additive")
-@adapter("pfeiffer", config=PfeifferConfig, group="additive")
-@adapter("houlsby", config=HoulsbyConfig, group="additive")
-@adapter("bottleneck", config=BottleneckConfig, group="additive")
+@adapter(
+    "adapter_plus",
+    description="Bottleneck on each block's output, a trained factor per channel (visinf/adapter_plus).",
+    config=AdapterPlusConfig,
+    group="additive",
+    unused={"scale": 1.0},
+)
+@adapter(
+    "pfeiffer",
+    description="Bottleneck in series after the MLP (arXiv 2005.00247, as in ZhangYuanhan-AI/NOAH).",
+    config=PfeifferConfig,
+    group="additive",
+)
+@adapter(
+    "houlsby",
+    description="Bottlenecks in series on both branches (arXiv 1902.00751, as in visinf/adapter_plus).",
+    config=HoulsbyConfig,
+    group="additive",
+)
+@adapter(
+    "bottleneck",
+    description="Bottleneck on branches of a block; input, norm, activation, scale and gate are settings.",
+    config=BottleneckConfig,
+    group="additive",
+)
 def attach(sites: Sites, shape: Shape, config: BottleneckConfig) -> Attached:
-    """A branch: 2 * dim * hidden weights.
+    """Attach one adapter per chosen branch: 2 * dim * hidden weights each.
 
-    Floats: hidden + dim with biases, 2 * dim with its own norm, 1 or dim with a learned scale. Gates: 2 *
-    dim * hidden (large), dim (middle_x) or 2 * dim (small) weights, or dim floats (middle_y).
+    Each adapter has hidden + dim floats with bias=true, 2 * dim with norm=own, and 1 or dim with a learned
+    scale. Gates add 2 * dim * hidden (large), dim (middle_x) or 2 * dim (small) weights, or dim floats
+    (middle_y). With norms=true all parameters of the layer norms of the backbone are floats, too.
     """
     starts = _checked(config)
     attached = Attached()
@@ -184,18 +230,22 @@ def attach(sites: Sites, shape: Shape, config: BottleneckConfig) -> Attached:
             branch.join(module)
     if own:
         attached.floats["backbone_norms"] = sites.unfreeze(own)
-    if config.gate != "small":  # its mean is over all tokens
+    if config.gate != "small":  # this gate takes a mean over all tokens
         sites.drop_unread()
     return attached
 
 
 def _checked(config: BottleneckConfig) -> dict[str, initialization.Initializer]:
-    """The starts that the configuration may name, where all of it is in order."""
+    """Check all settings, and return the initializers by the names that they have in the settings.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
     one_of("placement", config.placement, PLACEMENTS)
     one_of("activation", config.activation, ACTIVATIONS)
     one_of("norm", config.norm, NORMS)
     one_of("learned_scale", config.learned_scale, LEARNED)
-    one_of("down_start", config.down_start, STARTS[:-1])  # from two zeros neither matrix gets a gradient
+    one_of("down_start", config.down_start, STARTS[:-1])  # two zeros give no gradient
     one_of("up_start", config.up_start, STARTS)
     one_of("gate", config.gate, GATES)
     probability("drop_path", config.drop_path)
@@ -209,7 +259,7 @@ def _checked(config: BottleneckConfig) -> dict[str, initialization.Initializer]:
 
 
 def _norms(sites: Sites) -> list[str]:
-    """Names of the parameters of the backbone's layer norms."""
+    """Return the names of all parameters of the layer norms of the backbone."""
     operations = [operation.slot.get() for operation in sites.operations]
     held = {id(p) for found in operations if isinstance(found, nn.LayerNorm) for p in found.parameters()}
     return [name for name, parameter in sites.parameters.items() if id(parameter) in held]

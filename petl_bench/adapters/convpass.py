@@ -1,11 +1,17 @@
-"""Convpass (Jie and Deng 2022, arXiv 2207.07039; JieShibo/PETL-ViT): convolutional bypasses of the branches.
+"""Convpass (Jie and Deng 2022, arXiv 2207.07039): convolutional bypasses of the branches of a block.
 
-    d + s * DP(P(z))       P(z) = up @ dropout(q(conv(q(down @ z + a)) + b)) + c
+    y = d + s * DP(P(z))
+    P(z) = up @ dropout(q(conv(q(down @ z + a)) + b)) + c
 
-z is the normalized stream (in ConvNeXt what the depthwise convolution gives), q quick GELU, conv 3x3 over the
-grid of patches, padded by zeros; the class token and others before the patches are maps of one pixel each,
-which meet the centre tap alone. DP is the block's drop path, drawn anew. In Swin the grid is the whole
-image's, before it is shifted and cut into windows.
+z (dim,) is the normalized residual stream at a token (in ConvNeXt the output of the depthwise convolution), d
+(dim,) the branch output, down (hidden, dim), up (dim, hidden), conv a 3 x 3 convolution with kernel (hidden,
+hidden, 3, 3), a and b (hidden,), c (dim,), q quick GELU and s the fixed scale. The convolution runs over the
+grid of patches, padded with zeros. The class token, and other tokens before the patches, are treated as
+images of one pixel, which only the center of the kernel sees. DP is the drop path of the block, drawn
+independently of that of the branch.
+
+Source: repository JieShibo/PETL-ViT, folder convpass. In Swin the grid is that of the whole image, before it
+is shifted and partitioned into windows. The site in ConvNeXt is a translation by this project.
 """
 
 from __future__ import annotations
@@ -26,20 +32,32 @@ from petl_bench.adapters.lowrank import pair
 from petl_bench.backbones.sites import Sites, TokenGrid
 
 TAPS = 9
+"""Number of entries of a 3 x 3 kernel."""
 
 
 @dataclass(frozen=True)
 class ConvpassConfig:
     sites: str = "both"
-    """Branches with a bypass: both (all that a block has), attention or mlp."""
+    """Branches that get a bypass: attention, mlp, or both (all branches of a block)."""
     conv: str = "xavier"
-    """Start of the convolution: xavier, or identity (ones in the centre); by task in the source."""
+    """Initializer of the convolution: xavier, or identity (ones at the center); the source chooses by
+    task."""
     dropout: float = 0.1
-    """Before up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
 
 
 class Convpass(nn.Module):
-    """x, z, d -> d + scale * DP(P(z))."""
+    """The bypass of one branch: d + scale * DP(P(z)).
+
+    Args:
+        down: weight (hidden, dim).
+        conv: weight (hidden, hidden * 9), the kernel (hidden, hidden, 3, 3) as a matrix.
+        up: weight (dim, hidden).
+        layout: places of the tokens in the image.
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
+        rate: rate of the drop path of the block.
+    """
 
     def __init__(
         self,
@@ -65,14 +83,21 @@ class Convpass(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        """All (batch, ..., dim)."""
+        """Return the branch output d plus the bypass of z; x, z, d and the result are (batch, ..., dim)."""
         hidden = quick_gelu(functional.linear(z, self.down.weight, self.down_bias))
         hidden = self.dropout(quick_gelu(self.convolved(hidden)))
         update = functional.linear(hidden, self.up.weight, self.up_bias)
         return torch.add(d, drop_path(update, self.rate, self.training), alpha=self.scale)
 
     def convolved(self, tokens: Tensor) -> Tensor:
-        """(batch, ..., hidden) in and out: patches with their neighbours, other tokens by themselves."""
+        """Convolve patches with their neighbors, and other tokens alone.
+
+        Args:
+            tokens: (batch, ..., hidden).
+
+        Returns:
+            Convolved tokens with bias, of the same shape.
+        """
         shape = tokens.shape
         if self.layout.grid is None and tokens.ndim == 3:  # the MLP branch of Swin: images are square
             tokens = tokens.unflatten(1, (math.isqrt(shape[1]), -1))
@@ -85,11 +110,18 @@ class Convpass(nn.Module):
         return self.layout.join(prefix, patches).reshape(shape)
 
 
-@adapter("convpass", config=ConvpassConfig, group="additive")
+@adapter(
+    "convpass",
+    description="Convolutional bypasses of both branches (arXiv 2207.07039).",
+    config=ConvpassConfig,
+    group="additive",
+)
 def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
-    """A branch: 2 * dim * hidden + 9 * hidden^2 weights, dim + 2 * hidden floats (biases).
+    """Attach one bypass per chosen branch: 2 * dim * hidden + 9 * hidden**2 weights.
 
-    A convolution is the matrix (hidden, hidden * 9) of its kernel (hidden, hidden, 3, 3).
+    Each bypass has dim + 2 * hidden floats, its biases. A convolution is stored as the matrix
+    (hidden, hidden * 9) of its kernel. `down` is initialized by Xavier's uniform rule, `up` with zeros, or
+    near zero below 32 bits, and biases with zeros.
     """
     attached = Attached()
     for number, block in enumerate(sites.blocks):
@@ -97,7 +129,7 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
             name = f"{number}.{role}"
             down, up = pair(attached, name, block.dim, block.dim, shape)
             conv = nn.Linear(TAPS * shape.hidden, shape.hidden, bias=False)
-            attached.matrices.pop(f"{name}.up")  # in the order of use
+            attached.matrices.pop(f"{name}.up")  # matrices are stored in the order of use
             attached.matrices.update({f"{name}.conv": conv, f"{name}.up": up})
             attached.initializers.update(
                 {f"{name}.down": initialization.xavier, f"{name}.conv": _start(config.conv, shape)}
@@ -112,7 +144,7 @@ def attach(sites: Sites, shape: Shape, config: ConvpassConfig) -> Attached:
 
 def _start(kind: str, shape: Shape) -> initialization.Initializer:
     if one_of("conv", kind, ("xavier", "identity")) == "xavier":
-        # Of a kernel: 9 * hidden inputs and as many outputs.
+        # Xavier's rule for a kernel counts 9 * hidden inputs and 9 * hidden outputs.
         return initialization.uniform(math.sqrt(6 / (2 * TAPS * shape.hidden)))
     kernel = np.zeros((shape.hidden, shape.hidden, TAPS), np.float32)
     kernel[:, :, TAPS // 2] = np.eye(shape.hidden)

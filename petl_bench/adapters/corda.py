@@ -1,21 +1,26 @@
-"""CorDA (Yang et al. 2024, arXiv 2406.05223; repository iboing/CorDA): PiSSA seen through the inputs.
+"""CorDA (Yang et al. 2024, arXiv 2406.05223): PiSSA with components oriented by the covariance of the inputs.
 
 On every linear of a block, with C the covariance of its inputs and W C = U S V^T:
 
-    start_up = U_r sqrt(S_r), start_down = sqrt(S_r) V_r^T C^-1
-    y = W x + bias + s * (up down - start_up start_down) x,  up and down begin at their starts
+    up_0 = U_r sqrt(S_r),    down_0 = sqrt(S_r) V_r^T C^-1
+    y = W x + bias + s * (up down - up_0 down_0) x
 
-mode=ipa takes the leading r (hidden) triplets, which are to learn the task; mode=kpa the last r, so that what
-matters most of W stays frozen. C is the mean over images of X^T X, X (tokens, inputs) divided by its greatest
-magnitude, plus 0.01 of its mean diagonal. The source doubles that share until the product of C and its
-inverse is near 1; in float64 it always is. Then both starts get equal norms, their product unchanged.
+W (outputs, inputs) and bias (outputs,) are frozen; up (outputs, r) and down (r, inputs) are trained and
+initialized with up_0 and down_0; C is (inputs, inputs), r is hidden, and s is the fixed scale. mode=ipa takes
+the r leading triplets, which are to learn the task. mode=kpa takes the r last triplets, so that the
+components of W that matter most stay frozen. C is the mean over images of X^T X, where X (tokens, inputs) is
+divided by its largest magnitude, plus 0.01 times the mean of its diagonal on the diagonal. Finally, up_0 and
+down_0 are scaled to equal norms without changing their product.
 
-Translations (ours): the images are the task's own training images, in kpa too, where the source takes ones
-like the pretraining's; the sites; the quantization, by which the stored start is rounded as the trained pair
-is. In Swin's attention each window counts as an image.
+Source: repository iboing/CorDA. It doubles the share of 0.01 until the product of C and its inverse is close
+to the identity, which in float64 is always the case. Translations by this project: the images are the task's
+own training images, also in kpa, where the source takes images like those of the pretraining; the sites in a
+vision transformer; `allocation`; and quantization, for which up_0 and down_0 are quantized as the trained
+pair is. In the attention of Swin each window counts as an image.
 
-The start depends on images, so it is stored: a file has twice the bytes of its trained pairs. It is computed
-before the training; until then both pairs are the same random numbers, which is the frozen network too.
+up_0 and down_0 depend on images, so they are stored: a file has twice the bytes of its trained pairs. They
+are computed before training. Until then both pairs hold the same random numbers, which also is the frozen
+network.
 """
 
 from __future__ import annotations
@@ -36,27 +41,27 @@ from petl_bench.backbones.sites import Sites, widths
 
 MODES = ("ipa", "kpa")
 DAMPING = 0.01
-"""Share of C's mean diagonal that is added to the diagonal."""
+"""Share of the mean of the diagonal of C that is added to the diagonal."""
 
 
 @dataclass(frozen=True)
 class CorDAConfig:
     mode: str = "ipa"
-    """ipa: the leading components are trained; kpa: the last."""
+    """Components that are trained: ipa (the leading ones) or kpa (the last ones)."""
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(MODES)}, not {self.mode!r}")
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
 
 
 class Covariance:
-    """Of the inputs of one linear: a forward pre-hook.
+    """The covariance of the inputs of one linear, accumulated as a forward pre-hook.
 
     Attributes:
-        total: (inputs, inputs), the sum over images of X^T X.
-        images: how many.
+        total: sum over images of X^T X (inputs, inputs).
+        images: number of images.
     """
 
     def __init__(self) -> None:
@@ -64,14 +69,14 @@ class Covariance:
         self.images = 0
 
     def __call__(self, linear: nn.Module, inputs: tuple[Tensor]) -> None:
-        """Take a batch (images, ..., inputs)."""
+        """Add a batch of inputs (images, ..., inputs)."""
         x = inputs[0].detach().float().flatten(1, -2)
         rows = (x / x.abs().amax((1, 2), keepdim=True).clamp_min(1e-12)).flatten(0, 1)
         self.total = self.total + rows.t() @ rows
         self.images += len(x)
 
     def damped(self) -> Tensor:
-        """C, float64, on the CPU."""
+        """Return C (inputs, inputs), float64, on the CPU."""
         assert isinstance(self.total, Tensor)
         mean = self.total.double().cpu() / self.images
         share = DAMPING * mean.diagonal().mean().clamp_min(1e-12)
@@ -79,12 +84,19 @@ class Covariance:
 
 
 def oriented(weight: Tensor, covariance: Tensor, rank: int, mode: str) -> tuple[Tensor, Tensor]:
-    """The starts, down (rank, inputs) and up (outputs, rank), float32, of W (outputs, inputs) and C."""
+    """Return the initial factors down_0 (rank, inputs) and up_0 (outputs, rank), float32.
+
+    Args:
+        weight: W (outputs, inputs).
+        covariance: C (inputs, inputs).
+        rank: number of components.
+        mode: a name of MODES.
+    """
     seen = weight.detach().double().cpu() @ covariance
     if mode == "ipa":
         found = components(seen)[:rank]
     else:
-        # The last triplets want their digits.
+        # `components` loses accuracy in the last triplets.
         left, values, right = torch.linalg.svd(seen, full_matrices=False)
         found = signed(Components(left, values, right.t()))[-rank:]
     back = torch.cholesky_solve(found.right, torch.linalg.cholesky(covariance))
@@ -97,12 +109,21 @@ def _alike(name: str, seed: int, own: str, shape: tuple[int, int]) -> initializa
     return initialization.linear(seed, f"adapter.{name}", shape)
 
 
-@adapter("corda", config=CorDAConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "corda",
+    description="PiSSA oriented by the covariance of the training images (CorDA, arXiv 2406.05223).",
+    config=CorDAConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
-    """BLOCK.ROLE.down (r, inputs) and BLOCK.ROLE.up (outputs, r) of each linear, then all under NAME.start.
+    """Attach one pair per linear: (inputs + outputs) * hidden weights and 0 floats.
+
+    The matrices are BLOCK.ROLE.down (r, inputs) and BLOCK.ROLE.up (outputs, r). As many weights are stored
+    without being trained, under the names of these matrices with `.start` appended.
 
     Raises:
-        UserError: a rank is more than a linear has.
+        UserError: a rank is greater than the number of components of a linear.
     """
     attached = Attached(float32=True)
     frozen: dict[str, nn.Module] = {}
@@ -127,7 +148,7 @@ def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
 
 @torch.no_grad()
 def _calibrate(attached: Attached, frozen: dict[str, nn.Module], mode: str, calibration: Calibration) -> None:
-    """Both pairs of every linear begin at the starts that the training images give."""
+    """Set the trained and the stored pair of every linear to the initial factors of the training images."""
     covariances = {name: Covariance() for name in frozen}
     hooks = [frozen[name].register_forward_pre_hook(seen) for name, seen in covariances.items()]
     try:

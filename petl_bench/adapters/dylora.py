@@ -1,15 +1,18 @@
-"""DyLoRA (Valipour et al. 2023, arXiv 2210.07558): a LoRA that may be cut to any rank once it is trained.
+"""DyLoRA (Valipour et al. 2023, arXiv 2210.07558): a LoRA that can be truncated to any rank after training.
 
-    y + (s / b) * up[:, :b] dropout(down[:b] x),  on q and v
+    y = W x + bias + (s / b) * up[:, :b] @ dropout(down[:b] @ x)    on q and v
 
-In training b is drawn evenly from 1 to R (hidden) for each pass, one for all blocks; all ranks up to b learn.
-In evaluation b is what is kept. The source's factor is alpha / b, on language models; q and v of a vision
-transformer, with s for alpha, are a translation (ours). So is the quantization: each rank is a pair of
-matrices of its own, down.k (1, inputs) and up.k (outputs, 1), k from 0, with a mean and a deviation of its
-own. A file of R ranks thus holds those of every lower rank bit by bit, at 8 bytes a rank and matrix.
+W (outputs, inputs) and bias (outputs,) are frozen, down (R, inputs), up (outputs, R), R is hidden, and s is
+the fixed scale. In training b is drawn uniformly from 1 to R for each pass, once for all blocks, and all
+ranks up to b are trained. In evaluation b is the number of ranks that are kept.
 
-A block of fewer ranks than b (another allocation than `uniform`) uses all it has, and s over their number.
-Blocks without attention (ConvNeXt) have the same updates on both linears of their MLP instead.
+Translations by this project: the source has language models and the factor alpha / b. Here the sites are q
+and v of a vision transformer, and s stands for alpha. For quantization, each rank k from 0 is a pair of
+matrices down.k (1, inputs) and up.k (outputs, 1) with a mean and a standard deviation of its own, 8 bytes per
+matrix. A file of R ranks therefore contains the files of all lower ranks bit by bit.
+
+A block with fewer ranks than b (with an allocation other than `uniform`) uses all of them, and divides s by
+their number. Blocks without attention (ConvNeXt) have the same updates on both linears of their MLP instead.
 """
 
 from __future__ import annotations
@@ -32,15 +35,19 @@ from petl_bench.backbones.sites import Sites
 @dataclass(frozen=True)
 class DyLoRAConfig:
     dropout: float = 0.1
-    """Dropout between down(x) and up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     kept: int = 0
-    """The first ranks of each site, which alone are stored and evaluated; 0: all."""
+    """Number of ranks of each site that are stored and evaluated, from the first; 0 keeps all."""
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
 
 class Drawn(nn.Module):
-    """The number of ranks that the present training pass uses, one for all sites."""
+    """The number of ranks that the current training pass uses, shared by all sites.
+
+    Args:
+        most: largest number of ranks.
+    """
 
     number: Tensor
 
@@ -50,17 +57,20 @@ class Drawn(nn.Module):
         self.register_buffer("number", torch.tensor(most), persistent=False)
 
     def draw(self, training: bool) -> None:
-        """Draw anew where the pass is in training."""
+        """Draw a new number of ranks if the pass is in training mode."""
         if training:
             self.number.copy_(torch.randint(1, self.most + 1, (), device=self.number.device))
 
 
 class Nested(Delta):
-    """(scale / b) * up[:, :b] @ down[:b], with dropout between the two.
+    """The update (scale / b) * up[:, :b] @ down[:b], with dropout between the two matrices.
 
     Args:
-        pairs: down and up of each rank.
-        kept: the b of evaluation.
+        pairs: down (1, inputs) and up (outputs, 1) of each rank.
+        drawn: the number of ranks b of the current training pass.
+        kept: the number of ranks b in evaluation.
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
     """
 
     def __init__(
@@ -100,15 +110,23 @@ class Nested(Delta):
         return base + functional.linear(self.dropout(functional.linear(x, self._down(ranks))), up)
 
 
-@adapter("dylora", config=DyLoRAConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "dylora",
+    description="LoRA trained at every rank up to hidden and truncatable to each (DyLoRA, arXiv 2210.07558).",
+    config=DyLoRAConfig,
+    group="low-rank",
+    tokenwise=True,
+    nested="kept",
+)
 def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
-    """BLOCK.q.down.0, .1, ..., BLOCK.q.up.0, ..., then those of v: 4 * dim * hidden weights a block.
+    """Attach the pairs of all ranks on q and v: 4 * dim * hidden weights per block and 0 floats.
 
-    Ranks beyond `kept` are trained too, but left out of the file.
+    The matrices are BLOCK.q.down.0, BLOCK.q.down.1, ..., BLOCK.q.up.0, ..., then those of v. Ranks beyond
+    `kept` are trained, but not stored.
     """
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)
     if not 0 <= config.kept <= max(ranks):
-        raise ValueError(f"kept={config.kept} of {max(ranks)} ranks: 1 or more, or 0 for all")
+        raise ValueError(f"kept={config.kept} of {max(ranks)} ranks is out of range: 0 keeps all of them")
     attached, drawn = Attached(), Drawn(max(ranks))
 
     def update(name: str, inputs: int, outputs: int, rank: int) -> Nested:
@@ -118,7 +136,7 @@ def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
             pairs.append(pair(attached, name, inputs, outputs, shape, 1, suffix=f".{k}"))
             if k >= kept:
                 attached.spare.update({f"{name}.down.{k}", f"{name}.up.{k}"})
-        # In the file all downs, then all ups: names that count up are short there.
+        # The file has all downs before all ups, because runs of numbered names take few bytes there.
         for part in ("down", "up"):
             for k in range(rank):
                 attached.matrices[f"{name}.{part}.{k}"] = attached.matrices.pop(f"{name}.{part}.{k}")

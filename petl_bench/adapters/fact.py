@@ -1,20 +1,20 @@
-"""FacT (Jie and Deng 2023, arXiv 2212.03145; repository JieShibo/PETL-ViT): one pair U, V for all blocks.
+"""FacT (Jie and Deng 2023, arXiv 2212.03145): all blocks share one pair U, V, with a small core per linear.
 
-U is (r, dim), V (dim, r), r = hidden; blocks of one width share them. Each linear has a core M between the
-two, of r x r tiles: one for each dim of its outputs by one for each dim of its inputs. The change of its
-weight is
+    D = s * kron(I, V) M kron(I, U)
 
-    s * (I x V) M (I x U)    with x the Kronecker product
+D (outputs, inputs) is the update of a linear's weight, U (r, dim) and V (dim, r) are shared by all blocks of
+one width, r is hidden, and s is the fixed scale. The core M of a linear consists of r x r tiles, one for each
+multiple of dim of its outputs and each multiple of dim of its inputs: qkv has 3 x 1 tiles, proj 1 x 1, fc1
+4 x 1 and fc2 1 x 4. The identities I have these sizes. Dropout stands between M and V.
 
-so qkv has 3 x 1 tiles, proj 1 x 1, fc1 4 x 1, fc2 1 x 4, and dropout stands between M and V.
+- fact_tt (tensor train): the tiles are trained: q, k, v and proj (r, r), fc1 (4r, r), fc2 (r, 4r).
+- fact_tk (Tucker): the tiles are slices of K = C P with C (r, r, r) and P (r, columns), 12 columns per block,
+  which give one r x r slice each for q, k, v and proj, and four slices each for fc1 and fc2. The tiles of q,
+  k, v and proj are the transposed slices. The four slices (r, r, 4) of fc1 and of fc2 are reshaped row-major
+  to (r, 4r), as in the repository, so that a tile mixes all four slices; that of fc1 is then transposed.
 
-fact_tt   tensor train: the tiles are matrices of their own: q, k, v, proj (r, r), fc1 (4r, r), fc2 (r, 4r).
-fact_tk   Tucker: K = C P, C (r, r, r) and P (r, 12 columns a block), gives r x r slices: one each for q, k,
-          v, proj, four for fc1, four for fc2. The tiles of q, k, v, proj are the slices transposed. The four
-          slices (r, r, 4) of fc1 and of fc2 are read row-major as (r, 4r), as the repository has it, so that
-          a tile takes entries of all four; those of fc1 are transposed.
-
-Swin has a U and a V (and a C and a P) for each width of its stages. ConvNeXt has fc1 and fc2 alone.
+Source: repository JieShibo/PETL-ViT. Translations by this project: Swin has its own U and V (and C and P) for
+each width of its stages, and ConvNeXt is updated in fc1 and fc2 only.
 """
 
 from __future__ import annotations
@@ -40,19 +40,23 @@ from petl_bench.errors import UserError
 @dataclass(frozen=True)
 class FacTConfig:
     dropout: float = 0.1
-    """Dropout between the core and V."""
+    """Probability that an entry between the core and V is zeroed in training; at least 0 and at most 1."""
 
 
 class Core(nn.Module, ABC):
-    """What stands between U and V of one linear."""
+    """The core M of one linear, the matrix between U and V."""
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """(rows * r, columns * r)."""
+        """Return the core of rows x columns tiles as one matrix (rows * r, columns * r)."""
 
 
 class TrainCore(Core):
-    """Matrices of their own, one below the other."""
+    """A core whose tiles are trained matrices, stacked vertically.
+
+    Args:
+        tiles: linears with weights (rows * r, columns * r) for the same columns.
+    """
 
     def __init__(self, tiles: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -63,13 +67,13 @@ class TrainCore(Core):
 
 
 class TuckerCore(Core):
-    """Slices of C P.
+    """A core whose tiles are slices of C P.
 
     Args:
-        c: (r * r, r), C with its first two axes in one.
-        p: (r, columns).
-        columns: those of this linear.
-        kind: which way the slices become tiles.
+        c: weight (r * r, r), which is C with its first two axes merged.
+        p: weight (r, columns).
+        columns: columns of `p` that belong to this linear.
+        kind: role of the linear, which decides how slices become tiles.
     """
 
     def __init__(self, c: nn.Linear, p: nn.Linear, columns: slice, kind: str) -> None:
@@ -90,7 +94,15 @@ class TuckerCore(Core):
 
 
 class Factorized(Delta):
-    """scale * (I x V) M (I x U), with dropout between M and V."""
+    """The update scale * kron(I, V) M kron(I, U), with dropout between M and V.
+
+    Args:
+        u: weight (r, dim).
+        v: weight (dim, r).
+        core: the core M.
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
+    """
 
     def __init__(self, u: nn.Linear, v: nn.Linear, core: Core, scale: float, dropout: float) -> None:
         super().__init__()
@@ -114,7 +126,7 @@ class Factorized(Delta):
 
 
 Component = tuple[str, int, int]
-"""A linear's role, and its rows and columns of tiles."""
+"""Role of a linear, and the numbers of rows and of columns of tiles of its core."""
 
 
 def _parts(block: BlockSites) -> list[Component]:
@@ -124,25 +136,26 @@ def _parts(block: BlockSites) -> list[Component]:
         inputs, outputs = widths(block.linear(role))
         if inputs % block.dim or outputs % block.dim:
             raise UserError(
-                f"this adapter cuts {role} ({outputs} x {inputs}) into pieces of the block's width, of which "
-                f"it is no multiple ({block.dim}): choose another adapter or backbone"
+                f"this adapter needs linears whose sizes are multiples of the width of the block, but {role} "
+                f"is {outputs} x {inputs} and the width is {block.dim}: choose another adapter or backbone"
             )
         found.append((role, outputs // block.dim, inputs // block.dim))
     return found
 
 
 Cores = Callable[[Attached, int, Component, int], Core]
-"""Gives the core of a linear: what is attached, block's number, part, number of the part's first slice."""
+"""Function of the declaration, the number of a block, a component and the number of its first slice that
+returns the core of the component."""
 
 
 Begin = Callable[[Attached, int, int], Cores]
-"""The cores of a width, given how many slices all its blocks have together."""
+"""Function of the declaration, a width and the number of slices of its blocks that returns their `Cores`."""
 
 
 def _attach(sites: Sites, shape: Shape, config: FacTConfig, begin: Begin) -> Attached:
     if shape.quantized and shape.hidden < 2:
         raise UserError(
-            "hidden=1: below 32 bits this adapter needs 2, for a core of one number has no spread"
+            "hidden=1: below 32 bits this adapter needs 2 or more; one number has no standard deviation"
         )
     attached = Attached()
     for width in dict.fromkeys(block.dim for block in sites.blocks):
@@ -162,11 +175,18 @@ def _attach(sites: Sites, shape: Shape, config: FacTConfig, begin: Begin) -> Att
     return attached
 
 
-@adapter("fact_tt", config=FacTConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "fact_tt",
+    description="One matrix pair for all blocks, tensor-train cores per linear (FacT, arXiv 2212.03145).",
+    config=FacTConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach_train(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
-    """2 * dim * r weights a width, widthDIM.down and widthDIM.up (U, V), and 12 * r**2 a transformer's block.
+    """Attach FacT in tensor-train form: 2 * dim * r weights per width, 12 * r**2 per block and 0 floats.
 
-    V (`up`) starts at zero, near it when quantized, the others as torch's Linear.
+    U and V are the matrices widthDIM.down and widthDIM.up. V is initialized with zeros, or near zero below 32
+    bits, and all others as torch.nn.Linear. A block of ConvNeXt has 8 * r**2 weights.
     """
     rank = shape.hidden
 
@@ -180,12 +200,20 @@ def attach_train(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     return _attach(sites, shape, config, lambda attached, width, slices: core)
 
 
-@adapter("fact_tk", config=FacTConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "fact_tk",
+    description="One matrix pair for all blocks, Tucker cores per linear (FacT, arXiv 2212.03145).",
+    config=FacTConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach_tucker(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
-    """2 * dim * r weights a width, r**3 of C, and of P r times the slices: 12 a transformer's block.
+    """Attach FacT in Tucker form: 2 * dim * r + r**3 weights per width, 12 * r per block and 0 floats.
 
-    C is stored as (r**2, r). C and P start as Xavier's (of C as a tensor: within sqrt(3) / r), U as torch's
-    Linear, V (`up`) at zero, near it when quantized.
+    U and V are the matrices widthDIM.down and widthDIM.up, C is stored as widthDIM.c (r**2, r) and P as
+    widthDIM.p (r, slices). C and P are initialized by Xavier's uniform rule (C as a tensor: within
+    sqrt(3) / r), U as torch.nn.Linear, and V with zeros, or near zero below 32 bits. A block of ConvNeXt has
+    8 * r weights.
     """
     rank = shape.hidden
 

@@ -1,4 +1,10 @@
-"""Full fine-tuning: every parameter of the backbone is trained; nothing is added."""
+"""Full fine-tuning: every parameter of the backbone is trained, and nothing is added.
+
+    theta = theta_0 + d
+
+theta_0 are all parameters of the backbone and d their trained updates. Buffers, such as the statistics of a
+batch normalization, keep their pretrained values.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,17 @@ from petl_bench.backbones.sites import Sites
 
 @dataclass(frozen=True)
 class FullConfig:
-    """No settings."""
+    """Settings of the method, which has none."""
 
 
-@adapter("full", config=FullConfig, group="selective", tokenwise=True)
+@adapter(
+    "full",
+    description="Full fine-tuning: every parameter of the backbone, in float32.",
+    config=FullConfig,
+    group="selective",
+    tokenwise=True,
+    unused={"hidden": 0, "scale": 1.0, "bits": 32},
+)
 def attach(sites: Sites, shape: Shape, config: FullConfig) -> Attached:
-    """All parameters, stored in float32: 4 bytes each. Buffers stay as they are."""
+    """Unfreeze all parameters: 0 weights and one float per parameter, stored in 4 bytes each."""
     return Attached(floats={"parameters": sites.unfreeze(sites.parameters)})

@@ -1,17 +1,19 @@
-"""Hydra (Kim et al. 2023, arXiv 2309.06922; repository extremebird/Hydra): beside and behind a linear.
+"""Hydra (Kim et al. 2023, arXiv 2309.06922): a parallel and a sequential low-rank update of one linear.
 
 On proj and fc2 of every block, y = W x + bias becomes
 
     y' = y + s * (U_p (P_p x + c_p) + e_p) + s * (U_s (P_s y + c_s) + e_s)
 
-with P_p (hidden, inputs), P_s (hidden, dim), U_p and U_s (dim, hidden), and dropout before each U. It merges:
+with P_p (hidden, inputs), P_s (hidden, dim), U_p and U_s (dim, hidden), biases c_p and c_s (hidden,), e_p and
+e_s (dim,), the fixed scale s, and dropout before each U. The index p stands for parallel and s for
+sequential. Hidden is the rank of each pair. The update merges exactly:
 
     W'    = W + s * (U_p P_p + U_s P_s W)
     bias' = bias + s * (U_p c_p + e_p + U_s (P_s bias + c_s) + e_s)
 
-The four biases of a site come to one vector, s * (U_p c_p + e_p + U_s c_s + e_s); with bias=folded that one
-is trained in their place (ours), with bias=none there are none (ours). Hidden is that of each pair.
-Blocks of ConvNeXt, which have no proj, have fc2 alone (ours).
+Source: repository extremebird/Hydra. Translations by this project: the four biases of a site act as one
+vector, s * (U_p c_p + e_p + U_s c_s + e_s), and bias=folded trains that vector instead; bias=none leaves all
+biases out. Blocks of ConvNeXt have no proj, so that only fc2 is updated.
 """
 
 from __future__ import annotations
@@ -34,19 +36,27 @@ BIASES = ("full", "folded", "none")
 @dataclass(frozen=True)
 class HydraConfig:
     dropout: float = 0.1
-    """Dropout before each up; the released runs have 0 to 0.2, by task."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     bias: str = "full"
-    """full: the source's four vectors a site; folded: one; none."""
+    """Trained biases of a site: full (four vectors, as in the source), folded (one vector) or none."""
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
     def __post_init__(self) -> None:
         if self.bias not in BIASES:
-            raise ValueError(f"bias is one of {', '.join(BIASES)}, not {self.bias!r}")
+            raise ValueError(f"bias must be one of {', '.join(BIASES)}, not {self.bias!r}")
 
 
 class Side(nn.Module):
-    """base, x -> base + scale * (up dropout(down x + down_bias) + up_bias); biases may be None."""
+    """One low-rank update: base + scale * (up dropout(down x + down_bias) + up_bias).
+
+    Args:
+        pair: down, weight (hidden, inputs), and up, weight (dim, hidden).
+        down_bias: (hidden,), or None.
+        up_bias: (dim,), or None.
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
+    """
 
     def __init__(
         self,
@@ -68,18 +78,24 @@ class Side(nn.Module):
         return torch.add(base, functional.linear(hidden, self.up.weight, self.up_bias), alpha=self.scale)
 
     def product(self) -> Tensor:
-        """(dim, inputs)."""
+        """Return the update of the weight (dim, inputs), without dropout."""
         product: Tensor = self.scale * (self.up.weight @ self.down.weight)
         return product
 
     def shift(self) -> Tensor | float:
-        """What the biases add: (dim,) or 0."""
+        """Return what the biases add to the output: (dim,), or 0 without biases."""
         down = 0.0 if self.down_bias is None else self.up.weight @ self.down_bias
         return self.scale * (down + (0.0 if self.up_bias is None else self.up_bias))
 
 
 class HydraLinear(Mergeable):
-    """A frozen linear with one pair beside it and one behind it."""
+    """A frozen linear with an update of its input's path and one of its output.
+
+    Args:
+        linear: frozen linear with weight (dim, inputs).
+        parallel: update that reads the input of the linear.
+        sequential: update that reads the output of the linear.
+    """
 
     def __init__(self, linear: nn.Module, parallel: Side, sequential: Side) -> None:
         super().__init__()
@@ -88,7 +104,7 @@ class HydraLinear(Mergeable):
         self.sequential = sequential
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (batch, ..., inputs); result (batch, ..., dim)."""
+        """Map x (batch, ..., inputs) to (batch, ..., dim)."""
         y: Tensor = self.linear(x)
         result: Tensor = self.parallel(self.sequential(y, y), x)
         return result
@@ -102,11 +118,19 @@ class HydraLinear(Mergeable):
         return changed(self.linear, self.parallel.product() + behind @ self.linear.weight, shift)
 
 
-@adapter("hydra", config=HydraConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "hydra",
+    description="Low-rank pairs parallel to and behind proj and fc2 (Hydra, arXiv 2309.06922).",
+    config=HydraConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: HydraConfig) -> Attached:
-    """(inputs + 3 * dim) * hidden weights a site, and 2 * (hidden + dim) floats, dim or none.
+    """Attach two pairs per site: (inputs + 3 * dim) * hidden weights.
 
-    Both P start as Xavier's, both U at zero, near it when quantized, biases at zero.
+    A site has 2 * (hidden + dim) floats with bias=full, dim floats with bias=folded and 0 with bias=none.
+    Both P are initialized by Xavier's uniform rule, both U with zeros, or near zero below 32 bits, and all
+    biases with zeros.
     """
     attached = Attached()
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)

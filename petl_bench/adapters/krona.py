@@ -1,11 +1,14 @@
-"""KronA (Edalati et al. 2022, arXiv 2212.10650): the change of a weight is one Kronecker product.
+"""KronA (Edalati et al. 2022, arXiv 2212.10650): the update of a weight is one Kronecker product.
 
-    W' = W + s * left x right
+    W' = W + s * kron(left, right)
 
-on every linear of a block (sites and shapes are a translation, ours): left (m, n), right (p, q), of widths (m
-* p, n * q). m and n are the least divisors of the widths that are no less than their roots; of 768, 2304 and
-3072 these are 32, 48 and 64. As a change it begins at zero: left as torch's Linear, right at zero, near it
-when quantized.
+on every linear of a block, with W (m * p, n * q) frozen, left (m, n), right (p, q) and the fixed scale s. m
+and n are the smallest divisors of the two widths that are at least their square roots: 32, 48 and 64 for
+widths of 768, 2304 and 3072. The update starts at zero: left is initialized as torch.nn.Linear, right with
+zeros, or near zero below 32 bits.
+
+Source: arXiv 2212.10650, on language models. The sites in a vision transformer, the shapes and the
+initializers are a translation by this project.
 """
 
 from __future__ import annotations
@@ -23,12 +26,22 @@ from petl_bench.backbones.sites import Sites, widths
 
 @dataclass(frozen=True)
 class KronAConfig:
-    """No settings."""
+    """Settings of the method, which has none."""
 
 
-@adapter("krona", config=KronAConfig, group="reparameterized", tokenwise=True)
+@adapter(
+    "krona",
+    description="One Kronecker product as the update of every linear (KronA, arXiv 2212.10650).",
+    config=KronAConfig,
+    group="reparameterized",
+    tokenwise=True,
+    unused={"hidden": 1},
+)
 def attach(sites: Sites, shape: Shape, config: KronAConfig) -> Attached:
-    """BLOCK.ROLE.left (m, n) and BLOCK.ROLE.right (p, q) of each linear."""
+    """Attach one product per linear: m * n + p * q weights and 0 floats.
+
+    The matrices are BLOCK.ROLE.left (m, n) and BLOCK.ROLE.right (p, q).
+    """
     attached = Attached()
     for number, block in enumerate(sites.blocks):
         for role in roles(block):

@@ -1,4 +1,9 @@
-"""No adapter: the head alone is trained (linear probing)."""
+"""Linear probing: the backbone stays as it is, and only the head is trained.
+
+    logits = H f(x)
+
+f is the frozen backbone, which gives features (batch, features), and H the head.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,17 @@ from petl_bench.backbones.sites import Sites
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """No settings."""
+    """Settings of the method, which has none."""
 
 
-@adapter("linear", config=LinearConfig, group="probe", tokenwise=True)
+@adapter(
+    "linear",
+    description="No adapter: only the head is trained.",
+    config=LinearConfig,
+    group="probe",
+    tokenwise=True,
+    unused={"hidden": 0, "scale": 1.0, "bits": 32},
+)
 def attach(sites: Sites, shape: Shape, config: LinearConfig) -> Attached:
-    """Nothing is attached: 0 weights."""
+    """Attach nothing: 0 weights and 0 floats."""
     return Attached()

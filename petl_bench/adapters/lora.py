@@ -1,6 +1,14 @@
-"""LoRA (arXiv 2106.09685) on the query and value projections, as arXiv 2307.16867 uses it.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) on the query and value projections, as used in arXiv 2307.16867.
 
-Blocks without attention (ConvNeXt) have the same updates on both linears of their MLP instead.
+    y = W x + b + s * up @ dropout(down @ x)
+
+W (outputs, inputs) and b (outputs,) are the frozen projection of q or v, x (inputs,) is its input, down
+(hidden, inputs), up (outputs, hidden), and s is the fixed scale. There is no factor alpha / hidden.
+
+Source: equation 3 of arXiv 2106.09685, where s is alpha / r; repository JieShibo/PETL-ViT, folder
+binary_adapter, where dropout stands between the two matrices. Blocks without attention (ConvNeXt) have the
+same updates on both linears of their MLP instead. That is a translation by this project, and so are `share`
+and `allocation`.
 """
 
 from __future__ import annotations
@@ -17,18 +25,25 @@ from petl_bench.backbones.sites import Sites
 @dataclass(frozen=True)
 class LoRAConfig:
     dropout: float = 0.1
-    """Dropout between down(x) and up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     share: int = 1
-    """Neighbouring blocks that share their pairs of matrices; 0: all blocks of one width."""
+    """Number of neighboring blocks that share their matrices; 0 shares them among all blocks of one width."""
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
 
-@adapter("lora", config=LoRAConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "lora",
+    description="Low-rank updates of the query and value projections (arXiv 2106.09685).",
+    config=LoRAConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
-    """Two pairs a block or group of blocks: q.down, q.up, v.down, v.up; 4 * dim * hidden weights.
+    """Attach two pairs per block or group of blocks: 4 * dim * hidden weights and 0 floats.
 
-    On blocks without qkv fc1.down, fc1.up, fc2.down, fc2.up: 2 * (inputs + outputs of fc1) * hidden weights.
+    The matrices are q.down, q.up, v.down and v.up. Blocks without qkv have fc1.down, fc1.up, fc2.down and
+    fc2.up instead, with 2 * (inputs + outputs of fc1) * hidden weights.
     """
     attached = Attached()
 

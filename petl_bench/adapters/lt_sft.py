@@ -1,19 +1,21 @@
-"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): sparse changes of linears' weights.
+"""LT-SFT (Ansell et al. 2022, repository cambridgeltl/composable-sft): sparse updates of linears' weights.
 
-    W = W0 + scatter(positions, delta)
+    W' = W + scatter(positions, values)
 
-(a) All weights of qkv, proj, fc1, fc2 are trained for some epochs; the K that moved most, over all of them
-together, are chosen, and everything is put back. (b) The changes of the chosen ones are trained, from zero.
-The control has a random choice, which costs no bytes: the seed says it.
+W are the frozen weights of all linears of all blocks, K positions choose entries of them, and the values (K,)
+are trained. Training has two phases. (a) All weights of qkv, proj, fc1 and fc2 are trained for some epochs;
+the K weights that moved most, over all linears together, are chosen, and all weights are restored. (b) The
+updates of the chosen weights are trained from zero, or from near zero below 32 bits. With selection=random,
+the control, the seed chooses the positions, which then take no bytes.
 
-Translations of ours to ViT: the default density and epochs; phase (a) has no quantizer; the change decays,
-not the weight. And the changes of all linears are one matrix, with one shift and one spread, where those of
-each linear could have their own: how many a linear gets is known after phase (a) only, but the shape of a
-matrix before. K is a multiple of 64.
+Translations by this project to vision transformers: the default density and number of epochs; phase (a) is
+not quantized; weight decay acts on the updates, not on the weights. The updates of all linears form one
+matrix (64, K / 64) with one mean and one standard deviation, because the number of updates per linear is
+known only after phase (a), and shapes of matrices must be known before. K is a multiple of 64.
 
-Positions are stored as gaps between neighbours in the order of blocks, roles, rows, in planes of bytes, which
-the file's coder makes as small as their distribution allows, up to 2^20 changes (1.2 % of ViT-B's weights);
-more are stored as they are.
+Positions are stored as differences of neighbors in the order of blocks, roles and rows, as planes of bytes,
+which the entropy coder of the file compresses. It does so for up to 2**20 updates, which are 1.2 % of the
+weights of ViT-B; more are stored unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from petl_bench.backbones.sites import Sites
 SELECTIONS = ("moved", "random")
 
 ROWS = 64
-"""Of the matrix of changes and of the planes of gaps: what the file's coder takes together."""
+"""Number of rows of the matrix of updates and of the planes of differences."""
 
 Positions = NDArray[np.int64]
 
@@ -42,11 +44,11 @@ Positions = NDArray[np.int64]
 @dataclass(frozen=True)
 class LTSFTConfig:
     density: float = 0.001
-    """Fraction of the weights that change; above 0, at most 0.5."""
+    """Fraction of the weights that are updated; above 0 and at most 0.5."""
     selection: str = "moved"
-    """How they are chosen: `moved` most in phase (a), or `random`."""
+    """Choice of the weights that are updated: moved (those that a first training moves most) or random."""
     epochs: int = 30
-    """Of phase (a); selection `moved` only."""
+    """Number of epochs of the first training, which selection=moved needs; at least 1."""
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 0.5:
@@ -58,21 +60,21 @@ class LTSFTConfig:
 
 
 class SparseDelta(Delta):
-    """The change of some entries of a weight.
+    """The update of some entries of one weight.
 
     Attributes:
-        positions: (changes,) of the entries, row-major.
-        first: of the changes, the place of this weight's first among those of all weights.
+        positions: row-major positions (updates,) of the entries in the weight.
+        first: index of the first update of this weight among the updates of all weights.
     """
 
     positions: Tensor
 
     def __init__(self, values: nn.Linear, size: torch.Size) -> None:
-        """No change until it is placed.
+        """Set up an update without positions.
 
         Args:
-            values: its weight holds the changes of all weights, in the order of their positions.
-            size: of the weight that changes.
+            values: linear whose weight holds the updates of all weights, in the order of their positions.
+            size: shape of the updated weight.
         """
         super().__init__()
         self.values = values
@@ -81,7 +83,12 @@ class SparseDelta(Delta):
         self.first = 0
 
     def place(self, positions: Positions, first: int) -> None:
-        """Change the entries at these positions from now on."""
+        """Set the positions of the updated entries.
+
+        Args:
+            positions: row-major positions (updates,) in this weight.
+            first: index of the first of these updates among the updates of all weights.
+        """
         self.positions = torch.from_numpy(positions).to(self.positions.device)
         self.first = first
 
@@ -95,18 +102,19 @@ class SparseDelta(Delta):
 
 
 class Mask:
-    """Which weights change, of all linears together.
+    """The choice of the updated weights, over all linears together.
 
     Attributes:
-        codes: planes of the gaps, the highest bytes first; empty where the choice is not stored.
+        codes: planes of the bytes of the differences, highest bytes first; empty if the choice is not stored.
     """
 
     def __init__(self, linears: Sequence[DeltaLinear], count: int, stored: bool) -> None:
-        """Nowhere yet.
+        """Set up a choice without positions.
 
         Args:
-            linears: with sparse deltas.
-            count: of weights that are going to change.
+            linears: linears with sparse updates.
+            count: number of weights to update.
+            stored: whether the choice is stored in `codes`.
         """
         self.linears = linears
         self.edges = np.cumsum([0, *(self._delta(linear).size.numel() for linear in linears)])
@@ -122,21 +130,21 @@ class Mask:
         return linear.delta
 
     def place(self, positions: Positions) -> None:
-        """Change the weights at these positions from now on: sorted, of all weights one after another."""
+        """Set the sorted positions (count,) of the updates in the concatenation of all weights."""
         bounds = np.searchsorted(positions, self.edges)
         for i, linear in enumerate(self.linears):
             own = positions[bounds[i] : bounds[i + 1]] - self.edges[i]
             self._delta(linear).place(own, int(bounds[i]))
 
     def choose(self, positions: Positions) -> None:
-        """The same, and remember it in the codes."""
+        """Set the positions, and write them to `codes`."""
         self.place(positions)
         gaps = np.diff(positions, prepend=0)
         for plane, codes in enumerate(reversed(self.codes.values())):
             codes.copy_(torch.from_numpy(gaps >> 8 * plane & 255).view(ROWS, -1))
 
     def decode(self) -> None:
-        """Place as the codes say."""
+        """Set the positions that `codes` hold."""
         gaps = np.zeros(self.count, np.int64)
         for codes in self.codes.values():
             gaps = (gaps << 8) + codes.cpu().numpy().ravel()
@@ -144,7 +152,7 @@ class Mask:
         self.place(np.minimum(np.cumsum(gaps), self.edges[-1] - 1))
 
     def calibrate(self, calibration: Calibration, epochs: int) -> None:
-        """Phase (a)."""
+        """Run phase (a): train all weights for some epochs, choose those that moved most, and restore all."""
         self.place(np.zeros(0, np.int64))
         weights = [linear.linear.get_parameter("weight") for linear in self.linears]
         before = [weight.detach().clone() for weight in weights]
@@ -162,7 +170,7 @@ class Mask:
 
 
 def greatest(values: Tensor, count: int) -> Positions:
-    """Sorted positions of the `count` greatest of (n,) values; of equal ones the first."""
+    """Return the sorted positions of the `count` largest of values (n,), of equal ones the first."""
     least = values.topk(count).values[-1]
     above, ties = (values > least).nonzero()[:, 0], (values == least).nonzero()[:, 0]
     chosen: Positions = torch.cat([above, ties[: count - len(above)]]).sort().values.numpy()
@@ -170,7 +178,7 @@ def greatest(values: Tensor, count: int) -> Positions:
 
 
 def drawn(seed: int, count: int, among: int) -> Positions:
-    """`count` sorted positions below `among`, no two the same, all sets of them as likely."""
+    """Draw `count` distinct sorted positions below `among`; all sets of positions are equally likely."""
     take = count
     while True:
         words = initialization.words(seed, "adapter.positions", (take,)).astype(np.uint64)
@@ -180,11 +188,19 @@ def drawn(seed: int, count: int, among: int) -> Positions:
         take *= 2
 
 
-@adapter("lt_sft", config=LTSFTConfig, group="selective", tokenwise=True)
+@adapter(
+    "lt_sft",
+    description="Sparse update of the weights a first training moves most (cambridgeltl/composable-sft).",
+    config=LTSFTConfig,
+    group="selective",
+    tokenwise=True,
+    unused={"hidden": 1, "scale": 1.0},
+)
 def attach(sites: Sites, shape: Shape, config: LTSFTConfig) -> Attached:
-    """One matrix of changes (64, K / 64), density * weights in all; as many gaps, a byte a plane, uncoded.
+    """Attach K = density * (weights of all linears) updates: K weights and 0 floats.
 
-    Until it is calibrated the choice is a random one.
+    They are the matrix `changes` (64, K / 64). With selection=moved there are as many uint8 codes in each of
+    the planes `gaps.N`. Before calibration the choice is random.
     """
     slots = linears(sites)
     frozen = [slot.get() for slot in slots.values()]

@@ -1,19 +1,21 @@
-"""MoSA (Zhang et al. 2023, arXiv 2312.02923; Theia-4869/MoSA): an adapter that trains by random parts.
+"""MoSA (Zhang et al. 2023, arXiv 2312.02923): an adapter of which each training step updates a random part.
 
-    d + s * (up @ dropout(gelu(down @ LN(x) + c)) + e)
+    y = x + mlp(x) + s * (up @ dropout(gelu(down @ LN(x) + c)) + e)
 
-stands parallel to the MLP branch, LN its own layer norm. The elements of `up` are dealt to `experts` of
-equal size, once and for all, by the seed; each pass in training draws one expert a block for the whole
-batch. A pass in training has experts * (up where it is that expert's, 0 elsewhere), evaluation has `up`: the
-mean over experts of what training has. `down`, biases and norm are shared.
+x (dim,) is a token of the residual stream before the MLP branch mlp, LN a trained layer norm of the adapter,
+down (hidden, dim), up (dim, hidden), c (hidden,), e (dim,) and s the fixed scale. The seed assigns the
+elements of `up` to a number of experts in equal shares. Each training pass draws one expert per block for the
+whole batch, and uses experts * (elements of that expert, 0 elsewhere) in place of `up`. Evaluation uses `up`,
+the mean over experts of what training uses. `down`, the biases and the norm are shared by all experts.
+Training adds `consistency` times the symmetric KL divergence between the outputs of two passes with their own
+draws to the loss.
 
-That is the source's training in merged scale, with one matrix instead of a copy an expert (inference): its
-copies start alike at zero, and their mean is stored. An element's gradient here is `experts` times the
-source's and its value a fraction, so that the source's steps are those of a learning rate divided by
-`experts`. Below 32 bits the whole matrix is quantized before it is masked; codes of single experts would
-have three zeros in four. The source gives each expert an `e` of its own (here one, trained each step); it
-has `up` shared and `down` split for one task. The loss compares two passes, each with its own draws:
-training reads `consistency`.
+Source: repository Theia-4869/MoSA. Differences: the source has one copy of `up` per expert, all initialized
+with zeros, and stores their mean; here one matrix holds that mean (inferred to be equivalent). The gradient
+of an element is `experts` times that of the source and its value is the fraction 1 / experts, so that steps
+of the source correspond to a learning rate divided by `experts`. Below 32 bits the whole matrix is quantized
+before it is masked, because most entries of a masked matrix are zero. The source has one `e` per expert, here
+there is one, trained in every step. For one task the source shares `up` and splits `down`; this is left out.
 """
 
 from __future__ import annotations
@@ -35,17 +37,26 @@ from petl_bench.backbones.sites import Sites
 @dataclass(frozen=True)
 class MosaConfig:
     experts: int = 4
-    """Parts that `up` is split into, at most 256."""
+    """Number of experts that the elements of up are assigned to; 1 to 256."""
     norm: str = "own"
-    """Before down: own, a layer norm that is trained, or none."""
+    """Normalization before down: none, or own (a trained layer norm)."""
     dropout: float = 0.1
-    """Before up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     consistency: float = 1.0
-    """Weight of the symmetric KL divergence between two passes with other experts; 0: one pass."""
+    """Weight of the symmetric KL divergence between two passes with other experts, at least 0; with 0
+    there is one pass."""
 
 
 class Mosa(nn.Module):
-    """x, z, d -> d + scale * (up @ dropout(gelu(down @ LN(x) + c)) + e)."""
+    """The adapter of one MLP branch: d + scale * (up @ dropout(gelu(down @ LN(x) + c)) + e).
+
+    Args:
+        down: weight (hidden, dim).
+        up: weight (dim, hidden).
+        experts: number of the expert of each element of `up`, uint8 (dim, hidden).
+        scale: fixed factor.
+        config: settings of the adapter.
+    """
 
     experts: Tensor
 
@@ -64,22 +75,31 @@ class Mosa(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        """All (batch, ..., dim)."""
+        """Return the branch output d plus the adapter of x; x, z, d and the result are (batch, ..., dim)."""
         hidden = functional.gelu(functional.linear(self.norm(x), self.down.weight, self.down_bias))
         update = functional.linear(self.dropout(hidden), self.drawn(), self.up_bias)
         return torch.add(d, update, alpha=self.scale)
 
     def drawn(self) -> Tensor:
-        """What stands for `up` in this pass: (dim, hidden)."""
+        """Return the matrix (dim, hidden) that this pass uses in place of `up`."""
         if not self.training:
             return self.up.weight
         expert = torch.randint(self.count, (), device=self.experts.device)
         return self.up.weight * (self.count * (self.experts == expert))
 
 
-@adapter("mosa", config=MosaConfig, group="additive", tokenwise=True)
+@adapter(
+    "mosa",
+    description="Adapter parallel to the MLP, a random part of it trained at each step (arXiv 2312.02923).",
+    config=MosaConfig,
+    group="additive",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: MosaConfig) -> Attached:
-    """A block: 2 * dim * hidden weights, dim + hidden floats of biases and 2 * dim of its norm."""
+    """Attach one adapter per block: 2 * dim * hidden weights and dim + hidden floats of biases.
+
+    A block has 2 * dim more floats with norm=own.
+    """
     if not 1 <= config.experts <= 256:
         raise ValueError(f"experts must be between 1 and 256, not {config.experts}")
     if config.consistency < 0:
@@ -98,7 +118,17 @@ def attach(sites: Sites, shape: Shape, config: MosaConfig) -> Attached:
 
 
 def dealt(seed: int, name: str, size: tuple[int, int], experts: int) -> Tensor:
-    """The expert of each element, uint8 of `size`: shares that differ by one element at most."""
+    """Assign each element of a matrix to an expert at random.
+
+    Args:
+        seed: seed of the run.
+        name: name of the random stream.
+        size: shape of the matrix.
+        experts: number of experts.
+
+    Returns:
+        Numbers of experts, uint8 of shape `size`; the shares of experts differ by one element at most.
+    """
     order = np.argsort(initialization.words(seed, name, size), axis=None, kind="stable")
     dealt = np.empty(order.size, np.uint8)
     dealt[order] = np.arange(order.size) * experts // order.size

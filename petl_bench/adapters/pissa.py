@@ -1,18 +1,22 @@
-"""PiSSA (Meng et al. 2024, arXiv 2404.02948; repository GraphPKU/PiSSA): W's leading part is trained.
+"""PiSSA (Meng et al. 2024, arXiv 2404.02948): the leading singular components of the weights are trained.
 
-On every linear of a block, of W = U S V^T with r = hidden the leading triplets:
+On every linear of a block, with W = U S V^T and the r = hidden leading triplets U_r, S_r, V_r:
 
-    start_up = U_r sqrt(S_r), start_down = sqrt(S_r) V_r^T
-    y = W x + bias + s * (up down - start_up start_down) x,  up and down begin at their starts
+    up_0 = U_r sqrt(S_r),    down_0 = sqrt(S_r) V_r^T
+    y = W x + bias + s * (up down - up_0 down_0) x
 
-which for s = 1 is the source's frozen residual plus its trained product. The sites in a vision transformer
-are a translation (ours), and so is the quantization: the start is rounded as the trained pair is, so that
-training begins at the frozen network at any bit-width. Weight decay pulls the leading part of W to zero: best
-set to 0.
+W (outputs, inputs) and bias (outputs,) are frozen; up (outputs, r) and down (r, inputs) are trained and
+initialized with up_0 and down_0; s is the fixed scale. With s = 1 this is the frozen residual
+W - up_0 down_0 of the source plus its trained product up down.
 
-The start is not stored. A file is read by computing it again from W, in float64 on the CPU, with the signs
-fixed (petl_bench.adapters.decomposed): other arithmetic than the writer's might round an entry to another
-code.
+Source: section 3 of arXiv 2404.02948; repository GraphPKU/PiSSA. Translations by this project: the sites in a
+vision transformer, `allocation` and quantization. up_0 and down_0 are quantized as the trained pair is, so
+that training starts at the frozen network at every bit-width. Weight decay pulls the leading components of W
+to zero, so that 0 is the best choice for it.
+
+up_0 and down_0 are not stored. They are computed again from W when a file is loaded, in float64 on the CPU
+and with fixed signs (petl_bench.adapters.decomposed). If the arithmetic of the reader differs from that of
+the writer, an entry may be rounded to another code.
 """
 
 from __future__ import annotations
@@ -32,22 +36,37 @@ from petl_bench.backbones.sites import Sites, widths
 @dataclass(frozen=True)
 class PiSSAConfig:
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
 
 def halves(found: Components) -> tuple[Tensor, Tensor]:
-    """down (r, columns) and up (rows, r), float32, the singular values shared evenly."""
+    """Split components into two factors that share the singular values evenly.
+
+    Args:
+        found: r components of a matrix (rows, columns).
+
+    Returns:
+        down (r, columns) and up (rows, r), float32.
+    """
     root = found.values.sqrt()
     down, up = (found.right * root).t(), found.left * root
     return down.float().contiguous(), up.float().contiguous()
 
 
-@adapter("pissa", config=PiSSAConfig, group="low-rank", tokenwise=True)
+@adapter(
+    "pissa",
+    description="Leading singular components of every linear, trained (PiSSA, arXiv 2404.02948).",
+    config=PiSSAConfig,
+    group="low-rank",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
-    """BLOCK.ROLE.down (r, inputs) and BLOCK.ROLE.up (outputs, r) of each linear.
+    """Attach one pair per linear: (inputs + outputs) * hidden weights and 0 floats.
+
+    The matrices are BLOCK.ROLE.down (r, inputs) and BLOCK.ROLE.up (outputs, r).
 
     Raises:
-        UserError: a rank is more than a linear has.
+        UserError: a rank is greater than the number of components of a linear.
     """
     attached = Attached(float32=True)
     ranks = allocated(config.allocation, len(sites.blocks), shape.hidden)

@@ -1,14 +1,17 @@
-"""RepAdapter (Luo et al. 2023, arXiv 2302.08106; repository luogen1996/RepAdapter): before qkv and fc1.
+"""RepAdapter (Luo et al. 2023, arXiv 2302.08106): a linear adapter of the input of qkv and of fc1.
 
-    v -> v + s * (B dropout(A v + a) + b)
+    v' = v + s * (B dropout(A v + a) + b)
 
-with v the input of the linear, A (hidden, dim), and B in two groups: its first dim / 2 outputs see the first
-half of the hidden units, the others the second half. Being linear, it merges into the linear that follows:
+v (dim,) is the input of the linear, A (hidden, dim), B (dim, hidden), a (hidden,), b (dim,), and s is the
+fixed scale. B has two groups: its first dim / 2 outputs see the first half of the hidden units, the others
+the second half, so that B is block-diagonal and has dim * hidden / 2 weights. The adapter is linear and
+merges exactly into the linear W, bias that follows:
 
-    W' = W (I + s B A), b' = bias + s W (B a + b), B as a block-diagonal matrix (dim, hidden)
+    W' = W (I + s B A),    bias' = bias + s W (B a + b)
 
-Blocks of ConvNeXt have the one before fc1 alone: the source's other one stands before a depthwise
-convolution, where it does not merge. The biases of a site, a (hidden) then b (dim), stay in float32.
+Source: repository luogen1996/RepAdapter. Blocks of ConvNeXt have the adapter before fc1 only: the other one
+of the source stands before a depthwise convolution, where it does not merge. The biases of a site, a and
+then b, stay in float32. `allocation` is a translation by this project.
 """
 
 from __future__ import annotations
@@ -32,20 +35,23 @@ GROUPS = 2
 @dataclass(frozen=True)
 class RepAdapterConfig:
     dropout: float = 0.1
-    """Dropout between down(v) and up."""
+    """Probability that a hidden unit is zeroed in training; at least 0 and at most 1."""
     attention_only: bool = False
-    """Before qkv alone: the source's `repattn`."""
+    """Place adapters before qkv only, as the mode `repattn` of the source does."""
     allocation: str = "uniform"
-    """Ranks by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
 
 class RepLinear(Mergeable):
-    """A frozen linear behind an adapter of its input.
+    """A frozen linear with an adapter of its input.
 
     Args:
-        down: (hidden, dim).
-        up: (dim, hidden / 2); each half of its rows is one group's.
-        biases: of down and up.
+        linear: frozen linear with weight (outputs, dim).
+        down: weight (hidden, dim).
+        up: weight (dim, hidden / 2); each half of its rows belongs to one group.
+        biases: biases of `down` (hidden,) and of `up` (dim,).
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class RepLinear(Mergeable):
         return torch.block_diag(*self.up.weight.chunk(GROUPS))
 
     def forward(self, v: Tensor) -> Tensor:
-        """v (batch, ..., dim); result (batch, ..., outputs)."""
+        """Map v (batch, ..., dim) to (batch, ..., outputs)."""
         hidden = self.dropout(functional.linear(v, self.down.weight, self.down_bias))
         update = functional.linear(hidden, self._up(), self.up_bias)
         result: Tensor = self.linear(torch.add(v, update, alpha=self.scale))
@@ -82,15 +88,23 @@ class RepLinear(Mergeable):
         return changed(self.linear, before @ self._up() @ self.down.weight, before @ shift)
 
 
-@adapter("repadapter", config=RepAdapterConfig, group="reparameterized", tokenwise=True)
+@adapter(
+    "repadapter",
+    description="Linear adapters before qkv and fc1, merged into them (RepAdapter, arXiv 2302.08106).",
+    config=RepAdapterConfig,
+    group="reparameterized",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: RepAdapterConfig) -> Attached:
-    """1.5 * dim * hidden weights and hidden + dim floats a site; biases start at zero.
+    """Attach one adapter per site: 1.5 * dim * hidden weights and hidden + dim floats.
+
+    A is initialized by Xavier's uniform rule, B with zeros, or near zero below 32 bits, biases with zeros.
 
     Raises:
-        UserError: hidden is odd, or attention_only where blocks have no attention.
+        UserError: hidden is odd, or attention_only is set and the blocks have no attention.
     """
     if shape.hidden % GROUPS:
-        raise UserError(f"hidden={shape.hidden}: this adapter has its hidden units in {GROUPS} equal groups")
+        raise UserError(f"hidden={shape.hidden} must be even: hidden units form {GROUPS} equal groups here")
     attached = Attached()
     ranks = [
         GROUPS * each for each in allocated(config.allocation, len(sites.blocks), shape.hidden // GROUPS)

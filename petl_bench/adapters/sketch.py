@@ -1,13 +1,15 @@
-"""Sketched deltas, after SketchTune (repository LeanModels/SketchTune): few values stand for a row's changes.
+"""Sketched updates, after SketchTune (repository LeanModels/SketchTune): weights of a row share a few values.
 
-    W = W0 + delta,  delta_ij = grid[i, g(j), code_ij]
+    W' = W + D,    D[i, j] = grid[i, g(j), code[i, j]]
 
-Each row of each linear of the blocks has `groups` groups of neighbouring inputs, and each group `hidden`
-trained values; the code of a weight, which says the value that it takes, never changes. Grids: (outputs,
-groups * hidden), zero at the start.
+W and D are (outputs, inputs). Each row i of each linear has `groups` groups g of neighboring inputs j, and
+each group has `hidden` trained values: grid is (outputs, groups, hidden), stored as (outputs, groups *
+hidden) and initialized with zeros, or near zero below 32 bits. The fixed code of a weight, 0 to hidden - 1,
+chooses its value.
 
-The source replaces W0 by its grid and has codes of Hessians; a translation of ours keeps W0 exact and takes
-its quantiles in each group as codes. They cost no bytes: a reloaded model finds them in W0 again.
+Differences from the source: it replaces W by the grid and takes codes from a Hessian. As a translation by
+this project, W stays exact, and the code of a weight is the quantile of its group that it lies in. Codes take
+no bytes, because a reloaded model finds them in W again.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 
 MOST_LEVELS = 256
-"""Codes are bytes."""
+"""Largest number of values per group, because codes are bytes."""
 
 
 @dataclass(frozen=True)
 class SketchConfig:
     groups: int = 1
-    """Groups of neighbouring inputs in each row, of equal size."""
+    """Number of groups of neighboring inputs per row, all of one size; at least 1."""
 
     def __post_init__(self) -> None:
         if self.groups < 1:
@@ -38,9 +40,9 @@ class SketchConfig:
 
 
 class _Lookup(torch.autograd.Function):
-    """grid (rows, groups, levels), codes (rows, groups, inputs) -> the value of each code.
+    """Look up the value of each code in grid (rows, groups, levels); codes are (rows, groups, inputs).
 
-    torch's own gather would keep the codes for its gradient as 64-bit integers.
+    torch.gather would keep the codes for its gradient as 64-bit integers.
     """
 
     @staticmethod
@@ -52,22 +54,23 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         (codes,) = ctx.saved_tensors
-        # Hundreds of summands a value: too many for bfloat16.
+        # Each value sums hundreds of gradients, too many for the precision of bfloat16.
         values = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         total = values.new_zeros(ctx.size).scatter_add_(2, codes.long(), values)
         return total.to(gradient.dtype), None
 
 
 class SketchedDelta(Delta):
-    """The change of a weight that a grid (outputs, groups * levels) and fixed codes spell."""
+    """The update of a weight given by trained values and fixed codes."""
 
     codes: Tensor
 
     def __init__(self, grid: nn.Linear, codes: Tensor) -> None:
-        """A change of zero until the grid moves.
+        """Set up the update, which is zero while the grid is zero.
 
         Args:
-            codes: (outputs, groups, inputs / groups) uint8.
+            grid: linear with weight (outputs, groups * levels).
+            codes: uint8 (outputs, groups, inputs / groups).
         """
         super().__init__()
         self.grid = grid
@@ -80,9 +83,17 @@ class SketchedDelta(Delta):
 
 
 def quantile_codes(weight: Tensor, levels: int, groups: int) -> Tensor:
-    """Of each weight (outputs, inputs), in which quantile of its group it lies: (outputs, groups, -1) uint8.
+    """Return the quantile of its group that each weight lies in.
 
-    Equal weights have equal codes; a weight on the boundary of two quantiles is in the upper one.
+    Equal weights have equal codes. A weight on the boundary of two quantiles belongs to the upper one.
+
+    Args:
+        weight: (outputs, inputs).
+        levels: number of quantiles.
+        groups: number of groups of neighboring inputs.
+
+    Returns:
+        Codes 0 to levels - 1, uint8 (outputs, groups, inputs / groups).
     """
     grouped = weight.detach().unflatten(1, (groups, -1))
     ordered = grouped.sort(2).values
@@ -92,15 +103,22 @@ def quantile_codes(weight: Tensor, levels: int, groups: int) -> Tensor:
     return codes
 
 
-@adapter("sketch", config=SketchConfig, group="reparameterized", tokenwise=True)
+@adapter(
+    "sketch",
+    description="Trained values, each shared by the weights of one quantile (after LeanModels/SketchTune).",
+    config=SketchConfig,
+    group="reparameterized",
+    tokenwise=True,
+    unused={"scale": 1.0},
+)
 def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
-    """One grid a linear: qkv, proj, fc1, fc2, as far as blocks have them.
+    """Attach one grid per linear of every block: outputs * groups * hidden weights and 0 floats.
 
     Raises:
-        UserError: groups that do not divide the inputs of a linear, or hidden out of range.
+        UserError: the number of groups does not divide the inputs of a linear, or hidden is out of range.
     """
     if not 2 <= shape.hidden <= MOST_LEVELS:
-        raise UserError(f"hidden={shape.hidden} is out of range: this adapter has 2 to {MOST_LEVELS} values")
+        raise UserError(f"hidden={shape.hidden} is out of range: this adapter takes 2 to {MOST_LEVELS}")
     attached = Attached()
     for name, slot in linears(sites).items():
         linear = slot.get()

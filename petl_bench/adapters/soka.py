@@ -1,22 +1,28 @@
-"""SoKA (arXiv 2506.15251): a sum of Kronecker products that starts at the leading ones of the frozen weight.
+"""SoKA (arXiv 2506.15251): a sum of Kronecker products, initialized with the leading ones of the weight.
 
-On every linear of a block, with r terms of the shapes that KronA has (petl_bench.adapters.krona):
+On every linear of a block, with r terms:
 
-    y = W x + bias + s * sum over k of (left_k x right_k - start_left_k x start_right_k) x
+    y = W x + bias + s * sum over k of (kron(left_k, right_k) - kron(left_k0, right_k0)) x
 
-The starts are W's Kronecker singular value decomposition: of W as a matrix (m * n, p * q), see `rearranged`,
-the triplets u, sigma, v; left sqrt(sigma) u as (m, n), right sqrt(sigma) v as (p, q). The abstract says "of
-the full weight update", of which there is none at the start: W in its place, the frozen rest of it as in
-PiSSA, the sites in a vision transformer and the rule for the terms are inferred. The start is rounded term by
-term as what is trained, so that training begins at the frozen network at any bit-width. Weight decay is best
-set to 0.
+W (m * p, n * q) and bias (m * p,) are frozen; left_k (m, n) and right_k (p, q) are trained, with the shapes
+of KronA (petl_bench.adapters.krona), and initialized with left_k0 and right_k0; s is the fixed scale. The
+initial factors come from the Kronecker singular value decomposition of W: with the singular triplets u_k,
+sigma_k, v_k of W rearranged to (m * n, p * q), left_k0 is sqrt(sigma_k) u_k as (m, n), and right_k0 is
+sqrt(sigma_k) v_k as (p, q).
 
-r is hidden, or, with rank=spectrum, the least of: hidden; the terms that hold `energy` of the sum of squared
-singular values; the elbow, the term farthest below the chord of the curve of singular values.
+r is hidden or, with rank=spectrum, the smallest of three numbers: hidden; the number of terms that hold the
+share `energy` of the sum of squared singular values; and the elbow, the term farthest below the straight line
+between the ends of the curve of singular values.
 
-The start is not stored, and neither is r. A file is read by computing both again from W, in float64 on the
-CPU, with the signs fixed (petl_bench.adapters.decomposed): other arithmetic than the writer's might round an
-entry to another code.
+Source: the abstract of arXiv 2506.15251. It decomposes the full weight update, which does not exist before
+training. That W takes its place, the frozen residual as in PiSSA, the sites in a vision transformer and the
+rule for r are inferred. Translations by this project: `allocation`, and quantization, for which initial
+factors are quantized term by term as the trained ones are, so that training starts at the frozen network at
+every bit-width. The best choice of the weight decay is 0.
+
+Neither the initial factors nor r are stored. Both are computed again from W when a file is loaded, in float64
+on the CPU and with fixed signs (petl_bench.adapters.decomposed). If the arithmetic of the reader differs from
+that of the writer, an entry may be rounded to another code.
 """
 
 from __future__ import annotations
@@ -41,21 +47,27 @@ RANKS = ("hidden", "spectrum")
 @dataclass(frozen=True)
 class SoKAConfig:
     rank: str = "hidden"
-    """Terms of a linear: hidden, or what its spectrum asks for, hidden at most."""
+    """Number of terms per linear: hidden, or spectrum (as the singular values require, at most hidden)."""
     energy: float = 0.9
-    """Share of the squared singular values that is enough, with rank=spectrum."""
+    """Share of the sum of squared singular values that the terms must hold with rank=spectrum; above 0
+    and at most 1."""
     allocation: str = "uniform"
-    """Hidden by depth, of one sum; see petl_bench.adapters.lowrank.ALLOCATIONS."""
+    """Distribution of a fixed sum of ranks over depth: uniform, rising, falling, middle or ends."""
 
     def __post_init__(self) -> None:
         if self.rank not in RANKS:
-            raise ValueError(f"rank is one of {', '.join(RANKS)}, not {self.rank!r}")
+            raise ValueError(f"rank must be one of {', '.join(RANKS)}, not {self.rank!r}")
         if not 0 < self.energy <= 1:
-            raise ValueError(f"energy={self.energy} is no share: more than 0, at most 1")
+            raise ValueError(f"energy={self.energy} must be above 0 and at most 1")
 
 
 def enough(values: Tensor, energy: float) -> int:
-    """How many terms a spectrum asks for: values (terms,), descending; see the module."""
+    """Return the number of terms that rank=spectrum chooses without its limit, as the module describes.
+
+    Args:
+        values: singular values (terms,), descending.
+        energy: share of the sum of squared singular values that the terms must hold.
+    """
     squares = values.square().cumsum(0)
     by_energy = int((squares < energy * squares[-1]).sum()) + 1
     chord = torch.linspace(values[0].item(), values[-1].item(), len(values), dtype=values.dtype)
@@ -86,12 +98,20 @@ def _terms(
     return Kronecker(sides[0], sides[1], shape.scale, (starts[0], starts[1]))
 
 
-@adapter("soka", config=SoKAConfig, group="reparameterized", tokenwise=True)
+@adapter(
+    "soka",
+    description="Kronecker products that start at the leading ones of every linear (SoKA, arXiv 2506.15251).",
+    config=SoKAConfig,
+    group="reparameterized",
+    tokenwise=True,
+)
 def attach(sites: Sites, shape: Shape, config: SoKAConfig) -> Attached:
-    """BLOCK.ROLE.left.k (m, n), k from 0, then BLOCK.ROLE.right.k (p, q), of each linear.
+    """Attach r terms per linear: r * (m * n + p * q) weights and 0 floats.
+
+    The matrices are BLOCK.ROLE.left.k (m, n), k from 0, then BLOCK.ROLE.right.k (p, q).
 
     Raises:
-        UserError: hidden is more than a linear has, or less than 1.
+        UserError: hidden is less than 1, or a rank is greater than the number of terms of a linear.
     """
     if shape.hidden < 1:
         raise UserError(f"hidden={shape.hidden} is out of range: this adapter needs at least 1 term")

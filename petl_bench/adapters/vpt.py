@@ -1,12 +1,16 @@
-"""Visual prompt tuning (Jia et al. 2022, arXiv 2203.12119; KMnP/vpt): trained tokens in a vision transformer.
+"""Visual prompt tuning (Jia et al. 2022, arXiv 2203.12119): trained tokens in a vision transformer.
 
-vpt_shallow   P (hidden, dim) joins the tokens before the first block and goes with them through all.
-vpt_deep      each block has a P of its own, in the place of what the one before has made of its prompts.
+    vpt_shallow   [c, P, E] enters block 1; the outputs at P go on to the next blocks
+    vpt_deep      [c, P_i, E] enters block i; the outputs at P_i are discarded
 
-Prompts stand after the class token (and others before the patches) and have no position. They leave after the
-last block, so that norm and head have the tokens they know. `hidden` is the number of prompts. P starts
-uniform within sqrt(6 / (3 * patch^2 + dim)). Swin, where the source gives the prompts to every window, and
-ConvNeXt are refused. There is no update to merge: every block works on `hidden` more tokens.
+c are the class token and other tokens before the patches, E (patches, dim) the patches, P and P_i (hidden,
+dim) the prompts of all blocks or of block i. hidden is the number of prompts. Prompts have no position
+embedding. They are removed after the last block, so that the final norm and the head see the usual tokens.
+Prompts cannot be merged: every block works on `hidden` more tokens.
+
+Source: section 3.2 of arXiv 2203.12119; repository KMnP/vpt, from which the initializer is taken: uniform
+within sqrt(6 / (3 * patch**2 + dim)). Swin, where the source adds the prompts to every window, and ConvNeXt
+are refused.
 """
 
 from __future__ import annotations
@@ -26,24 +30,25 @@ from petl_bench.errors import UserError
 @dataclass(frozen=True)
 class ShallowConfig:
     dropout: float = 0.0
-    """Of the prompts' numbers."""
+    """Probability that an entry of a prompt is zeroed in training; at least 0 and at most 1."""
 
 
 @dataclass(frozen=True)
 class DeepConfig:
     dropout: float = 0.1
-    """Of the prompts' numbers."""
+    """Probability that an entry of a prompt is zeroed in training; at least 0 and at most 1."""
 
 
 class Prompted(nn.Module):
-    """A block whose input gets prompts, or whose output loses them.
+    """A block with prompts inserted into its input, removed from its output, or both.
 
     Args:
-        block: the block itself.
-        table: bias-free, its weight (prompts, dim) is the prompts; None leaves the input as it is.
-        place: tokens before the prompts.
-        replaced: tokens after these that the prompts take the place of.
-        removed: tokens of the output there that are taken away.
+        block: block of the backbone.
+        table: bias-free linear whose weight (prompts, dim) holds the prompts; None inserts none.
+        place: number of tokens before the prompts.
+        replaced: number of input tokens at this place that the prompts replace.
+        removed: number of output tokens at this place that are removed.
+        dropout: probability that an entry of a prompt is zeroed in training.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Prompted(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (batch, tokens, dim); the result may have more or fewer tokens."""
+        """Map x (batch, tokens, dim) to a tensor that may have more or fewer tokens."""
         if self.table is not None:
             prompts = self.dropout(self.table.weight.expand(len(x), -1, -1))
             x = torch.cat([x[:, : self.place], prompts, x[:, self.place + self.replaced :]], 1)
@@ -74,16 +79,30 @@ class Prompted(nn.Module):
         return torch.cat([x[:, : self.place], x[:, self.place + self.removed :]], 1)
 
 
-# The last block may work on the first token alone: it reads keys and values of all, prompts too.
-@adapter("vpt_shallow", config=ShallowConfig, group="prompt", tokenwise=True)
+# tokenwise holds: the first token still attends to all tokens of the last block, including prompts.
+@adapter(
+    "vpt_shallow",
+    description="Prompts before the first block, hidden of them (arXiv 2203.12119).",
+    config=ShallowConfig,
+    group="prompt",
+    tokenwise=True,
+    unused={"scale": 1.0},
+)
 def shallow(sites: Sites, shape: Shape, config: ShallowConfig) -> Attached:
-    """One table: hidden * dim weights."""
+    """Attach one table of prompts before the first block: hidden * dim weights and 0 floats."""
     return _prompted(sites, shape, config.dropout, deep=False)
 
 
-@adapter("vpt_deep", config=DeepConfig, group="prompt", tokenwise=True)
+@adapter(
+    "vpt_deep",
+    description="Prompts before every block, hidden of them each (arXiv 2203.12119).",
+    config=DeepConfig,
+    group="prompt",
+    tokenwise=True,
+    unused={"scale": 1.0},
+)
 def deep(sites: Sites, shape: Shape, config: DeepConfig) -> Attached:
-    """One table a block: hidden * dim weights each."""
+    """Attach one table of prompts per block: hidden * dim weights each and 0 floats."""
     return _prompted(sites, shape, config.dropout, deep=True)
 
 
@@ -91,7 +110,7 @@ def _prompted(sites: Sites, shape: Shape, dropout: float, deep: bool) -> Attache
     count, layout = shape.hidden, sites.layout
     if layout.grid is None:
         raise UserError(
-            "this adapter adds tokens to the sequence of a vision transformer, and the backbone keeps its "
+            "this adapter adds tokens to the sequence of a vision transformer, but the backbone keeps its "
             "tokens in rows and columns: choose another adapter or backbone"
         )
     if count < 1:
@@ -113,7 +132,7 @@ def _prompted(sites: Sites, shape: Shape, dropout: float, deep: bool) -> Attache
 
 
 def _patch_inputs(sites: Sites) -> int:
-    """Numbers of a patch of the image, 3 * patch^2; the first operation of the backbone embeds them."""
+    """Return the number of inputs of the patch embedding, 3 * patch**2."""
     embedding = sites.operations[0].slot.get()
     assert isinstance(embedding, nn.Conv2d | nn.Linear)
     return embedding.weight[0].numel()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from petl_bench.types import ResultRow, RunSettings, RunSpec, declarations, spec_columns
+from petl_bench.types import ResultRow, RunSettings, RunSpec, changed_text, declarations, spec_columns
 
 _SHOWN = ("hidden", "bits", "head")
 """Settings of a run that plans always show; besides them its task, adapter, protocol and shots."""
@@ -26,8 +26,6 @@ Kind = tuple[Columns, int]
 
 def cell_of(spec: RunSpec) -> dict[str, object]:
     """Return the settings of a run that plans show, as the columns of its row."""
-    from petl_bench.config import changed_text
-
     columns = spec_columns(spec) | {"settings": changed_text(spec.adapter)}
     names = ("task", "adapter", *_SHOWN, "protocol", "shots", *SHOWN_WHERE_VARIED)
     return {name: columns[name] for name in names}

@@ -12,7 +12,7 @@ from petl_bench.cli.common import duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
 from petl_bench.errors import counted
 from petl_bench.store import Store
-from petl_bench.types import Outcome, ResultRow, RunSettings, RunSpec, declarations
+from petl_bench.types import Outcome, ResultRow, RunSettings, RunSpec, changed_text, declarations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,8 +124,6 @@ SHOWN = 10
 
 def label(outcome: Outcome) -> str:
     """A run in a few words."""
-    from petl_bench.config import changed_text
-
     spec = outcome.spec
     text = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
     if spec.hidden:

@@ -1,18 +1,18 @@
-"""The files of conf/: where they are and what they say."""
+"""Groups of the configuration and their options: files of conf/, and options that are declared in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from petl_bench.config.schema import container
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import AdapterSpec
+from petl_bench.types import LAUNCHERS, declarations, method, methods
 
 _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
@@ -20,48 +20,69 @@ CONF_DIR = _TOP / "conf"
 """Inside the package in an installed wheel, at the top of the repository in a checkout."""
 
 
+def _adapters() -> dict[str, dict[str, Any]]:
+    return {name: {"name": name, **found.defaults} for name, found in methods().items()}
+
+
+def _launchers() -> dict[str, dict[str, Any]]:
+    return {
+        name: {"name": name} | {key: known.default for key, known in declarations(kind).items()}
+        for name, kind in LAUNCHERS.items()
+    }
+
+
+def _tasks() -> dict[str, dict[str, Any]]:
+    return {name: {"name": name} for name in manifests()}
+
+
+_DECLARED: Mapping[str, Callable[[], dict[str, dict[str, Any]]]] = {
+    "adapter": _adapters,
+    "launcher": _launchers,
+    "task": _tasks,
+}
+"""Groups with options that are declared in Python: functions that return the content of each."""
+
+
+def store_declared() -> None:
+    """Give Hydra the options that are declared in Python."""
+    for group, contents in _DECLARED.items():
+        for name, node in contents().items():
+            ConfigStore.instance().store(group=group, name=name, node=node)
+
+
+def groups() -> set[str]:
+    """Return the names of all groups, for example `adapter`."""
+    return {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | _DECLARED.keys()
+
+
 def options(group: str) -> list[str]:
-    """Names of one config group, for example `adapter`."""
-    if group == "task":
-        return sorted(manifests())
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    """Return the names of the options of a group, in alphabetical order."""
+    return sorted({*_declared(group), *(path.stem for path in (CONF_DIR / group).glob("*.yaml"))})
 
 
 def description(group: str, name: str) -> str:
-    """The comment at the head of conf/GROUP/NAME.yaml: one sentence on what it is."""
-    lines = (CONF_DIR / group / f"{name}.yaml").read_text().splitlines()
+    """Return one sentence about an option: of its declaration, or the first comment of its file."""
+    if group == "adapter" and name in methods():
+        return method(name).description
+    if group == "launcher" and name in LAUNCHERS:
+        return (LAUNCHERS[name].__doc__ or "").partition("\n")[0]
+    lines = (CONF_DIR / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
 
 def group_config(group: str, name: str) -> dict[str, Any]:
-    """The content of conf/GROUP/NAME.yaml, uncomposed."""
+    """Return the content of an option, uncomposed.
+
+    Raises:
+        UserError: the group has no such option.
+    """
     if name not in options(group):
         raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
+    if name in (contents := _declared(group)):
+        return contents[name]
     return container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
 
 
-def changed(adapter: AdapterSpec) -> dict[str, Any]:
-    """The settings of an adapter that are not the defaults of its method."""
-    defaults = _defaults(adapter.name)
-    return {key: value for key, value in adapter.settings.items() if value != defaults.get(key)}
-
-
-def completed(adapter: str, settings: Mapping[str, Any]) -> AdapterSpec:
-    """An adapter with the defaults of its method where `settings` does not say otherwise.
-
-    Raises:
-        UserError: unknown adapter.
-    """
-    return AdapterSpec(adapter, {**_defaults(adapter), **settings})
-
-
-@cache
-def _defaults(adapter: str) -> dict[str, Any]:
-    content = group_config("adapter", adapter)
-    return {key: value for key, value in content.items() if key not in ("name", "unused")}
-
-
-def changed_text(adapter: AdapterSpec) -> str:
-    """The same as a line of overrides: `dropout=0.2 share=0`."""
-    return " ".join(f"{key}={value}" for key, value in sorted(changed(adapter).items()))
+def _declared(group: str) -> dict[str, dict[str, Any]]:
+    return _DECLARED[group]() if group in _DECLARED else {}

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from hydra.core.config_store import ConfigStore
 
 from petl_bench.types import (
+    LAUNCHERS,
     BackboneSpec,
     DataSettings,
     ProtocolSpec,
@@ -17,6 +18,7 @@ from petl_bench.types import (
     TaskSpec,
     TrainSpec,
     declarations,
+    methods,
 )
 
 PARTS: dict[str, type] = {
@@ -40,12 +42,14 @@ class Key:
     """One key of the configuration.
 
     Attributes:
-        default: its value unless chosen; None where the files of a group state it, as of `train`.
+        default: its value unless chosen; None where the files of a group state it, as those of `train` do.
+        option: the option that has the key, for example `adapter=lora`; empty: all options of its group.
     """
 
     name: str
     default: Any
     setting: Setting
+    option: str = ""
 
 
 def keys() -> Iterator[Key]:
@@ -56,6 +60,11 @@ def keys() -> Iterator[Key]:
         yield Key(name, PLAIN[name].default, PLAIN[name])
     for group, kind in PARTS.items():
         yield from _of_part(f"{group}.", kind)
+    declared = {f"launcher={name}": declarations(kind) for name, kind in LAUNCHERS.items()}
+    declared |= {f"adapter={name}": found.settings for name, found in methods().items()}
+    for option, settings in declared.items():
+        for name, known in settings.items():
+            yield Key(f"{option.partition('=')[0]}.{name}", known.default, known, option)
 
 
 def _of_part(prefix: str, kind: type) -> Iterator[Key]:

@@ -1,4 +1,4 @@
-"""Overrides in Hydra's grammar -> plan of validated runs."""
+"""Expansion of overrides in Hydra's grammar into a plan of validated runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import difflib
 import functools
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Sweep
@@ -20,76 +18,18 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from petl_bench.config.files import CONF_DIR, group_config, options
+from petl_bench.config.files import CONF_DIR, group_config, groups, options, store_declared
 from petl_bench.config.keys import PLAIN, store_settings
-from petl_bench.config.schema import conform, container, first_paragraph
+from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import Cache, DataSettings, RunSpec, spec_to_dict, typed
+from petl_bench.types import LAUNCHERS, Cache, DataSettings, LauncherSettings, RunSpec, spec_to_dict, typed
 
-FACTS = ("name", "unused", "quantized")
+FACTS = ("name", "quantized")
 """Keys of a group's files that are no settings."""
 LATE = ("task", *PLAIN)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
-
-
-COMPILERS = ("none", "default", "reduce-overhead")
-"""Modes of torch.compile for the training step; the last one replays CUDA graphs on a GPU."""
-CLUSTERS = ("slurm", "local")
-"""Where submitit runs jobs."""
-
-
-@dataclass(frozen=True)
-class LauncherSpec:
-    """How runs are spread over processes and machines; `auto` values are settled by the launcher."""
-
-    name: str
-    device: str = "auto"
-    workers: int = 0
-    threads: int = 1
-    loaders: int = 0
-    compile: str = "none"
-    checkpoint: int = 0
-    retries: int = 1
-    """Times that a run is tried again in the same sweep after its process was killed or its device failed."""
-    heartbeat: float = 10.0
-    """Seconds between two signs of life of a run in progress."""
-    gpus: float = 1.0
-    """GPUs of each run (ray) or job (slurm), where the device is one."""
-    address: str = ""
-    """Of a Ray cluster that runs already."""
-    cluster: str = "slurm"
-    """`local`: submitit's stand-in for Slurm on this machine."""
-    runs_per_job: int = 1
-    jobs: int = 1
-    minutes: int = 60
-    partition: str = ""
-    memory_gb: float = 0.0
-    options: str = ""
-    """Of sbatch, as on its command line."""
-
-    def __post_init__(self) -> None:
-        least_of = dict.fromkeys(("threads", "runs_per_job", "jobs", "minutes"), 1)
-        least_of |= dict.fromkeys(("workers", "loaders", "checkpoint", "retries", "gpus", "memory_gb"), 0)
-        for key, least in least_of.items():
-            if not (value := getattr(self, key)) >= least:
-                raise UserError(f"launcher.{key}={value} is out of range: it must be {least} or more")
-        if not 0 < self.heartbeat < math.inf:
-            raise UserError(
-                f"launcher.heartbeat={self.heartbeat} is out of range: it must be a positive number"
-            )
-        for key, known in (("compile", COMPILERS), ("cluster", CLUSTERS)):
-            if (chosen := getattr(self, key)) not in known:
-                raise UserError(f"launcher.{key}={chosen}: it must be one of {', '.join(known)}")
-        if self.gpus % 1 and (self.gpus > 1 or self.name == "slurm"):
-            share = "a whole number" if self.name == "slurm" else "a whole number, or a fraction below 1"
-            raise UserError(f"launcher.gpus={self.gpus}: it must be {share} with launcher={self.name}")
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether runs go to machines of which this one knows nothing."""
-        return bool(self.address) or self.name == "slurm"
 
 
 @dataclass(frozen=True)
@@ -98,22 +38,21 @@ class Plan:
 
     runs: list[RunSpec]
     alone: list[list[str]]
-    """For each of them, the overrides that plan it and no other."""
-    launcher: LauncherSpec
+    """Overrides that plan one run alone, for each of the runs."""
+    launcher: LauncherSettings
     cache: Cache
 
 
 def plan(overrides: Sequence[str]) -> Plan:
     """Expand overrides in Hydra's grammar into validated runs.
 
-    The axes of the chosen sweep (`sweep=demo` unless named otherwise) hold, except where an override
-    names the same key. Runs that differ only in settings their method has no use for are one run.
+    Overrides replace the axes of the chosen sweep, by default `sweep=demo`. Runs that differ only in settings
+    that their method does not use are one run.
 
     Raises:
         UserError: an override cannot be read, names an unknown key or option, or has a bad value.
     """
-    for name in manifests():
-        ConfigStore.instance().store(group="task", name=name, node={"name": name})
+    store_declared()
     store_settings()
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
@@ -135,11 +74,11 @@ def _expand(overrides: list[str]) -> Plan:
         if key in parsed:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
         parsed[key] = override
-    groups = _check_options(parsed)
+    _check_options(parsed)
     base = _compose(
         [o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"], hydra=True
     )
-    _check_keys(parsed, base, groups)
+    _check_keys(parsed, base)
     axes = dict(base.hydra.sweeper.params or {})
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
     chosen = list(map(_checked, parser.parse_overrides(own))) + list(parsed.values())
@@ -157,11 +96,12 @@ def _expand(overrides: list[str]) -> Plan:
         )
         key = json.dumps(spec_to_dict(spec), sort_keys=True)
         runs.setdefault(key, (spec, list(lines.values())))
-    launcher = LauncherSpec(**conform(LauncherSpec, config["launcher"], "launcher"))
+    chosen_launcher = dict(config["launcher"])
+    launcher = typed(LAUNCHERS[chosen_launcher.pop("name")], chosen_launcher, "launcher.")
     specs, alone = map(list, zip(*runs.values(), strict=True))
     if launcher.elsewhere and any(spec.precision == "auto" for spec in specs):
         raise UserError(
-            "precision=auto is settled by this machine's device, and the runs go to others: "
+            "precision=auto is resolved by the device of this machine, but the runs go to other machines: "
             "choose precision=bf16 or precision=fp32"
         )
     return Plan(specs, alone, launcher, typed(DataSettings, config["data"], "data.").decoded)
@@ -174,13 +114,13 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 @functools.cache
 def _value(line: str) -> Any:
-    """The typed value of `key=value`."""
+    """Return the typed value of `key=value`."""
     value = OverridesParser.create().parse_override(line).value()
     return value.text if isinstance(value, QuotedString) else value
 
 
 def _of_suite(task: str, chosen: Mapping[str, Any]) -> list[str]:
-    """The recipe and the tuned scales and rates of the task's suite, where none are chosen."""
+    """Return overrides for the recipe and the tuned values of the task's suite, unless they are chosen."""
     suite = manifests()[task].suite
     train = suite if suite in options("train") else "vtab"
     tuned = suite if suite in options("tuned") else "none"
@@ -188,13 +128,19 @@ def _of_suite(task: str, chosen: Mapping[str, Any]) -> list[str]:
 
 
 def _checked(override: Override) -> Override:
-    """Refuse what has no meaning here: additions, deletions, random and continuous sweeps."""
+    """Return the override unless it is an addition, a deletion, or a random or continuous sweep.
+
+    Raises:
+        UserError: it is one.
+    """
     value = override.value()
     key = override.get_key_element()
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise UserError(f"{override.input_line!r}: only KEY=VALUE overrides are taken, no + and no ~")
     if isinstance(value, IntervalSweep):
-        raise UserError(f"{override.input_line!r}: interval() has no end of values; list them: {key}=1,2,3")
+        raise UserError(
+            f"{override.input_line!r}: interval() has infinitely many values; list some of them: {key}=1,2,3"
+        )
     if isinstance(value, Sweep) and getattr(value, "shuffle", False):
         raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
     if key == "sweep" and override.is_sweep_override():
@@ -205,7 +151,7 @@ def _checked(override: Override) -> Override:
 
 
 def _values(override: Override) -> list[str]:
-    """`key=a,b` -> ["key=a", "key=b"]; a plain override is a sweep of one."""
+    """Return ["key=a", "key=b"] for `key=a,b`; a plain override is a sweep over one value."""
     if not override.is_sweep_override():
         assert override.input_line is not None
         return [override.input_line]
@@ -215,35 +161,30 @@ def _values(override: Override) -> list[str]:
     return values
 
 
-def _check_options(parsed: Mapping[str, Override]) -> set[str]:
-    """All config groups; an override of one must name options that exist."""
-    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | {"task"}
-    for key in groups & parsed.keys():
+def _check_options(parsed: Mapping[str, Override]) -> None:
+    """Refuse overrides of a group that name an option which does not exist."""
+    for key in groups() & parsed.keys():
         for name in (value.split("=", 1)[1] for value in _values(parsed[key])):
             if name not in options(key):
                 raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, options(key))}")
-    return groups
 
 
-def _check_keys(parsed: Mapping[str, Override], base: DictConfig, groups: set[str]) -> None:
-    """Every key must be a group or a value of the configuration, and no fact of a data set."""
+def _check_keys(parsed: Mapping[str, Override], base: DictConfig) -> None:
+    """Refuse keys that are neither groups nor settings, and facts of data sets."""
     own = container(OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"]))
-    known = groups | set(_flat_keys(own))
-    for key in parsed.keys() - groups:
+    roots = groups()
+    known = roots | set(_flat_keys(own))
+    for key in parsed.keys() - roots:
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")
-        if (
-            root in groups
-            and key.startswith(tuple(f"{root}.{fact}" for fact in FACTS))
-            and root != "backbone"
-        ):
+        if root in roots and key.startswith(tuple(f"{root}.{fact}" for fact in FACTS)) and root != "backbone":
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
         if isinstance(own.get(key), dict):
             raise UserError(f"{key!r} is a group of settings: {', '.join(f'{key}.{k}' for k in own[key])}")
         if key not in known and root not in ("adapter", "backbone", "launcher", "protocol"):
-            near = known if difflib.get_close_matches(key, known) else groups | own.keys()
+            near = known if difflib.get_close_matches(key, known) else roots | own.keys()
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
 
 
@@ -255,8 +196,7 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
             group = key.split(".")[0]
             default = next(d[group] for d in _groups() if group in d)
             name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
-            settings = set(_flat_keys(group_config(group, name))) - {"name"}
-            settings = {f"{group}.{setting}" for setting in settings if not setting.startswith("unused")}
+            settings = {f"{group}.{key}" for key in _flat_keys(group_config(group, name)) if key != "name"}
             owners = [n for n in options(group) if key.removeprefix(f"{group}.") in group_config(group, n)]
             hint = did_you_mean(key, settings) if settings else "it has none"
             if owners and name not in owners:

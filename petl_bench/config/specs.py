@@ -1,4 +1,4 @@
-"""A composed configuration -> the validated spec of one run."""
+"""Conversion of a composed configuration to the validated spec of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, make_dataclass, replace
 from functools import cache
 from typing import Any, get_type_hints
 
-from petl_bench.config.files import group_config
 from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
@@ -25,6 +24,7 @@ from petl_bench.types import (
     TaskSpec,
     TrainSpec,
     declarations,
+    method,
     require,
     typed,
 )
@@ -41,7 +41,7 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     """
     chosen = typed(_Plain, {name: config[name] for name in PLAIN}, "")
     parts = _parts(json.dumps({name: config[name] for name in ("adapter", "backbone", "protocol", "train")}))
-    unused, protocol, train = parts.unused, parts.protocol, parts.train
+    unused, protocol, train = method(parts.adapter.name).unused, parts.protocol, parts.train
     task = plan_task(
         config["task"], typed(DataSettings, config["data"], "data."), chosen.shots, chosen.split_seed
     )
@@ -100,16 +100,15 @@ class _Parts:
     backbone: BackboneSpec
     protocol: ProtocolSpec
     train: TrainSpec
-    unused: dict[str, Any]
 
 
 @cache
 def _parts(groups: str) -> _Parts:
-    """The typed parts of a configuration, given as JSON, so that a plan of many runs types each once."""
+    """Return the typed parts of a configuration; as JSON they can be cached, since many runs share them."""
     values = json.loads(groups)
     adapter = values["adapter"]
-    name, unused = adapter.pop("name"), adapter.pop("unused", {})
-    defaults = group_config("adapter", name)
+    name = adapter.pop("name")
+    defaults = method(name).defaults
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     backbone = typed(BackboneSpec, values["backbone"], "backbone.")
     train = values["train"]
@@ -127,15 +126,15 @@ def _parts(groups: str) -> _Parts:
     recipe = typed(TrainSpec, train, "train.")
     if not recipe.average.checkpoints:
         recipe = replace(recipe, average=AverageSpec())
-    return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe, unused)
+    return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe)
 
 
 def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task: str) -> float | None:
-    """The scale or learning rate of the first table of conf/tuned that fits the run and has one.
+    """Return the scale or learning rate of the first table of conf/tuned that fits the run and has one.
 
     Args:
         what: `scales` or `lrs`.
-        about: what a table may say that it is for.
+        about: settings of the run that a table may be restricted to.
     """
     try:
         for table in values["tuned"]["tables"]:

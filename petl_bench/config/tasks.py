@@ -1,4 +1,4 @@
-"""From a manifest, the `data` settings and the few-shot axes to the task of a run."""
+"""The task of a run, from its manifest, the `data` settings and the few-shot settings."""
 
 from __future__ import annotations
 

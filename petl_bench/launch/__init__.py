@@ -1,4 +1,4 @@
-"""Ways to spread runs over processes and machines. One interface: iterate over outcomes as they finish."""
+"""Launchers, which spread runs over processes and machines and yield the outcomes as they finish."""
 
 from __future__ import annotations
 
@@ -7,51 +7,56 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-from petl_bench.config import LauncherSpec
 from petl_bench.errors import StoreError, counted
 from petl_bench.launch import local, pool, ray, slurm
 from petl_bench.launch.base import Round
 from petl_bench.launch.failures import keep_failure
 from petl_bench.store import ClaimedError, Claims, Store
-from petl_bench.types import NO_FAULT, Cache, Job, Outcome, Runtime
+from petl_bench.types import NO_FAULT, Cache, Job, LauncherSettings, Outcome, ProcessSettings, Runtime
 
-LAUNCHERS = {"local": local.launch, "pool": pool.launch, "ray": ray.launch, "slurm": slurm.launch}
+LAUNCH: dict[str, Callable[[Round[Any]], Generator[Outcome, None, None]]] = {
+    "local": local.launch,
+    "pool": pool.launch,
+    "ray": ray.launch,
+    "slurm": slurm.launch,
+}
+"""Functions of the launchers by their names."""
 PAUSE = 0.5
-"""Seconds between two looks at runs that others are at work on."""
+"""Seconds between two checks of runs that are in progress elsewhere."""
 
 
 def launch(
     jobs: Sequence[Job],
-    spec: LauncherSpec,
+    settings: LauncherSettings,
     store: Path,
     cache: Cache,
     say: Callable[[str], None],
 ) -> Generator[Outcome, None, None]:
-    """Run all jobs and yield what becomes of each; closing the generator ends what is running.
+    """Execute all jobs and yield their outcomes; closing the generator ends all runs in progress.
 
-    A run that another process is at work on is waited for, and done here if that process dies. One whose
-    process was killed, or whose device failed, is tried again `launcher.retries` times.
+    A run in progress in another process is awaited, and executed here if that process dies. A run whose
+    process was killed, or whose device failed, is repeated up to `launcher.retries` times.
 
     Args:
-        cache: where decoded images are kept.
-        say: told what is waited for, what is tried again, and what an engine does.
+        jobs: the runs.
+        settings: the launcher and its settings.
+        store: folder of the results.
+        cache: folder of decoded images and its bound.
+        say: function that is told which runs are awaited or repeated, and what the launcher does.
 
     Raises:
-        UserError: no such device, or a model of the plan cannot be built.
-        StoreError: the store cannot be written any more.
+        UserError: there is no such device, or a model of the plan cannot be built.
+        StoreError: the store can no longer be written.
     """
     shelf = Store(store.absolute())
     runtime = Runtime(
         store=str(shelf.root),
-        threads=spec.threads,
-        loaders=spec.loaders,
-        compile=spec.compile,
-        checkpoint=spec.checkpoint,
-        heartbeat=spec.heartbeat,
         cache=replace(cache, directory=cache.directory and os.path.abspath(cache.directory)),
+        **{field.name: getattr(settings, field.name) for field in fields(ProcessSettings)},
     )
     claims = shelf.claims
     claims.tidy()
@@ -67,15 +72,15 @@ def launch(
         jobs, pending = list(pending.values()), {}
         unchecked, checked = () if checked else [job.spec for job in jobs], True
         held = {job.run_id: job for job in jobs}
-        work = Round(jobs, runtime, spec, unchecked, say)
-        with closing(LAUNCHERS[spec.name](work)) as outcomes:
+        work = Round(jobs, runtime, settings, unchecked, say)
+        with closing(LAUNCH[settings.name](work)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]
                 if outcome.cause == "store":
                     raise StoreError(outcome.error)
                 if outcome.cause == "busy":
                     busy[job.run_id] = job
-                elif outcome.cause in NO_FAULT and tries[job.run_id] < spec.retries:
+                elif outcome.cause in NO_FAULT and tries[job.run_id] < settings.retries:
                     tries[job.run_id] += 1
                     if outcome.cause != "killed":  # it kept an error.json, which is no other process' result
                         job = replace(job, seen=shelf.stamp(job.run_id))
@@ -83,17 +88,17 @@ def launch(
                     say(f"{job.run_id}: {outcome.error}; it will be tried again")
                 elif outcome.cause != "killed":
                     yield outcome
-                elif (kept := _keep(job, shelf, outcome, spec.heartbeat)) is not None:
+                elif (kept := _keep(job, shelf, outcome, settings.heartbeat)) is not None:
                     yield kept
                 else:
                     busy[job.run_id] = job
 
 
 def _keep(job: Job, store: Store, outcome: Outcome, heartbeat: float) -> Outcome | None:
-    """The failure of a run whose process could not say it; None where another process has taken it over."""
+    """Record the failure of a run whose process was killed; None if another process has taken it over."""
     try:
         with store.claims.take(job.run_id, heartbeat):
-            return store.news(job) or keep_failure(job, store, outcome.cause, outcome.error or "")
+            return store.outcome_elsewhere(job) or keep_failure(job, store, outcome.cause, outcome.error or "")
     except ClaimedError:
         return None
 
@@ -101,10 +106,10 @@ def _keep(job: Job, store: Store, outcome: Outcome, heartbeat: float) -> Outcome
 def _await(
     store: Store, claims: Claims, busy: dict[str, Job], free: dict[str, Job]
 ) -> Generator[Outcome, None, None]:
-    """Yield what others make of busy runs, until one is free because they died; those go to `free`."""
+    """Yield outcomes of runs in progress elsewhere until the process of one dies; such runs go to `free`."""
     while busy and not free:
         for run_id, job in list(busy.items()):
-            if (news := store.news(job)) is not None:
+            if (news := store.outcome_elsewhere(job)) is not None:
                 del busy[run_id]
                 yield news
         free |= {run_id: busy.pop(run_id) for run_id in claims.clear(busy)}

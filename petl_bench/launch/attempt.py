@@ -1,4 +1,4 @@
-"""One run in a worker: claim it, execute it, keep what becomes of it."""
+"""Execution of one run in a worker: claim it, execute it, record its outcome."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from petl_bench.train import DivergedError
 from petl_bench.types import Job, Outcome, Runtime
 
 LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
-"""What torch's plain RuntimeErrors say of a GPU, in lower case."""
+"""Phrases of torch's RuntimeErrors about a GPU, in lower case."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
-"""Errors of writing that meet every other run, too."""
+"""Errors of writing that every other run would meet, if they concern the store."""
 
 
 def attempt(job: Job, runtime: Runtime) -> Outcome:
-    """`execute` where nobody else is at work on the run or has done it since it was planned.
+    """Execute a run unless another process is executing it, or has finished it since it was planned.
 
-    Never raises: an error is kept in the store, with its cause and the command that repeats the run.
+    Errors are recorded in the store, with their cause and the command that repeats the run, and not raised.
     """
     store = Store(Path(runtime.store))
     try:
         with store.claims.take(job.run_id, runtime.heartbeat) as claim:
-            if (news := store.news(job)) is not None:
+            if (news := store.outcome_elsewhere(job)) is not None:
                 return news
             try:
                 here = replace(runtime, device=find_device(runtime.device))
@@ -52,7 +52,7 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
 
 
 def _spoils(error: Exception, store: Store) -> TypeGuard[OSError]:
-    """Whether an error would meet every other run too: the store's disk is full or cannot be written."""
+    """Return whether every other run would fail likewise, because the store is full or cannot be written."""
     if not isinstance(error, OSError):
         return False
     if error.filename is None:
@@ -67,9 +67,9 @@ def _failed(job: Job, store: Store, error: Exception) -> Outcome:
 
 
 def cause_of(error: BaseException) -> str:
-    """One of petl_bench.types.CAUSES.
+    """Return the cause of an error, one of petl_bench.types.CAUSES.
 
-    torch has a class for a GPU's errors, and says some of them by RuntimeError only.
+    torch has a class for errors of a GPU, but reports some of them by RuntimeError alone.
     """
     text = str(error).lower()
     if isinstance(error, DivergedError):

@@ -1,26 +1,30 @@
-"""What every launcher is given."""
+"""The interface of launchers: a function of a round of runs that yields their outcomes as they finish."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from petl_bench.config import LauncherSpec
-from petl_bench.types import Job, RunSpec, Runtime
+from petl_bench.types import Job, LauncherSettings, RunSpec, Runtime
+
+Settings = TypeVar("Settings", bound=LauncherSettings)
 
 
 @dataclass(frozen=True)
-class Round:
-    """Runs to do once each: a launcher yields one outcome for each of them, and tries none again.
+class Round(Generic[Settings]):
+    """Runs to execute once each: a launcher yields one outcome for each of them and repeats none.
 
     Attributes:
-        runtime: its device is still to be found.
-        unchecked: whose models are to be built once before any run.
-        say: told what an engine does.
+        jobs: the runs.
+        runtime: place and manner of their execution; the launcher sets the device.
+        settings: settings of the launcher.
+        unchecked: runs whose models are to be built once before any run starts.
+        say: function that is told what the launcher does.
     """
 
     jobs: Sequence[Job]
     runtime: Runtime
-    spec: LauncherSpec
+    settings: Settings
     unchecked: Sequence[RunSpec]
     say: Callable[[str], None]

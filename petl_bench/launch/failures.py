@@ -1,4 +1,4 @@
-"""What is kept of a run that failed."""
+"""Record of a failed run in the store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from petl_bench.types import Job, Outcome
 
 
 def keep_failure(job: Job, store: Store, cause: str, message: str, **details: str) -> Outcome:
-    """Write error.json; the outcome that says the same.
+    """Write error.json and return the outcome of the failed run.
 
     Args:
+        job: the run.
+        store: store of the results.
         cause: one of petl_bench.types.CAUSES.
+        message: text of the error.
+        details: further entries of error.json.
 
     Raises:
         StoreError: the store cannot be written.

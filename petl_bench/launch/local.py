@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from petl_bench.device import find_device
 from petl_bench.launch.base import Round
-from petl_bench.types import Outcome
+from petl_bench.types import LocalSettings, Outcome
 
 
-def launch(work: Round) -> Generator[Outcome, None, None]:
-    """Outcomes in the order of the plan.
+def launch(work: Round[LocalSettings]) -> Generator[Outcome, None, None]:
+    """Yield the outcomes in the order of the plan.
 
     Raises:
-        UserError: no such device, or a model of the plan cannot be built; nothing has run then.
+        UserError: there is no such device, or a model of the plan cannot be built; nothing has run then.
     """
-    runtime = replace(work.runtime, device=find_device(work.spec.device))
+    runtime = replace(work.runtime, device=find_device(work.settings.device))
     from petl_bench.launch.attempt import attempt
     from petl_bench.launch.preflight import preflight
 

@@ -1,4 +1,4 @@
-"""Processes of this machine, one a GPU, or one a share of the CPU's cores."""
+"""Processes of this machine: one per GPU, or one for every `threads` cores of the CPU."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from multiprocessing.process import BaseProcess
 from petl_bench.device import find_devices
 from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
-from petl_bench.types import Job, Outcome, RunSpec, Runtime
+from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
 
 PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.launch.preflight"]
-"""What the server of processes imports, once for all of them: a new one is there in a moment."""
+"""Modules that the fork server imports once for all processes, so that a new process starts at once."""
 PATIENCE = 5
-"""Times that a process may die before it is ready."""
+"""Number of times in a row that a process may die before it is ready."""
 GRACE = 5.0
-"""Seconds to give a claim up in, for a process that is told to end."""
+"""Seconds that a process has for giving up its claim when it is told to end."""
 
 
-def launch(work: Round) -> Generator[Outcome, None, None]:
-    """Outcomes as they finish.
+def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
+    """Yield the outcomes as they finish.
 
-    A process that dies takes the run in progress with it (cause `killed`) and is replaced; so is one whose
-    device failed. Closing the iterator, or an interrupt, ends all of them at once.
+    When a process dies, its run has the outcome `killed` and the process is replaced, as is one whose device
+    failed. Closing the generator, or an interrupt, ends all processes at once.
 
     Raises:
-        UserError: no such device, or a model of the plan cannot be built; nothing has run then.
+        UserError: there is no such device, or a model of the plan cannot be built; nothing has run then.
     """
-    spec, devices = work.spec, find_devices(work.spec.device)
+    settings, devices = work.settings, find_devices(work.settings.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    automatic = max(1, cores // spec.threads) if devices == ["cpu"] else len(devices)
-    count = min(spec.workers or automatic, len(work.jobs))
+    automatic = max(1, cores // settings.threads) if devices == ["cpu"] else len(devices)
+    count = min(settings.workers or automatic, len(work.jobs))
     todo = list(reversed(work.jobs))
     workers = [_Worker(replace(work.runtime, device=devices[i % len(devices)])) for i in range(count)]
     workers[0].specs = work.unchecked
@@ -50,7 +50,7 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
             waited = {worker.connection: worker for worker in workers if worker.connection is not None}
             if all(worker.retired for worker in workers):
                 raise UserError(
-                    f"launcher.device={spec.device}: failed, and no new process can use it; "
+                    f"launcher.device={settings.device}: failed, and no new process can use it; "
                     f"{len(todo)} runs are left"
                 )
             ready = wait(list(waited)) if waited else []  # none where none could be started
@@ -69,22 +69,22 @@ def launch(work: Round) -> Generator[Outcome, None, None]:
 
 @dataclass
 class _Worker:
-    """A process that makes itself ready and then takes one run after another; replaced where it dies."""
+    """A process that builds models once and then executes runs in sequence; it is replaced if it dies."""
 
     runtime: Runtime
     specs: Sequence[RunSpec] = ()
-    """What it tries to build before any run; nothing once it has."""
+    """Runs whose models it builds before any run; empty once it has."""
     connection: Connection | None = None
     process: BaseProcess | None = None
     ready: bool = False
     job: Job | None = None
     deaths: int = 0
-    """One after another, before it was ready."""
+    """Number of times in a row that it died before it was ready."""
     retired: bool = False
-    """Its device can be used no more."""
+    """Whether its device can no longer be used."""
 
     def use(self, todo: list[Job]) -> None:
-        """Give it the next run, if it is ready for one; start it, if there is need."""
+        """Give the process the next run if it is ready for one, or start it if necessary."""
         if not todo or self.retired or self.job is not None:
             return
         if self.connection is None:
@@ -114,10 +114,10 @@ class _Worker:
             raise UserError(f"worker processes were killed before they had built the models: {how}")
 
     def result(self) -> Outcome | None:
-        """What became of its run; None of a message that is about itself.
+        """Return the outcome of its run, or None if its message is about the process itself.
 
         Raises:
-            UserError: the models cannot be built, or it dies again and again while it builds them.
+            UserError: the models cannot be built, or the process dies repeatedly while it builds them.
         """
         assert self.connection is not None
         try:
@@ -150,7 +150,7 @@ class _Worker:
         return None
 
     def end(self) -> BaseProcess | None:
-        """Tell the process to end, if there is one."""
+        """Tell the process to end and return it, if there is one."""
         process = self.process
         if self.connection is not None and process is not None:
             self.connection.close()
@@ -160,7 +160,7 @@ class _Worker:
 
 
 def _how(code: int | None) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code == -signal.SIGKILL:
         return "SIGKILL (out of memory?)"
     if code is not None and code < 0:
@@ -169,7 +169,7 @@ def _how(code: int | None) -> str:
 
 
 def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) -> None:
-    """A worker's life: ready or a UserError, then an outcome for every job, until the other end is closed."""
+    """Execute in a worker: send None (ready) or a UserError, then an outcome for every job received."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # gives its claim up
     _end_with_parent()
@@ -190,7 +190,7 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
 
 
 def _end_with_parent() -> None:
-    """End with the parent however it ends."""
+    """Make this process end when its parent does, however the parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

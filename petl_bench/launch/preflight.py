@@ -1,4 +1,4 @@
-"""What is tried before a plan starts."""
+"""Check of all models of a plan before any run starts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from petl_bench.types import NORMALIZATIONS, RunSpec
 
 
 def preflight(specs: Iterable[RunSpec]) -> None:
-    """Build every distinct model of a plan once, so that a bad setting stops it before it starts.
+    """Build every distinct model of a plan once, so that an invalid setting is found before any run starts.
 
-    What does not fit into memory is left to fail by itself: others of the plan may fit.
+    A model that does not fit into memory is not refused: its run fails later, and other runs may fit.
 
     Raises:
-        UserError: as `assemble`.
+        UserError: see `petl_bench.model.assemble`.
     """
     seen = []
     for spec in specs:

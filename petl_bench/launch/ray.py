@@ -1,4 +1,4 @@
-"""A Ray cluster, begun on this machine or one that runs already."""
+"""A Ray cluster, started on this machine or running already."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench import __version__
-from petl_bench.config import LauncherSpec
 from petl_bench.device import find_device
 from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
-from petl_bench.types import Job, Outcome, Runtime
+from petl_bench.types import Job, Outcome, RaySettings, Runtime
 
 OBJECT_STORE = 100 * 2**20
-"""Bytes of shared memory for what passes between processes: specs and rows only."""
+"""Bytes of shared memory for objects passed between processes, which are specs and rows only."""
 TOKEN = Path("~/.ray/auth_token")
-"""Where Ray keeps what its clusters ask of those who connect."""
+"""File in which Ray keeps the token that its clusters require for a connection."""
 
 
-def launch(work: Round) -> Generator[Outcome, None, None]:
-    """Outcomes as they finish; closing the iterator ends what is running, and a cluster of our own.
+def launch(work: Round[RaySettings]) -> Generator[Outcome, None, None]:
+    """Yield the outcomes as they finish.
 
-    A process that dies takes its run with it (cause `killed`).
+    Closing the generator ends all runs, and the cluster if it was started here. When a process dies, its run
+    has the outcome `killed`.
 
     Raises:
         UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
     """
-    spec = work.spec
-    ray = _ray(spec.address)
+    settings = work.settings
+    ray = _ray(settings.address)
     try:
-        device = _connect(ray, spec)
+        device = _connect(ray, settings)
         from petl_bench.launch.preflight import preflight
 
         preflight(work.unchecked)
-        needs = {"num_cpus": spec.threads + spec.loaders, "num_gpus": 0 if device == "cpu" else spec.gpus}
+        needs = {
+            "num_cpus": settings.threads + settings.loaders,
+            "num_gpus": 0 if device == "cpu" else settings.gpus,
+        }
         once = 0 if device == "cpu" else 1  # a process of its own for each run, which frees the GPU's memory
         remote = ray.remote(max_calls=once, max_retries=0, **needs)(_attempt)
         runtime = replace(work.runtime, device=device)
         waiting, running = deque(work.jobs), dict[Any, Job]()
         while waiting or running:
-            while waiting and len(running) < (spec.workers or len(work.jobs)):
+            while waiting and len(running) < (settings.workers or len(work.jobs)):
                 job = waiting.popleft()
                 running[remote.remote(job, runtime, os.getcwd())] = job
             (ready,), _ = ray.wait(list(running))
@@ -69,35 +72,39 @@ def _ray(address: str) -> Any:
     return ray
 
 
-def _connect(ray: Any, spec: LauncherSpec) -> str:
-    """Begin or join a cluster; the device of its runs."""
+def _connect(ray: Any, settings: RaySettings) -> str:
+    """Start or join a cluster and return the device of its runs."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not spec.address:
-        device = find_device(spec.device)
+    if not settings.address:
+        device = find_device(settings.device)
         if device != "cpu":
             device = "cuda"  # the one that Ray lets a process see
         size = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        cores = spec.workers * (spec.threads + spec.loaders) or None
+        cores = settings.workers * (settings.threads + settings.loaders) or None
         ray.init("local", num_cpus=cores, **size, **quiet)
     else:
-        _look(spec.address)
+        _look(settings.address)
         try:
-            ray.init(spec.address, **quiet)
+            ray.init(settings.address, **quiet)
             version = ray.get(ray.remote(num_cpus=0, max_retries=0)(_version).remote())
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"launcher.address={spec.address}: {_line(error)}") from error
+            raise UserError(f"launcher.address={settings.address}: {_line(error)}") from error
         if version != __version__:
             raise UserError(
-                f"launcher.address={spec.address}: it has petl-bench {version}, not {__version__} as here"
+                f"launcher.address={settings.address}: it has petl-bench {version}, not {__version__} as here"
             )
-        device = spec.device
+        device = settings.device
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     return device
 
 
 def _look(address: str) -> None:
-    """Raises UserError where nothing answers, at which Ray would try for long and then end the process."""
+    """Check that a cluster answers; without one Ray would retry for long and then end the process.
+
+    Raises:
+        UserError: nothing answers at the address.
+    """
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # auto, or what Ray alone understands
@@ -111,14 +118,14 @@ def _look(address: str) -> None:
 
 
 def _version() -> str:
-    """Of petl-bench on the machine that runs this; torch must load there too."""
+    """Return the version of petl-bench on the machine that executes this; torch must load there too."""
     import petl_bench.launch.attempt  # noqa: F401
 
     return __version__
 
 
 def _attempt(job: Job, runtime: Runtime, folder: str) -> Outcome:
-    """In a process of the cluster."""
+    """Execute a run in a process of the cluster."""
     os.chdir(folder)  # paths of data and weights may be relative to it
     from petl_bench.launch.attempt import attempt
 
@@ -134,6 +141,6 @@ def _outcome(ray: Any, ready: Any, job: Job) -> Outcome:
 
 
 def _line(error: Exception) -> str:
-    """The line of a Ray error that says what is wrong: of an exception in a process its last one."""
+    """Return the line of a Ray error that names its cause: the last one for an exception in a process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1 if "Traceback" in str(error) or "ray::" in lines[0] else 0]

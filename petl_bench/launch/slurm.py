@@ -1,4 +1,4 @@
-"""Jobs of a Slurm cluster, through submitit: arrays of jobs that do a few runs each, one after another."""
+"""Jobs of a Slurm cluster, submitted through submitit: job arrays, each job with several runs in sequence."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from petl_bench.config import LauncherSpec
 from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, Runtime
+from petl_bench.types import Job, Outcome, Runtime, SlurmSettings
 
 PAUSE = 2.0
 """Seconds between two looks at the queue and the store."""
 FOLDER = ".jobs"
-"""Of the store: what submitit hands to jobs, and their logs."""
+"""Folder of the store with the files that submitit hands to jobs, and their logs."""
 
 
 @dataclass
 class Chunk:
-    """The runs of one job. A job that is queued again does them again: those that are done take no time."""
+    """The runs of one job; when the job is queued again, runs that are done take no time."""
 
     jobs: Sequence[Job]
     runtime: Runtime
@@ -40,57 +39,57 @@ class Chunk:
         return [attempt(job, self.runtime) for job in self.jobs]
 
     def checkpoint(self) -> Any:
-        """What submitit queues when Slurm announces that the job is preempted or out of time."""
+        """Return what submitit queues when Slurm announces that the job is preempted or out of time."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
-def launch(work: Round) -> Generator[Outcome, None, None]:
-    """Outcomes as they appear in the store; closing the iterator cancels the jobs.
+def launch(work: Round[SlurmSettings]) -> Generator[Outcome, None, None]:
+    """Yield the outcomes as they appear in the store; closing the generator cancels the jobs.
 
-    A job that ends without a result takes its unfinished runs with it (cause `killed`).
+    When a job ends without a result, its unfinished runs have the outcome `killed`.
 
     Raises:
         UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a model cannot be built.
     """
-    jobs, spec, store = work.jobs, work.spec, Store(Path(work.runtime.store))
-    executor = _executor(store.root, spec)
+    jobs, settings, store = work.jobs, work.settings, Store(Path(work.runtime.store))
+    executor = _executor(store.root, settings)
     from petl_bench.launch.preflight import preflight
 
     preflight(work.unchecked)
-    size = spec.runs_per_job
-    runtime = replace(work.runtime, device=spec.device)  # found where the job runs
+    size = settings.runs_per_job
+    runtime = replace(work.runtime, device=settings.device)  # found where the job runs
     waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]
     running: list[tuple[Any, list[Job]]] = []
     work.say(f"{len(waiting)} jobs for {len(jobs)} runs; logs: {executor.folder}")
     try:
         while waiting or running:
             # Slurm itself keeps to launcher.jobs; submitit on this machine would begin all of them at once.
-            room = len(waiting) if spec.cluster == "slurm" else spec.jobs - len(running)
+            room = len(waiting) if settings.cluster == "slurm" else settings.jobs - len(running)
             if chunks := waiting[:room]:
                 waiting = waiting[room:]
                 tasks = _submit(executor, chunks)
                 running += [(task, list(chunk.jobs)) for task, chunk in zip(tasks, chunks, strict=True)]
             # Asked before the store, in which what ends between is found then.
-            alive = _alive(spec.cluster, [task for task, _ in running])
+            alive = _alive(settings.cluster, [task for task, _ in running])
             for task, left in running:
                 for job in list(left):
-                    if (news := store.news(job)) is not None:
+                    if (news := store.outcome_elsewhere(job)) is not None:
                         left.remove(job)
                         yield replace(news, elsewhere=False)
                 if task.job_id not in alive:
-                    yield from _rest(spec.cluster, task, left)
+                    yield from _rest(settings.cluster, task, left)
             running = [(task, left) for task, left in running if task.job_id in alive and left]
             if running:
                 time.sleep(PAUSE)
     finally:
         if running:
-            _cancel(spec.cluster, [task for task, _ in running])
+            _cancel(settings.cluster, [task for task, _ in running])
             work.say(f"{len(running)} jobs are cancelled")
 
 
-def _executor(store: Path, spec: LauncherSpec) -> Any:
+def _executor(store: Path, settings: SlurmSettings) -> Any:
     try:
         import submitit
     except ImportError as error:
@@ -99,19 +98,19 @@ def _executor(store: Path, spec: LauncherSpec) -> Any:
         ) from error
     # It talks on stdout, which is for results.
     logging.getLogger("submitit").handlers = [logging.NullHandler()]
-    if spec.cluster == "slurm" and shutil.which("sbatch") is None:
+    if settings.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
-    executor = submitit.AutoExecutor(store / FOLDER, spec.cluster, slurm_max_num_timeout=spec.retries)
-    cores = spec.threads + spec.loaders
-    options = (option.removeprefix("--").partition("=") for option in shlex.split(spec.options))
+    executor = submitit.AutoExecutor(store / FOLDER, settings.cluster, slurm_max_num_timeout=settings.retries)
+    cores = settings.threads + settings.loaders
+    options = (option.removeprefix("--").partition("=") for option in shlex.split(settings.options))
     executor.update_parameters(
         name="petl-bench",
-        timeout_min=spec.minutes,
+        timeout_min=settings.minutes,
         cpus_per_task=cores,
-        gpus_per_node=int(spec.gpus) if spec.device != "cpu" and spec.gpus else None,
-        mem_gb=spec.memory_gb or None,
-        slurm_partition=spec.partition or None,
-        slurm_array_parallelism=spec.jobs,
+        gpus_per_node=settings.gpus or None if settings.device != "cpu" else None,
+        mem_gb=settings.memory_gb or None,
+        slurm_partition=settings.partition or None,
+        slurm_array_parallelism=settings.jobs,
         slurm_srun_args=[f"--cpus-per-task={cores}"],  # srun does not take it from sbatch since Slurm 22.05
         slurm_additional_parameters={key: value or True for key, _, value in options},
     )
@@ -129,9 +128,9 @@ def _submit(executor: Any, chunks: Sequence[Chunk]) -> list[Any]:
 
 
 def _alive(cluster: str, tasks: Iterable[Any]) -> set[str]:
-    """The ids of jobs that wait or run; of all, where the queue cannot be asked.
+    """Return the ids of the jobs that wait or run, or of all jobs if the queue cannot be read.
 
-    Not by submitit, which asks for the records of jobs that not every cluster keeps.
+    submitit is not asked, because it reads the accounting records of jobs, which not every cluster keeps.
     """
     if cluster == "local":
         return {task.job_id for task in tasks if not task.done()}
@@ -140,7 +139,7 @@ def _alive(cluster: str, tasks: Iterable[Any]) -> set[str]:
 
 
 def _rest(cluster: str, task: Any, left: Iterable[Job]) -> Iterable[Outcome]:
-    """What became of runs of a job that is over, and of which the store holds nothing."""
+    """Yield the outcomes of those runs of a finished job of which the store holds nothing."""
     from submitit.core.utils import FailedJobError
 
     how, said = "", {}
@@ -166,6 +165,6 @@ def _cancel(cluster: str, tasks: Iterable[Any]) -> None:
 
 
 def _ask(*command: str) -> str | None:
-    """What a command of Slurm prints; None where it fails."""
+    """Return what a command of Slurm prints, or None if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode else done.stdout

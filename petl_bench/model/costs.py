@@ -23,7 +23,7 @@ class Cost:
 
     Attributes:
         name: name of the method.
-        group: kind of the method (petl_bench.types.methods.GROUPS).
+        group: kind of the method (petl_bench.types.method_facts.GROUPS).
         hidden: hidden (rank), or the value that stands in its column where the method does not use it.
         params: number of trainable parameters.
         bytes_1_bit: bytes of the adapter's section of a file at 1 bit per weight, not entropy-coded.

@@ -7,12 +7,11 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from petl_bench.config import changed, completed
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile, VerifiedFile
-from petl_bench.types import BackboneSpec, ModelSpec, RunSpec
+from petl_bench.types import BackboneSpec, ModelSpec, RunSpec, changed, completed
 
-_SETTING = "a."
+SETTING = "a."
 """Stands before the adapter's own settings; short, because the container has a limit."""
 _OPTION = "b."
 """Stands before the options of a backbone that has no label."""
@@ -73,7 +72,7 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         if source != _PRETRAINED:
             metadata["weights"] = "random" if source == "random" else FROM_FILE
         metadata |= {_OPTION + key: _compact(value) for key, value in spec.backbone.options.items()}
-    return metadata | {_SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
+    return metadata | {SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
 
 
 def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> FileMetadata:
@@ -130,7 +129,7 @@ def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
 
 def stated_settings(file: AdapterFile) -> dict[str, object]:
     """The adapter's own settings that a file states; others are the defaults of its method."""
-    return _settings(file.metadata, _SETTING)
+    return _settings(file.metadata, SETTING)
 
 
 def _compact(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Fewer ranks of a file whose ranks are matrices of their own, bit by bit those of the whole."""
+"""Truncation of adapter files to fewer ranks, for methods whose ranks are matrices of their own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from dataclasses import replace
 
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile
+from petl_bench.packing.metadata import SETTING
+from petl_bench.types import methods
 
-_NESTED = {"dylora": "a.kept"}
-"""Methods that may be cut, and the metadata entry that says to how many ranks."""
 
+def truncate(file: AdapterFile, ranks: int, where: str) -> AdapterFile:
+    """Return a file with the first ranks only; the bits of what is kept do not change.
 
-def cut(file: AdapterFile, ranks: int, where: str) -> AdapterFile:
-    """The file without the matrices of all ranks but the first `ranks`.
+    Args:
+        file: the file to truncate.
+        ranks: number of ranks to keep.
+        where: the file's path, for messages.
 
     Raises:
-        UserError: its method has no such ranks, or it has not as many.
+        UserError: the file's method has no nested ranks, or the file has fewer.
     """
     adapter = file.metadata.get("adapter", "")
-    if adapter not in _NESTED:
-        known = ", ".join(_NESTED)
-        raise UserError(f"--ranks {ranks}: {where} is of adapter {adapter}; files of {known} can be cut")
+    nested = {name: known.nested for name, known in methods().items() if known.nested}
+    if adapter not in nested:
+        known = ", ".join(nested)
+        raise UserError(
+            f"--ranks {ranks}: {where} is of adapter {adapter}; files of {known} can be truncated"
+        )
     held = [int(tensor.entry.name.rpartition(".")[2]) for tensor in file.adapter]
     if not 1 <= ranks <= max(held) + 1:
         raise UserError(f"--ranks {ranks}: {where} has {max(held) + 1}; give 1 to {max(held) + 1}")
     kept = [tensor for tensor, rank in zip(file.adapter, held, strict=True) if rank < ranks]
-    return replace(file, metadata=file.metadata | {_NESTED[adapter]: str(ranks)}, adapter=kept)
+    return replace(file, metadata=file.metadata | {SETTING + nested[adapter]: str(ranks)}, adapter=kept)

@@ -9,7 +9,6 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from petl_bench.config import changed_text
 from petl_bench.packing import AdapterFile
 from petl_bench.store import LOG
 from petl_bench.types import (
@@ -17,6 +16,7 @@ from petl_bench.types import (
     RunSettings,
     RunSpec,
     TrainSpec,
+    changed_text,
     declarations,
     identity_of,
     spec_columns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from petl_bench.types.launchers import ProcessSettings
 from petl_bench.types.row import ResultRow
 from petl_bench.types.run import RunSpec, run_id
 from petl_bench.types.settings import check_ranges, setting
@@ -51,16 +52,11 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """Where and how a run executes; nothing here may change its numbers."""
+class Runtime(ProcessSettings):
+    """Place and manner of a run's execution, which change no number of it beyond its last bits."""
 
     store: str
     device: str = "cpu"
-    threads: int = 1
-    loaders: int = 0  # processes that augment images; 0: the run's own
-    compile: str = "none"  # mode of torch.compile; may change last bits, as another device may
-    checkpoint: int = 0  # epochs between checkpoints of a training; 0: none
-    heartbeat: float = 10.0  # seconds between signs of life of a run's claim
     cache: Cache = field(default_factory=Cache)
 
 

@@ -111,4 +111,4 @@ def run(root: Path, scratch: Path, setting: Setting, epochs: int, batch: int) ->
     )
     (spec,) = resolve_tasks([replace(run, backbone=setting.backbone) for run in planned.runs], planned.cache)
     store = str(scratch / "store")
-    execute(job_of(spec), Runtime(store, setting.device, setting.threads, cache=planned.cache))
+    execute(job_of(spec), Runtime(store, setting.device, planned.cache, threads=setting.threads))

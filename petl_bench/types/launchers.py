@@ -1,0 +1,142 @@
+"""Settings of the launchers, which spread runs over processes and machines; `launcher=NAME` chooses one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from petl_bench.types.settings import check_ranges, require, setting
+
+COMPILERS = ("none", "default", "reduce-overhead")
+"""Modes of torch.compile for the training step; the last one replays CUDA graphs on a GPU."""
+
+CLUSTERS = ("slurm", "local")
+"""Executors of submitit."""
+
+AT_LEAST_ONE = "1 or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
+    """Settings of the process in which a run executes."""
+
+    threads: int = setting(
+        "CPU threads of each run; another number may change the last bits of results.",
+        1,
+        least=1,
+        right=AT_LEAST_ONE,
+    )
+    loaders: int = setting(
+        "Processes of each run that augment images (train=fgvc); 0: none besides the run's own.", 0, least=0
+    )
+    compile: str = setting(
+        "torch.compile of the training step: none, default, or reduce-overhead (CUDA graphs, untested).",
+        "none",
+        choices=COMPILERS,
+    )
+    checkpoint: int = setting(
+        "Epochs between two checkpoints, from which an interrupted run resumes; 0: none.", 0, least=0
+    )
+    heartbeat: float = setting(
+        "Seconds between two signs of life of a run; after eight without one another sweep may take it over.",
+        10.0,
+        above=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LauncherSettings(ProcessSettings):
+    """Settings that all launchers share; the first line of a subclass's docstring describes the launcher."""
+
+    name: ClassVar[str]
+
+    device: str = setting("Device of the runs; auto: a GPU (cuda) if there is one, else the CPU.", "auto")
+    retries: int = setting(
+        "Times that a run is repeated after its process was killed or its device failed.", 1, least=0
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "launcher.")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Return whether runs go to machines whose hardware this one does not know."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSettings(LauncherSettings):
+    """One run after another, in this process."""
+
+    name = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings(LauncherSettings):
+    """Processes of this machine: one per GPU, or one for every `threads` cores."""
+
+    name = "pool"
+
+    device: str = setting("Devices of the runs; auto: every GPU, else the CPU; cuda:1: this one.", "auto")
+    workers: int = setting(
+        "Number of processes, spread over the devices; 0: one per GPU or per `threads` cores.", 0, least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySettings(LauncherSettings):
+    """A Ray cluster, started on this machine or running already."""
+
+    name = "ray"
+
+    address: str = setting(
+        "Empty: a cluster of its own; auto: the one that runs on this machine; or HOST:PORT.", ""
+    )
+    workers: int = setting("Runs at a time; 0: as many as the cluster has room for.", 0, least=0)
+    gpus: float = setting(
+        "GPUs of each run, unless it runs on the CPU; 0.5: two runs share one.", 1.0, least=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = self.gpus < 1 or self.gpus % 1 == 0
+        require(whole, "launcher.gpus", self.gpus, "a whole number, or a fraction below 1")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Return whether runs go to machines whose hardware this one does not know."""
+        return bool(self.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSettings(LauncherSettings):
+    """Jobs of a Slurm cluster, submitted through submitit."""
+
+    name = "slurm"
+
+    cluster: str = setting(
+        "slurm, or local: processes of this machine, for trying it out.", "slurm", choices=CLUSTERS
+    )
+    runs_per_job: int = setting("Runs of each job, one after another.", 8, least=1, right=AT_LEAST_ONE)
+    jobs: int = setting("Maximum number of jobs at a time.", 64, least=1, right=AT_LEAST_ONE)
+    minutes: int = setting(
+        "Time limit of each job; one that needs more is queued again, `retries` times.",
+        240,
+        least=1,
+        right=AT_LEAST_ONE,
+    )
+    partition: str = setting("Partition of the cluster; empty: its default.", "")
+    gpus: int = setting("GPUs of each job; none with device=cpu.", 1, least=0)
+    memory_gb: float = setting("Memory of each job in GB; 0: the cluster's default.", 0.0, least=0)
+    options: str = setting("Further options of sbatch, for example '--account=lab --qos=low'.", "")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Return whether runs go to machines whose hardware this one does not know."""
+        return True
+
+
+LAUNCHERS: dict[str, type[LauncherSettings]] = {
+    kind.name: kind for kind in (LocalSettings, PoolSettings, RaySettings, SlurmSettings)
+}
+"""Settings of each launcher by its name."""
