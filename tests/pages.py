@@ -1,4 +1,4 @@
-"""Contents of pages for tests: the report of a store, and one whose names attack."""
+"""Contents of HTML pages for tests: the report of a store, and one with hostile names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 from petl_bench.config import plan
 from petl_bench.data import manifests
-from petl_bench.report.columns import Cell, Column, Grid
+from petl_bench.report.grid import Grid, text_column
 from petl_bench.report.page import PageContent
+from petl_bench.report.sections import section
+from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.store import ADAPTER, SPEC, Store
 from petl_bench.types import ResultRow
@@ -33,26 +35,30 @@ def figure(title: str, description: str) -> Any:
     return SimpleNamespace(title=title, description=description, svg=lambda: SVG)
 
 
-def comparison(table: Table, sentence: str) -> Any:
-    fractions = {"difference": -0.0141, "low": -0.02, "high": -0.003, "margin": 0.01}
-    counts = {"tasks": 5, "wins": 1, "ties": 0, "losses": 4}
-    tests = {"effect": -0.8, "p": 0.012, "p_holm": 0.04, "p_equivalence": 0.6, "p_equivalence_holm": 1.0}
-    pair = {"line": table.lines[0], "against": table.lines[-1]}
-    own = {"repeated": None}
-    return SimpleNamespace(**fractions, **counts, **tests, **pair, **own, verdict="worse", sentence=sentence)
+def comparison(table: Table) -> Comparison:
+    """Return a made-up comparison of the first and the last row of a table."""
+    return Comparison(
+        row=table.rows[0], against=table.rows[-1], tasks=5, difference=-0.0141, low=-0.02, high=-0.003,
+        effect=-0.8, wins=1, ties=0, losses=4, p=0.012, p_holm=0.04, p_equivalence=0.6,
+        p_equivalence_holm=1.0, margin=0.01, verdict="worse", repeated=None,
+    )  # fmt: skip
 
 
 def grid(title: str, **columns: list[str]) -> Grid:
-    return Grid(title, [Column(name, [Cell(text) for text in texts]) for name, texts in columns.items()])
+    return Grid(title, [text_column(name, texts) for name, texts in columns.items()])
 
 
-def content_of(rows: Sequence[ResultRow]) -> PageContent:
-    tables, warnings = tabulate(rows, manifests())
-    return PageContent("A report", tables, warnings, rows, lambda _: ("", ""))
+def content_of(results: Sequence[ResultRow], sentence: str = "", notes: Sequence[str] = ()) -> PageContent:
+    """Return the page of finished runs, with a made-up comparison and notes where there is a sentence."""
+    tables, warnings = tabulate(results, manifests())
+    sections = [section(table, tables, [comparison(table)] if sentence else []) for table in tables]
+    if sentence:
+        sections = [dataclasses.replace(s, sentences=[sentence], notes=[*s.notes, *notes]) for s in sections]
+    return PageContent("A report", sections, warnings, results, lambda _: ("", ""))
 
 
 def report(folder: Path) -> PageContent:
-    """104 runs in a store beside the page to be; one of lora at 32 bits, seed 2, is missing: surfaces."""
+    """Return the page of 104 runs in a store beside it; one of lora at 32 bits is missing."""
     store = Store(folder / "store #1")
     runs = plan(["adapter=linear,adaptformer,lora", "bits=1,4,32", "seed=0,1,2"]).runs
     assert len(runs) == 105
@@ -67,35 +73,29 @@ def report(folder: Path) -> PageContent:
         spec, adapter = (quote(os.path.relpath(store.directory(run_id) / n, folder)) for n in (SPEC, ADAPTER))
         return spec, adapter
 
-    content = content_of(rows)
     return dataclasses.replace(
-        content,
+        content_of(rows, "lora is worse"),
         warnings=["a warning"],
         links=links,
         figures=[figure("Drawing", "What it shows")],
-        comparisons={0: [comparison(content.tables[0], "lora is worse")]},
         published=[grid("Cited", method=["Theirs", "Others"], mean=["70.0", "-"])],
         footnotes=["a: source"],
     )
 
 
 def hostile() -> PageContent:
-    """The attack wherever a name can stand."""
+    """Return a page with the attack in every place that can hold a name."""
     (spec,) = plan(["sweep=none", "task=digits", "adapter=lora", "scale=1"]).runs
     names = ["suite", "task", "group", "backbone", "adapter", "settings", "head", "device", "version"]
     names += ["git_revision", "data_fingerprint", "backbone_sha256", "recipe", "torch_version", "run_id"]
     row = make_row(spec, 0.5)
-    content = content_of(
-        [dataclasses.replace(row, **dict.fromkeys(names, ATTACK + mark)) for mark in ("", "2")]
-    )
+    results = [dataclasses.replace(row, **dict.fromkeys(names, ATTACK + mark)) for mark in ("", "2")]
     return dataclasses.replace(
-        content,
+        content_of(results, ATTACK, [ATTACK]),
         title=ATTACK,
-        tables=[dataclasses.replace(table, notes=[ATTACK]) for table in content.tables],
         warnings=[ATTACK],
         links=lambda run_id: (f"store/{quote(run_id, safe='')}/{SPEC}", ""),
         figures=[figure(ATTACK, ATTACK)],
-        comparisons={0: [comparison(content.tables[0], ATTACK)]},
         published=[grid(ATTACK, **{ATTACK: [ATTACK], ATTACK + "2": [ATTACK]})],
         footnotes=[ATTACK],
     )

@@ -1,4 +1,4 @@
-"""Which lines of a table are compared, and with which; which are ranked."""
+"""Selection of the rows of a table that are compared, of their counterparts, and of ranked rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from petl_bench.report.statistics import MOST_LINES, ranking, widths
-from tests.test_statistics import FLOAT, MARGIN, SPREAD, Setting, compared, random_lines, table_of
+from petl_bench.report.statistics import MOST_ROWS, compare_widths, ranking
+from tests.test_statistics import FLOAT, MARGIN, OFFSETS, Setting, compared, random_lines, table_of
 
 
 def test_zeros_only() -> None:
@@ -30,7 +30,7 @@ def test_binary_fractions_make_no_difference_where_decimals_do_not() -> None:
     raised = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert len({x + 0.01 - x for x in raised}) > 1
     table = table_of({FLOAT: raised, Setting(): [x + 0.01 for x in raised], Setting(bits=2): raised})
-    one, two = widths(table, MARGIN)
+    one, two = compare_widths(table, MARGIN)
     assert one.low == one.high  # no spread
     assert two.ties == 7
     assert one.p_equivalence == 1  # exactly at the margin: nothing is inside, and all differences are zero
@@ -57,8 +57,8 @@ def test_the_counterpart_has_most_bits_and_is_alike_otherwise() -> None:
     )
     names = ("adapter", "hidden", "bits", "packing")
     found = {
-        tuple(c.line.key[n] for n in names): tuple(c.against.key[n] for n in names)
-        for c in widths(table, 0.1)
+        tuple(c.row.key[n] for n in names): tuple(c.against.key[n] for n in names)
+        for c in compare_widths(table, 0.1)
     }
     assert found == {
         ("adaptformer", 8, 1, "raw"): ("adaptformer", 8, 8, "raw"),
@@ -68,43 +68,43 @@ def test_the_counterpart_has_most_bits_and_is_alike_otherwise() -> None:
     }
 
 
-def test_lines_with_a_hole_take_no_part() -> None:
+def test_incomplete_rows_take_no_part() -> None:
     lines = random_lines(6, [1, 2, 4, 32])
     whole = table_of({**lines, FLOAT: [0.5] * 6})
     holed: dict[Setting, Sequence[float | None]] = {**lines, FLOAT: [0.5] * 6}
     holed[Setting(bits=2, adapter="a0")] = [*lines[Setting(bits=2, adapter="a0")][:5], None]
     holed[Setting(bits=32, adapter="a0")] = [None, *lines[Setting(bits=32, adapter="a0")][1:]]
-    found = widths(table_of(holed), MARGIN)
-    assert [(c.line.key["bits"], c.against.key["bits"]) for c in found] == [(1, 4)]
+    found = compare_widths(table_of(holed), MARGIN)
+    assert [(c.row.key["bits"], c.against.key["bits"]) for c in found] == [(1, 4)]
     ranked, all_ranked = ranking(table_of(holed)), ranking(whole)
     assert ranked is not None
     assert all_ranked is not None
-    assert len(all_ranked.lines) == 5
-    assert [line.key["bits"] for line in ranked.lines] == [1, 4, 32]
+    assert len(all_ranked.rows) == 5
+    assert [row.key["bits"] for row in ranked.rows] == [1, 4, 32]
 
 
-def test_a_missing_seed_is_no_hole() -> None:
+def test_a_row_that_lacks_a_seed_takes_part() -> None:
     table = table_of(random_lines(6, [1, 32]))
-    assert any(line.mean_of_tasks.n < max(s.n for s in line.tasks.values()) for line in table.lines)
-    assert len(widths(table, MARGIN)) == 1
+    assert any(row.mean_of_tasks.n < max(s.n for s in row.tasks.values()) for row in table.rows)
+    assert len(compare_widths(table, MARGIN)) == 1
 
 
 def test_nothing_to_compare() -> None:
-    assert widths(table_of({FLOAT: [0.5], Setting(): [0.4]}), MARGIN) == []
-    assert widths(table_of({FLOAT: [0.5] * 6}), MARGIN) == []
+    assert compare_widths(table_of({FLOAT: [0.5], Setting(): [0.4]}), MARGIN) == []
+    assert compare_widths(table_of({FLOAT: [0.5] * 6}), MARGIN) == []
     with pytest.raises(ValueError, match="above 0"):
-        widths(table_of({FLOAT: [0.5] * 6}), 0.0)
+        compare_widths(table_of({FLOAT: [0.5] * 6}), 0.0)
 
 
 def test_rankings_that_there_are_not() -> None:
     assert ranking(table_of(random_lines(6, [1, 32]))) is None
     assert ranking(table_of(random_lines(1, [1, 2, 32]))) is None
-    assert ranking(table_of(random_lines(2, [1], MOST_LINES + 1), SPREAD[:1])) is None
-    assert ranking(table_of(random_lines(2, [1], MOST_LINES), SPREAD[:1])) is not None
+    assert ranking(table_of(random_lines(2, [1], MOST_ROWS + 1), OFFSETS[:1])) is None
+    assert ranking(table_of(random_lines(2, [1], MOST_ROWS), OFFSETS[:1])) is not None
 
 
 @pytest.mark.parametrize("tasks", [6, 15])
-def test_equal_lines_rank_alike(tasks: int) -> None:
+def test_equal_rows_have_equal_ranks(tasks: int) -> None:
     level = [0.7] * tasks
     found = ranking(table_of({Setting(bits=bits): level for bits in (1, 2, 32)}))
     assert found is not None

@@ -22,10 +22,10 @@ from PIL import Image
 
 from petl_bench.config import plan
 from petl_bench.data import manifests
-from petl_bench.report.columns import label
 from petl_bench.report.figures import Figure, figures
 from petl_bench.report.figures.style import MARKERS, lightened, looks
-from petl_bench.report.statistics import widths
+from petl_bench.report.labels import label
+from petl_bench.report.statistics import compare_widths
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
@@ -69,24 +69,24 @@ class Ranks:
 
 
 def ranking(labels: Sequence[str], ranks: Sequence[float], alike: float = 1.0) -> Ranks:
-    """Lines whose mean ranks lie at most `alike` apart do not differ."""
+    """Return ranks of rows that do not differ where their mean ranks are at most `alike` apart."""
     apart = np.abs(np.subtract.outer(ranks, ranks))
     p_values = pd.DataFrame(np.where(apart <= alike, 0.5, 0.001), index=labels, columns=labels)
     return Ranks(list(labels), list(ranks), 0.002, p_values)
 
 
 def ranked(table: Table) -> Ranks:
-    """The first 24 lines of a table, one rank after the other."""
-    labels = [label(line, table) for line in table.lines[:24]]
+    """Rank the first 24 rows of a table in their order."""
+    labels = [label(row, table) for row in table.rows[:24]]
     return ranking(labels, [1 + 0.9 * number for number in range(len(labels))], 2.0)
 
 
 def drawn(rows: Iterable[ResultRow]) -> dict[str, Figure]:
     """All figures of a store, by name."""
     tables, _ = tabulate(rows, manifests())
-    whole = [all(line.mean_of_groups.n for line in table.lines) for table in tables]
+    whole = [all(row.mean_of_groups.n for row in table.rows) for table in tables]
     ranks = {number: ranked(table) for number, table in enumerate(tables) if whole[number]}
-    found = figures(tables, MARGIN, ranks, [widths(table, MARGIN) for table in tables])
+    found = figures(tables, MARGIN, ranks, [compare_widths(table, MARGIN) for table in tables])
     assert len({figure.name for figure in found}) == len(found)
     return {figure.name: figure for figure in found}
 
@@ -242,10 +242,14 @@ def test_critical_difference_diagram() -> None:
     assert "0.002" in figure.description
 
 
-def test_a_diagram_says_where_no_test_could_tell_its_lines_apart() -> None:
+def test_a_diagram_says_where_no_test_could_show_differences() -> None:
     for name, count, said in [
-        ("pocket", 3, "5 tasks are too few to tell 3 apart: one bar joins all"),  # 3 pairs * 2 / 32
-        ("pocket", 14, "5 tasks are too few to tell 14 apart: one bar joins all"),
+        (
+            "pocket",
+            3,
+            "5 tasks are too few to show differences among 3: one bar joins all",
+        ),  # 3 pairs * 2 / 32
+        ("pocket", 14, "5 tasks are too few to show differences among 14: one bar joins all"),
         ("vtab", 24, ""),  # 276 * 2 / 524288
     ]:
         tables, _ = tabulate(stores()[name], manifests())
@@ -259,7 +263,7 @@ def test_a_diagram_says_where_no_test_could_tell_its_lines_apart() -> None:
             assert "p = 0.002" in text
 
 
-def test_two_lines_more_than_the_tasks_can_tell_apart() -> None:
+def test_more_rows_than_the_tasks_can_tell_apart() -> None:
     """With 8 tasks the smallest p is 2 / 256: 6 pairs make 0.047, 10 pairs 0.078."""
     (table,), _ = tabulate(rows_for("sweep=none", "adapter=linear", "task=digits"), manifests())
     eight = replace(table, tasks=[replace(table.tasks[0], name=f"t{n}") for n in range(8)])
@@ -271,7 +275,7 @@ def test_two_lines_more_than_the_tasks_can_tell_apart() -> None:
 
 
 @pytest.mark.parametrize(("count", "drawn_"), [(2, 0), (3, 1), (24, 1), (25, 0)])
-def test_a_diagram_has_3_to_24_lines(count: int, drawn_: int) -> None:
+def test_a_diagram_has_3_to_24_rows(count: int, drawn_: int) -> None:
     names = [f"line {number}" for number in range(count)]
     assert len(ranked_figure(ranking(names, [1.0 + number for number in range(count)]))) == drawn_
 

@@ -94,6 +94,30 @@ def upward(sources: Mapping[str, str]) -> list[str]:
     return problems
 
 
+def module_imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the modules that each file imports from its own package, all by their file names."""
+    files = {"petl_bench." + file.removesuffix(".py").replace("/", "."): file for file in sources}
+    files = {module.removesuffix(".__init__"): file for module, file in files.items()}
+    graph: dict[str, set[str]] = {}
+    for file, source in sources.items():
+        names = list(imports(source, file))
+        found = {files.get(name) or files.get(name.rpartition(".")[0]) for name in names}
+        graph[file] = {target for target in found if target and target != file and room(target) == room(file)}
+    return graph
+
+
+def cycles(sources: Mapping[str, str]) -> list[str]:
+    """Return the files that import themselves by way of other files of their package."""
+    graph = module_imports(sources)
+    reached = {file: set(targets) for file, targets in graph.items()}
+    for _ in graph:
+        grown = {file: targets.union(*(reached[t] for t in targets)) for file, targets in reached.items()}
+        if grown == reached:
+            break
+        reached = grown
+    return sorted(file for file, targets in reached.items() if file in targets)
+
+
 def writes(source: str) -> list[str]:
     """Calls of a file that write other files."""
     found = []
@@ -146,6 +170,24 @@ def test_the_checker_bites(file: str, source: str, reported: bool) -> None:
     known = {name: "" for name in SOURCES if room(name) in FLOORS}
     problems = upward({**known, file: source})
     assert [p.split()[0] for p in problems] == ([file] if reported else [])
+
+
+def test_no_package_has_an_import_cycle() -> None:
+    assert cycles(SOURCES) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "reported"),
+    [
+        ("from petl_bench.report.two import f", "from petl_bench.report.one import g", True),
+        ("from petl_bench.report import two", "def f():\n    from .one import g", True),
+        ("import petl_bench.report.two", "if TYPE_CHECKING:\n    from .one import g", True),
+        ("from petl_bench.report.two import f", "from petl_bench.run import one", False),
+    ],
+)
+def test_the_search_for_cycles_works(one: str, two: str, reported: bool) -> None:
+    sources = {"report/one.py": one, "report/two.py": two, "report/three.py": "from .one import g"}
+    assert cycles(sources) == (["report/one.py", "report/two.py"] if reported else [])
 
 
 def test_only_config_knows_hydra() -> None:

@@ -1,4 +1,4 @@
-"""The report as a page: its text, as a parser reads it."""
+"""The HTML page of a report, as a parser reads it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def data_of(html: str) -> dict[str, Any]:
 
 
 def column(held: dict[str, list[Any]], count: int) -> list[Any]:
-    """Values of a column as the page keeps them."""
+    """Decode a column of the page."""
     if "i" in held:
         return [held["v"][number] for number in held["i"]]
     return held["v"] * count if len(held["v"]) == 1 else held["v"]
@@ -111,35 +111,35 @@ def test_the_summary_tables_are_in_the_html(report: PageContent) -> None:
     parsed = Parsed(page(report))
     accuracy, cost = [text for _, _, text in parsed.named("table")][:2]
     assert "mean of groups" in accuracy
-    assert "bits a weight" in cost
+    assert "bits per weight" in cost
     assert len(re.findall(r"\d second best", accuracy)) > 2
     groups = [(a["colspan"], text) for _, a, text in parsed.named("th") if a.get("scope") == "colgroup"]
     assert groups[:3] == [("1", "natural"), ("1", "specialized"), ("3", "structured")]
     assert [text for _, _, text in parsed.named("noscript")]
     assert "lora is worse" in [text for _, _, text in parsed.named("li")]
-    (compared,) = [text for _, _, text in parsed.named("table") if "95 % intervals" in text]
+    (compared,) = [text for _, _, text in parsed.named("table") if "unadjusted 95 % intervals" in text]
     assert "lora h16, 32 bits" in compared
     assert "-1.41" in compared
 
 
 def test_the_embedded_data_are_the_rows(content: PageContent) -> None:
     data = data_of(page(content))
-    count = len(content.rows)
+    count = len(content.results)
     assert data["count"] == count
     columns = {key: column(held, count) for key, held in data["all"].items()}
     assert [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)] == [
-        vars(row) for row in content.rows
+        vars(row) for row in content.results
     ]
     urls = [column(data["links"][key], count) for key in ("spec", "adapter")]
     found = [
         tuple(u.replace("{}", row.run_id) for u in pair)
-        for row, *pair in zip(content.rows, *urls, strict=True)
+        for row, *pair in zip(content.results, *urls, strict=True)
     ]
-    assert found == [content.links(row.run_id) for row in content.rows]
+    assert found == [content.links(row.run_id) for row in content.results]
 
 
 def test_rows_take_little_room(report: PageContent) -> None:
-    few = dataclasses.replace(report, rows=report.rows[:35], figures=())
+    few = dataclasses.replace(report, results=report.results[:35], figures=())
     assert len(page(few).encode()) < 150_000
 
 

@@ -1,4 +1,4 @@
-"""The report as a page in headless Chromium: it sorts, filters, pages, asks no network and runs no name."""
+"""The HTML page of a report in headless Chromium: it sorts, filters and pages, without network access."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def cells(self, table: str, column: str) -> list[str]:
-        """Visible texts of a column, in the order of the lines that are shown."""
+        """Visible texts of a column, in the order of the rows that are shown."""
         return self.run(
             """const table = document.querySelector(arguments[0]);
             const named = [...table.querySelectorAll("th[data-column]")];
@@ -90,14 +90,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages report.html (beside its store), hostile.html and many.html."""
     folder = tmp_path_factory.mktemp("pages & more")  # what a URL has to quote
     report = pages.report(folder)
-    first = report.rows[0]
+    first = report.results[0]
     many = [
         dataclasses.replace(first, run_id=f"{n:012x}", seed=n, acc=n * 37 % MANY / MANY) for n in range(MANY)
     ]
     contents = {
         "report": report,
         "hostile": pages.hostile(),
-        "many": dataclasses.replace(report, rows=many, tables=[], comparisons={}),
+        "many": dataclasses.replace(report, results=many, sections=[]),
     }
     for name, content in contents.items():
         (folder / f"{name}.html").write_text(page(content), encoding="utf-8")
@@ -161,7 +161,7 @@ def test_sorting_by_click(report: Browser, column: str) -> None:
 
 
 def test_sorting_by_keyboard_with_thousands_and_holes(report: Browser) -> None:
-    for column, key in [("file bytes", Keys.ENTER), ("bits a weight", Keys.SPACE)]:
+    for column, key in [("file bytes", Keys.ENTER), ("bits per weight", Keys.SPACE)]:
         before = report.cells(COST, column)
         values = sorted(number(text) for text in before if text != "-")
         button = report.head(COST, column).find_element(By.TAG_NAME, "button")
@@ -172,7 +172,7 @@ def test_sorting_by_keyboard_with_thousands_and_holes(report: Browser) -> None:
             assert [number(text) for text in after if text != "-"] == values[::direction]
             assert after.index("-") == len(values) if "-" in before else len(after) == len(values)
     assert any("," in text for text in report.cells(COST, "file bytes"))
-    assert "-" in report.cells(COST, "bits a weight")
+    assert "-" in report.cells(COST, "bits per weight")
 
 
 def test_sorting_is_stable(report: Browser) -> None:
@@ -184,32 +184,30 @@ def test_sorting_is_stable(report: Browser) -> None:
     assert lines == sorted(lines)
 
 
-def test_filtering_lines(report: Browser) -> None:
+def test_filtering_rows(report: Browser) -> None:
     box = "#filter-1"
-    assert report.one(f"{box} + output").text == "7 of 7 lines"
+    assert report.one(f"{box} + output").text == "7 of 7 rows"
     assert report.one(f"{box} + output").get_attribute("aria-live") == "polite"
-    report.ask(box, "LoRA", "3 of 7 lines")
+    report.ask(box, "LoRA", "3 of 7 rows")
     assert report.cells(ACCURACY, "adapter") == report.cells(COST, "adapter") == ["lora"] * 3
-    report.ask(box, "bits=4", "2 of 7 lines")
+    report.ask(box, "bits=4", "2 of 7 rows")
     assert report.cells(ACCURACY, "bits") == ["4", "4"]
-    report.ask(box, "lora bits=1.0", "1 of 7 lines")
+    report.ask(box, "lora bits=1.0", "1 of 7 rows")
     assert report.cells(COST, "bits") == ["1"]
-    report.ask(box, "bits=3", "0 of 7 lines")  # not 32
-    report.ask(box, "bits_a_weight=32", "2 of 7 lines")
-    report.ask(box, '"a b"', "0 of 7 lines")
-    report.ask(
-        box, "breadth=3", "0 of 7 lines; no column “breadth” (there are: adapter, hidden, bits, digits, "
-    )
-    report.ask(box, "", "7 of 7 lines")
+    report.ask(box, "bits=3", "0 of 7 rows")  # not 32
+    report.ask(box, "bits_per_weight=32", "2 of 7 rows")
+    report.ask(box, '"a b"', "0 of 7 rows")
+    report.ask(box, "breadth=3", "0 of 7 rows; no column “breadth” (columns: adapter, hidden, bits, digits, ")
+    report.ask(box, "", "7 of 7 rows")
     assert len(report.cells(ACCURACY, "adapter")) == 7
 
 
-def test_a_filter_stays_while_lines_are_sorted(report: Browser) -> None:
-    report.ask("#filter-1", "lora", "3 of 7 lines")
+def test_a_filter_stays_while_rows_are_sorted(report: Browser) -> None:
+    report.ask("#filter-1", "lora", "3 of 7 rows")
     report.press(ACCURACY, "bits")
     report.press(ACCURACY, "bits")
     assert report.cells(ACCURACY, "bits") == ["32", "4", "1"]
-    report.ask("#filter-runs", "adapter=lora seed=2 hidden=16", "14 of 104 lines")
+    report.ask("#filter-runs", "adapter=lora seed=2 hidden=16", "14 of 104 rows")
     report.press(RUNS, "accuracy %")
     assert len(report.cells(RUNS, "seed")) == 14
     assert set(report.cells(RUNS, "seed")) == {"2"}
@@ -229,7 +227,7 @@ def test_paging(report: Browser) -> None:
     previous.click()
     assert report.cells(RUNS, "run_id") == first
     following.click()
-    report.ask("#filter-runs", "device=made-up adapter=linear", "15 of 104 lines")  # from its first page
+    report.ask("#filter-runs", "device=made-up adapter=linear", "15 of 104 rows")  # from its first page
     assert len(report.cells(RUNS, "run_id")) == 15
 
 
@@ -292,7 +290,7 @@ def test_names_are_shown_and_never_run(hostile: Browser) -> None:
     assert hostile.one("dialog h3").text == f"Run {pages.ATTACK}"
     assert pages.ATTACK in [found.text for found in hostile.one("dialog dl").find_elements(By.TAG_NAME, "dd")]
     hostile.one("dialog button").click()
-    hostile.ask("#filter-runs", "onerror {{7*7}}", "2 of 2 lines")
+    hostile.ask("#filter-runs", "onerror {{7*7}}", "2 of 2 rows")
     assert hostile.run("return [...document.links].every((link) => link.protocol === 'file:')")
     assert hostile.run("return document.images.length") == 1
     assert hostile.run("return window.hit === undefined")
@@ -303,7 +301,7 @@ def test_figures_are_drawn(report: Browser) -> None:
 
 
 def test_ten_thousand_runs(many: Browser) -> None:
-    assert many.one("#filter-runs + output").text == "10,000 of 10,000 lines"
+    assert many.one("#filter-runs + output").text == "10,000 of 10,000 rows"
     assert len(many.cells(RUNS, "seed")) == 100
     many.press(RUNS, "seed")
     many.press(RUNS, "seed")
@@ -311,7 +309,7 @@ def test_ten_thousand_runs(many: Browser) -> None:
     many.press(RUNS, "accuracy %")
     lowest = [f"{100 * (n / MANY):.1f}" for n in range(100)]
     assert many.cells(RUNS, "accuracy %") == lowest
-    many.ask("#filter-runs", "seed=7777", "1 of 10,000 lines")
+    many.ask("#filter-runs", "seed=7777", "1 of 10,000 rows")
     assert many.cells(RUNS, "run_id") == [f"{7777:012x}"]
 
 

@@ -46,7 +46,7 @@ def report(store: Path, form: str = "text", *arguments: str) -> Any:
 
 
 def grids_of(markdown: str) -> dict[str, list[list[str]]]:
-    """Title -> header and lines of every table."""
+    """Return the header and the rows of every table by its title."""
     found = {}
     for title, grid in re.findall(r"\*\*(.+)\*\*\n\n((?:\|.*\n)+)", markdown):
         lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in grid.splitlines()]
@@ -189,7 +189,7 @@ def test_columns_of_published_rows_are_ours(tmp_path: Path) -> None:
     adaptformer, lora = [line for line in lines if line["method"] in ("AdaptFormer", "LoRA")]
     assert [adaptformer[name] for name in means] == ["80.6", "84.9", "58.8", "74.8", "72.3"]
     assert lora["specialized"] == "84.6"  # (84.9 + 95.3 + 84.4 + 73.6) / 4 = 84.55, half up
-    smallest = next(line for line in lines if line["KiB a task"] == "6.8")
+    smallest = next(line for line in lines if line["KiB per task"] == "6.8")
     assert list(smallest.values())[:4] == ["Bi-AdaptFormer", "1", "1", "binary"]
     assert [smallest[name] for name in means] == ["-", "-", "-", "73.8", "-"]
 
@@ -221,7 +221,7 @@ def test_a_caution_where_published_rows_do_not_compare(finished_store: Path, tmp
                 "vit_b16_augreg_in21k"
             ],
         ),
-        (finished_store, ["the published rows are of VTAB-1K, and no other row of this report is"]),
+        (finished_store, ["the published rows are results on VTAB-1K, but this report has none on VTAB-1K"]),
     ]:
         ours, both = report(store, "json"), report(store, "json", "--against", "published")
         assert both["warnings"] == ours["warnings"] + cautions

@@ -41,7 +41,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summary(values: Sequence[float]) -> dict[str, object]:
-    """n, mean and sample deviation (n - 1), by Python's statistics; a deviation needs two values."""
+    """Return n, mean and sample standard deviation (n - 1; from two values on), by Python's statistics."""
     mean = pytest.approx(statistics.mean(values), rel=1e-12) if values else None
     spread = pytest.approx(statistics.stdev(values), rel=1e-9) if len(values) > 1 else None
     return {"n": len(values), "mean": mean, "std": spread}
@@ -54,7 +54,7 @@ def test_the_numbers_of_a_report(made_up: Path) -> None:
     assert set(content) >= {"rows", "warnings"}
     rates, uneven = content["warnings"]
     assert rates.startswith("learning rates differ")  # of linear some are tuned
-    assert "not every line has the same seeds" in uneven  # seed 2 of LoRA lacks a task
+    assert "not every row has the same seeds" in uneven  # seed 2 of LoRA lacks a task
     accuracy = {(r["adapter"], r["task"], r["seed"]): r["acc"] for r in rows_of(made_up)}
     groups = {
         "natural": ["digits"],
@@ -112,14 +112,14 @@ def test_forms_of_a_report(made_up: Path, tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text() == markdown
 
 
-def test_one_seed_has_no_deviation(made_up: Path) -> None:
+def test_one_seed_has_no_standard_deviation(made_up: Path) -> None:
     text = quickly("report", "--store", made_up, "--filter", "seed=0").stdout
     assert "±" not in text
     assert "mean of groups" in text
 
 
 def cells_of(markdown: str) -> list[dict[str, str]]:
-    """The lines of the first two markdown tables (tasks, averages) by column name, joined."""
+    """Return the rows of the first two Markdown tables (tasks, averages), joined, by column name."""
     joined: list[dict[str, str]] = []
     for part in ("Test accuracy", "Averages"):
         block = markdown.split(f"**{part}")[1].split("\n\n**", maxsplit=1)[0]
@@ -130,15 +130,15 @@ def cells_of(markdown: str) -> list[dict[str, str]]:
     return joined
 
 
-def test_no_mean_hides_a_hole(finished_store: Path) -> None:
+def test_incomplete_averages_are_left_blank(finished_store: Path) -> None:
     done = quickly("report", "--store", finished_store, "--format", "markdown")
     assert done.returncode == 0
     lines = cells_of(done.stdout)
     assert len(lines) == 5  # linear, and two adapters at two widths
     for line in lines:
         held = {"digits", "sprites_loc", "natural"}  # natural has the one task digits
-        holes = {"surfaces", "sprites_ori", "shapes_count", "specialized", "structured", "mean of groups"}
-        assert {name: line[name] for name in holes} == dict.fromkeys(holes, "-")
+        blank = {"surfaces", "sprites_ori", "shapes_count", "specialized", "structured", "mean of groups"}
+        assert {name: line[name] for name in blank} == dict.fromkeys(blank, "-")
         assert all(re.fullmatch(r"\d+\.\d", line[name]) for name in held)
         assert line["mean of 5 tasks"] == "-"
         assert line["tasks"] == "2/5"
@@ -167,7 +167,7 @@ def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
         assert any(what in warning for warning in warnings)
         assert what in done.stderr
     assert (
-        "note: rows come from 2 different git revisions"
+        "note: runs come from 2 different git revisions"
         in quickly("report", "--store", tmp_path, "--format", "markdown").stdout
     )
     clean = quickly("report", "--store", tmp_path, "--format", "json", "--filter", "seed=0")
@@ -231,7 +231,7 @@ def test_recipes_have_tables_of_their_own(tmp_path: Path) -> None:
     assert all(f"recipe {cell['recipe']}" in text for cell in cells)
 
 
-def test_a_scale_that_was_chosen_does_not_split_a_line(tmp_path: Path) -> None:
+def test_a_scale_that_was_chosen_does_not_split_a_row(tmp_path: Path) -> None:
     axes = ["sweep=none", "task=digits", "adapter=lora", "seed=0,1"]
     for spec, scale in zip(plan(axes).runs, (0.1, 10.0), strict=True):
         Store(tmp_path).put(spec, make_row(spec, 0.5, scale=scale), b"adapter")
@@ -246,14 +246,14 @@ def rated(store: Path, *axes: str) -> list[dict]:
     return report_of(store)["averages"]
 
 
-def test_a_rate_that_was_tuned_does_not_split_a_line(tmp_path: Path) -> None:
+def test_a_rate_that_was_tuned_does_not_split_a_row(tmp_path: Path) -> None:
     tables = "tuned.tables=[{adapter:lora,lrs:{digits:0.25,surfaces:0.5}}]"
     (line,) = rated(tmp_path, "task=digits,surfaces", "adapter=lora", tables)
     assert "lr" not in line
     assert report_of(tmp_path)["warnings"] == ["learning rates differ: 0.25 to 0.5"]
 
 
-def test_rates_that_were_given_are_lines_of_one_table(tmp_path: Path) -> None:
+def test_rates_that_were_given_are_rows_of_one_table(tmp_path: Path) -> None:
     lines = rated(tmp_path, "task=digits", "adapter=lora,adaptformer", "bits=1", "train.lr=0.25,0.5")
     assert sorted((line["adapter"], line["lr"]) for line in lines) == [
         ("adaptformer", 0.25),

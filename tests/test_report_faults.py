@@ -32,18 +32,18 @@ def warnings(root: Path) -> str:
     return "\n".join(json.loads(quickly("report", "--store", root, "--format", "json").stdout)["warnings"])
 
 
-def test_a_duplicate_leaves_other_lines_whole(tmp_path: Path) -> None:
+def test_a_duplicate_leaves_other_rows_whole(tmp_path: Path) -> None:
     fill(tmp_path, "adapter=adaptformer", "bits=1")  # tuned scales, which differ by task
     (spec, *_) = plan(["sweep=none", *FULL, "adapter=linear"]).runs
     for number in range(2):
         row = make_row(spec, 0.5, run_id=f"copy{number}", backbone_sha256=str(number))
         Store(tmp_path).put(spec, row, b"adapter")
     assert averages(tmp_path) == {("linear", None): "1/5", ("adaptformer", None): "5/5"}
-    assert "differ in what a table does not show" in warnings(tmp_path)
+    assert "differ in something the table does not show" in warnings(tmp_path)
     assert "3 different weights of one backbone" in warnings(tmp_path)
 
 
-def test_scales_tried_on_one_line_are_lines_of_their_own_and_split_no_other(tmp_path: Path) -> None:
+def test_scales_tried_in_one_row_are_rows_of_their_own_and_split_no_other(tmp_path: Path) -> None:
     fill(tmp_path, "adapter=adaptformer", "bits=1")
     fill(tmp_path, "adapter=lora", "bits=1", "scale=0.1,1")
     expected = {("adaptformer", None): "5/5", ("lora", 0.1): "5/5", ("lora", 1.0): "5/5"}

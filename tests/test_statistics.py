@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from petl_bench.config import plan
-from petl_bench.report.statistics import Comparison, ranking, widths
+from petl_bench.report.statistics import Comparison, compare_widths, ranking
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
 
-SPREAD = (0.03, -0.01, -0.02)
-"""Of three seeds about their mean."""
+OFFSETS = (0.03, -0.01, -0.02)
+"""Offsets of three seeds from their mean."""
 MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What tells one line of a made-up table from another."""
+    """Settings that tell the rows of a made-up table apart."""
 
     bits: int = 1
     adapter: str = "adaptformer"
@@ -43,25 +43,25 @@ Accuracies = Mapping[Setting, Sequence[float | None]]
 
 @cache
 def any_row() -> ResultRow:
-    """Of a suite that no manifest knows: the tasks of its table are those that have rows."""
+    """Return a run of a suite without manifests, whose table has the tasks that were run."""
     (spec,) = plan(["task=digits", "adapter=adaptformer", "bits=1", "seed=0"]).runs
     return make_row(spec, 0.5, suite="made-up", group="any")
 
 
-def table_of(lines: Accuracies, spread: Sequence[float] = SPREAD) -> Table:
-    """A table with a given mean over seeds for each line and task; None: no row.
+def table_of(accuracies: Accuracies, offsets: Sequence[float] = OFFSETS) -> Table:
+    """Return a table with a given mean over seeds for each row and task; None for no result.
 
-    Later tasks have fewer seeds, and the last seed of a mean balances the others: a test over rows would see
-    other numbers than one over means.
+    Later tasks have fewer seeds, and the last seed of a mean balances the others: a test over runs would see
+    other numbers than a test over means.
     """
     rows = []
-    for setting, means in lines.items():
+    for setting, means in accuracies.items():
         for place, mean in enumerate(means):
-            seeds = spread[: 1 + (len(means) - place) % len(spread)]
-            offsets = [offset - sum(seeds) / len(seeds) for offset in seeds]
+            seeds = offsets[: 1 + (len(means) - place) % len(offsets)]
+            centred = [offset - sum(seeds) / len(seeds) for offset in seeds]
             rows += [
                 replace(any_row(), acc=mean + offset, task=f"t{place:02}", seed=seed, **vars(setting))
-                for seed, offset in enumerate(offsets)
+                for seed, offset in enumerate(centred)
                 if mean is not None
             ]
     (table,), _ = tabulate(rows, {})
@@ -69,14 +69,14 @@ def table_of(lines: Accuracies, spread: Sequence[float] = SPREAD) -> Table:
 
 
 def compared(differences: Sequence[float], base: float = 0.5) -> Comparison:
-    """One bit against float with given differences."""
+    """Compare one bit with float, with given differences."""
     lines = {FLOAT: [base] * len(differences), Setting(): [base + d for d in differences]}
-    (comparison,) = widths(table_of(lines), MARGIN)
+    (comparison,) = compare_widths(table_of(lines), MARGIN)
     return comparison
 
 
 def shifted(count: int, differences: Sequence[float]) -> Table:
-    """`count` adapters with the same differences of one bit from float."""
+    """Return a table of `count` adapters with the same differences between one bit and float."""
     lines: dict[Setting, list[float]] = {}
     for number in range(count):
         name = f"adapter{number}"
@@ -100,8 +100,8 @@ def random_lines(tasks: int, bits: Sequence[int], adapters: int = 1, seed: int =
 @pytest.mark.parametrize("tasks", [5, 12, 19])
 def test_a_comparison_is_what_scipy_says_of_the_task_means(tasks: int) -> None:
     lines = random_lines(tasks, [1, 2, 32], adapters=2, seed=tasks)
-    found = widths(table_of(lines), 0.05)
-    assert [(c.line.key["adapter"], c.line.key["bits"], c.against.key["bits"]) for c in found] == [
+    found = compare_widths(table_of(lines), 0.05)
+    assert [(c.row.key["adapter"], c.row.key["bits"], c.against.key["bits"]) for c in found] == [
         ("a0", 1, 32),
         ("a0", 2, 32),
         ("a1", 1, 32),
@@ -109,8 +109,7 @@ def test_a_comparison_is_what_scipy_says_of_the_task_means(tasks: int) -> None:
     ]
     for c in found:
         own, other = (
-            np.array(lines[Setting(adapter=x.key["adapter"], bits=x.key["bits"])])
-            for x in (c.line, c.against)
+            np.array(lines[Setting(adapter=x.key["adapter"], bits=x.key["bits"])]) for x in (c.row, c.against)
         )
         d = own - other
         assert c.tasks == tasks
@@ -148,7 +147,7 @@ def test_a_ranking_is_what_scipy_and_scikit_posthocs_say(tasks: int) -> None:
     values = np.array(list(lines.values()))
     assert found is not None
     assert found.labels == [f"a{a} h16, {b}" for a in (0, 1) for b in ("1 bit", "2 bits", "32 bits")]
-    assert [line.key["bits"] for line in found.lines] == [1, 2, 32, 1, 2, 32]
+    assert [row.key["bits"] for row in found.rows] == [1, 2, 32, 1, 2, 32]
     assert found.mean_ranks == pytest.approx(stats.rankdata(-values, axis=0).mean(axis=1))
     assert found.friedman_p == pytest.approx(stats.friedmanchisquare(*values).pvalue, rel=1e-9)
     expected = posthocs.posthoc_wilcoxon(values, p_adjust="holm")
@@ -198,7 +197,7 @@ def test_holm_by_hand() -> None:
     }
     for bits, steps in falls.items():
         lines[Setting(bits=bits)] = [0.5 + step / 100 for step in steps]
-    found = widths(table_of(lines), MARGIN)
+    found = compare_widths(table_of(lines), MARGIN)
     # Rank sums of gains of 0: 1 pattern of 256; of 1 or less: 2; of 3 or less: {} 1 2 3 12: 5; then twice.
     assert [c.p for c in found] == pytest.approx([2 / 256, 4 / 256, 10 / 256])
     # Smallest times 3, next times 2, last times 1, none below an earlier one: 6, 8, 10 of 256.
@@ -206,11 +205,11 @@ def test_holm_by_hand() -> None:
 
 
 def test_holm_of_equivalence_by_hand() -> None:
-    found = widths(shifted(3, [0.001, -0.002, 0.003, -0.004, 0.005, 0.006]), MARGIN)
+    found = compare_widths(shifted(3, [0.001, -0.002, 0.003, -0.004, 0.005, 0.006]), MARGIN)
     assert [c.p_equivalence for c in found] == pytest.approx([1 / 64] * 3)
     assert [c.p_equivalence_holm for c in found] == pytest.approx([3 / 64] * 3)  # smallest times 3
     assert {c.verdict for c in found} == {"equivalent"}
-    found = widths(shifted(4, [0.001, -0.002, 0.003, -0.004, 0.005, 0.006]), MARGIN)
+    found = compare_widths(shifted(4, [0.001, -0.002, 0.003, -0.004, 0.005, 0.006]), MARGIN)
     assert [c.p_equivalence_holm for c in found] == pytest.approx([4 / 64] * 4)
     assert {c.verdict for c in found} == {"undecided"}
 
@@ -238,7 +237,7 @@ def test_swapping_all_signs_mirrors_a_comparison(steps: list[int]) -> None:
 def test_what_both_lines_share_changes_nothing(steps: list[int], shift: int) -> None:
     differences = [s / 1000 for s in steps]
     c, raised = compared(differences), compared(differences, base=0.5 + shift / 1000)
-    numbers = [x for x in vars(c) if x not in ("line", "against")]
+    numbers = [x for x in vars(c) if x not in ("row", "against")]
     assert [getattr(c, x) for x in numbers] == [getattr(raised, x) for x in numbers]
 
 
@@ -247,7 +246,7 @@ def test_what_both_lines_share_changes_nothing(steps: list[int], shift: int) -> 
 def test_p_values_are_chances_and_adjusting_never_lowers_one(table: list[list[int]]) -> None:
     lines: dict[Setting, list[float]] = {FLOAT: [0.5] * 6}
     lines |= {Setting(bits=1 + n): [0.5 + s / 1000 for s in steps] for n, steps in enumerate(table)}
-    found = widths(table_of(lines), MARGIN)
+    found = compare_widths(table_of(lines), MARGIN)
     assert len(found) == len(table)
     for c, steps in zip(found, table, strict=True):
         assert 0 < c.p <= c.p_holm <= 1

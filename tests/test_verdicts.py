@@ -1,4 +1,4 @@
-"""What is said of a comparison: verdicts and sentences, over tasks and by the seeds alone."""
+"""Verdicts and sentences of comparisons, over tasks and over seeds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ import pytest
 from scipy import stats
 
 from petl_bench.report.repeated import repeated
-from petl_bench.report.statistics import widths
-from petl_bench.report.tables import Line, Table, tabulate
+from petl_bench.report.sentences import sentences
+from petl_bench.report.statistics import compare_widths
+from petl_bench.report.tables import Row, Table, tabulate
 from tests.test_statistics import FLOAT, MARGIN, Setting, any_row, compared, shifted, table_of
 
 # Verdicts and sentences
+
+
+def said(table: Table, margin: float = MARGIN) -> list[str]:
+    """Return the sentences of all comparisons of a table."""
+    return sentences(compare_widths(table, margin), table)
+
+
+def sentence_of(differences: Sequence[float]) -> str:
+    """Return the sentence that compares one bit with float, with given differences."""
+    (sentence,) = said(table_of({FLOAT: [0.5] * len(differences), Setting(): [0.5 + d for d in differences]}))
+    return sentence
+
 
 SMALL = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007]
 LARGE = [0.011, 0.012, 0.013, 0.014, 0.015, 0.016, 0.017]
@@ -27,35 +40,36 @@ MIXED = [0.05, -0.04, 0.03, -0.02, 0.06, -0.07, 0.01]
     [
         ([-d for d in SMALL], "worse within the margin", "lower than 32 bits"),
         (SMALL, "better within the margin", "higher than 32 bits"),
-        ([-d for d in LARGE], "worse", "not shown to be within ±1.0 points"),
-        (LARGE, "better", "higher than 32 bits"),
+        ([-d for d in LARGE], "worse", "not shown to be equivalent within ±1.0 points"),
+        (LARGE, "better", "significantly higher than 32 bits"),
         ([0.001, -0.002, 0.003, -0.004, 0.005, -0.006, 0.0], "equivalent", "equivalent within ±1.0 points"),
-        (MIXED, "undecided", "undecided: neither a difference nor equivalence within ±1.0 points is shown"),
+        (MIXED, "undecided", "undecided, neither a difference (p = "),
     ],
 )
 def test_every_verdict(differences: list[float], verdict: str, words: str) -> None:
-    c = compared(differences)
-    assert c.verdict == verdict
-    assert words in c.sentence
-    assert "too few" not in c.sentence
+    assert compared(differences).verdict == verdict
+    assert words in sentence_of(differences)
+    assert "too few" not in sentence_of(differences)
 
 
 def test_a_sentence_as_a_reader_sees_it() -> None:
-    assert compared([-d for d in LARGE]).sentence == (
-        "adaptformer h16: is 1 bit worse than 32 bits? Over 7 tasks accuracy is 1.4 points lower on average "
-        "(rough 95 % interval -1.5 to -1.3; lower on 7): lower than 32 bits on a typical task, by more than "
-        "chance explains (p = 0.016), and not shown to be within ±1.0 points."
+    assert sentence_of([-d for d in LARGE]) == (
+        "adaptformer h16: is 1 bit worse than 32 bits? On average over 7 tasks, accuracy is 1.4 points lower "
+        "(approximate 95 % interval -1.5 to -1.3; lower on 7). Verdict: significantly lower than 32 bits on "
+        "a typical task (p = 0.016), and not shown to be equivalent within ±1.0 points."
     )
-    equal = compared([0.0] * 5)
-    assert equal.sentence == (
-        "adaptformer h16: is 1 bit worse than 32 bits? Over 5 tasks accuracy differs by less than 0.1 points "
-        "on average (rough 95 % interval 0.0 to 0.0; equal on 5): equivalent within ±1.0 points on a typical "
-        "task (p = 0.031); 5 tasks are too few to show a difference."
+    assert sentence_of([0.0] * 5) == (
+        "adaptformer h16: is 1 bit worse than 32 bits? On average over 5 tasks, accuracy differs by less "
+        "than 0.1 points (approximate 95 % interval 0.0 to 0.0; equal on 5). Verdict: equivalent within ±1.0 "
+        "points on a typical task (p = 0.031); 5 tasks are too few to show a difference."
+    )
+    assert sentence_of(MIXED).endswith(
+        "undecided, neither a difference (p = 0.94) nor equivalence within ±1.0 points (p = 0.36) is shown."
     )
     table = table_of(
         {Setting(bits=8): MIXED, Setting(bits=4, packing="coded"): SMALL, Setting(bits=4): SMALL}
     )
-    first, second = (c.sentence for c in widths(table, 0.0025))
+    first, second = said(table, 0.0025)
     assert {first.partition("?")[0], second.partition("?")[0]} == {
         "adaptformer h16, packing raw: are 4 bits worse than 8 bits",
         "adaptformer h16, packing coded: are 4 bits worse than 8 bits",
@@ -64,13 +78,14 @@ def test_a_sentence_as_a_reader_sees_it() -> None:
 
 
 def test_the_direction_is_that_of_the_test_and_not_of_one_outlier() -> None:
-    c = compared([0.4] + [-0.011 - step / 1000 for step in range(11)])
+    differences = [0.4] + [-0.011 - step / 1000 for step in range(11)]
+    c, sentence = compared(differences), sentence_of(differences)
     assert c.difference > 0
     assert c.effect < 0
     assert c.verdict == "mixed"
-    assert "points higher on average" in c.sentence
-    assert "lower on 11, higher on 1): lower than 32 bits on most tasks" in c.sentence
-    assert "but not on average" in c.sentence
+    assert "points higher" in sentence
+    assert "lower on 11, higher on 1). Verdict: significantly lower than 32 bits on most tasks" in sentence
+    assert sentence.endswith(", but not on average.")
 
 
 def test_a_mean_beyond_the_margin_is_no_equivalence() -> None:
@@ -91,19 +106,19 @@ def test_quantizers_are_not_compared_with_each_other() -> None:
         for name in level
         for bits in (2, 8)
     }
-    found = widths(table_of(lines), MARGIN)
-    pairs = [(c.line.key["quantizer"], c.against.key["quantizer"], c.against.key["bits"]) for c in found]
+    found = compare_widths(table_of(lines), MARGIN)
+    pairs = [(c.row.key["quantizer"], c.against.key["quantizer"], c.against.key["bits"]) for c in found]
     assert sorted(pairs) == [("lloyd_max", "lloyd_max", 8), ("minmax", "minmax", 8)]
     assert [c.difference for c in found] == pytest.approx([-0.02, -0.02])
 
 
-def test_the_interval_is_called_rough_with_few_tasks() -> None:
-    assert "(rough 95 % interval" in compared([0.01 + step / 1000 for step in range(9)]).sentence
-    assert "(95 % interval" in compared([0.01 + step / 1000 for step in range(10)]).sentence
+def test_the_interval_is_called_approximate_with_few_tasks() -> None:
+    assert "(approximate 95 % interval" in sentence_of([0.01 + step / 1000 for step in range(9)])
+    assert "(95 % interval" in sentence_of([0.01 + step / 1000 for step in range(10)])
 
 
 @pytest.mark.parametrize(
-    ("tasks", "count", "said"),
+    ("tasks", "count", "words"),
     [
         (2, 1, "2 tasks are too few to show a difference or equivalence"),  # 1 / 4
         (4, 1, "4 tasks are too few to show a difference or equivalence"),  # 1 / 16 >= 0.05
@@ -115,22 +130,23 @@ def test_the_interval_is_called_rough_with_few_tasks() -> None:
     ],
 )
 def test_too_few_tasks_are_said_exactly_where_no_difference_could_be_shown(
-    tasks: int, count: int, said: str
+    tasks: int, count: int, words: str
 ) -> None:
-    found = widths(shifted(count, [-0.1 - step / 100 for step in range(tasks)]), MARGIN)
+    table = shifted(count, [-0.1 - step / 100 for step in range(tasks)])
+    found = compare_widths(table, MARGIN)
     assert len(found) == count
-    for c in found:
-        assert c.verdict == ("undecided" if said else "worse")  # as clear as differences can be
-        assert re.findall(r"; (\d+ tasks are too few [^.]*)\.", c.sentence) == ([said] if said else [])
-    equal = widths(shifted(count, [0.0] * tasks), MARGIN)
-    assert {c.verdict for c in equal} == {"undecided" if "equivalence" in said else "equivalent"}
+    for c, sentence in zip(found, said(table), strict=True):
+        assert c.verdict == ("undecided" if words else "worse")  # as clear as differences can be
+        assert re.findall(r"; (\d+ tasks are too few [^.]*)\.", sentence) == ([words] if words else [])
+    equal = compare_widths(shifted(count, [0.0] * tasks), MARGIN)
+    assert {c.verdict for c in equal} == {"undecided" if "equivalence" in words else "equivalent"}
 
 
-# What the seeds alone say
+# Tests over seeds
 
 
 def repetitions(accuracies: Mapping[Setting, Sequence[Sequence[float]]]) -> Table:
-    """A table of accuracies: line -> task -> seed."""
+    """Return a table of accuracies: row -> task -> seed."""
     rows = [
         replace(any_row(), acc=accuracy, task=f"t{place:02}", seed=seed, **vars(setting))
         for setting, tasks in accuracies.items()
@@ -141,15 +157,15 @@ def repetitions(accuracies: Mapping[Setting, Sequence[Sequence[float]]]) -> Tabl
     return table
 
 
-def lines_of(table: Table) -> tuple[Line, Line]:
-    """The line of fewer bits, and that of most."""
-    few, most = sorted(table.lines, key=lambda line: line.key["bits"])
+def rows_of(table: Table) -> tuple[Row, Row]:
+    """Return the row with fewer bits and the row with the most bits."""
+    few, most = sorted(table.rows, key=lambda row: row.key["bits"])
     return few, most
 
 
 def test_of_one_task_it_is_scipys_welch_test() -> None:
     one, two = [0.71, 0.74, 0.72, 0.78], [0.70, 0.69, 0.715]
-    (found,) = repeated([lines_of(repetitions({Setting(): [one], FLOAT: [two]}))], MARGIN)
+    (found,) = repeated([rows_of(repetitions({Setting(): [one], FLOAT: [two]}))], MARGIN)
     assert found is not None
     wanted = stats.ttest_ind(one, two, equal_var=False)
     assert found.p == found.p_holm == pytest.approx(wanted.pvalue)
@@ -163,14 +179,14 @@ def test_of_one_task_it_is_scipys_welch_test() -> None:
 
 
 def test_over_tasks_by_hand() -> None:
-    # Seeds at m - e, m, m + e have deviation e: of each mean the variance is e^2 / 3. Two tasks, e = 0.003:
-    # standard error sqrt(4 * 3e-6) / 2 = 0.001732; equal variances of 2 degrees each: 4 * 2 = 8 of them.
+    # Seeds at m - e, m, m + e have standard deviation e; the variance of each mean is e^2 / 3. Two tasks,
+    # e = 0.003: standard error sqrt(4 * 3e-6) / 2 = 0.001732; equal variances of 2 degrees each: 4 * 2 = 8.
     # Mean difference (0.004 - 0.002) / 2 = 0.001, t = 0.57735; +-0.01 is 5.1962 and 6.3509 errors away.
     def around(mean: float) -> list[float]:
         return [mean - 0.003, mean, mean + 0.003]
 
     table = repetitions({Setting(): [around(0.704), around(0.598)], FLOAT: [around(0.7), around(0.6)]})
-    (comparison,) = widths(table, 0.01)
+    (comparison,) = compare_widths(table, 0.01)
     found = comparison.repeated
     assert found is not None
     assert found.p == pytest.approx(2 * stats.t.sf(0.57735027, 8))
@@ -179,12 +195,15 @@ def test_over_tasks_by_hand() -> None:
         (0.001 - 2.30600414 * 0.00173205, 0.001 + 2.30600414 * 0.00173205)
     )
     assert found.verdict == "equivalent"
-    said = "unadjusted 95 % interval -0.3 to 0.5, equivalent within ±1.0 points (p < 0.001)."
-    assert comparison.sentence.endswith(f" Of these very tasks, over seeds: {said}")
+    (sentence,) = said(table)
+    assert sentence.endswith(
+        " On these tasks alone, over seeds: unadjusted 95 % interval -0.3 to 0.5; "
+        "equivalent within ±1.0 points (p < 0.001)."
+    )
 
 
 @pytest.mark.parametrize(
-    ("difference", "spread", "verdict"),
+    ("difference", "offset", "verdict"),
     [
         (-0.05, 0.001, "worse"),
         (0.05, 0.001, "better"),
@@ -193,15 +212,17 @@ def test_over_tasks_by_hand() -> None:
         (0.0, 0.05, "undecided"),
     ],
 )
-def test_verdicts_of_seeds(difference: float, spread: float, verdict: str) -> None:
-    seeds = [-spread, 0.0, spread]
+def test_verdicts_over_seeds(difference: float, offset: float, verdict: str) -> None:
+    seeds = [-offset, 0.0, offset]
     lines = {Setting(): [[0.6 + difference + s for s in seeds]] * 5, FLOAT: [[0.6 + s for s in seeds]] * 5}
-    (comparison,) = widths(repetitions(lines), MARGIN)
+    (comparison,) = compare_widths(repetitions(lines), MARGIN)
     assert comparison.repeated is not None
     assert comparison.repeated.verdict == verdict
 
 
 def test_one_seed_says_nothing_of_others() -> None:
-    (comparison,) = widths(repetitions({Setting(): [[0.6], [0.7]], FLOAT: [[0.5], [0.6]]}), MARGIN)
+    table = repetitions({Setting(): [[0.6], [0.7]], FLOAT: [[0.5], [0.6]]})
+    (comparison,) = compare_widths(table, MARGIN)
     assert comparison.repeated is None
-    assert "over seeds" not in comparison.sentence
+    (sentence,) = said(table)
+    assert "over seeds" not in sentence

@@ -1,4 +1,10 @@
-"""Rows -> tables, statistics, figures and a page, published rows beside them. Reads the store; no torch."""
+"""Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
+
+Modules import only from the modules before them: settings, consistency, tables, labels, paired, repeated,
+statistics, sentences, grid, bit_widths, sections, published, cited, content, then the formats: records, text,
+latex, page_rows and page. `figures/` draws tables and rankings and is imported only where figures are asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +20,26 @@ from petl_bench.report.text import markdown, tensorboard, text
 __all__ = ["FORMATS", "MARGIN", "Report", "build"]
 
 MARGIN = 0.01
-"""Accuracies closer than this count as equivalent unless the user says otherwise."""
+"""Default of the largest difference in accuracy that counts as equivalent."""
 
 
 def html(report: Report, base: Path) -> str:
-    """The page, whose links to spec and adapter file of a run are relative to the folder `base`."""
+    """Return a report as a page.
+
+    Args:
+        report: the report.
+        base: folder of the page; links to files of runs are relative to it.
+    """
     from petl_bench.report.page import PageContent, page
     from petl_bench.report.page_rows import links
 
     content = PageContent(
         title=f"petl-bench: {report.store.resolve().name}",
-        tables=report.tables,
+        sections=report.sections,
         warnings=report.warnings,
-        rows=report.rows,
+        results=report.results,
         links=links(report.store, base),
         figures=report.figures,
-        comparisons=dict(enumerate(report.comparisons)),
         published=published_grids(report.tables, report.published),
         footnotes=footnotes(report.published),
         curves=tensorboard(report),
@@ -46,4 +56,4 @@ FORMATS: dict[str, Callable[[Report, Path], str | bytes]] = {
     "parquet": lambda report, _: to_parquet(report),
     "html": html,
 }
-"""Name -> what it makes of a report that will stand in a folder (which links are relative to)."""
+"""Format -> function from a report, and the folder it will be written to, to the content of its file."""

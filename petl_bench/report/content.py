@@ -1,4 +1,4 @@
-"""Everything one report says, whatever its form."""
+"""The content of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petl_bench.report.published import PublishedRow, cautions, published
-from petl_bench.report.statistics import Comparison, Ranking, ranking, widths
+from petl_bench.report.sections import Section, section
+from petl_bench.report.statistics import Comparison, Ranking, compare_widths, ranking
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import Manifest, ResultRow
 
@@ -19,51 +20,71 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    rows: Sequence[ResultRow]
+    """Everything that a report says; each part is computed when it is first needed.
+
+    Attributes:
+        results: the finished runs.
+        tables: tables of the results.
+        warnings: warnings about the report as a whole; those about one table are its notes.
+        published: cited results of others; empty where none were asked for.
+        margin: largest difference that counts as equivalent, a fraction of 1.
+        store: folder of the store that holds the runs.
+    """
+
+    results: Sequence[ResultRow]
     tables: list[Table]
     warnings: list[str]
-    """Of the report as a whole; those of one table are its notes."""
     published: list[PublishedRow]
     margin: float
-    """Of equivalence, a fraction of 1."""
     store: Path
-    """Where the rows are from."""
 
     @cached_property
     def comparisons(self) -> list[list[Comparison]]:
-        """Fewer bits against the most, for each table."""
-        return [widths(table, self.margin) for table in self.tables]
+        """Comparisons of fewer bits with the most bits, for each table."""
+        return [compare_widths(table, self.margin) for table in self.tables]
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Grids, sentences and notes of each table."""
+        pairs = zip(self.tables, self.comparisons, strict=True)
+        return [section(table, self.tables, found) for table, found in pairs]
 
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
-        """Of the tables that have one, by their place."""
+        """Rankings by the number of their table; tables without one are left out."""
         found = {number: ranking(table) for number, table in enumerate(self.tables)}
         return {number: held for number, held in found.items() if held}
 
     @cached_property
     def figures(self) -> list[Figure]:
-        """Every figure that the rows allow. Loads matplotlib."""
+        """All figures that apply to the tables. Imports matplotlib."""
         from petl_bench.report.figures import figures
 
         return figures(self.tables, self.margin, self.rankings, self.comparisons)
 
     @property
     def all_warnings(self) -> list[str]:
-        """The notes of all tables and the warnings of the whole, each once."""
+        """Notes of all tables and warnings about the whole, without repetitions."""
         return list(dict.fromkeys([*(note for table in self.tables for note in table.notes), *self.warnings]))
 
 
 def build(
-    rows: Sequence[ResultRow], tasks: Mapping[str, Manifest], margin: float, store: Path, cite: bool = False
+    results: Sequence[ResultRow],
+    tasks: Mapping[str, Manifest],
+    margin: float,
+    store: Path,
+    cite: bool = False,
 ) -> Report:
-    """A report of some rows.
+    """Build a report of finished runs.
 
     Args:
-        tasks: all known tasks; they say which tasks a suite's averages need, and in which order.
-        margin: within which accuracies count as equivalent, a fraction of 1.
-        cite: whether to put published rows beside ours.
+        results: finished runs.
+        tasks: all known tasks by name; they define which tasks the averages of a suite need, and their order.
+        margin: largest difference in accuracy that counts as equivalent, a fraction of 1.
+        store: folder of the store that holds the runs.
+        cite: put published results beside ours.
     """
-    tables, warnings = tabulate(rows, tasks)
+    tables, warnings = tabulate(results, tasks)
     cited = published(tasks) if cite else []
     warnings += cautions(tables, cited) if cited else []
-    return Report(rows, tables, warnings, cited, margin, store)
+    return Report(results, tables, warnings, cited, margin, store)

@@ -1,44 +1,44 @@
 "use strict";
-// Sorts, filters and pages. Without it every summary table can be read as it stands; only the runs need it.
+// Sorts, filters and pages the tables. Without it every summary table is complete; only the table of runs needs it.
 (() => {
-  const HOLE = "-";
+  const BLANK = "-";
   const RUN_ID = "{}";
-  const PAGE = 100; // rows drawn at once: 100,000 rows in one table would stop any browser
-  const PAUSE = 120; // ms after a key before filtering, so that counts are announced once a word
+  const PAGE = 100; // rows drawn at once: no browser copes with 100,000 rows in one table
+  const PAUSE = 120; // ms after a key before filtering, so that counts are announced once per word
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const counted = (number) => number.toLocaleString("en-US");
 
-  // Text is always given as text, never as HTML: names are as people chose them.
+  // Text is always set as text, never as HTML, because names may contain anything.
   function element(name, properties = {}, ...children) {
     const made = Object.assign(document.createElement(name), properties);
     made.append(...children);
     return made;
   }
 
-  // `83.1 ± 0.4`, `1,088`, `5/5` by the number they begin with; NaN for words. As in page.py.
+  // Returns the number that a text such as `83.1 ± 0.4`, `1,088` or `5/5` begins with, NaN for words; as in page.py.
   function numberOf(text) {
     const found = /^([+-]?[\d,]*\.?\d+(e[+-]?\d+)?)($|[\s/%†-])/i.exec(text);
     return found ? Number(found[1].replaceAll(",", "")) : NaN;
   }
 
-  // Sorts lines in place by one column, holes last in both directions. Equal lines stay as they were, so that
+  // Sorts row numbers in place by one column, blank cells last in both directions. The sort is stable, so that
   // sorting by one column and then another sorts by both.
-  function sort(lines, textOf, direction) {
+  function sort(rows, textOf, direction) {
     const texts = [];
-    for (const line of lines) texts[line] = textOf(line);
-    const hole = texts.map((text) => text === "" || text === HOLE);
+    for (const row of rows) texts[row] = textOf(row);
+    const blank = texts.map((text) => text === "" || text === BLANK);
     const numbers = texts.map(numberOf);
-    const numeric = numbers.every((number, line) => hole[line] || !Number.isNaN(number));
+    const numeric = numbers.every((number, row) => blank[row] || !Number.isNaN(number));
     const keys = numeric ? numbers : texts.map((text) => text.toLowerCase());
-    lines.sort((a, b) => {
-      if (hole[a] || hole[b]) return hole[a] - hole[b];
+    rows.sort((a, b) => {
+      if (blank[a] || blank[b]) return blank[a] - blank[b];
       return direction * (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : 0);
     });
   }
 
-  // Turns the heads of a table into buttons that sort its lines. They are made here, as they do nothing without it.
-  function sortable(table, lines, textOf, changed) {
+  // Turns the headings of a table into buttons that sort its rows.
+  function sortable(table, rows, textOf, changed) {
     const heads = all("th[data-column]", table);
     for (const head of heads) {
       const button = element("button", { type: "button" }, ...head.childNodes);
@@ -47,24 +47,24 @@
         for (const other of heads) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
         const column = Number(head.dataset.column);
-        sort(lines, (line) => textOf(line, column), direction);
+        sort(rows, (row) => textOf(row, column), direction);
         changed();
       });
       head.append(button);
     }
   }
 
-  // Column names as one can type them without a space: `mean of groups` is mean_of_groups.
+  // Column names without spaces, for filters: `mean of groups` becomes mean_of_groups.
   const plain = (name) => name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_|_$/g, "");
 
-  // `1.0` is 1 and `83.1` is `83.1 ± 0.4`, as in --filter.
+  // Compares values as --filter does: `1.0` equals 1, and `83.1` equals `83.1 ± 0.4`.
   function same(text, value) {
     if (text.toLowerCase() === value) return true;
     const number = Number(value.replaceAll(",", ""));
     return number === Number(text.split(" ± ")[0].replaceAll(",", "")) && text !== "";
   }
 
-  // What a query asks of a line. `columns` have a name and text(line); the words are looked for in `words(line)`.
+  // Turns a query into a test of rows. `columns` have a name and text(row); words are searched for in `words(row)`.
   function parse(query, columns, words) {
     const tests = [];
     const unknown = [];
@@ -72,30 +72,30 @@
       const bare = word.replaceAll('"', "");
       const at = word.startsWith('"') ? -1 : bare.indexOf("=");
       if (at < 1) {
-        tests.push((line) => words(line).includes(bare));
+        tests.push((row) => words(row).includes(bare));
         continue;
       }
       const name = bare.slice(0, at);
       const value = bare.slice(at + 1);
       const asked = columns.filter((column) => plain(column.name) === plain(name));
       if (!asked.length) unknown.push(name);
-      if (value) tests.push((line) => asked.some((column) => same(column.text(line), value)));
+      if (value) tests.push((row) => asked.some((column) => same(column.text(row), value)));
     }
-    return { fits: (line) => tests.every((test) => test(line)), unknown };
+    return { fits: (row) => tests.every((test) => test(row)), unknown };
   }
 
-  // Wires a filter box. `changed(fits)` shows the lines that fit and returns how many these are.
+  // Connects a filter box. `changed(fits)` shows the rows that fit and returns their number.
   function filterable(box, count, shown, columns, changed) {
     const input = box.querySelector("input");
     const output = box.querySelector("output");
     const cache = [];
-    const words = (line) => (cache[line] ??= shown.map((column) => column.text(line)).join("\n").toLowerCase());
+    const words = (row) => (cache[row] ??= shown.map((column) => column.text(row)).join("\n").toLowerCase());
     function apply() {
       const { fits, unknown } = parse(input.value, columns, words);
       const kept = changed(fits);
       const names = [...new Set(shown.map((column) => column.name))].join(", ");
-      const problem = unknown.map((name) => `; no column “${name}” (there are: ${names})`).join("");
-      output.textContent = `${counted(kept)} of ${counted(count)} lines${problem}`;
+      const problem = unknown.map((name) => `; no column “${name}” (columns: ${names})`).join("");
+      output.textContent = `${counted(kept)} of ${counted(count)} rows${problem}`;
     }
     let timer = 0;
     input.addEventListener("input", () => {
@@ -103,42 +103,42 @@
       timer = setTimeout(apply, PAUSE);
     });
     box.hidden = false;
-    apply(); // a browser may have kept the words of an earlier visit
+    apply(); // a browser may have kept the text of an earlier visit
   }
 
-  // The summary tables of a section have the same lines: one filter hides a line in all of them.
+  // The summary tables of a section have the same rows: one filter hides a row in all of them.
   function wireTables(section) {
     const tables = all("table.data", section);
     const rows = tables.map((table) => [...table.tBodies[0].rows]);
-    // Not the words for screen readers, as `best`.
+    // Leaves out the words for screen readers, such as `best`.
     const textOf = (cell) =>
       [...cell.childNodes].map((node) => (node.className === "sr" ? "" : node.textContent)).join("");
     const texts = rows.map((body) => body.map((row) => [...row.cells].map(textOf)));
     const columns = tables.flatMap((table, number) =>
       all("th[data-column]", table)
         .map((head) => [Number(head.dataset.column), head.textContent])
-        .sort((a, b) => a[0] - b[0]) // the heads of two rows are not in the order of columns
-        .map(([column, name]) => ({ name, text: (line) => texts[number][line][column] })),
+        .sort((a, b) => a[0] - b[0]) // headings in two rows are not in the order of the columns
+        .map(([column, name]) => ({ name, text: (row) => texts[number][row][column] })),
     );
     tables.forEach((table, number) => {
-      const lines = [...rows[number].keys()];
-      const draw = () => table.tBodies[0].append(...lines.map((line) => rows[number][line]));
-      sortable(table, lines, (line, column) => texts[number][line][column], draw);
+      const order = [...rows[number].keys()];
+      const draw = () => table.tBodies[0].append(...order.map((row) => rows[number][row]));
+      sortable(table, order, (row, column) => texts[number][row][column], draw);
     });
     const box = section.querySelector(".filter");
     if (!box) return;
     const count = rows[0].length;
     filterable(box, count, columns, columns, (fits) => {
-      const kept = rows[0].map((_, line) => fits(line));
-      for (const body of rows) body.forEach((row, line) => (row.hidden = !kept[line]));
+      const kept = rows[0].map((_, number) => fits(number));
+      for (const body of rows) body.forEach((row, number) => (row.hidden = !kept[number]));
       return kept.filter(Boolean).length;
     });
   }
 
-  // Columns are kept as `_coded` in page.py says: values, or different values and which of them a row has.
+  // Decodes a column that `_coded` in page_rows.py encoded: values, or distinct values and the number of each run's.
   function reader({ v, i }) {
-    const value = i ? (line) => v[i[line]] : v.length === 1 ? () => v[0] : (line) => v[line];
-    return (line) => String(value(line) ?? "") || HOLE;
+    const value = i ? (run) => v[i[run]] : v.length === 1 ? () => v[0] : (run) => v[run];
+    return (run) => String(value(run) ?? "") || BLANK;
   }
 
   const columnsOf = (held) => Object.entries(held).map(([name, column]) => ({ name, text: reader(column) }));
@@ -153,42 +153,42 @@
     const heads = all("th[data-column]", table);
     const pager = section.querySelector(".pager");
     const [previous, next] = all("button", pager);
-    const lines = Array.from({ length: data.count }, (_, line) => line);
+    const order = Array.from({ length: data.count }, (_, run) => run);
     let fits = () => true;
-    let kept = lines;
+    let kept = order;
     let first = 0;
 
-    function linksOf(line) {
-      const id = idOf(line);
+    function linksOf(run) {
+      const id = idOf(run);
       return links.flatMap(({ name, text }) => {
-        const href = text(line).split(RUN_ID).join(id);
-        return href !== HOLE ? [element("a", { href, ariaLabel: `${name} of ${id}` }, name)] : [];
+        const href = text(run).split(RUN_ID).join(id);
+        return href !== BLANK ? [element("a", { href, ariaLabel: `${name} of ${id}` }, name)] : [];
       });
     }
 
-    function row(line) {
+    function row(run) {
       const made = element("tr");
       shown.forEach(({ name, text }, column) => {
         const cell = column ? element("td") : element("th", { scope: "row" });
         cell.className = heads[column].className;
         if (name === "run_id") {
-          const button = element("button", { type: "button", ariaHasPopup: "dialog" }, text(line));
-          button.addEventListener("click", () => details(line));
+          const button = element("button", { type: "button", ariaHasPopup: "dialog" }, text(run));
+          button.addEventListener("click", () => details(run));
           cell.append(button);
         } else {
-          cell.append(text(line));
+          cell.append(text(run));
         }
         made.append(cell);
       });
-      made.append(element("td", { className: "t" }, ...linksOf(line)));
+      made.append(element("td", { className: "t" }, ...linksOf(run)));
       return made;
     }
 
-    function details(line) {
+    function details(run) {
       const dialog = section.querySelector("dialog");
-      dialog.querySelector("h3").textContent = `Run ${idOf(line)}`;
-      dialog.querySelector("p").replaceChildren(...linksOf(line).flatMap((link) => [link, " "]));
-      const pairs = every.flatMap(({ name, text }) => [element("dt", {}, name), element("dd", {}, text(line))]);
+      dialog.querySelector("h3").textContent = `Run ${idOf(run)}`;
+      dialog.querySelector("p").replaceChildren(...linksOf(run).flatMap((link) => [link, " "]));
+      const pairs = every.flatMap(({ name, text }) => [element("dt", {}, name), element("dd", {}, text(run))]);
       dialog.querySelector("dl").replaceChildren(...pairs);
       dialog.showModal();
     }
@@ -198,7 +198,7 @@
       table.tBodies[0].replaceChildren(...page.map(row));
       const range = page.length ? `${counted(first + 1)} to ${counted(first + page.length)}` : "none";
       pager.querySelector("span").textContent = `${range} of ${counted(kept.length)}`;
-      // Not `disabled`, which would take the focus from who pages by keyboard.
+      // `disabled` would take the focus away from readers who page by keyboard.
       previous.setAttribute("aria-disabled", first === 0);
       next.setAttribute("aria-disabled", first + PAGE >= kept.length);
     }
@@ -211,13 +211,13 @@
     }
 
     function refresh() {
-      kept = lines.filter((line) => fits(line));
+      kept = order.filter((run) => fits(run));
       first = 0;
       draw();
       return kept.length;
     }
 
-    sortable(table, lines, (line, column) => shown[column].text(line), refresh);
+    sortable(table, order, (run, column) => shown[column].text(run), refresh);
     filterable(section.querySelector(".filter"), data.count, shown, [...shown, ...every], (asked) => {
       fits = asked;
       return refresh();
@@ -228,7 +228,7 @@
     document.getElementById("runs-table").hidden = false;
   }
 
-  for (const section of all(".lines")) wireTables(section);
+  for (const section of all(".tables")) wireTables(section);
   wireRuns(document.getElementById("runs"));
   document.getElementById("filter-hint").hidden = false;
 })();

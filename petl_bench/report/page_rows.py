@@ -1,4 +1,4 @@
-"""The rows in a page: the embedded data its script lists them from, and with what they were made."""
+"""Runs in the HTML page: the embedded data of the table of runs, and the provenance of the runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from petl_bench.errors import counted
-from petl_bench.report.columns import HOLE
+from petl_bench.report.labels import BLANK
 from petl_bench.store import ADAPTER, SPEC
 from petl_bench.types import ResultRow
 
@@ -27,19 +27,26 @@ SHOWN: dict[str, Callable[[ResultRow], str]] = {
     "protocol": lambda row: row.protocol,
     "accuracy %": lambda row: f"{100 * row.acc:.1f}",
     "file bytes": lambda row: f"{row.bytes_file:,}",
-    "bits a weight": lambda row: HOLE if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
+    "bits per weight": lambda row: BLANK if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
     "seconds": lambda row: f"{row.seconds_search + row.seconds_train + row.seconds_eval:,.1f}",
     "run_id": lambda row: row.run_id,
 }
-"""Columns of the table of runs, as text; all others are in a run's details."""
+"""Columns of the table of runs, with the text of a run in each; the details of a run show all others."""
 WORDS = frozenset({"task", "backbone", "adapter", "head", "protocol", "run_id"})
-"""Those of SHOWN that are no numbers."""
+"""Columns of SHOWN that hold words, not numbers."""
 RUN_ID = "{}"
-"""Stands for the run's id in links, so that most runs share one; no quoted URL has it."""
+"""Placeholder for the run_id in links, so that most runs share one link; no quoted URL contains it."""
 
 
 def embedded(rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]]) -> str:
-    """All rows by column as JSON for a script element: what the table of runs shows, every value, and links.
+    """Return all runs as JSON for a script element, column by column.
+
+    Args:
+        rows: the finished runs.
+        links: function from a run_id to relative, quoted URLs of its spec and its adapter file.
+
+    Returns:
+        An object with the texts of the table of runs, all values, and the links.
 
     Raises:
         ValueError: a link is not relative.
@@ -54,15 +61,16 @@ def embedded(rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]])
         },
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":  # nothing in a script element may end it or begin a comment
+    for character in "<>&":  # so that no text can end the script element or begin a comment
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
 def _coded(values: list[Any]) -> dict[str, list[Any]]:
-    """A column: `v` has its values, or its different values where `i` says which one a row has.
+    """Encode a column of the runs compactly.
 
-    One value alone is that of all rows.
+    `v` has the value of each run; or its distinct values, where `i` has the number of the value of each
+    run. A single value belongs to all runs.
     """
     distinct = {value: number for number, value in enumerate(dict.fromkeys(values))}
     if len(distinct) == 1:
@@ -73,7 +81,7 @@ def _coded(values: list[Any]) -> dict[str, list[Any]]:
 
 
 def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
-    """With what and when the rows were made: the different values of each."""
+    """Return the distinct values of everything that says with what, and when, the runs were made."""
     facts: dict[str, set[str]] = {
         "petl-bench": {row.version for row in rows},
         "git revision": {
@@ -92,7 +100,12 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
 
 
 def links(store: Path, base: Path) -> Callable[[str], tuple[str, str]]:
-    """run_id -> URLs of its spec and its adapter file in `store`, for a page in the folder `base`."""
+    """Return the function from a run_id to the URLs of its spec and its adapter file.
+
+    Args:
+        store: folder of the store.
+        base: folder of the page, which the URLs are relative to.
+    """
     root = quote(os.path.relpath(store, base))  # a browser follows the path as written, not its links
 
     def urls(run_id: str) -> tuple[str, str]:
@@ -111,8 +124,8 @@ def _linked(url: str, run_id: str) -> str:
 
 
 def _of_adapter(row: ResultRow, value: float) -> str:
-    """A setting of the adapter; a hole where the method has none, as in the tables."""
-    return f"{value:g}" if row.hidden else HOLE
+    """Return a setting of the adapter as text, BLANK where the method has no adapter, as in the tables."""
+    return f"{value:g}" if row.hidden else BLANK
 
 
 def _data(row: ResultRow) -> str:

@@ -1,8 +1,9 @@
-"""Tests, effects and intervals of paired differences: arrays of comparisons by tasks.
+"""Tests, effect sizes and intervals of paired differences.
 
-Differences are rounded by the caller, so that equal ones are equal numbers.
-Sources: Wilcoxon (1945) for the signed-rank test, Kerby (2014) for the matched-pairs rank-biserial
-correlation, Efron (1987) for the BCa bootstrap, Holm (1979) for many tests.
+Arrays have shape (comparisons, tasks). The caller rounds differences, so that equal ones are equal numbers.
+
+Sources: Wilcoxon (1945) for the signed-rank test; Kerby (2014) for the matched-pairs rank-biserial
+correlation; Efron (1987) for the BCa bootstrap; Holm (1979) for the adjustment of p-values.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 LEVEL = 0.05
-"""Of every test; the interval's coverage is what is left to 1."""
+"""Significance level of every test; the confidence level of intervals is 1 - LEVEL."""
 ROUGH = 10
-"""Tasks below which a bootstrap interval is too narrow: of 5 normal differences it covers 83 %."""
+"""Number of tasks below which bootstrap intervals are too narrow: with 5 tasks they cover 83 %."""
 
 DECIMALS = 12
-"""Of accuracies as fractions: 0.831 - 0.832 and 0.841 - 0.842 are a tie, although not as binary numbers."""
+"""Decimals of accuracies as fractions, so that 0.831 - 0.832 and 0.841 - 0.842 are a tie."""
 
 
 def _ranks(differences: Values) -> Values:
-    """Of absolute differences along the last axis, ties averaged; nan for no difference."""
+    """Return the ranks of absolute differences along the last axis, ties averaged, nan for zero."""
     from scipy.stats import rankdata
 
     sizes = np.where(differences == 0, np.nan, np.abs(differences))
@@ -31,20 +32,34 @@ def _ranks(differences: Values) -> Values:
 
 
 def effects(differences: Values) -> Values:
-    """Rank sum of wins minus rank sum of losses, as a part of all ranks."""
+    """Return the matched-pairs rank-biserial correlation of each row.
+
+    It is the rank sum of wins minus the rank sum of losses, divided by the sum of all ranks.
+
+    Args:
+        differences: shape (comparisons, tasks).
+
+    Returns:
+        Values from -1 to 1, shape (comparisons,).
+    """
     ranks = _ranks(differences)
     signed: Values = np.nansum(np.sign(differences) * ranks, axis=1)
     return signed / np.maximum(np.nansum(ranks, axis=1), 1)
 
 
 def signed_rank(differences: Values, alternative: str) -> Values:
-    """Exact p-value of each row; differences of zero are left out.
+    """Return the exact p-value of Wilcoxon's signed-rank test for each row; zeros are left out.
 
-    SciPy's exact distribution is of ranks without ties and zeros: with ties it can say 0.047 for 0.0625. Its
-    `auto` is exact for them to 13 tasks, but takes up to a second a row, and is approximate beyond.
+    SciPy's exact distribution assumes ranks without ties and zeros: with ties it can return 0.047 for 0.0625.
+    Its `auto` is exact with ties for up to 13 tasks, but takes up to a second per row, and is approximate
+    beyond.
 
     Args:
+        differences: shape (comparisons, tasks).
         alternative: "two-sided", "greater" or "less" than zero.
+
+    Returns:
+        p-values, shape (comparisons,).
     """
     from scipy.stats import wilcoxon
 
@@ -59,10 +74,10 @@ def signed_rank(differences: Values, alternative: str) -> Values:
 
 
 def _with_ties(differences: Values, alternative: str) -> float:
-    """Exact p-value by the distribution of the rank sum where each sign is as likely as the other."""
+    """Return the exact p-value from the distribution of the rank sum when both signs are equally likely."""
     differences = differences[differences != 0]
-    doubled = np.rint(2 * _ranks(differences)).astype(int)  # averaged ranks are halves
-    chances = np.ones(1)  # of each doubled rank sum of gains
+    doubled = np.rint(2 * _ranks(differences)).astype(int)  # averaged ranks are multiples of 1/2
+    chances = np.ones(1)  # probability of each doubled rank sum of gains
     for rank in doubled:
         grown = np.zeros(len(chances) + rank)
         grown[: len(chances)] = chances / 2
@@ -75,10 +90,16 @@ def _with_ties(differences: Values, alternative: str) -> float:
 
 
 def holm(p: Values) -> Values:
-    """P-values adjusted so that a false finding anywhere among them is as rare as in a single test.
+    """Adjust p-values by Holm's method, which controls the family-wise error rate.
 
-    The k-th smallest of n counts n - k + 1 times, and no adjusted one is below a smaller one's. (statsmodels
-    has it too, and takes longer to load than a whole report takes.)
+    The k-th smallest of n p-values is multiplied by n - k + 1, and adjusted values never decrease.
+    (statsmodels has this function, too, but takes longer to import than a whole report takes.)
+
+    Args:
+        p: p-values of one family, shape (comparisons,).
+
+    Returns:
+        Adjusted p-values in the same order.
     """
     order = np.argsort(p)
     adjusted = np.empty(len(p))
@@ -87,9 +108,17 @@ def holm(p: Values) -> Values:
 
 
 def intervals(differences: Values, confidence: float) -> tuple[Values, Values]:
-    """Ends of the interval of each row's mean; the mean itself where all differences are equal.
+    """Return BCa bootstrap confidence intervals of the mean of each row.
 
-    All rows are resampled alike: what else is compared does not move an interval.
+    All rows use the same resamples, so an interval does not depend on what else is compared. Where all
+    differences of a row are equal, both ends are their mean.
+
+    Args:
+        differences: shape (comparisons, tasks).
+        confidence: confidence level, for example 0.95.
+
+    Returns:
+        Lower and upper ends, each of shape (comparisons,).
     """
     from scipy.stats import bootstrap
 

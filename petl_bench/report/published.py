@@ -1,4 +1,4 @@
-"""Results that others published, cited beside ours and never computed with: published.yaml and its reader."""
+"""Published results of others, which are cited beside ours and enter no computation."""
 
 from __future__ import annotations
 
@@ -19,20 +19,32 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of another's table on VTAB-1K; None where its source does not say.
+    """One row of a published table on VTAB-1K; fields are None where the source does not state them.
 
-    Accuracies are fractions from 0 to 1, as in rows of the store; tasks and groups stand as in our tables.
+    Accuracies are fractions of 1; tasks and groups stand in the order of our tables.
+
+    Attributes:
+        method: name of the method in the source.
+        source: repository, and folder in it, whose README has the row.
+        backbone: pretrained weights, by their name in conf/backbone, or `unknown`.
+        normalization: pixel normalization, one of NORMALIZATIONS, or `unknown`.
+        selection: how the reported epoch was chosen.
+        accuracy: accuracy by task.
+        groups: mean accuracy by group of tasks.
+        mean_of_groups: mean of the group means.
+        mean_of_tasks: mean over all tasks.
+        hidden: hidden size of the adapter.
+        bits: bits per weight of the adapter.
+        head: kind of the classification head.
+        adapter: name of the same method in this package.
+        kib: size of one task's files with the head, in KiB (1024 bytes), the mean of the three group means.
     """
 
     method: str
     source: str
-    """Repository, and folder in it, whose README has the row."""
     backbone: str
-    """The weights, by their name in conf/backbone, or `unknown`."""
     normalization: str
-    """Of pixels: one of NORMALIZATIONS, or `unknown`."""
     selection: str
-    """How the reported epoch was chosen."""
     accuracy: dict[str, float | None]
     groups: dict[str, float | None]
     mean_of_groups: float
@@ -41,25 +53,27 @@ class PublishedRow:
     bits: int | None = None
     head: str | None = None
     adapter: str | None = None
-    """The same method here, where there is one."""
     kib: float | None = None
-    """Size of one task's files, head included, in KiB (1024 bytes): the mean of the three group means."""
 
 
 def published(manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
-    """The rows of published.yaml, in its order.
+    """Return the rows of published.yaml in its order.
 
     Args:
-        manifests: all known tasks; they say which group a task is of.
+        manifests: all known tasks by name; they define the group of each task.
     """
     return read(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"), manifests)
 
 
 def read(text: str, manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
-    """Rows from YAML text as in published.yaml, with the means of those that have a value for every task.
+    """Read rows from YAML text in the form of published.yaml, and average those that have every task.
+
+    Args:
+        text: YAML text.
+        manifests: all known tasks by name; they define the group of each task.
 
     Raises:
-        ValueError: a row has neither one value a task nor one average, or a value outside 0 to 100.
+        ValueError: a row has neither one value for each task nor one average, or a value outside 0 to 100.
         TypeError: a row has an unknown key, or lacks one.
     """
     content = yaml.safe_load(text)
@@ -72,21 +86,21 @@ def read(text: str, manifests: Mapping[str, Manifest]) -> list[PublishedRow]:
 
 
 def cautions(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[str]:
-    """What keeps these tables from being compared with published rows."""
+    """Return warnings about differences in weights or pixels between these tables and published rows."""
     ours = [table for table in tables if table.key["suite"] == SUITE]
     if not ours:
-        return ["the published rows are of VTAB-1K, and no other row of this report is"]
+        return ["the published rows are results on VTAB-1K, but this report has none on VTAB-1K"]
     facts = {
-        "weights": ({line.key["backbone"] for t in ours for line in t.lines}, {row.backbone for row in rows}),
+        "weights": ({row.key["backbone"] for t in ours for row in t.rows}, {row.backbone for row in rows}),
         "pixel normalization": ({t.key["normalization"] for t in ours}, {row.normalization for row in rows}),
     }
     found = []
-    for what, (used, published) in facts.items():
-        known = sorted(published - {UNKNOWN})
+    for name, (used, cited) in facts.items():
+        known = sorted(cited - {UNKNOWN})
         if others := sorted(used - set(known)):
-            verb = "are" if what == "weights" else "is"
+            verb = "are" if name == "weights" else "is"
             found.append(
-                f"published rows whose {what} {verb} known were made with {' or '.join(known)}, "
+                f"published rows whose {name} {verb} known were made with {' or '.join(known)}, "
                 f"not with {', '.join(others)}"
             )
     return found
@@ -106,7 +120,7 @@ def _row(
     percent: Sequence[Any] = [average] if values is None else values
     if not all(type(value) in (int, float) and 0 <= value <= 100 for value in percent):
         raise ValueError(f"published row {method}: {percent} must be percent, from 0 to 100")
-    fractions = [round(value / 100, 9) for value in values or []]  # of 68.9 exactly 0.689
+    fractions = [round(value / 100, 9) for value in values or []]  # 68.9 becomes exactly 0.689
     held = dict(zip(tasks, fractions, strict=False))  # every task, or none
     by_group = {task.group: [held[t] for t in held if t.group == task.group] for task in tasks}
     means = {group: fmean(of_group) for group, of_group in by_group.items() if of_group}

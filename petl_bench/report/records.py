@@ -1,4 +1,4 @@
-"""Reports for programs: the runs as CSV and Parquet, everything that is computed from them as JSON."""
+"""Reports for programs: runs as CSV and Parquet, everything computed from them as JSON."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
+from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
 from petl_bench.types import COLUMNS
 
 
 def to_csv(report: Report) -> str:
-    """A line a run; columns are those of ResultRow, None an empty field."""
+    """Return the runs as CSV: one run per row, the columns of ResultRow, None as an empty field."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [*COLUMNS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(vars, report.rows))
+    writer.writerows(map(vars, report.results))
     return buffer.getvalue()
 
 
 def to_parquet(report: Report) -> bytes:
-    """The same as a Parquet file, with the types of ResultRow."""
+    """Return the runs as a Parquet file with the columns and types of ResultRow."""
     import pyarrow as pa
     from pyarrow import parquet
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     columns = {
-        name: pa.array([getattr(row, name) for row in report.rows], types[kinds[0]])
+        name: pa.array([getattr(row, name) for row in report.results], types[kinds[0]])
         for name, kinds in COLUMNS.items()
     }
     buffer = io.BytesIO()
@@ -41,38 +42,39 @@ def to_parquet(report: Report) -> bytes:
 
 
 def to_json(report: Report) -> str:
-    """`rows`: a cell each; `averages`: a configuration each; `comparisons`; `rankings`; `warnings`.
+    """Return everything computed from the runs as JSON. Accuracies and differences are fractions of 1.
 
-    Accuracies and differences are fractions of 1. `published` and `differences` are there where asked for.
+    `rows` has an object for each cell, `averages` one for each configuration; `comparisons`, `rankings` and
+    `warnings` follow. `published` and `differences` are present only where published results were asked for.
     """
     content: dict[str, Any] = {
         "rows": _cells(report.tables),
         "averages": [
             table.key
-            | line.key
+            | row.key
             | {
-                "tasks": line.complete,
-                "groups": {group: asdict(value) for group, value in line.groups.items()},
-                "mean_of_groups": asdict(line.mean_of_groups),
-                "mean_of_tasks": asdict(line.mean_of_tasks),
-                "last_epoch": asdict(line.last_epoch) if line.last_epoch else None,
-                **line.bytes,
-                "bits_per_weight": line.bits_per_weight,
-                "params_trainable": line.params_trainable,
-                "seconds": line.seconds,
+                "tasks": row.complete,
+                "groups": {group: asdict(value) for group, value in row.groups.items()},
+                "mean_of_groups": asdict(row.mean_of_groups),
+                "mean_of_tasks": asdict(row.mean_of_tasks),
+                "last_epoch": asdict(row.last_epoch) if row.last_epoch else None,
+                **row.bytes,
+                "bits_per_weight": row.bits_per_weight,
+                "params_trainable": row.params_trainable,
+                "seconds": row.seconds,
             }
             for table in report.tables
-            for line in table.lines
+            for row in table.rows
         ],
         "comparisons": [
-            table.key | _numbers(comparison)
+            table.key | _numbers(comparison) | {"sentence": sentence}
             for table, found in zip(report.tables, report.comparisons, strict=True)
-            for comparison in found
+            for comparison, sentence in zip(found, sentences(found, table), strict=True)
         ],
         "rankings": [
             report.tables[number].key
             | {
-                "lines": [line.key for line in ranked.lines],
+                "lines": [row.key for row in ranked.rows],
                 "mean_ranks": ranked.mean_ranks,
                 "friedman_p": ranked.friedman_p,
                 "p_holm": ranked.p_holm.to_numpy().tolist(),
@@ -88,20 +90,20 @@ def to_json(report: Report) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the two lines, of which the settings are there."""
-    held = {name: value for name, value in vars(comparison).items() if name not in ("line", "against")}
+    """Return a comparison as an object, with the settings of its two rows in place of the rows."""
+    held = {name: value for name, value in vars(comparison).items() if name not in ("row", "against")}
     own = asdict(comparison.repeated) if comparison.repeated is not None else None
-    return comparison.line.key | {"against": comparison.against.key} | held | {"repeated": own}
+    return comparison.row.key | {"against": comparison.against.key} | held | {"repeated": own}
 
 
 def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
     return [
         table.key
-        | line.key
-        | {"task": task.name, "group": task.group, **asdict(line.tasks[task.name])}
-        | line.task_bytes.get(task.name, dict.fromkeys(BYTES))
-        | {"bits_per_weight": line.bits_per_weight}
+        | row.key
+        | {"task": task.name, "group": task.group, **asdict(row.tasks[task.name])}
+        | row.task_bytes.get(task.name, dict.fromkeys(BYTES))
+        | {"bits_per_weight": row.bits_per_weight}
         for table in tables
-        for line in table.lines
+        for row in table.rows
         for task in table.tasks
     ]

@@ -1,10 +1,12 @@
-"""Differences on the very tasks of a table: what other seeds would show of them, not other tasks.
+"""Tests of differences on the tasks of one table, based on the variation over seeds.
 
-The tests over tasks of petl_bench.report.statistics ask whether a finding carries to tasks that are not
-there; with five of them they can show nothing. These ask less: each task's accuracies scatter over seeds, and
-the mean difference over the tasks is judged by that scatter alone. Welch's test (1947) for a sum of
-independent means, with Satterthwaite's degrees of freedom (1946), and Schuirmann's two one-sided tests
-(1987). Both lines may have the same seeds: what these share is not taken out, which makes the tests careful.
+The tests over tasks in petl_bench.report.statistics ask whether a finding carries over to other tasks; with
+five tasks they can hardly show anything. The tests here ask a narrower question: whether other seeds would
+change the mean difference on these very tasks. It is judged by the variance over the seeds of each task
+alone. Both rows may use the same seeds; their correlation is ignored, which makes the tests conservative.
+
+Sources: Welch (1947) for a sum of independent means; Satterthwaite (1946) for its degrees of freedom;
+Schuirmann (1987) for equivalence by two one-sided tests.
 """
 
 from __future__ import annotations
@@ -16,31 +18,44 @@ from dataclasses import dataclass
 import numpy as np
 
 from petl_bench.report.paired import DECIMALS, LEVEL, Values, holm
-from petl_bench.report.tables import Line
+from petl_bench.report.tables import Row
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """The mean difference over the tasks of a table, as fractions, by the scatter over seeds."""
+    """Mean difference over the tasks of a table, judged by the variation over seeds.
+
+    Attributes:
+        low, high: ends of the unadjusted 95 % interval of the mean difference, as fractions of 1.
+        p: two-sided p-value of the hypothesis that there is no difference.
+        p_holm: `p`, adjusted over all comparisons of the table.
+        p_equivalence: larger p-value of the two one-sided tests against -margin and margin.
+        p_equivalence_holm: `p_equivalence`, adjusted over all comparisons of the table.
+        verdict: "better" or "worse", each also "within the margin"; "equivalent" or "undecided".
+    """
 
     low: float
     high: float
-    """95 % interval."""
     p: float
-    """Two-sided: that there is no difference."""
     p_holm: float
     p_equivalence: float
-    """Larger p of the two one-sided tests that the difference is above -margin and below margin."""
     p_equivalence_holm: float
     verdict: str
 
 
-def repeated(pairs: Sequence[tuple[Line, Line]], margin: float) -> list[Repeated | None]:
-    """One for each pair of lines; None where a task has one seed, or no task scatters.
+def repeated(pairs: Sequence[tuple[Row, Row]], margin: float) -> list[Repeated | None]:
+    """Test the mean difference of each pair of rows.
 
-    Adjusted over the pairs that have one, differences and equivalences each as a family.
+    Differences and equivalences are two families of tests, each adjusted over all pairs that can be tested.
+
+    Args:
+        pairs: rows to compare; both have results on the same tasks.
+        margin: largest difference that counts as equivalent, a fraction of 1.
+
+    Returns:
+        A result for each pair; None where a task has only one seed or no task varies over seeds.
     """
-    measured = [_moments(line, other) for line, other in pairs]
+    measured = [_moments(row, other) for row, other in pairs]
     held = [numbers for numbers in measured if numbers is not None]
     if not held:
         return [None] * len(pairs)
@@ -49,17 +64,17 @@ def repeated(pairs: Sequence[tuple[Line, Line]], margin: float) -> list[Repeated
     return [None if numbers is None else next(found) for numbers in measured]
 
 
-def _moments(line: Line, other: Line) -> tuple[float, float, float] | None:
-    """Mean difference over tasks, its standard error and the degrees of freedom of that."""
+def _moments(row: Row, other: Row) -> tuple[float, float, float] | None:
+    """Return the mean difference over tasks, its standard error, and the degrees of freedom of the latter."""
     means, variances = [], []
-    for task in line.tasks:
-        one, two = line.tasks[task], other.tasks[task]
+    for task in row.tasks:
+        one, two = row.tasks[task], other.tasks[task]
         if one.mean is None or two.mean is None or one.std is None or two.std is None:
             return None
         means.append(round(one.mean - two.mean, DECIMALS))
         variances += [round(std, DECIMALS) ** 2 / n for std, n in ((one.std, one.n), (two.std, two.n))]
     count = len(means)
-    seeds = [value.n for task in line.tasks for value in (line.tasks[task], other.tasks[task])]
+    seeds = [value.n for task in row.tasks for value in (row.tasks[task], other.tasks[task])]
     total = sum(variances)
     if not total:
         return None

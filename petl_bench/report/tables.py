@@ -1,4 +1,7 @@
-"""Rows of the store -> cells (means over seeds) and lines (means over tasks). No average hides a hole."""
+"""Tables of results: cells are means over seeds, averages are means over tasks.
+
+An average exists only where every task that it needs has a result; incomplete averages are left blank.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,24 @@ from typing import Any
 
 import pandas as pd
 
-from petl_bench.report.mixed import mixed
+from petl_bench.report.consistency import inconsistencies
 from petl_bench.report.settings import REPETITIONS, ROW_SETTINGS, SEPARATED, TABLE_SETTINGS, TASK_SETTINGS
 from petl_bench.types import Manifest, ResultRow
 
 BY_TASK = -1.0
-"""Stands for the scales or rates of a line that has one a task."""
+"""Placeholder for the scale or learning rate of a row that has a different one for each task."""
 TASK, GROUP, MEAN = "task", "group", "mean"
 HEADLINE = (MEAN, "groups")
-"""Kinds of columns while means are computed."""
+"""Kinds of columns while means are computed, and the column of the main result."""
 BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and standard deviation (unbiased; None at n = 1) over n seeds; mean None is a hole."""
+    """Mean and unbiased standard deviation over n repetitions.
+
+    The mean is None where there is no result, the standard deviation is None for n < 2.
+    """
 
     n: int
     mean: float | None
@@ -31,59 +37,82 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Task:
-    """One column of a table."""
+    """A task and the group of tasks that it belongs to."""
 
     name: str
     group: str
 
 
 @dataclass(frozen=True)
-class Line:
-    """One configuration: a statistic for each task and each average, and bytes a task."""
+class Row:
+    """One configuration: a statistic for each task and each average, sizes and times.
+
+    Attributes:
+        key: settings that tell the row from the other rows of its table.
+        tasks: accuracy by task.
+        groups: mean accuracy by group of tasks.
+        mean_of_groups: mean of the group means.
+        mean_of_tasks: mean over all tasks.
+        last_epoch: mean of groups at the last epoch, where the other accuracies are best-on-test; else None.
+        complete: number of tasks with results out of all tasks of the suite, as "4/5".
+        bytes: bytes of each part of one task's adapter file, means over tasks.
+        task_bytes: the bytes of each part by task.
+        bits_per_weight: mean over tasks; None for a method without adapter weights.
+        params_trainable: mean over tasks, whose heads differ in size.
+        seconds: duration of one run with search, training and evaluation, mean over tasks.
+    """
 
     key: dict[str, Any]
     tasks: dict[str, Statistic]
     groups: dict[str, Statistic]
     mean_of_groups: Statistic
     mean_of_tasks: Statistic
-    last_epoch: Statistic | None  # mean of groups at the last epoch, where the others are best-on-test
-    complete: str  # tasks with results out of all tasks of the suite, as "4/5"
-    bytes: dict[str, float]  # mean over tasks
+    last_epoch: Statistic | None
+    complete: str
+    bytes: dict[str, float]
     task_bytes: dict[str, dict[str, float]]
     bits_per_weight: float | None
-    params_trainable: float  # mean over tasks, whose heads differ
-    seconds: float  # of one run: search, training and evaluation; mean over tasks
+    params_trainable: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Table:
-    """All lines of one suite under one protocol and recipe."""
+    """All rows of one suite under one protocol and training recipe.
+
+    Attributes:
+        key: settings that all rows have in common.
+        tasks: columns in the benchmark's order, group by group.
+        rows: configurations in the order in which they are printed.
+        notes: differences between the runs of the table, and remarks on how its numbers were obtained.
+        repetition: name of the repetitions that means and standard deviations are over.
+    """
 
     key: dict[str, Any]
     tasks: list[Task]
-    """In the benchmark's order, a group after the other."""
-    lines: list[Line]
+    rows: list[Row]
     notes: list[str]
-    """What its rows do not have in common although they should, and how its numbers were chosen."""
     repetition: str = "seeds"
-    """What means and deviations are over."""
 
     @property
     def groups(self) -> list[str]:
         return list(dict.fromkeys(task.group for task in self.tasks))
 
 
-def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[list[Table], list[str]]:
-    """Tables, and warnings of what they have not in common.
+def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[list[Table], list[str]]:
+    """Arrange finished runs in tables.
 
     Args:
-        rows: finished runs.
-        tasks: all known tasks; they say which tasks a suite's averages need, and in which order.
+        results: finished runs.
+        tasks: all known tasks by name; they define which tasks the averages of a suite need, and their order.
+
+    Returns:
+        The tables, and warnings about differences between them.
     """
-    frame = pd.DataFrame([vars(row) for row in rows])
+    frame = pd.DataFrame([vars(row) for row in results])
     if frame.empty:
         return [], []
-    # Files of older rows were raw.
+    # Files of older runs were raw.
     frame["bytes_adapter_raw"] = frame["bytes_adapter_raw"].fillna(frame["bytes_adapter"])
     frame["altered"] = frame["data_override"] != ""
     frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
@@ -91,12 +120,15 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
         _table(dict(zip(TABLE_SETTINGS, values, strict=True)), part, tasks)
         for values, part in frame.groupby(TABLE_SETTINGS, sort=True)
     ]
-    warnings = [] if len(tables) == 1 else mixed(frame, rates=False)
-    for name, what in SEPARATED.items():
+    warnings = [] if len(tables) == 1 else inconsistencies(frame, rates=False)
+    for name, values in SEPARATED.items():
         if len({table.key[name] for table in tables}) > 1:
-            warnings.append(f"several {what}: each has its own table, and numbers do not compare across them")
-    empty = [note for table in tables if not table.lines for note in table.notes]
-    tables = [table for table in tables if table.lines]
+            warnings.append(
+                f"there are several {values}: each has its own table, and results of different tables are "
+                "not comparable"
+            )
+    empty = [note for table in tables if not table.rows for note in table.notes]
+    tables = [table for table in tables if table.rows]
     said = {note for table in tables for note in table.notes}
     return tables, [warning for warning in [*warnings, *empty] if warning not in said]
 
@@ -104,40 +136,46 @@ def tabulate(rows: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[
 def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest]) -> Table:
     key = {name: _plain(value) for name, value in key.items()}
     tasks = _tasks(key["suite"], part, known)
-    notes = mixed(part, rates=key["protocol"] != "sealed")
+    notes = inconsistencies(part, rates=key["protocol"] != "sealed")
     strange = sorted(set(part["task"]) - {task.name for task in tasks})
     if strange:
         notes.append(
-            f"rows of tasks that no manifest of suite {key['suite']} has are left out: {', '.join(strange)}"
+            f"results on tasks that suite {key['suite']} does not have are left out: {', '.join(strange)}"
         )
         part = part[~part["task"].isin(strange)]
-    line_key, part = _split(part) if key["protocol"] != "sealed" else (ROW_SETTINGS, part)
-    cell = [*line_key, "task", *REPETITIONS]
+    names, part = _row_settings(part) if key["protocol"] != "sealed" else (ROW_SETTINGS, part)
+    cell = [*names, "task", *REPETITIONS]
     if part.duplicated(cell).any():
         notes.append(
-            "some cells have several runs of one seed that differ in what a table does not show (weights, "
-            "data or settings); the latest counts (choose with --filter)"
+            "some cells have several runs of the same seed that differ in something the table does not show "
+            "(weights, data or settings); the latest run is used (--filter chooses another)"
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
-    lines = [] if latest.empty else _lines(latest, line_key, tasks, key["protocol"] == "peek")
-    lines.sort(key=lambda line: [_order(value) for value in line.key.values()])
-    if any(_uneven(line) for line in lines):
+    rows = [] if latest.empty else _rows(latest, names, tasks, key["protocol"] == "peek")
+    rows.sort(key=lambda row: [_order(value) for value in row.key.values()])
+    if any(_uneven(row) for row in rows):
         notes.append(
-            "not every line has the same seeds on all its tasks: its means are over the seeds that have "
-            "every task, and a comparison of two lines may be between different seeds"
+            "not every row has the same seeds on all its tasks: averages are over the seeds that have "
+            "results on every task, and comparisons of two rows may be between different seeds"
         )
     if key["protocol"] == "peek":
-        notes.append("accuracies marked † are the best of several looks at test: no honest number compares")
+        notes.append(
+            "accuracies marked † are the best of several evaluations on the test images; they are too high "
+            "to be compared with results of other protocols"
+        )
     if key["altered"]:
-        notes.append("its data sets are altered (data.override): they compare with no published row")
+        notes.append(
+            "the data sets of this table were altered (data.override): its results are not comparable with "
+            "published ones"
+        )
     repetition = " and ".join(
-        what for column, what in REPETITIONS.items() if latest[column].nunique() > 1 or column == "seed"
+        name for column, name in REPETITIONS.items() if latest[column].nunique() > 1 or column == "seed"
     )
-    return Table(key, tasks, lines, notes, repetition)
+    return Table(key, tasks, rows, notes, repetition)
 
 
 def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> list[Task]:
-    """All tasks of a suite in the benchmark's order; of the user's own data those that were run."""
+    """Return all tasks of a suite in the benchmark's order; of an unknown suite, the tasks that were run."""
     facts = [m for m in known.values() if m.suite == suite and m.classes]
     if not facts:
         last = part.sort_values("finished_at").drop_duplicates("task", keep="last")
@@ -147,41 +185,49 @@ def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> lis
     return [Task(m.name, m.group) for m in facts]
 
 
-def _split(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """The key of lines, with the scale or rate where a line has several on one task and seed.
+def _row_settings(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """Return the settings that tell rows apart, and the runs with those columns prepared.
 
-    Other lines stay whole, although theirs may differ by task: in these the column is empty.
+    A scale or learning rate is among the settings where a configuration has several of them for one task and
+    seed. In the other rows, which may have a different one for each task, that column is left blank.
     """
-    line_key = list(ROW_SETTINGS)
+    names = list(ROW_SETTINGS)
     for name in TASK_SETTINGS:
         counts = part.groupby([*ROW_SETTINGS, "task", *REPETITIONS])[name].transform("nunique")
         varied = counts.groupby([part[key] for key in ROW_SETTINGS]).transform("max") > 1
         if varied.any():
-            line_key.append(name)
+            names.append(name)
             part = part.assign(**{name: part[name].where(varied, BY_TASK).fillna(BY_TASK)})
-    return line_key, part
+    return names, part
 
 
-def _lines(latest: pd.DataFrame, line_key: list[str], tasks: Sequence[Task], peek: bool) -> list[Line]:
-    """One row a line, task and repetition -> the lines, in any order."""
+def _rows(latest: pd.DataFrame, names: list[str], tasks: Sequence[Task], peek: bool) -> list[Row]:
+    """Return the rows of a table in any order.
+
+    Args:
+        latest: one run for each row, task and repetition.
+        names: settings that tell rows apart.
+        tasks: columns of the table.
+        peek: show the best accuracy on the test images.
+    """
     shown = "acc_best_peek" if peek else "acc"
     groups: dict[str, list[str]] = {}
     for task in tasks:
         groups.setdefault(task.group, []).append(task.name)
-    wide = _wide(latest, shown, line_key, groups)
-    found: Any = wide.groupby(level=line_key).agg(["count", "mean", "std"]).to_dict("index")
-    last = _wide(latest, "acc", line_key, groups)[[HEADLINE]] if peek else wide[[HEADLINE]]
-    final: Any = last.groupby(level=line_key).agg(["count", "mean", "std"]).to_dict("index")
+    wide = _wide(latest, shown, names, groups)
+    found: Any = wide.groupby(level=names).agg(["count", "mean", "std"]).to_dict("index")
+    last = _wide(latest, "acc", names, groups)[[HEADLINE]] if peek else wide[[HEADLINE]]
+    final: Any = last.groupby(level=names).agg(["count", "mean", "std"]).to_dict("index")
     columns = [*BYTES, "bits_per_weight", "params_trainable", "seconds"]
-    by_task = latest.groupby([*line_key, "task"])[columns].mean()
-    total: Any = by_task.groupby(level=line_key).mean().to_dict("index")
+    by_task = latest.groupby([*names, "task"])[columns].mean()
+    total: Any = by_task.groupby(level=names).mean().to_dict("index")
     task_bytes: dict[Any, dict[str, dict[str, float]]] = {}
     of_tasks: Any = by_task[BYTES].to_dict("index")
     for (*key, task), values in of_tasks.items():
         task_bytes.setdefault(tuple(key), {})[task] = values
     return [
-        Line(
-            key={name: _plain(value) for name, value in zip(line_key, key, strict=True)},
+        Row(
+            key={name: _plain(value) for name, value in zip(names, key, strict=True)},
             tasks={t.name: _statistic(values, (TASK, t.name)) for t in tasks},
             groups={group: _statistic(values, (GROUP, group)) for group in groups},
             mean_of_groups=_statistic(values, HEADLINE),
@@ -199,19 +245,19 @@ def _lines(latest: pd.DataFrame, line_key: list[str], tasks: Sequence[Task], pee
 
 
 def _wide(
-    latest: pd.DataFrame, column: str, line_key: list[str], groups: Mapping[str, list[str]]
+    latest: pd.DataFrame, column: str, names: list[str], groups: Mapping[str, list[str]]
 ) -> pd.DataFrame:
-    """Accuracies by line and repetition (rows) and task, group and average (columns).
+    """Return accuracies with a row for each table row and repetition, a column for each task and average.
 
     A mean over tasks exists for a repetition only where it has every task: skipna=False.
     """
-    names = [name for held in groups.values() for name in held]
-    index = [*line_key, *REPETITIONS]
-    tasks = latest.pivot(index=index, columns="task", values=column).reindex(columns=names).astype(float)
+    members = [name for held in groups.values() for name in held]
+    index = [*names, *REPETITIONS]
+    tasks = latest.pivot(index=index, columns="task", values=column).reindex(columns=members).astype(float)
     means = {(GROUP, group): tasks[held].mean(axis=1, skipna=False) for group, held in groups.items()}
     averages = {HEADLINE: pd.DataFrame(means).mean(axis=1, skipna=False)}
     averages[MEAN, "tasks"] = tasks.mean(axis=1, skipna=False)
-    tasks.columns = pd.MultiIndex.from_product([[TASK], names])
+    tasks.columns = pd.MultiIndex.from_product([[TASK], members])
     return pd.concat([tasks, pd.DataFrame(means | averages)], axis=1)
 
 
@@ -225,18 +271,18 @@ def _number(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _uneven(line: Line) -> bool:
-    """Whether a line that has every task lacks seeds on some, so that means rest on fewer or none."""
-    present = [value.n for value in line.tasks.values()]
-    return min(present) > 0 and line.mean_of_tasks.n < max(present)
+def _uneven(row: Row) -> bool:
+    """Tell whether a row that has every task lacks repetitions on some, so that its averages use fewer."""
+    present = [value.n for value in row.tasks.values()]
+    return min(present) > 0 and row.mean_of_tasks.n < max(present)
 
 
 def _order(value: Any) -> tuple[int, Any]:
-    """linear first, then adapters by name; numbers by size, none first."""
+    """Return a sort key: `linear` first, then adapters by name; numbers by size, None first."""
     return (0, "") if value in ("linear", None) else (1, value)
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as Python's; BY_TASK as None."""
+    """Return a NumPy number as a Python number, and BY_TASK as None."""
     value = value.item() if hasattr(value, "item") else value
     return None if value == BY_TASK else value

@@ -1,4 +1,4 @@
-"""Reports to read as plain text: for a terminal, and as markdown."""
+"""Reports as text: tables for a terminal, and Markdown."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from petl_bench.report.cited import footnotes, published_grids
-from petl_bench.report.columns import Cell, Grid, grids, legend, printable
-from petl_bench.report.compared import by_bits, compared, many
 from petl_bench.report.content import Report
+from petl_bench.report.grid import Cell, Grid
+from petl_bench.report.labels import printable
+from petl_bench.report.sections import Section
 
-RANKS = " ¹²"
+MARKS = " ¹²"
+"""Marks of a cell by its rank."""
 WIDTH = 1_000_000
-"""Of a line, in characters; no table is cut to fit a terminal."""
+"""Columns of the terminal that is written for: no table is cut to fit."""
 
 
 def text(report: Report) -> str:
-    """Tables for a terminal."""
+    """Return a report as tables for a terminal."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=WIDTH, highlight=False, markup=False, emoji=False)
-    for number in range(len(report.tables)):
-        _print(console, _grids(report, number))
-        for line in [*_legend(report, number, "¹ best, ² second best"), *_below(report, number)]:
+    for section in report.sections:
+        _print(console, _grids(section))
+        for line in [*_legend(section, "¹ best, ² second best"), *_below(section)]:
             console.print(line, soft_wrap=True)
         console.print()
     _print(console, published_grids(report.tables, report.published))
@@ -40,12 +42,12 @@ def text(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Tables for a README or an issue; best in bold, second best in italics."""
+    """Return a report as Markdown; best values are bold, second best values are in italics."""
     parts = []
-    for number in range(len(report.tables)):
-        parts += [_markdown_grid(grid) for grid in _grids(report, number)]
-        parts += _legend(report, number, "**Best**, *second best*")
-        below = [f"- {_escaped(line)}" for line in _below(report, number)]
+    for section in report.sections:
+        parts += [_markdown_grid(grid) for grid in _grids(section)]
+        parts += _legend(section, "**Best**, *second best*")
+        below = [f"- {_escaped(line)}" for line in _below(section)]
         parts += ["\n".join(below)] if below else []
     parts += map(_markdown_grid, published_grids(report.tables, report.published))
     parts += footnotes(report.published)
@@ -54,32 +56,31 @@ def markdown(report: Report) -> str:
 
 
 def markdown_tables(report: Report, heading: str) -> str:
-    """Those of a report's tables alone whose titles begin so."""
-    found = [grid for number in range(len(report.tables)) for grid in _grids(report, number)]
+    """Return only those tables of a report, as Markdown, whose titles begin with `heading`."""
+    found = [grid for section in report.sections for grid in _grids(section)]
     return "\n\n".join(_markdown_grid(grid) for grid in found if grid.title.startswith(heading)) + "\n"
 
 
 def tensorboard(report: Report) -> str:
-    """The command that shows the curves and settings of the runs."""
+    """Return the command that shows training curves and settings of the runs."""
     return f"tensorboard --logdir {shlex.quote(str(report.store))}"
 
 
-def _grids(report: Report, number: int) -> list[Grid]:
-    found, table = report.comparisons[number], report.tables[number]
-    more = [by_bits(found, table), compared(found, table)] if many(found) else []
-    return grids(table, report.tables) + more
+def _grids(section: Section) -> list[Grid]:
+    """Return the grids of a section, each narrow enough to be read on a screen."""
+    first = section.accuracies
+    named = Grid(f"{first.title}, {section.title}", first.columns, first.labels)
+    return [named, section.averages.plain(), section.costs, *section.comparisons]
 
 
-def _legend(report: Report, number: int, marks: str) -> list[str]:
-    said = legend(report.tables[number], marks)
-    return [said] if said else []
+def _legend(section: Section, marks: str) -> list[str]:
+    legend = section.legend(marks)
+    return [legend] if legend else []
 
 
-def _below(report: Report, number: int) -> list[str]:
-    """The answers and notes under a table."""
-    found = report.comparisons[number]
-    said = [] if many(found) else [comparison.sentence for comparison in found]
-    return [printable(line) for line in (*said, *(f"note: {n}" for n in report.tables[number].notes))]
+def _below(section: Section) -> list[str]:
+    """Return the sentences and notes that stand below the grids."""
+    return [printable(line) for line in (*section.sentences, *(f"note: {note}" for note in section.notes))]
 
 
 def _print(console: Console, printed: Sequence[Grid]) -> None:
@@ -94,10 +95,10 @@ def _print(console: Console, printed: Sequence[Grid]) -> None:
             shown.add_column(Text(over + printable(column.name)), justify=side, no_wrap=True)
             before = column.over
         marked = [any(cell.rank for cell in column.cells) for column in grid.columns]
-        for cells in grid.lines:
+        for cells in grid.rows:
             shown.add_row(
                 *(
-                    Text(printable(cell.text) + (RANKS[cell.rank] if some else ""))
+                    Text(printable(cell.text) + (MARKS[cell.rank] if some else ""))
                     for cell, some in zip(cells, marked, strict=True)
                 )
             )
@@ -107,7 +108,7 @@ def _print(console: Console, printed: Sequence[Grid]) -> None:
 def _markdown_grid(grid: Grid) -> str:
     header = [_escaped(column.name) for column in grid.columns]
     rule = [":--", *["--:"] * (len(header) - 1)]
-    body = [list(map(_markdown_cell, cells)) for cells in grid.lines]
+    body = [list(map(_markdown_cell, cells)) for cells in grid.rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in [header, rule, *body]]
     return "\n".join([f"**{_escaped(grid.title)}**", "", *lines])
 
@@ -118,5 +119,5 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _escaped(name: str) -> str:
-    """Names as text: no cell, no tag and no line may begin in them."""
+    """Return a name as plain text, in which no cell, tag or line can begin."""
     return printable(name).replace("|", "\\|").replace("<", "&lt;")

@@ -1,16 +1,16 @@
-"""Pictures of tables. Loads matplotlib, which takes a second."""
+"""Figures of tables. Importing this package imports matplotlib, which takes a second."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from petl_bench.report.columns import title
 from petl_bench.report.figures.curves import accuracy_bits, accuracy_hidden, accuracy_shots
 from petl_bench.report.figures.differences import task_differences
 from petl_bench.report.figures.ranks import critical_difference
 from petl_bench.report.figures.sizes import accuracy_bytes, pareto
 from petl_bench.report.figures.style import Figure, brief, slug
+from petl_bench.report.labels import title
 from petl_bench.report.statistics import Comparison, Ranking
 from petl_bench.report.tables import Table
 
@@ -23,12 +23,13 @@ def figures(
     rankings: Mapping[int, Ranking] | None = None,
     comparisons: Sequence[Sequence[Comparison]] = (),
 ) -> list[Figure]:
-    """All figures that apply to these tables, table after table; figures that join tables come last.
+    """Return all figures that apply to these tables, table by table; figures that join tables come last.
 
     Args:
-        margin: half the width of the band of differences that do not matter, a fraction such as 0.01.
-        rankings: mean ranks of a table's lines, by its place in `tables`.
-        comparisons: of lines of a table with fewer bits and with the most, a list a table, or none at all.
+        tables: all tables of a report.
+        margin: largest difference that counts as equivalent, a fraction such as 0.01.
+        rankings: rankings by the number of their table in `tables`.
+        comparisons: comparisons of bit-widths for each table; empty to leave their figures out.
     """
     found: list[Figure | None] = []
     for number, full in enumerate(tables):
@@ -39,12 +40,12 @@ def figures(
         if rankings and number in rankings:
             found.append(critical_difference(rankings[number], len(table.tasks), stem, context))
         if comparisons:
-            short = {id(line): other for line, other in zip(full.lines, table.lines, strict=True)}
-            pairs = [(short[id(pair.line)], short[id(pair.against)]) for pair in comparisons[number]]
+            short = {id(row): other for row, other in zip(full.rows, table.rows, strict=True)}
+            pairs = [(short[id(pair.row)], short[id(pair.against)]) for pair in comparisons[number]]
             found += task_differences(pairs, table, stem, context, margin)
     for joined in _by_shots([_abbreviated(table) for table in tables]):
         plain = replace(joined[0], key=joined[0].key | {"shots": 0})
-        one = len({table.key["recipe"] for table in joined}) == 1  # else no recipe is said
+        one = len({table.key["recipe"] for table in joined}) == 1  # else the title names no recipe
         others = tables if one else [plain]
         found += accuracy_shots(joined, _stem(plain, others), _context(plain, others))
     return _named_apart([figure for figure in found if figure])
@@ -55,25 +56,25 @@ def _context(table: Table, tables: Sequence[Table]) -> str:
 
 
 def _abbreviated(table: Table) -> Table:
-    """A table whose lines have names short enough for a figure; those that become equal get a number."""
+    """Return a table whose settings are short enough for a figure; texts that become equal are numbered."""
     short: dict[tuple[str, str], str] = {}
-    for line in table.lines:
-        for name, value in line.key.items():
+    for row in table.rows:
+        for name, value in row.key.items():
             if isinstance(value, str) and (name, value) not in short:
                 text, count = brief(value), 1
                 while text in [short[other] for other in short if other[0] == name]:
                     count += 1
                     text = f"{brief(value)} ({count})"
                 short[name, value] = text
-    lines = [
-        replace(line, key={name: short.get((name, value), value) for name, value in line.key.items()})
-        for line in table.lines
+    rows = [
+        replace(row, key={name: short.get((name, value), value) for name, value in row.key.items()})
+        for row in table.rows
     ]
-    return replace(table, lines=lines)
+    return replace(table, rows=rows)
 
 
 def _by_shots(tables: Sequence[Table]) -> list[list[Table]]:
-    """Few-shot tables that differ in shots only, fewest first; of several recipes, each by itself."""
+    """Group few-shot tables that differ only in shots, fewest first; recipes are grouped separately."""
     groups: dict[object, list[Table]] = {}
     for table in tables:
         if table.key["shots"]:
@@ -89,13 +90,13 @@ def _by_shots(tables: Sequence[Table]) -> list[list[Table]]:
 
 
 def _without(table: Table, names: set[str]) -> object:
-    """What tables must have in common, the settings that say its lines apart among it."""
+    """Return what tables must share to be joined: all other settings, and the settings of their rows."""
     kept = tuple((name, value) for name, value in table.key.items() if name not in names)
-    return kept, tuple(table.lines[0].key)
+    return kept, tuple(table.rows[0].key)
 
 
 def _stem(table: Table, tables: Sequence[Table]) -> str:
-    """`pocket-fixed-bf16`: suite, protocol and, as in its title, what tells a table from others."""
+    """Return the first part of file names, `pocket-fixed-bf16`: suite, protocol and other settings."""
     key = table.key
     differing = [
         name for name in ("epochs", "normalization", "recipe") if len({t.key[name] for t in tables}) > 1
@@ -113,7 +114,7 @@ def _stem(table: Table, tables: Sequence[Table]) -> str:
 
 
 def _named_apart(found: Sequence[Figure]) -> list[Figure]:
-    """Names that would be the same get a number: names of suites may differ in what no file name can have."""
+    """Number equal names: names of suites may differ only in characters that file names cannot have."""
     taken: set[str] = set()
     named = []
     for figure in found:

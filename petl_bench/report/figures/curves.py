@@ -1,4 +1,4 @@
-"""Accuracy in curves: against bits a weight, against hidden size at a byte budget, against shots."""
+"""Curves of accuracy against bits per weight, hidden size at a fixed byte budget, and shots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
 from petl_bench.errors import counted
-from petl_bench.report.columns import label
 from petl_bench.report.figures.labels import place
 from petl_bench.report.figures.scales import doubling_axis, in_bytes, listed_axis
 from petl_bench.report.figures.series import (
@@ -28,56 +27,59 @@ from petl_bench.report.figures.series import (
     variant,
 )
 from petl_bench.report.figures.style import Figure, listed, parts, sheet_axes
-from petl_bench.report.tables import Line, Table
+from petl_bench.report.labels import label
+from petl_bench.report.tables import Row, Table
 
 SIZES = {"hidden", "bits"}
-"""What the lines of one curve at a byte budget may differ in."""
+"""Settings in which the points of one curve at a byte budget may differ."""
 BUDGETS = 3
-"""Byte budgets in one figure at most."""
+"""Largest number of byte budgets in one figure."""
 VARIANTS = 10
-"""In one figure at most: more are not told apart."""
+"""Largest number of variants in one figure; more could not be told apart."""
 WRITTEN = 20
-"""Points that a text each does not bury."""
+"""Largest number of points that are labelled one by one."""
 
 
 def accuracy_bits(table: Table, stem: str, context: str) -> list[Figure]:
-    """Mean of groups against bits a weight, a curve a configuration that has two widths."""
+    """Draw mean of groups against bits per weight, a curve for each configuration with several bit-widths."""
     curves = []
-    for lines in configurations(table.lines, {"bits"}):
-        found = points(lines, lambda line: line.bits_per_weight)
+    for rows in configurations(table.rows, {"bits"}):
+        found = points(rows, lambda row: row.bits_per_weight)
         if len(found) > 1:
-            line = lines[0]
-            name = variant(line, table, {"bits"})
+            row = rows[0]
+            name = variant(row, table, {"bits"})
             curves.append(
-                Series(label(line, table, {"bits"}), family(line, table), name, line.key["hidden"], found)
+                Series(label(row, table, {"bits"}), family(row, table), name, row.key["hidden"], found)
             )
     return _figures(
         curves,
         table,
         f"{stem}-accuracy-bits",
-        "Accuracy against bits a weight",
+        "Accuracy against bits per weight",
         context,
-        "bits a weight in the file",
+        "bits per weight in the file",
         doubling_axis,
     )
 
 
 def accuracy_hidden(table: Table, stem: str, context: str) -> list[Figure]:
-    """Mean of groups against hidden size, a curve a configuration and byte budget.
+    """Draw mean of groups against hidden size, a curve for each configuration and byte budget.
 
-    A point is the line with the most adapter bytes of those that use more than half of the budget.
+    A point is the row with the most adapter bytes among those that use more than half of the budget.
     """
-    curves: dict[str, Series] = {}  # by name: the same unquantized lines in two configurations are one
-    found = configurations([line for line in table.lines if line.key["hidden"]], SIZES)
+    curves: dict[
+        str, Series
+    ] = {}  # by name: unquantized rows may be in two configurations, but are drawn once
+    found = configurations([row for row in table.rows if row.key["hidden"]], SIZES)
     for budget in budgets(found):
-        for lines in found:
-            held = points(within(lines, budget), lambda line: float(line.key["hidden"]))
+        for rows in found:
+            held = points(within(rows, budget), lambda row: float(row.key["hidden"]))
             if len(held) > 1:
-                line = max((point.line for point in held), key=quantized)
+                row = max((point.row for point in held), key=quantized)
                 text = f"adapter ≤ {in_bytes(budget)}"
-                name = f"{label(line, table, SIZES)}, {text}"
-                rest = ", ".join(filter(None, [variant(line, table, SIZES), text]))
-                curves[name] = Series(name, family(line, table), rest, budget, held)
+                name = f"{label(row, table, SIZES)}, {text}"
+                rest = ", ".join(filter(None, [variant(row, table, SIZES), text]))
+                curves[name] = Series(name, family(row, table), rest, budget, held)
     return _figures(
         list(curves.values()),
         table,
@@ -86,20 +88,23 @@ def accuracy_hidden(table: Table, stem: str, context: str) -> list[Figure]:
         context,
         "hidden size",
         listed_axis,
-        lambda point: counted(point.line.key["bits"], "bit"),
+        lambda point: counted(point.row.key["bits"], "bit"),
     )
 
 
-def budgets(families: Iterable[Sequence[Line]]) -> list[float]:
-    """Adapter bytes at which the most hidden sizes can be compared, at most three, ascending.
+def budgets(families: Iterable[Sequence[Row]]) -> list[float]:
+    """Choose at most three adapter sizes in bytes at which the most hidden sizes can be compared.
 
-    Candidates are the adapter bytes of all lines, rounded up to two digits. The one in which the most pairs
-    of a family and a hidden size take part comes first, of equals the smaller; the others are apart by a
-    factor of two at least, so that no line stands for two budgets.
+    Candidates are the adapter bytes of all rows, rounded up to two digits. The one with the most pairs of a
+    family and a hidden size is chosen first, the smaller one on a tie. Budgets differ by a factor of at least
+    two, so that no row belongs to two of them.
+
+    Returns:
+        Budgets in bytes, ascending.
     """
-    held = [lines for lines in families if lines]
-    sizes = {_rounded_up(line.bytes["bytes_adapter"]) for lines in held for line in lines}
-    shares = {size: sum(n for lines in held if (n := len(within(lines, size))) > 1) for size in sizes}
+    held = [rows for rows in families if rows]
+    sizes = {_rounded_up(row.bytes["bytes_adapter"]) for rows in held for row in rows}
+    shares = {size: sum(n for rows in held if (n := len(within(rows, size))) > 1) for size in sizes}
     chosen: list[float] = []
     for size in sorted(shares, key=lambda size: (-shares[size], size)):
         if shares[size] and all(size >= 2 * other or other >= 2 * size for other in chosen):
@@ -107,42 +112,42 @@ def budgets(families: Iterable[Sequence[Line]]) -> list[float]:
     return sorted(chosen[:BUDGETS])
 
 
-def within(lines: Iterable[Line], budget: float) -> list[Line]:
-    """A line a hidden size: that with the most adapter bytes above half of the budget and within it."""
-    chosen: dict[int, Line] = {}
-    for line in lines:
-        size, hidden = line.bytes["bytes_adapter"], line.key["hidden"]
-        if line.mean_of_groups.mean is None or not budget / 2 < size <= budget:
+def within(rows: Iterable[Row], budget: float) -> list[Row]:
+    """Return the largest row of each hidden size whose adapter uses more than half of the budget."""
+    chosen: dict[int, Row] = {}
+    for row in rows:
+        size, hidden = row.bytes["bytes_adapter"], row.key["hidden"]
+        if row.mean_of_groups.mean is None or not budget / 2 < size <= budget:
             continue
         if hidden not in chosen or size > chosen[hidden].bytes["bytes_adapter"]:
-            chosen[hidden] = line
+            chosen[hidden] = row
     return list(chosen.values())
 
 
 def accuracy_shots(tables: Sequence[Table], stem: str, context: str) -> list[Figure]:
-    """Mean of groups against shots, a curve a line that stands in two tables.
+    """Draw mean of groups against shots, a curve for each row that is in at least two tables.
 
     Args:
-        tables: of one suite and protocol, that differ in shots.
+        tables: tables of one suite and protocol that differ in shots.
+        stem: first part of the file name.
+        context: settings that all rows have in common.
     """
-    merged = replace(tables[0], lines=[line for table in tables for line in table.lines])
-    shots = {id(line): table.key["shots"] for table in tables for line in table.lines}
+    merged = replace(tables[0], rows=[row for table in tables for row in table.rows])
+    shots = {id(row): table.key["shots"] for table in tables for row in table.rows}
     curves = []
-    for lines in grouped(merged.lines, set()).values():
-        found = points(lines, lambda line: float(shots[id(line)]))
+    for rows in grouped(merged.rows, set()).values():
+        found = points(rows, lambda row: float(shots[id(row)]))
         if len(found) > 1:
-            line = found[0].line
-            rank = (line.key["hidden"], line.key["bits"])
-            curves.append(
-                Series(label(line, merged), family(line, merged), variant(line, merged), rank, found)
-            )
+            row = found[0].row
+            rank = (row.key["hidden"], row.key["bits"])
+            curves.append(Series(label(row, merged), family(row, merged), variant(row, merged), rank, found))
     return _figures(
         curves,
         merged,
         f"{stem}-accuracy-shots",
         "Accuracy against shots",
         context,
-        "training images a class (shots)",
+        "training images per class (shots)",
         listed_axis,
     )
 
@@ -157,13 +162,17 @@ def _figures(
     scale: Callable[[Axes, Sequence[float]], None],
     beside: Callable[[Point], str] | None = None,
 ) -> list[Figure]:
-    """Curves of means, so many variants a figure; none if there are no curves.
+    """Return figures of curves, each with at most VARIANTS variants; an empty list without curves.
 
     Args:
-        title: of all, without the context.
-        across: what the x axis is.
-        scale: sets the x axis for the given values.
-        beside: a text for each point, written where it fits if points are few.
+        curves: the curves of all figures.
+        table: the table of all rows, so that a family looks the same in every figure.
+        name: file name of the first figure.
+        title: title of all figures, without the context.
+        context: settings that all rows have in common.
+        across: label of the x axis.
+        scale: function that sets up the x axis for the given values.
+        beside: label of a point, written where it fits if there are few points.
     """
 
     def figure(shown: Sequence[Series], name: str, context: str) -> Figure:
@@ -186,8 +195,8 @@ def _figures(
             name,
             f"{title}: {context}",
             f"Mean of group accuracies in percent against {across} on a logarithmic axis, in "
-            f"{counted(len(shown), 'curve')} with bars of one standard deviation over seeds where there are "
-            f"several: {listed(said)}.",
+            f"{counted(len(shown), 'curve')} with error bars of one standard deviation over seeds where "
+            f"there are several: {listed(said)}.",
             paint,
         )
 
@@ -200,6 +209,6 @@ def _figures(
 
 
 def _rounded_up(size: float) -> float:
-    """To two digits."""
+    """Round up to two significant digits."""
     step = 10.0 ** max(math.floor(math.log10(size)) - 1, 0) if size > 0 else 1.0
     return step * math.ceil(size / step)

@@ -1,4 +1,4 @@
-"""What few bits cost: differences in accuracy by task between a configuration's fewest bits and its most."""
+"""Differences in accuracy by task between the fewest and the most bits of each configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
 from petl_bench.errors import counted
-from petl_bench.report.columns import label
 from petl_bench.report.figures.series import families, family, grouped
 from petl_bench.report.figures.style import (
     GREY,
@@ -24,29 +23,43 @@ from petl_bench.report.figures.style import (
     parts,
     sheet_axes,
 )
-from petl_bench.report.tables import Line, Table
+from petl_bench.report.labels import label
+from petl_bench.report.tables import Row, Table
 
 TOGETHER = 6
-"""Configurations in one figure: more dots in the row of a task are not told apart."""
+"""Largest number of configurations in one figure; more points of one task could not be told apart."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One configuration: accuracy at its fewest bits less that at its most."""
+    """Accuracy of one configuration at its fewest bits minus accuracy at its most bits.
+
+    Attributes:
+        label: name of the configuration and of its bits.
+        family: family of the configuration, which determines its colour and marker.
+        points: differences in percent points by task, in the order of the table.
+    """
 
     label: str
     family: str
     points: list[float]
-    """Percent points by task, in the table's order."""
 
 
 def task_differences(
-    pairs: Sequence[tuple[Line, Line]], table: Table, stem: str, context: str, margin: float
+    pairs: Sequence[tuple[Row, Row]], table: Table, stem: str, context: str, margin: float
 ) -> list[Figure]:
-    """A dot a task and configuration, a band of +-margin (a fraction); six configurations a figure.
+    """Draw a point for each task and configuration, over a band of differences within the margin.
 
     Args:
-        pairs: lines and what each is compared with; of those that differ in bits alone the fewest count.
+        pairs: rows and the rows they are compared with; of rows that differ only in bits, the one with the
+            fewest bits is drawn.
+        table: the table of all rows.
+        stem: first part of the file name.
+        context: settings that all rows have in common.
+        margin: largest difference that counts as equivalent, a fraction of 1.
+
+    Returns:
+        Figures of at most six configurations each.
     """
     found = _differences(pairs, table)
     return [
@@ -55,9 +68,9 @@ def task_differences(
     ]
 
 
-def _differences(pairs: Sequence[tuple[Line, Line]], table: Table) -> list[Difference]:
-    alike = grouped([line for line, _ in pairs], {"bits"}).values()
-    fewest = {id(min(lines, key=lambda line: int(line.key["bits"]))) for lines in alike}
+def _differences(pairs: Sequence[tuple[Row, Row]], table: Table) -> list[Difference]:
+    alike = grouped([row for row, _ in pairs], {"bits"}).values()
+    fewest = {id(min(rows, key=lambda row: int(row.key["bits"]))) for rows in alike}
     return [
         Difference(
             f"{label(few, table, {'bits'})}: {counted(few.key['bits'], 'bit')} minus {many.key['bits']}",
@@ -73,7 +86,7 @@ def _differences(pairs: Sequence[tuple[Line, Line]], table: Table) -> list[Diffe
 
 
 def _looks(part: Sequence[Difference], table: Table) -> list[Look]:
-    """Each its family's, as in the other figures; where two are of one family all markers are new."""
+    """Return the look of each family as in other figures, with new markers where two share a family."""
     known = looks(families(table), [""])
     found = [known[difference.family, ""] for difference in part]
     if len({difference.family for difference in part}) < len(part):
@@ -111,14 +124,14 @@ def _figure(part: Sequence[Difference], table: Table, name: str, context: str, m
     return Figure(
         name,
         f"Differences by task: {context}",
-        f"Accuracy at the fewest bits less accuracy at the most, in percent points, for each of "
+        f"Accuracy at the fewest bits minus accuracy at the most bits, in percent points, for each of "
         f"{counted(len(rows), 'task')}; tasks within ±{margin:g} points: {listed(inside)}.",
         paint,
     )
 
 
 def _rows(axes: Axes, table: Table) -> None:
-    """A row a task, the first above; lines between groups, and their names at the right."""
+    """Set up one row per task from top to bottom, with lines between groups and their names on the right."""
     names = [task.name.removeprefix(f"{table.key['suite']}_") for task in table.tasks]
     axes.set_yticks(range(len(names)), [brief(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""Texts beside points, where they cover nothing."""
+"""Labels of points, placed where they cover nothing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from petl_bench.report.figures.style import GREY, TEXT, lay_out, width
 
 DIRECTIONS = [(-1, 1), (0, 1), (-1, 0), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)]
 DISTANCES = (5.0, 15.0)
-"""Points; a text at the second has a line to its point."""
+"""Distances of a text from its point, in points (1/72 inch); at the second one a line joins them."""
 MARK = 4.0
 """Half the side of a marker, in points."""
 
 Spot = tuple[float, float, str]
-"""x and y in the axes' numbers, and a text."""
+"""x and y in data coordinates, and a text."""
 
 
 def place(axes: Axes, wanted: Sequence[Spot], strokes: Sequence[Sequence[tuple[float, float]]]) -> None:
-    """Write texts beside their points; one that finds no free place is left out.
+    """Write texts beside their points; a text for which there is no free place is left out.
 
     Args:
-        wanted: the most important first.
-        strokes: lines that no text may cover, in the axes' numbers; a single point stands for a marker.
+        axes: the axes that hold the points.
+        wanted: points and texts, the most important first.
+        strokes: lines in data coordinates that no text may cover; a single point stands for a marker.
     """
-    lay_out(axes.figure)  # type: ignore[arg-type] # places are free or not in the final layout only
+    lay_out(axes.figure)  # type: ignore[arg-type] # which places are free depends on the final layout
     pixels = axes.figure.dpi / 72
     drawn = [axes.transData.transform(stroke) for stroke in strokes]
     marks = [_box(point, MARK, MARK, pixels) for points in drawn for point in points]
@@ -48,7 +49,7 @@ def place(axes: Axes, wanted: Sequence[Spot], strokes: Sequence[Sequence[tuple[f
 
 
 def _shift(distance: float, direction: tuple[int, int], half: tuple[float, float]) -> np.ndarray:
-    """From a point to the middle of its text, in points; a corner of a text may come nearer than a side."""
+    """Return the offset of a text's centre from its point, in points; corners may be nearer than sides."""
     near = distance * (2 / 3 if all(direction) else 1)
     return np.array(direction) * (np.array(half) + near)
 
@@ -67,7 +68,7 @@ def _write(axes: Axes, point: tuple[float, float], shift: np.ndarray, text: str,
 
 
 def _box(centre: np.ndarray, half_width: float, half_height: float, pixels: float) -> Bbox:
-    """Around a place in pixels; halves in points."""
+    """Return a box around a centre in pixels, from half its sides in points."""
     x, y = centre
     across, up = half_width * pixels, half_height * pixels
     return Bbox([[x - across, y - up], [x + across, y + up]])

@@ -1,4 +1,7 @@
-"""Critical-difference diagram: mean ranks, and which of them no test tells apart."""
+"""Critical-difference diagram of mean ranks.
+
+Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets (JMLR 7, 2006).
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,26 @@ from matplotlib.figure import Figure as Sheet
 
 from petl_bench.report.figures.style import GREY, WIDTH, Figure, brief, listed, sheet_axes, wrapped
 from petl_bench.report.paired import LEVEL, ROUGH
-from petl_bench.report.statistics import MOST_LINES, Ranking
+from petl_bench.report.statistics import MOST_ROWS, Ranking
 
 FEWEST = 3
-"""Lines that are a ranking; statistics.MOST_LINES are the most."""
+"""Smallest number of rows that are ranked; MOST_ROWS is the largest."""
 
 
 def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -> Figure | None:
-    """Mean ranks (1 is best) on a line; bars join lines that do not differ at 0.05. 3 to 24 lines.
+    """Draw mean ranks (1 is best) on an axis, with bars that join rows without a significant difference.
 
     Args:
-        tasks: over which the lines are ranked.
+        ranking: the ranking of the rows.
+        tasks: number of tasks that the rows are ranked over.
+        stem: first part of the file name.
+        context: settings that all rows have in common.
+
+    Returns:
+        The figure; None with fewer than FEWEST or more than MOST_ROWS rows, or without mean ranks.
     """
     labels, ranks = list(ranking.labels), [float(rank) for rank in ranking.mean_ranks]
-    if not FEWEST <= len(labels) <= MOST_LINES or not np.isfinite(ranks).all():
+    if not FEWEST <= len(labels) <= MOST_ROWS or not np.isfinite(ranks).all():
         return None
     p_values = ranking.p_holm.loc[labels, labels].to_numpy(dtype=float)
 
@@ -34,26 +43,31 @@ def critical_difference(ranking: Ranking, tasks: int, stem: str, context: str) -
 
     # The smallest p of a two-sided signed-rank test is 2 / 2^tasks; Holm multiplies it by the pairs.
     coarse = math.comb(len(labels), 2) * 2 / 2**tasks >= LEVEL
-    test = f"{tasks} tasks are too few to tell {len(labels)} apart: one bar joins all; " if coarse else ""
+    test = (
+        f"{tasks} tasks are too few to show differences among {len(labels)}: one bar joins all; "
+        if coarse
+        else ""
+    )
     test += f"Friedman p = {ranking.friedman_p:.2g}"
     test += f" (approximate: {tasks} tasks)" if tasks < ROUGH else ""
     order = [f"{brief(labels[index])} ({ranks[index]:.2f})" for index in np.argsort(ranks, kind="stable")]
     return Figure(
         f"{stem}-critical-difference",
         f"Mean ranks over tasks: {context}",
-        f"Mean ranks over tasks, 1 the best, of {len(labels)} methods: {listed(order)}. Bars join methods "
-        f"that pairwise Wilcoxon tests with Holm's correction do not tell apart at {LEVEL}; {test}.",
+        f"Mean ranks over tasks, where 1 is best, of {len(labels)} methods: {listed(order)}. Bars join "
+        f"methods without a significant difference (pairwise Wilcoxon tests with Holm's correction, level "
+        f"{LEVEL}); {test}.",
         paint,
     )
 
 
 def _paint(sheet: Sheet, labels: Sequence[str], ranks: Sequence[float], p_values: Any, heading: str) -> None:
-    from scikit_posthocs import critical_difference_diagram  # takes seconds
+    from scikit_posthocs import critical_difference_diagram  # importing it takes seconds
 
     count = len(labels)
     axes = sheet_axes(sheet, heading, 1.0)
     axes.grid(False)
-    # Numbers stand for the labels, of which two may look alike when shortened.
+    # Numbers stand for the labels, because shortened labels may be equal.
     artists = critical_difference_diagram(
         dict(enumerate(ranks)),
         pd.DataFrame(p_values, index=range(count), columns=range(count)),
@@ -78,12 +92,12 @@ def _paint(sheet: Sheet, labels: Sequence[str], ranks: Sequence[float], p_values
     axes.set(xlim=(low, high), ylim=(lowest - 0.7, 0.3), xlabel="mean rank over tasks (1 is best)")
     axes.xaxis.set_label_position("top")
     axes.set_xticks(range(low, high + 1, math.ceil((high - low) / 8)))
-    rows = min(-lowest + 1, 80)  # a test that is far from transitive can need a great many bars
+    rows = min(-lowest + 1, 80)  # tests that are far from transitive can need very many bars
     sheet.set_figheight(sheet.get_figheight() - 0.4 + (0.09 + 0.12 * tall) * rows)
 
 
 def _beside(label: str, rank: float, right: bool) -> list[str]:
-    """Lines of a label, with its rank on the side of the diagram."""
+    """Return the text lines of a label, with its rank on the side of the diagram."""
     lines = wrapped(brief(label), 72 * WIDTH * 0.27)
     at = 0 if right else -1
     lines[at] = f"{rank:.2f}  {lines[at]}" if right else f"{lines[at]}  {rank:.2f}"

@@ -9,20 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 ROUND = [(1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)]
-"""Multiples of a power of ten, ever finer."""
+"""Multiples of powers of ten at which ticks may stand, from coarse to fine."""
 MOST = 9
-"""Ticks that fit on the axis of a sheet."""
+"""Largest number of ticks that fit on an axis."""
 
 
 def byte_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis of bytes with ticks as `500 B`, `2 kB`."""
+    """Set up a logarithmic x axis of bytes with ticks such as `500 B` and `2 kB`."""
     low, high = _limits(values)
     candidates = [_multiples(low, high, 10, multiples) for multiples in ROUND]
     _ticks(axes, low, high, _enough(low, high, candidates, 4), in_bytes)
 
 
 def doubling_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with ticks at powers of two."""
+    """Set up a logarithmic x axis with ticks at powers of two."""
     low, high = _limits(values)
     _ticks(
         axes, low, high, _enough(low, high, [_multiples(low, high, 2, (1,))], 3), lambda value: f"{value:g}"
@@ -30,13 +30,13 @@ def doubling_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 def listed_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with ticks at the values themselves."""
+    """Set up a logarithmic x axis with ticks at the values themselves."""
     low, high = _limits(values)
     _ticks(axes, low, high, sorted(set(values)), lambda value: f"{value:g}")
 
 
 def in_bytes(count: float) -> str:
-    """`480 B`, `4.11 kB`, `1.2 MB`: three digits; 1 kB is 1000 bytes."""
+    """Return bytes as text with three digits, `480 B`, `4.11 kB`, `1.2 MB`; 1 kB is 1000 bytes."""
     for unit, size in [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)]:
         if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}" if count < 999.5 * size else f"{count / size:.0f} {unit}"
@@ -57,7 +57,7 @@ def _multiples(low: float, high: float, base: int, multiples: Iterable[float]) -
 
 
 def _enough(low: float, high: float, candidates: Sequence[list[float]], least: int) -> list[float]:
-    """The first that has `least` ticks; evenly spaced ones where the axis spans too little for any."""
+    """Return the first candidate with `least` ticks, or evenly spaced ticks if none has so many."""
     even = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     return next((ticks for ticks in candidates if len(ticks) >= least), even)
 

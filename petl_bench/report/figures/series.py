@@ -1,4 +1,4 @@
-"""Lines of a table as series of points, and how series are drawn and named."""
+"""Series of points from the rows of a table, and functions that draw and name them."""
 
 from __future__ import annotations
 
@@ -13,120 +13,135 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 
-from petl_bench.report.columns import label
 from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
+from petl_bench.report.labels import label
 from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
 from petl_bench.report.statistics import NONE
-from petl_bench.report.tables import Line, Table
+from petl_bench.report.tables import Row, Table
 
 FAMILY = {"adapter", "backbone"}
-"""What colour and marker tell apart."""
+"""Settings that colour and marker tell apart."""
 WIDTHS = {*WIDTH_SETTINGS}
-"""How the weights of a configuration are stored; what is left of a line's key is the configuration."""
+"""Settings of how the weights of a configuration are stored; all other settings define the configuration."""
 NAMED = 10
-"""Series that have a name each in the key; of more, families and variants are named apart. More families than
-that are told apart by name, too, where a point is named."""
+"""Largest number of series that are named one by one in the legend; of more, families and variants are named
+separately. With more families than this, labels of points name the family, too."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One line of a table: where it lies in a figure."""
+    """Position of one row of a table in a figure.
+
+    Attributes:
+        x: value on the x axis.
+        y: accuracy in percent.
+        std: standard deviation over seeds in percent points; 0 for one seed.
+        row: the row.
+    """
 
     x: float
     y: float
-    """Percent."""
-    spread: float
-    """Standard deviation over seeds in percent points; 0 at one seed."""
-    line: Line
+    std: float
+    row: Row
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points that are joined; several series of one family share colour and marker."""
+    """Points that are joined by a line; the series of one family share colour and marker.
+
+    Attributes:
+        label: full name of the series.
+        family: adapter, and backbone where there are several.
+        variant: settings that tell the series from others of its family.
+        rank: sort key of the variant.
+        points: points from left to right.
+    """
 
     label: str
     family: str
     variant: str
     rank: Any
-    """Place of the variant among the variants, which are ordered by it."""
     points: list[Point]
 
 
-def points(lines: Iterable[Line], x: Callable[[Line], float | None]) -> list[Point]:
-    """Those of lines that have a mean of groups and a positive x, from left to right."""
+def points(rows: Iterable[Row], x: Callable[[Row], float | None]) -> list[Point]:
+    """Return the points of all rows with a mean of groups and a positive x, from left to right."""
     found = [
-        Point(place, 100 * accuracy.mean, 100 * (accuracy.std or 0), line)
-        for line in lines
-        if (accuracy := line.mean_of_groups).mean is not None and (place := x(line)) and 0 < place < math.inf
+        Point(place, 100 * accuracy.mean, 100 * (accuracy.std or 0), row)
+        for row in rows
+        if (accuracy := row.mean_of_groups).mean is not None and (place := x(row)) and 0 < place < math.inf
     ]
     return sorted(found, key=lambda point: point.x)
 
 
-def grouped(lines: Iterable[Line], without: Collection[str]) -> dict[Hashable, list[Line]]:
-    """Lines by their key, these settings left out."""
-    groups: dict[Hashable, list[Line]] = {}
-    for line in lines:
-        groups.setdefault(_key(line, without), []).append(line)
+def grouped(rows: Iterable[Row], without: Collection[str]) -> dict[Hashable, list[Row]]:
+    """Group rows by all their settings except `without`."""
+    groups: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_key(row, without), []).append(row)
     return groups
 
 
-def _key(line: Line, without: Collection[str]) -> Hashable:
-    return tuple((name, value) for name, value in line.key.items() if name not in without)
+def _key(row: Row, without: Collection[str]) -> Hashable:
+    return tuple((name, value) for name, value in row.key.items() if name not in without)
 
 
-def configurations(lines: Iterable[Line], free: Collection[str]) -> list[list[Line]]:
-    """Lines that differ in these settings alone, accuracy unseen; unquantized ones come last in each.
+def configurations(rows: Iterable[Row], free: Collection[str]) -> list[list[Row]]:
+    """Group rows that differ only in the settings `free`; unquantized rows come last in each group.
 
-    A line without a quantizer joins each configuration of its method; of several the one that agrees most in
-    scale, rate weight, packing and statistics, in this order, else the first. One that joins none is in a
-    configuration of such.
+    An unquantized row joins every configuration of its method. Of several unquantized rows, the one that
+    agrees in most of PREFERRED joins, the first one on a tie. Those that join none form configurations of
+    their own.
     """
-    lines, method = list(lines), WIDTHS | {*free}
-    found, alone = list(grouped(filter(quantized, lines), free).values()), []
-    for alike in grouped(filterfalse(quantized, lines), WIDTHS - {"bits"}).values():
+    rows, method = list(rows), WIDTHS | {*free}
+    found, alone = list(grouped(filter(quantized, rows), free).values()), []
+    for alike in grouped(filterfalse(quantized, rows), WIDTHS - {"bits"}).values():
         joined = set()
         for own in found:
             if _key(own[0], method) == _key(alike[0], method):
                 own.append(max(alike, key=partial(_agreement, own[0])))
                 joined.add(id(own[-1]))
-        alone += [line for line in alike if id(line) not in joined]
+        alone += [row for row in alike if id(row) not in joined]
     return [*found, *grouped(alone, free).values()]
 
 
-def quantized(line: Line) -> bool:
-    """Whether a quantizer made its weights; those of 32 bits have none."""
-    return line.key["quantizer"] != NONE
+def quantized(row: Row) -> bool:
+    """Return True if the weights of the row are quantized; those of 32 bits are not."""
+    return row.key["quantizer"] != NONE
 
 
-def _agreement(line: Line, other: Line) -> list[bool]:
-    return [other.key.get(name) == line.key.get(name) for name in PREFERRED]
+def _agreement(row: Row, other: Row) -> list[bool]:
+    return [other.key.get(name) == row.key.get(name) for name in PREFERRED]
 
 
-def family(line: Line, table: Table) -> str:
-    """The adapter, and the backbone where a table has several."""
-    return label(line, table, without=set(line.key) - FAMILY)
+def family(row: Row, table: Table) -> str:
+    """Return the adapter of a row, and its backbone where the table has several."""
+    return label(row, table, without=set(row.key) - FAMILY)
 
 
 def families(table: Table) -> list[str]:
-    """In the order of the table's lines."""
-    return list(dict.fromkeys(family(line, table) for line in table.lines))
+    """Return all families in the order of the rows of the table."""
+    return list(dict.fromkeys(family(row, table) for row in table.rows))
 
 
-def variant(line: Line, table: Table, without: Collection[str] = ()) -> str:
-    """What else tells a line from the others of its family."""
-    return label(line, table, without={*without, *FAMILY})
+def variant(row: Row, table: Table, without: Collection[str] = ()) -> str:
+    """Return the settings that tell a row from the others of its family."""
+    return label(row, table, without={*without, *FAMILY})
 
 
 def draw(
     axes: Axes, drawn: Sequence[Series], table: Table, joined: bool = True
 ) -> dict[tuple[str, str], Look]:
-    """Points with bars of one standard deviation, and lines between those of a series.
+    """Draw points with error bars of one standard deviation, and lines between the points of each series.
 
     Args:
-        table: of all lines, so that a family looks the same in each of its figures.
+        axes: the axes to draw in.
+        drawn: the series.
+        table: the table of all rows, so that a family looks the same in every figure.
+        joined: draw the lines.
 
     Returns:
-        the looks given, by family and variant.
+        The looks of the series by family and variant.
     """
     ranks = {series.variant: series.rank for series in drawn}
     styles = looks(families(table), sorted(ranks, key=lambda name: ranks[name]))
@@ -135,7 +150,7 @@ def draw(
         axes.errorbar(
             [point.x for point in series.points],
             [point.y for point in series.points],
-            yerr=[point.spread for point in series.points],
+            yerr=[point.std for point in series.points],
             label=series.label,
             color=look.colour,
             linestyle=look.dashes if joined else "none",
@@ -148,7 +163,7 @@ def draw(
 
 
 def keys(sheet: Sheet, drawn: Sequence[Series], styles: Mapping[tuple[str, str], Look]) -> None:
-    """Names of the series; of many series families below the axes, and variants beside them."""
+    """Draw the legend: all series below the axes, or families below and variants beside if there are many."""
     if len(drawn) <= NAMED:
         signs = [styles[series.family, series.variant].sign(line=True) for series in drawn]
         key_below(sheet, signs, [series.label for series in drawn])
@@ -164,12 +179,15 @@ def keys_apart(
     line: bool = True,
     also: Sequence[Line2D] = (),
 ) -> None:
-    """Families below the axes, variants in grey beside them.
+    """Draw the legend of families below the axes, and of variants in grey beside them.
 
     Args:
-        heading: of the variants.
-        line: variants differ in dashes too.
-        also: what else the axes hold, named by its label.
+        sheet: the figure.
+        drawn: the series.
+        styles: the looks of the series by family and variant.
+        heading: heading of the variants.
+        line: show the dashes of variants, too.
+        also: other lines in the axes, named by their labels.
     """
     methods = {series.family: replace(styles[series.family, series.variant], lightness=0) for series in drawn}
     variants = {variant: replace(look, colour=GREY, marker="o") for (_, variant), look in styles.items()}
@@ -180,13 +198,13 @@ def keys_apart(
 
 
 def strokes(drawn: Sequence[Series]) -> list[list[tuple[float, float]]]:
-    """What of them no text may cover: their bars, and the lines between their points."""
-    bars = [[(p.x, p.y - p.spread), (p.x, p.y + p.spread)] for series in drawn for p in series.points]
+    """Return the lines of series that no text may cover: error bars, and lines between points."""
+    bars = [[(p.x, p.y - p.std), (p.x, p.y + p.std)] for series in drawn for p in series.points]
     return [*bars, *([(p.x, p.y) for p in series.points] for series in drawn)]
 
 
 def accuracy_axis(axes: Axes, table: Table) -> None:
-    """The y axis of every figure of means."""
-    looked = " (best of several looks)" if table.key["protocol"] == "peek" else ""
-    axes.set_ylabel(f"accuracy, mean of groups (%){looked}")
+    """Set up the y axis of a figure of means."""
+    peek = " (best of several evaluations)" if table.key["protocol"] == "peek" else ""
+    axes.set_ylabel(f"accuracy, mean of groups (%){peek}")
     axes.margins(y=0.12)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure as Sheet
 
-from petl_bench.report.columns import label
 from petl_bench.report.figures.labels import place
 from petl_bench.report.figures.scales import byte_axis, in_bytes
 from petl_bench.report.figures.series import (
@@ -22,15 +21,16 @@ from petl_bench.report.figures.series import (
     strokes,
 )
 from petl_bench.report.figures.style import GREY, Figure, listed, sheet_axes
+from petl_bench.report.labels import label
 from petl_bench.report.tables import Table
 
 
 def pareto(sizes: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other dominates, the smallest first; of equal points the first.
+    """Return the indices of the points on the Pareto front, smallest first; the first of equal points.
 
     Args:
-        sizes: bytes and accuracy; a point dominates another that has at least its bytes and at most its
-            accuracy, unless both are equal.
+        sizes: bytes and accuracy of each point. A point dominates another one that has at least as many bytes
+            and at most the same accuracy, unless they are equal.
     """
     front: list[int] = []
     for index in sorted(range(len(sizes)), key=lambda index: (sizes[index][0], -sizes[index][1], index)):
@@ -40,8 +40,8 @@ def pareto(sizes: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
-    """Mean of groups against bytes of the file, a mark a line; at least two lines."""
-    drawn = points(table.lines, lambda line: line.bytes["bytes_file"])
+    """Draw mean of groups against bytes of the file, a marker for each row; None for fewer than two rows."""
+    drawn = points(table.rows, lambda row: row.bytes["bytes_file"])
     if len(drawn) < 2:
         return None
     front = [drawn[index] for index in pareto([(point.x, point.y) for point in drawn])]
@@ -50,10 +50,10 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
         axes = sheet_axes(sheet, context, 3.7)
         series = [
             Series(
-                label(point.line, table),
-                family(point.line, table),
-                str(point.line.key["bits"]),
-                point.line.key["bits"],
+                label(point.row, table),
+                family(point.row, table),
+                str(point.row.key["bits"]),
+                point.row.key["bits"],
                 [point],
             )
             for point in drawn
@@ -71,19 +71,19 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
             [steps, *strokes(series)],
         )
 
-    best = [f"{label(point.line, table)} ({point.y:.1f} % at {in_bytes(point.x)})" for point in front]
+    best = [f"{label(point.row, table)} ({point.y:.1f} % at {in_bytes(point.x)})" for point in front]
     return Figure(
         f"{stem}-accuracy-bytes",
         f"Accuracy against bytes: {context}",
         f"Mean of group accuracies in percent of {len(drawn)} methods against the bytes of one task's file "
-        f"on a logarithmic axis, with bars of one standard deviation over seeds where there are several. "
-        f"The Pareto front: {listed(best)}.",
+        f"on a logarithmic axis, with error bars of one standard deviation over seeds where there are "
+        f"several. The Pareto front: {listed(best)}.",
         paint,
     )
 
 
 def _steps(front: Sequence[Point], edge: float) -> list[tuple[float, float]]:
-    """Corners of the line under which every dominated point lies, out to the largest file."""
+    """Return the corners of the line below which all dominated points lie, up to the largest file."""
     corners: list[tuple[float, float]] = []
     for point in front:
         corners += [(point.x, corners[-1][1])] if corners else []
@@ -92,6 +92,6 @@ def _steps(front: Sequence[Point], edge: float) -> list[tuple[float, float]]:
 
 
 def _short(point: Point, table: Table) -> str:
-    """`h16, 1 bit`: colour and marker say the adapter, unless it has no more to say or they are too many."""
+    """Return a short label such as `h16, 1 bit`; it names the adapter only where colour and marker do not."""
     without = set() if len(families(table)) > NAMED else {"adapter"}
-    return label(point.line, table, without=without) or str(point.line.key["adapter"])
+    return label(point.row, table, without=without) or str(point.row.key["adapter"])

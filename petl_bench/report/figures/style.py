@@ -1,4 +1,4 @@
-"""What all figures share: the sheet, its text, colours and marks, keys, axes and files."""
+"""Common parts of all figures: size, text, colours, markers, legends and files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-from petl_bench.report.columns import printable
+from petl_bench.report.labels import printable
 
 T = TypeVar("T")
 WIDTH = 6.4
-"""Inches: two columns of a paper, or one of a wide page."""
+"""Width in inches: both columns of a paper, or the column of a wide page."""
 DPI = 200
 TEXT = 8.0
-"""Points."""
+"""Font size in points."""
 LONGEST = 30
-"""Characters of a name in a figure."""
+"""Largest number of characters of a name in a figure."""
 GREY = "#595959"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-"""Okabe and Ito's without yellow, which is lost on white."""
+"""The palette of Okabe and Ito without yellow, which is hard to see on white."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
 Dashes = Literal["-", "none"] | tuple[float, tuple[float, ...]]
 DASHES: list[Dashes] = ["-", (0, (5, 1.8)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
@@ -61,17 +61,22 @@ RC: Any = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture, drawn anew each time it is asked for, so that nothing of it stays in memory."""
+    """One figure, drawn anew on each call so that it does not stay in memory.
+
+    Attributes:
+        name: file name without extension: lower-case letters, digits and hyphens; unique in a report.
+        title: title with the settings that all rows have in common.
+        description: alternative text: the axes, and the main result in numbers.
+        paint: function that draws the figure on an empty sheet.
+    """
 
     name: str
-    """For a file name: lower-case letters, digits and hyphens; unique in a report."""
     title: str
     description: str
-    """Alternative text: what the axes are and the main reading in numbers."""
     paint: Callable[[Sheet], None] = field(repr=False, compare=False)
 
     def draw(self) -> Sheet:
-        """The picture as matplotlib's objects, laid out."""
+        """Return the figure as a matplotlib object with its final layout."""
         with _house_style():
             sheet = Sheet(figsize=(WIDTH, 4.0), layout="constrained")
             FigureCanvasAgg(sheet)
@@ -80,12 +85,12 @@ class Figure:
             return sheet
 
     def svg(self) -> str:
-        """The same text each time, with letters as paths."""
+        """Return the figure as SVG text, which is the same each time; letters are paths."""
         metadata = {"Title": printable(self.title), "Description": printable(self.description), "Date": None}
         return self._file("svg", metadata).decode("utf-8")
 
     def png(self) -> bytes:
-        """200 dots an inch, on white."""
+        """Return the figure as PNG with 200 dots per inch on white."""
         return self._file("png", {})
 
     def _file(self, form: str, metadata: Mapping[str, str | None]) -> bytes:
@@ -99,17 +104,22 @@ class Figure:
 
 @contextmanager
 def _house_style() -> Iterator[None]:
-    """matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    """Use the defaults of matplotlib with our settings, independent of the user's matplotlibrc."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
-        # A letter that the font lacks is drawn as a box; nobody can do anything about it here.
+        # A character that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def parts(items: Sequence[T], most: int, name: str, context: str) -> list[tuple[Sequence[T], str, str]]:
-    """At most so many items a figure, and its name and context; only those of several are numbered."""
+    """Split items into figures of at most `most` items each.
+
+    Returns:
+        Items, name and context of each figure; names and contexts are numbered where there are several
+        figures.
+    """
     held = [items[start : start + most] for start in range(0, len(items), most)]
     return [
         (
@@ -123,16 +133,22 @@ def parts(items: Sequence[T], most: int, name: str, context: str) -> list[tuple[
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn: colour and marker say its family, fill and dashes its variant."""
+    """Look of a series: colour and marker show its family, fill and dashes its variant.
+
+    Attributes:
+        colour: colour of lines and edges.
+        marker: shape of the marker.
+        lightness: lightness of the marker's fill, from 0 (the colour) to 1 (white).
+        dashes: style of the line.
+    """
 
     colour: str
     marker: str
     lightness: float
-    """Of the marker's fill: 0 is the colour, 1 white."""
     dashes: Dashes
 
     def mark(self) -> dict[str, Any]:
-        """Arguments of a marker."""
+        """Return matplotlib's arguments for the marker."""
         return {
             "marker": self.marker,
             "markersize": 5.5,
@@ -142,13 +158,13 @@ class Look:
         }
 
     def sign(self, line: bool) -> Line2D:
-        """What stands beside its name in a key."""
+        """Return the sign of the series in a legend, with or without its line."""
         dashes: Dashes = self.dashes if line else "none"
         return Line2D([], [], color=self.colour, linestyle=dashes, linewidth=1.3, **self.mark())
 
 
 def looks(families: Sequence[str], variants: Sequence[str]) -> dict[tuple[str, str], Look]:
-    """A look for each family and variant; fills are ever lighter, that of the last variant is white."""
+    """Return a look for each family and variant; fills get lighter from variant to variant, up to white."""
     steps = max(len(variants) - 1, 1)
     return {
         (family, variant): Look(
@@ -163,17 +179,18 @@ def looks(families: Sequence[str], variants: Sequence[str]) -> dict[tuple[str, s
 
 
 def lightened(colour: str, share: float) -> str:
-    """A colour mixed with white: 0 is the colour, 1 white."""
+    """Return a colour mixed with a share of white, from 0 (the colour) to 1 (white)."""
     parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return "#" + "".join(f"{round(part + (255 - part) * share):02x}" for part in parts)
 
 
 def sheet_axes(sheet: Sheet, context: str, height: float) -> Axes:
-    """Axes under a line that says what the figure is of.
+    """Create axes below a heading.
 
     Args:
-        context: what all rows of the figure have in common.
-        height: of the axes with their labels, in inches; keys and the heading are added to it.
+        sheet: the figure.
+        context: the heading: settings that all rows have in common.
+        height: height of the axes with their labels in inches; heading and legends are added to it.
     """
     sheet.set_size_inches(WIDTH, height)
     _head(sheet, context, 72 * (WIDTH - 0.2))
@@ -183,7 +200,7 @@ def sheet_axes(sheet: Sheet, context: str, height: float) -> Axes:
 
 
 def key_below(sheet: Sheet, signs: Sequence[Artist], names: Sequence[str]) -> None:
-    """Signs and names under the axes, in as many columns as fit; the sheet grows by their height."""
+    """Draw a legend below the axes in as many columns as fit; the sheet grows by its height."""
     texts = [wrapped(name, 72 * (WIDTH - 1)) for name in names]
     widest = max(width(line) for text in texts for line in text)
     columns = min(len(texts), max(1, int(72 * (WIDTH - 0.2) // (widest + 38))))
@@ -193,7 +210,7 @@ def key_below(sheet: Sheet, signs: Sequence[Artist], names: Sequence[str]) -> No
 
 
 def key_right(sheet: Sheet, heading: str, signs: Sequence[Artist], names: Sequence[str]) -> None:
-    """Signs and names right of the axes; the sheet grows where they are many."""
+    """Draw a legend on the right of the axes; the sheet grows if the legend is higher."""
     texts = [wrapped(name, 90) for name in names]
     widest = max(width(line) for text in texts for line in text)
     _head(sheet, sheet.get_suptitle(), 72 * (WIDTH - 0.2) - widest - 38)
@@ -202,7 +219,7 @@ def key_right(sheet: Sheet, heading: str, signs: Sequence[Artist], names: Sequen
 
 
 def _head(sheet: Sheet, text: str, room: float) -> None:
-    """A heading of so many points' width; the sheet grows or shrinks with its lines."""
+    """Set a heading that is at most `room` points wide; the height of the sheet follows its lines."""
     lines = wrapped(text, room)
     before = sheet.get_suptitle().count("\n") + 1 if sheet.get_suptitle() else 0
     sheet.set_figheight(sheet.get_figheight() + 0.15 * (len(lines) - before))
@@ -210,18 +227,18 @@ def _head(sheet: Sheet, text: str, room: float) -> None:
 
 
 def lay_out(sheet: Sheet) -> None:
-    """Lay a sheet out and leave it so: what is written to any file is what was measured."""
+    """Compute the layout of a sheet and freeze it, so that files show what was measured."""
     sheet.draw_without_rendering()
     sheet.set_layout_engine("none")
 
 
 def width(text: str) -> float:
-    """Of one line of text, in points."""
+    """Return the width of one line of text in points."""
     return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=TEXT), False)[0])
 
 
 def wrapped(text: str, limit: float) -> list[str]:
-    """Lines of at most `limit` points, broken at spaces; a word that is longer has a line for itself."""
+    """Break text at spaces into lines of at most `limit` points; a longer word gets a line of its own."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -233,7 +250,7 @@ def wrapped(text: str, limit: float) -> list[str]:
 
 
 def brief(text: str, longest: int = LONGEST) -> str:
-    """Text whose parts between commas have at most so many characters, an ellipsis for their middle."""
+    """Shorten each part of a text between commas to `longest` characters, with an ellipsis in its middle."""
     return ", ".join(
         part if len(part) <= longest else f"{part[: longest // 2]}…{part[longest // 2 + 1 - longest :]}"
         for part in printable(text).split(", ")
@@ -241,11 +258,11 @@ def brief(text: str, longest: int = LONGEST) -> str:
 
 
 def listed(items: Sequence[str], limit: int = 6) -> str:
-    """`a; b; and 3 more`."""
+    """Join items as `a; b; and 3 more`."""
     rest = len(items) - limit
     return "; ".join([*items[:limit], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def slug(text: str) -> str:
-    """Text as part of a file name: lower-case letters and digits with hyphens between."""
+    """Return text as part of a file name: lower-case letters and digits, joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

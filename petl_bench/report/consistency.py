@@ -1,4 +1,4 @@
-"""In what the rows of a table differ though they had better not: where they come from, and by what rates."""
+"""Notes on how the runs behind a table differ although they should agree: provenance and learning rates."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ PROVENANCE = {
     "backbone_sha256": "weights of one backbone",
     "data_fingerprint": "versions of one task's data",
 }
-"""Columns in which the rows of a table should agree, and how a warning calls them."""
+"""Columns in which the runs of a table should agree, with the name that a note gives to several values."""
 WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
-"""Columns that should agree among rows of one backbone or one task only."""
+"""Columns that should agree only among runs of the same backbone, or of the same task."""
 
 
-def mixed(frame: pd.DataFrame, rates: bool) -> list[str]:
-    """What the rows of one table do not have in common, a sentence each.
+def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
+    """Describe in which respects the runs of one table differ.
 
     Args:
-        rates: whether learning rates are looked at, too; where a protocol chooses them they are to differ.
+        frame: one finished run per row, with the columns of ResultRow.
+        rates: include learning rates; they are expected to differ where a protocol chooses them.
+
+    Returns:
+        One sentence for each difference.
     """
     notes: list[str] = []
-    for column, what in PROVENANCE.items():
+    for column, name in PROVENANCE.items():
         within = frame.groupby(WITHIN[column]) if column in WITHIN else frame.groupby(lambda _: 0)
         count = int(within[column].nunique().max())
         if count > 1:
-            notes.append(f"rows come from {count} different {what}")
+            notes.append(f"runs come from {count} different {name}")
     if frame["git_dirty"].any():
-        notes.append(f"{int(frame['git_dirty'].sum())} rows come from a checkout with uncommitted changes")
+        notes.append(f"{int(frame['git_dirty'].sum())} runs come from a checkout with uncommitted changes")
     if rates and frame["lr"].nunique() > 1:
         low, high = frame["lr"].min(), frame["lr"].max()
         notes.append(f"learning rates differ: {low:g} to {high:g}")

@@ -1,0 +1,109 @@
+"""Grids of bit-widths: means side by side, and the comparisons of a table as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from petl_bench.errors import counted
+from petl_bench.report.grid import Column, Grid, percent_column, text_column
+from petl_bench.report.labels import BLANK, label
+from petl_bench.report.statistics import Comparison
+from petl_bench.report.tables import Row, Statistic, Table
+
+Texts = Mapping[str, Callable[[Comparison], str]]
+"""Column name -> text of a comparison in it."""
+
+
+def by_bits(comparisons: Sequence[Comparison], table: Table) -> Grid:
+    """Return a grid with a row for each configuration and columns for each bit-width.
+
+    The columns are means of groups at each bit-width, then bytes of the adapter at each.
+    """
+    rows: dict[tuple[object, ...], dict[int, Row]] = {}
+    for found in comparisons:
+        widths = rows.setdefault(_configuration(found.row), {})
+        widths |= {row.key["bits"]: row for row in (found.row, found.against)}
+    compared = {id(row) for widths in rows.values() for row in widths.values()}
+    alone = [{row.key["bits"]: row} for row in table.rows if id(row) not in compared]
+    held = [*alone, *rows.values()]
+    columns = [text_column("configuration", [label(w[min(w)], table, without={"bits"}) for w in held])]
+    all_bits = sorted({bits for widths in held for bits in widths})
+    for bits in all_bits:
+        means = [w[bits].mean_of_groups if bits in w else Statistic(0, None, None) for w in held]
+        columns.append(percent_column(counted(bits, "bit"), means))
+    for bits in all_bits:
+        texts = [f"{w[bits].bytes['bytes_adapter']:,.0f}" if bits in w else BLANK for w in held]
+        columns.append(text_column(f"bytes at {counted(bits, 'bit')}", texts))
+    return Grid("Mean of groups (%) and adapter bytes by bit-width", columns)
+
+
+def verdicts(comparisons: Sequence[Comparison], table: Table) -> Grid:
+    """Return a grid of differences, verdicts and saved bytes, with a row for each comparison."""
+    margin = f"{round(100 * comparisons[0].margin, 6):g}"
+    texts: Texts = {
+        "configuration": lambda found: label(found.row, table),
+        "baseline bits": lambda found: str(found.against.key["bits"]),
+        "difference": lambda found: f"{100 * found.difference:+.1f}",
+        "interval over tasks": lambda found: _interval(found.low, found.high),
+        "verdict over tasks": lambda found: found.verdict,
+        f"interval over {table.repetition}": lambda found: (
+            _interval(found.repeated.low, found.repeated.high) if found.repeated else BLANK
+        ),
+        f"verdict over {table.repetition}": lambda found: found.repeated.verdict if found.repeated else BLANK,
+        "adapter bytes saved": _saved,
+    }
+    return Grid(
+        "Fewer bits compared with the most bits: differences in points with unadjusted 95 % intervals; "
+        f"equivalence margin ±{margin} points",
+        _columns(comparisons, texts),
+    )
+
+
+def all_numbers(comparisons: Sequence[Comparison], table: Table) -> Grid:
+    """Return a grid of all numbers of the comparisons, with a row for each comparison."""
+    over = f"over {table.repetition}"
+    texts: Texts = {
+        "configuration": lambda found: label(found.row, table),
+        "baseline": lambda found: label(found.against, table),
+        "difference": lambda found: _points(found.difference),
+        "from": lambda found: _points(found.low),
+        "to": lambda found: _points(found.high),
+        "effect": lambda found: f"{found.effect:+.2f}",
+        "tasks": lambda found: str(found.tasks),
+        "wins": lambda found: str(found.wins),
+        "ties": lambda found: str(found.ties),
+        "losses": lambda found: str(found.losses),
+        "p": lambda found: f"{found.p:.2g}",
+        "p, Holm": lambda found: f"{found.p_holm:.2g}",
+        "margin": lambda found: f"{100 * found.margin:g}",
+        "p of equivalence": lambda found: f"{found.p_equivalence:.2g}",
+        "p of equivalence, Holm": lambda found: f"{found.p_equivalence_holm:.2g}",
+        "verdict": lambda found: found.verdict,
+        f"from, {over}": lambda found: _points(found.repeated.low) if found.repeated else BLANK,
+        f"to, {over}": lambda found: _points(found.repeated.high) if found.repeated else BLANK,
+        f"verdict, {over}": lambda found: found.repeated.verdict if found.repeated else BLANK,
+    }
+    return Grid(
+        "Differences in accuracy in points, with unadjusted 95 % intervals", _columns(comparisons, texts)
+    )
+
+
+def _configuration(row: Row) -> tuple[object, ...]:
+    return tuple(value for name, value in row.key.items() if name != "bits")
+
+
+def _columns(comparisons: Sequence[Comparison], texts: Texts) -> list[Column]:
+    return [text_column(name, [text(found) for found in comparisons]) for name, text in texts.items()]
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _saved(found: Comparison) -> str:
+    few, most = found.row.bytes["bytes_adapter"], found.against.bytes["bytes_adapter"]
+    return f"{most - few:,.0f} ({100 * (1 - few / most):.0f} %)" if most else BLANK

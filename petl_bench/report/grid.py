@@ -1,0 +1,175 @@
+"""Printed tables, independent of their format: columns of marked cells, built from tables of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from petl_bench.errors import counted
+from petl_bench.report.labels import BLANK, setting, shown_settings
+from petl_bench.report.tables import BYTES, Row, Statistic, Table
+
+SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
+"""Column names of BYTES."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: the value as it is printed.
+        rank: 1 for the best of its column, 2 for the second best, 0 for all others.
+    """
+
+    text: str
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: heading of the column.
+        cells: one cell for each row.
+        over: heading over neighbouring columns, for example the group of the tasks.
+    """
+
+    name: str
+    cells: list[Cell]
+    over: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One printed table.
+
+    Attributes:
+        title: description of its numbers.
+        columns: all columns from left to right.
+        labels: number of leading columns that say what a row is.
+    """
+
+    title: str
+    columns: list[Column]
+    labels: int = 1
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    @property
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Headings over neighbouring columns, each with the numbers of its columns."""
+        numbered = groupby(range(len(self.columns)), key=lambda number: self.columns[number].over)
+        return [(over, list(numbers)) for over, numbers in numbered]
+
+    @property
+    def ranked(self) -> bool:
+        """True if any cell is marked as best or second best."""
+        return any(cell.rank for column in self.columns for cell in column.cells)
+
+    def plain(self) -> Grid:
+        """Return the same grid without headings over its columns."""
+        return replace(self, columns=[replace(column, over="") for column in self.columns])
+
+    def beside(self, other: Grid) -> Grid:
+        """Return this grid with the columns of another one, which has the same rows, on its right."""
+        return replace(self, columns=[*self.columns, *other.columns[other.labels :]])
+
+
+def text_column(name: str, texts: Sequence[str]) -> Column:
+    """Return a column of texts without marks."""
+    return Column(name, [Cell(text) for text in texts])
+
+
+def percent_column(name: str, values: Sequence[Statistic], over: str = "") -> Column:
+    """Return a column of means in percent, best and second best marked; values without a mean are blank."""
+    ranks = _ranks([value.mean for value in values])
+    return Column(name, [Cell(percent(value), rank) for value, rank in zip(values, ranks, strict=True)], over)
+
+
+def label_columns(table: Table) -> list[Column]:
+    """Return the columns that say what a row is: adapter, hidden, bits, and settings in which rows differ."""
+    names = ["adapter", *shown_settings(table)]
+    return [text_column(name, [setting(row, name) for row in table.rows]) for name in names]
+
+
+def accuracy_columns(table: Table) -> list[Column]:
+    """Return a column of percents for each task, in the benchmark's order."""
+    prefix = f"{table.key['suite']}_"
+    return [
+        percent_column(
+            task.name.removeprefix(prefix), [row.tasks[task.name] for row in table.rows], task.group
+        )
+        for task in table.tasks
+    ]
+
+
+def average_columns(table: Table) -> list[Column]:
+    """Return the columns of group means, of the mean of groups and of the mean of all tasks."""
+    rows, over = table.rows, "averages"
+    columns = [percent_column(group, [row.groups[group] for row in rows], over) for group in table.groups]
+    columns += [
+        percent_column("mean of groups", [row.mean_of_groups for row in rows], over),
+        percent_column(
+            f"mean of {counted(len(table.tasks), 'task')}", [row.mean_of_tasks for row in rows], over
+        ),
+    ]
+    last = [Cell(percent(row.last_epoch)) for row in rows if row.last_epoch]
+    return [*columns, *([Column("mean of groups, last epoch", last, over)] if last else [])]
+
+
+def count_columns(table: Table) -> list[Column]:
+    """Return the numbers of tasks with results and of repetitions per task: seeds, or seeds times draws."""
+    name = "seeds" if table.repetition == "seeds" else "runs"
+    return [
+        text_column("tasks", [row.complete for row in table.rows]),
+        text_column(name, [_repetitions(row) for row in table.rows]),
+    ]
+
+
+def cost_columns(table: Table) -> list[Column]:
+    """Return bytes by part, bits per weight, trainable parameters and seconds, means over the tasks run."""
+    rows = table.rows
+    return [
+        *(
+            text_column(shown, [f"{row.bytes[name]:,.0f}" for row in rows])
+            for shown, name in zip(SIZES, BYTES, strict=True)
+        ),
+        text_column("bits per weight", [_bits(row) for row in rows]),
+        text_column("trainable parameters", [f"{row.params_trainable:,.0f}" for row in rows]),
+        text_column("seconds per run", [f"{row.seconds:,.1f}" for row in rows]),
+        text_column("tasks", [row.complete for row in rows]),
+    ]
+
+
+def percent(value: Statistic) -> str:
+    """Return mean and standard deviation in percent, `83.1 ± 0.4`; only the mean for n = 1."""
+    if value.mean is None:
+        return BLANK
+    std = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{std}"
+
+
+def _ranks(means: Sequence[float | None]) -> list[int]:
+    """Return 1 for the best and 2 for the second best mean as printed, so that equal numbers share a rank.
+
+    Nothing is marked where all means are equal, and a second best only among three or more means.
+    """
+    shown = [None if mean is None else round(100 * mean, 1) for mean in means]
+    values = sorted({value for value in shown if value is not None}, reverse=True)
+    held = sum(value is not None for value in shown)
+    marked = values[: 0 if len(values) < 2 else 1 if held < 3 else 2]
+    return [marked.index(value) + 1 if value is not None and value in marked else 0 for value in shown]
+
+
+def _repetitions(row: Row) -> str:
+    found = sorted({value.n for value in row.tasks.values() if value.n})
+    return "-".join(str(count) for count in dict.fromkeys([found[0], found[-1]])) if found else "0"
+
+
+def _bits(row: Row) -> str:
+    return BLANK if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}"

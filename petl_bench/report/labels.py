@@ -1,0 +1,93 @@
+"""Titles of tables and labels of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from petl_bench.errors import counted
+from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
+from petl_bench.report.tables import Row, Table
+
+BLANK = "-"
+"""Text of a cell without a value."""
+PEEK = "†"
+"""Mark of accuracies that are the best of several evaluations on the test images."""
+
+
+def heading(table: Table) -> str:
+    """Return the name of the accuracies that a table shows."""
+    peek = table.key["protocol"] == "peek"
+    return f"Best test accuracy seen (%) {PEEK}" if peek else "Test accuracy (%)"
+
+
+def title(table: Table, tables: Sequence[Table]) -> str:
+    """Describe the settings that all rows of a table have in common, as far as a reader needs them.
+
+    Args:
+        table: the table to describe.
+        tables: all tables of the report, from which the title has to tell it apart.
+    """
+    key = table.key
+    parts = [f"suite {key['suite']}"]
+    backbones = {row.key["backbone"] for row in table.rows}
+    parts += [f"backbone {backbone}" for backbone in backbones if len(backbones) == 1]
+    for name, usual in USUAL.items():
+        held = {setting(row, name) for row in table.rows} - {BLANK}
+        parts += [f"{name} {value}" for value in held if len(held) == 1 and value != usual]
+    parts += [f"protocol {key['protocol']}"]
+    parts += [f"rungs {key['rungs']}"] if key["rungs"] else []
+    parts += [key["precision"]] if key["precision"] != "fp32" or _differ(tables, "precision") else []
+    parts += [f"{key['epochs']} epochs"]
+    parts += [counted(key["shots"], "shot")] if key["shots"] else []
+    parts += [f"pixel normalization {key['normalization']}"]
+    parts += [f"recipe {key['recipe']}"] if _differ(tables, "recipe") else []
+    parts += ["altered data"] if key["altered"] else []
+    return ", ".join(parts)
+
+
+def label(row: Row, table: Table, without: Collection[str] = ()) -> str:
+    """Describe a row in words: `adaptformer h16, 1 bit`, and what else tells it from the other rows.
+
+    Args:
+        row: a row of the table.
+        table: the table, whose rows the label tells apart.
+        without: settings to leave out.
+    """
+    shown = {name: setting(row, name) for name in shown_settings(table) if name not in without}
+    parts = [] if "adapter" in without else [str(row.key["adapter"])]
+    if shown.pop("hidden", BLANK) != BLANK:
+        parts = [" ".join([*parts, f"h{row.key['hidden']}"])]
+    if shown.pop("bits", BLANK) != BLANK:
+        parts.append(counted(row.key["bits"], "bit"))
+    parts += [
+        text if name in NAMED_BY_VALUE else f"{name} {text}" for name, text in shown.items() if text != BLANK
+    ]
+    return ", ".join(parts)
+
+
+def setting(row: Row, name: str) -> str:
+    """Return a setting as text, BLANK where the method does not have it."""
+    if row.key["hidden"] == 0 and name not in WITHOUT_ADAPTER:
+        return BLANK
+    if name == "quantizer" and row.key["quantizer"] == "none":
+        return BLANK
+    if row.key[name] is None or (name in OFF_BY_DEFAULT and not row.key[name]):
+        return BLANK
+    return str(row.key[name])
+
+
+def shown_settings(table: Table) -> list[str]:
+    """Return the settings that have a column: bits and hidden always, others where rows differ in them."""
+    names = [name for name in table.rows[0].key if name != "adapter"]
+    varied = {name for name in names if len({setting(row, name) for row in table.rows} - {BLANK}) > 1}
+    varied |= {name for name in OFF_BY_DEFAULT if any(row.key[name] for row in table.rows)}
+    return [name for name in names if name in varied | ALWAYS_SHOWN]
+
+
+def printable(text: str) -> str:
+    """Return text on one line without control characters, so that no name can steer a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _differ(tables: Sequence[Table], name: str) -> bool:
+    return len({table.key[name] for table in tables}) > 1

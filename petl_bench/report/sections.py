@@ -1,0 +1,93 @@
+"""Everything that a report prints about one table, built once for all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from petl_bench.report.bit_widths import all_numbers, by_bits, verdicts
+from petl_bench.report.grid import (
+    Grid,
+    accuracy_columns,
+    average_columns,
+    cost_columns,
+    count_columns,
+    label_columns,
+)
+from petl_bench.report.labels import PEEK, heading, title
+from petl_bench.report.sentences import sentences
+from petl_bench.report.statistics import Comparison
+from petl_bench.report.tables import Table
+
+MOST_SENTENCES = 8
+"""Largest number of comparisons of one table that are written as sentences; more are printed as grids."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Grids, sentences and notes about one table of results.
+
+    Attributes:
+        title: settings that all rows have in common.
+        accuracies: accuracy by task.
+        averages: averages over groups and tasks, in the rows of `accuracies`.
+        costs: bytes, parameters and seconds, in the rows of `accuracies`.
+        comparisons: grids of many comparisons of bit-widths; empty where there are sentences instead.
+        sentences: a sentence for each comparison; empty where there are grids instead.
+        numbers: all numbers of the comparisons; None without comparisons.
+        notes: remarks on the runs and the numbers of the table.
+        deviation: explanation of the sign ± in its cells; empty where there is none.
+    """
+
+    title: str
+    accuracies: Grid
+    averages: Grid
+    costs: Grid
+    comparisons: list[Grid]
+    sentences: list[str]
+    numbers: Grid | None
+    notes: list[str]
+    deviation: str
+
+    def legend(self, marks: str) -> str:
+        """Explain marks and the sign ± in the cells; empty where there is neither.
+
+        Args:
+            marks: how the format marks best and second best.
+        """
+        ranked = self.accuracies.ranked or self.averages.ranked
+        return "; ".join([*([f"{marks} of a column"] if ranked else []), *filter(None, [self.deviation])])
+
+
+def section(table: Table, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> Section:
+    """Build the section of a table.
+
+    Args:
+        table: the table.
+        tables: all tables of the report, from which the title tells this one apart.
+        comparisons: comparisons of bit-widths in this table.
+    """
+    labels = label_columns(table)
+    many = len(comparisons) > MOST_SENTENCES
+    several = any(value.std is not None for row in table.rows for value in row.tasks.values())
+    peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
+    count = len(labels)
+    return Section(
+        title=title(table, tables),
+        accuracies=Grid(heading(table), [*labels, *accuracy_columns(table)], count),
+        averages=Grid(
+            f"Averages (%) over groups and tasks{peek}",
+            [*labels, *average_columns(table), *count_columns(table)],
+            count,
+        ),
+        costs=Grid(
+            "Bytes of one task's adapter file, trainable parameters and time, means over the tasks run",
+            [*labels, *cost_columns(table)],
+            count,
+        ),
+        comparisons=[by_bits(comparisons, table), verdicts(comparisons, table)] if many else [],
+        sentences=[] if many else sentences(comparisons, table),
+        numbers=all_numbers(comparisons, table) if comparisons else None,
+        notes=table.notes,
+        deviation=f"±: standard deviation over {table.repetition}" if several else "",
+    )
