@@ -110,8 +110,8 @@ def _output(documentation: Documentation, page: Path, arguments: str) -> str:
 def _settings(documentation: Documentation, page: Path, arguments: str) -> str:
     lines = ["| Key | Default | Meaning | Allowed values |", "| :-- | :-- | :-- | :-- |"]
     for name, default, known in _declared(arguments):
-        absent = default is None or default is UNSET
-        shown = "" if absent else "empty" if default == "" else f"`{default}`"
+        text = str(default).lower() if isinstance(default, bool) else default
+        shown = "" if default in (None, UNSET) else "empty" if default == "" else f"`{text}`"
         lines.append(f"| `{name}` | {shown} | {known.help} | {known.right} |")
     return "\n".join(lines).replace(" |  |", " | |") + "\n"
 
