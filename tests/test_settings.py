@@ -96,17 +96,23 @@ def test_keys_can_all_be_overridden_and_are_listed(tmp_path: Path) -> None:
     assert {"hidden", "train.lr", "train.augment.mixup", "protocol.scales", "data.root"} <= {
         entry["name"] for entry in listed
     }
-    known = {key.name: key for key in keys()}
-    assert len(known) == len(listed) >= 50
-    for entry in listed:
-        assert entry["default"] == known[entry["name"]].default
-    for name, key in known.items():
-        if name.startswith(("protocol", "backbone")) or key.default in (None, "", {}):
-            continue  # those of one option of their group, and those without a value to repeat
+    assert [(e["name"], e["option"], e["default"]) for e in listed] == [
+        (key.name, key.option, key.default) for key in keys()
+    ]
+    given: dict[str, dict[str, object]] = {}
+    for key in keys():
+        if (
+            key.default in (None, "", {})
+            or key.setting.option
+            or key.name.startswith(("protocol", "backbone"))
+        ):
+            continue  # without a value that can be repeated, or of one option of a group
         text = str(key.default).lower() if isinstance(key.default, bool) else key.default
-        if key.setting.option:
-            continue
-        plan(["sweep=none", "task=digits", "scale=1", *([f"{name}={text}"] if name != "scale" else [])])
+        given.setdefault(key.option, {})[key.name] = text
+    assert len(given) > 25  # every adapter with settings, every launcher, and the keys of all runs
+    for option, chosen in given.items():
+        values = {"scale": 1, "task": "digits"} | dict([option.split("=")] if option else []) | chosen
+        plan(["sweep=none", *(f"{name}={value}" for name, value in values.items())])
 
 
 def test_columns_of_a_spec_are_columns_of_rows() -> None:

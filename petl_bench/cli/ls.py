@@ -68,14 +68,10 @@ def _keys() -> list[dict[str, Any]]:
     """Return the keys of settings; without a default those that a file of their group states."""
     from petl_bench.config import keys
 
+    names = ("name", "option", "default", "allowed", "description")
     return [
-        {
-            "name": key.name,
-            "default": key.default,
-            "allowed": key.setting.right,
-            "description": key.setting.help,
-        }
-        for key in keys()
+        dict(zip(names, (k.name, k.option, k.default, k.setting.right, k.setting.help), strict=True))
+        for k in keys()
     ]
 
 
@@ -94,7 +90,11 @@ def _facts(entry: dict[str, Any]) -> list[str]:
         return [entry["group"], *(f"{entry[key]:,}" for key in numbers), entry["description"]]
     if "allowed" in entry:
         default = "" if entry["default"] is None else json.dumps(entry["default"])
-        return [default, entry["description"] + (f" ({entry['allowed']})" if entry["allowed"] else "")]
+        return [
+            entry["option"],
+            default,
+            entry["description"] + (f" ({entry['allowed']})" if entry["allowed"] else ""),
+        ]
     if "suite" not in entry:
         return [entry["description"]]
     facts = f"{entry['suite']}/{entry['group']}"

@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 
 
 class OtherVersionError(TypeError):
-    """An object has only more keys, or only fewer, than this version gives it."""
+    """A stored object has only additional keys, or only lacks some: another version wrote it."""
 
     def __init__(self, message: str, newer: bool) -> None:
         super().__init__(message)
@@ -23,14 +23,14 @@ class OtherVersionError(TypeError):
 
 
 def check_keys(values: object, kind: type, what: str) -> None:
-    """Refuse an object whose keys are not those of the dataclass `kind`; fields with a default may be absent.
+    """Check that the keys of a stored object are those of a dataclass; younger ones may be absent.
 
     Args:
-        what: what a key is called, in the plural.
+        what: the word for several keys, for example `columns`.
 
     Raises:
-        OtherVersionError: as a newer version, or an older one, would have written it.
-        TypeError: keys are unknown and others absent, or it is no object at all.
+        OtherVersionError: keys are only unknown, or only absent: another version wrote the object.
+        TypeError: some keys are unknown and others absent, or it is no object at all.
     """
     unknown, absent = _misfits(values, kind, "")
     if unknown and absent:
@@ -42,7 +42,7 @@ def check_keys(values: object, kind: type, what: str) -> None:
 
 
 def _misfits(values: object, kind: type, prefix: str) -> tuple[list[str], list[str]]:
-    """Unknown keys and absent ones, those of parts as `part.key`."""
+    """Return unknown and absent keys; those of nested objects as `part.key`."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{prefix.rstrip('.') or 'it'} is {type(values).__name__}, it must be an object")
     known = _known(kind)
@@ -60,7 +60,7 @@ def _misfits(values: object, kind: type, prefix: str) -> tuple[list[str], list[s
 
 @cache
 def _known(kind: type[Any]) -> dict[str, tuple[bool, type | None]]:
-    """Each field with whether a stored object must have it, and with its dataclass if its value is one."""
+    """Map each field to whether a stored object must have it, and to its dataclass if its value is one."""
     hints = get_type_hints(kind)
     return {
         field.name: (
@@ -98,7 +98,7 @@ def typed(kind: Callable[..., Kind], values: object, prefix: str) -> Kind:
 
 
 def _value(hint: Any, value: object, key: str) -> Any:
-    """`value` as an instance of `hint`."""
+    """Return `value` as an instance of `hint`."""
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     found = value
     if isinstance(hint, UnionType):

@@ -1,4 +1,4 @@
-"""What a manifest in data_manifests/ states: the facts of one data set. Standard library only."""
+"""The facts of one data set, as a manifest in data_manifests/ states them."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ class ListFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Facts of one data set, and nothing that a run decides."""
+    """Facts of one data set that no setting of a run changes."""
 
     name: str
     suite: str
     group: str
     classes: int
-    """0: the user's own data, whose labels are counted."""
+    """Number of classes; 0 for the user's own data, whose labels are counted."""
     source: str
     """Name of the generator or of the layout in petl_bench.data."""
     splits: dict[str, int]
-    """Number of images of train, val and test; train is not here where `lists` says it."""
+    """Number of images of train, val and test; for few-shot sets without train, which its lists state."""
     metric: str
     resize: str
     """Preprocessing: one of RESIZES."""
     position: int = 0
-    """Its place in the tables of its benchmark, from 1; 0: after the others of its group, by name."""
+    """Position in the tables of its benchmark, from 1; 0: after the others of its group, by name."""
     fingerprint: str = ""
-    """Of data that are the same everywhere; empty where files are circulated in several copies."""
+    """Fingerprint of data that are the same everywhere; empty where several copies are circulated."""
     also_test: list[int] = field(default_factory=list)
-    """Further sizes of test that circulated copies have."""
+    """Further sizes of the test split that circulated copies have."""
     train_classes: int = 0
-    """Classes that the 1,000 training images cover, where not all."""
+    """Number of classes that the 1,000 training images cover, if not all; else 0."""
     repeats: str = ""
-    """Why the same image in train and test is no mistake of this copy."""
+    """Reason why an image that is both in train and in test is no mistake of this copy."""
     folders: list[str] = field(default_factory=list)
-    """Where under the root its lists are: the usual folder first, then the variants that circulate."""
+    """Folders of its lists below the root: the usual one first, then variants that are circulated."""
     images: list[str] = field(default_factory=list)
-    """The same for its images, where they are elsewhere."""
+    """Folders of its images below the root, where they are not those of the lists."""
     shots: list[int] = field(default_factory=list)
     split_seeds: list[int] = field(default_factory=list)
     lists: dict[str, ListFacts] = field(default_factory=dict)
-    """File name -> facts, where known."""
+    """Facts of list files by their names, where known."""
     about: dict[str, str] = field(default_factory=dict)
     """title, origin (where to get it), licence, version; `hub`: a data set repository that holds it."""

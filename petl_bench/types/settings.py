@@ -128,6 +128,8 @@ def _in_words(
         return f"in [{least:g}, {most:g}]" if most is not None else f"in [{least:g}, {below:g})"
     if least is not None:
         return "at least 1" if least == 1 else f"{least:g} or more"
+    if above is not None and most is not None:
+        return f"above {above:g} and at most {most:g}"
     return "a positive number" if above == 0 else ""
 
 
