@@ -1,4 +1,4 @@
-"""`petl-bench bench`: names, keys and refusals of its contract, and measurements that run."""
+"""`petl-bench bench`: names, keys and errors of its interface, and measurements."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
         assert one["met"] is None
     held = {one["name"]: (one["bytes"], one["bytes_reference"]) for one in found}
     assert held["pack_1bit"] == (None, None)
-    # The comparison with 255 thresholds alone holds so many bytes for each of the matrix's 32 x 768 weights.
+    # The comparison with 255 thresholds alone needs as many bytes for each of the 32 x 768 weights.
     assert held["quantizer_8bit"][1] > 255 * 32 * 768 > held["quantizer_8bit"][0] > 0
     assert "says nothing" in done.stderr or "say nothing" in done.stderr
     for name in QUICK:
@@ -112,7 +112,7 @@ def test_medians_and_quartiles() -> None:
 
 
 def test_peak_memory_of_a_known_case() -> None:
-    """4,000 and 8,000 bytes live together; the 16,000 that come after one of them is gone make the peak."""
+    """4,000 and 8,000 bytes are held together; the peak has the 16,000 that replace the 4,000."""
 
     def work() -> torch.Tensor:
         first, second = torch.empty(1000), torch.empty(2000)
@@ -126,11 +126,11 @@ def test_peak_memory_of_a_known_case() -> None:
 
 def test_targets_hold_for_the_sizes_they_are_meant_for() -> None:
     case = Case("x", "x", lambda setting: measure.alone([1.0]), target=2.0)
-    figures = measure.alone([1.0])
-    assert Measurement(case, Setting(), figures).met is True
+    timing = measure.alone([1.0])
+    assert Measurement(case, Setting(), timing).met is True
     assert Measurement(case, Setting(), measure.alone([3.0])).met is False
-    assert Measurement(case, Setting(quick=True), figures).met is None
-    assert Measurement(case, Setting("cuda:0"), figures).met is None
+    assert Measurement(case, Setting(quick=True), timing).met is None
+    assert Measurement(case, Setting("cuda:0"), timing).met is None
     faster = measure.paired([(1.0, 10.0)])
     assert Measurement(case, Setting(), faster).met is True
     assert Measurement(case, Setting(), faster).to_dict()["unit"] == "ours / reference"

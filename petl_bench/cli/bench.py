@@ -1,4 +1,4 @@
-"""`petl-bench bench`: this implementation against the plain reference path, by turns."""
+"""`petl-bench bench`: timings of this implementation and of a plain reference."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Measurements, as --list names them; none: all.")
+        list[str] | None, typer.Argument(help="Measurements to run, see --list; all if none is given.")
     ] = None,
     json: JsonOption = False,
-    list_names: Annotated[bool, typer.Option("--list", help="Name all measurements and run none.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda:0.")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=0, help="Of the CPU; 0: all cores.")] = 0,
+    list_names: Annotated[
+        bool, typer.Option("--list", help="List all measurements without running them.")
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="Device: auto, cpu or cuda:0.")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 uses all cores.")] = 0,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=0, help="Timings of each side; 0: as each measurement needs.")
+        int,
+        typer.Option("--rounds", min=0, help="Timings of each side; 0 uses the default of each measurement."),
     ] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes, one round: shows that it works, measures nothing.")
+        bool, typer.Option("--quick", help="Use tiny sizes and one round, to check that it works.")
     ] = False,
 ) -> None:
-    """Time this implementation against the released code's way, interleaved, in one process."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks on stderr otherwise
+    """Compare the speed of this implementation with that of the released code, alternately in one process."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # keeps torch's profiler from writing to stderr
     import torch
 
     from petl_bench.dev.bench import CASES, Setting, measured
@@ -44,7 +47,7 @@ def bench(
     setting = Setting(find_device(device), threads or cores, rounds, quick)
     torch.set_num_threads(setting.threads)
     if quick:
-        note("--quick: tiny sizes and one round; the figures say nothing about speed")
+        note("--quick: tiny sizes and one round; the timings say nothing about speed")
     found = []
     for number, case in enumerate(cases, 1):
         note(f"[{number}/{len(cases)}] {case.name}: {case.what}")
@@ -69,40 +72,38 @@ def _list(cases: list[Case], json: bool) -> None:
 
 
 def _print(found: list[Measurement], setting: Setting) -> None:
-    """A table of what was found, and the sizes it was found at."""
+    """Print a table of the measurements and the sizes at which they were taken."""
     from rich.console import Console
     from rich.table import Table
 
     from petl_bench.run.provenance import device_name
 
-    columns = ("name", "what", "ours", "reference", "ratio", "spread", "peak memory", "target", "met")
+    columns = ("name", "what", "ours", "reference", "ratio", "quartiles", "peak memory", "target", "met")
     table = Table(*columns)
     for one in found:
-        figures, case = one.figures, one.case
-        is_ratio = figures.ratio is not None
+        timing, case = one.timing, one.case
+        is_ratio = timing.ratio is not None
         table.add_row(
             case.name,
             case.what,
-            _time(figures.seconds),
-            "" if figures.seconds_reference is None else _time(figures.seconds_reference),
-            f"{figures.ratio:.3g}" if is_ratio else "",
-            " to ".join(
-                f"{value:.3g}" if is_ratio else _time(value) for value in (figures.low, figures.high)
-            ),
-            "" if figures.bytes is None else f"{_bytes(figures.bytes)} / {_bytes(figures.bytes_reference)}",
+            _time(timing.seconds),
+            "" if timing.seconds_reference is None else _time(timing.seconds_reference),
+            f"{timing.ratio:.3g}" if is_ratio else "",
+            " to ".join(f"{value:.3g}" if is_ratio else _time(value) for value in (timing.low, timing.high)),
+            "" if timing.bytes is None else f"{_bytes(timing.bytes)} / {_bytes(timing.bytes_reference)}",
             "" if case.target is None else f"{case.target:g}" + ("" if is_ratio else " s"),
             {True: "yes", False: "no", None: ""}[one.met],
         )
     console = Console(width=180, highlight=False)
     console.print(table)
     for one in found:
-        if one.figures.note or one.case.meaning:
+        if one.timing.note or one.case.meaning:
             meaning = f" ratio: {one.case.meaning};" if one.case.meaning else ""
-            console.print(f"{one.case.name}:{meaning} {one.figures.note}", markup=False)
+            console.print(f"{one.case.name}:{meaning} {one.timing.note}", markup=False)
     where = f"{device_name(setting.device)}, {counted(setting.threads, 'thread')}"
-    console.print(f"medians and quartiles over rounds, ours and the reference by turns, on {where}")
+    console.print(f"medians and quartiles over alternating rounds of ours and the reference, on {where}")
     if setting.quick:
-        console.print("--quick: tiny sizes and one round; the figures say nothing about speed")
+        console.print("--quick: tiny sizes and one round; the timings say nothing about speed")
 
 
 def _time(seconds: float) -> str:

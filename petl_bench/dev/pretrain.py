@@ -1,14 +1,14 @@
-"""Pretrain the bundled `pocket` backbone: `python -m petl_bench.dev.pretrain --out DIR`.
+"""Pretrain the bundled `pocket` backbone: `python -m petl_bench.dev.pretrain --fashion-mnist DIR`.
 
-Two sources, one joint classification:
+The backbone learns one joint classification of two sources:
 
 * Fashion-MNIST, 10 classes of clothing (60,000 real images; the four `.gz` files of the data set, for
   example from Debian's package dataset-fashion-mnist);
 * contour categories, 54 closed curves r(theta) = 1 + sum_k a_k cos(k theta + phi_k) whose amplitudes
-  and phases define the class, drawn at random position, size, tilt, stroke and contrast, endlessly.
+  and phases define the class, drawn without end at random position, size, tilt, stroke and contrast.
 
-Neither holds a digit, a square, an ellipse, a heart, a photograph of a surface or a scene of several
-shapes, and no label tells position, orientation or count: the bundled suite stays unseen.
+Neither source contains digits, squares, ellipses, hearts, photographs of surfaces or scenes of several
+shapes, and no label depends on position, orientation or count, so the bundled suite remains unseen.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 128
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 WARMUP = 0.05  # fraction of the steps
-HELD_OUT = 4_000  # images of the final check, half from each source
+HELD_OUT = 4_000  # images of the final evaluation, half from each source
 
 FASHION_CLASSES = 10
 CONTOUR_CLASSES = 54
@@ -44,7 +44,7 @@ SIZE = 32
 
 
 def read_fashion(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Images (N, 28, 28) in [0, 1] and labels (N,) of Fashion-MNIST's `train` or `t10k` files."""
+    """Read images (N, 28, 28) in [0, 1] and labels (N,) from Fashion-MNIST's `train` or `t10k` files."""
     pixels = gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes())[8:]
     images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(-1, 28, 28)
@@ -52,14 +52,15 @@ def read_fashion(folder: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    """Draw numbers of the given shape from the uniform distribution on [low, high)."""
     return torch.rand(shape, generator=generator) * (high - low) + low
 
 
 class Contours:
-    """The contour categories; `draw` renders a batch of them.
+    """Contour categories, of which `draw` renders batches.
 
-    The category table is a function of `seed` alone, so that training and held-out batches (drawn from
-    different generators) show the same categories.
+    The categories depend only on `seed`, so that training and held-out batches, which use different
+    generators, show the same ones.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -71,7 +72,7 @@ class Contours:
         self.order = order
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images (count, 32, 32) in [0, 1] and labels (count,) in [0, 54)."""
+        """Draw images (count, 32, 32) in [0, 1] and labels (count,) in [0, 54)."""
         label = torch.randint(CONTOUR_CLASSES, (count,), generator=generator)
         column = (count, 1, 1)
         x = torch.arange(SIZE) + 0.5 - uniform(generator, column, 10, 22)
@@ -82,7 +83,7 @@ class Contours:
         for k in range(HARMONICS):
             amplitude, phase = self.amplitude[label, k], self.phase[label, k]
             curve += amplitude[:, None, None] * torch.cos(angle * self.order[k] + phase[:, None, None])
-        distance = (curve - torch.hypot(x, y) / radius) * radius  # about pixels, positive inside
+        distance = (curve - torch.hypot(x, y) / radius) * radius  # approximately in pixels, positive inside
         filled = (distance + 0.5).clamp(0, 1)
         stroke = uniform(generator, column, 0.8, 2.0)
         outline = (stroke - distance.abs() + 0.5).clamp(0, 1)
@@ -90,7 +91,7 @@ class Contours:
         return self.shade(shape, x, y, generator), label
 
     def shade(self, shape: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Give figure and ground random grey levels and, half the time, a grating on one of them."""
+        """Give shape and background random grey levels, and one of them a grating half of the time."""
         column = (shape.shape[0], 1, 1)
         tilt, pitch = uniform(generator, column, 0, math.pi), uniform(generator, column, 0.5, 2.0)
         grating = 0.5 + 0.5 * torch.sin((x * torch.cos(tilt) + y * torch.sin(tilt)) * pitch)
@@ -101,7 +102,7 @@ class Contours:
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random contrast, polarity and noise; images (N, 32, 32) in and out, in [0, 1]."""
+    """Apply random contrast, polarity and noise to images (N, 32, 32) in [0, 1]."""
     column = (images.shape[0], 1, 1)
     low = uniform(generator, column, 0, 0.3)
     images = low + images * (uniform(generator, column, 0.6, 1.0) - low)
@@ -111,7 +112,7 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def place(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Put (N, 28, 28) images on a 32x32 canvas at random scale, position and side."""
+    """Put images (N, 28, 28) on a 32x32 canvas at random scale and position, mirrored at random."""
     count = images.shape[0]
     zoom = uniform(generator, (count,), 1.0, 1.7)
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
@@ -123,7 +124,13 @@ def place(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Mixture:
-    """Batches of half clothing, half contours, as (N, 3, 32, 32) in [0, 1] and joint labels."""
+    """Batches of clothing and contours in equal parts.
+
+    Args:
+        images: images of clothing, (N, 28, 28) in [0, 1].
+        labels: classes of clothing, (N,).
+        seed: seed of all random draws.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, seed: int) -> None:
         self.images, self.labels = images, labels
@@ -131,6 +138,7 @@ class Mixture:
         self.generator = torch.Generator().manual_seed(seed)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw images (count, 3, 32, 32) in [0, 1] and joint labels (count,)."""
         index = torch.randint(len(self.labels), (count // 2,), generator=self.generator)
         clothing = place(self.images[index], self.generator)
         drawn, category = self.contours.draw(count - count // 2, self.generator)
@@ -140,9 +148,14 @@ class Mixture:
 
 
 def pretrain(fashion: Path, steps: int) -> tuple[nn.Module, dict[str, float]]:
-    """The trained backbone and its accuracy on held-out images of both sources.
+    """Train the backbone with AdamW, a one-cycle cosine schedule, float32 and no drop-path.
 
-    AdamW, one-cycle cosine schedule, batches of 128, float32, no drop-path: see the constants above.
+    Args:
+        fashion: folder of the Fashion-MNIST files.
+        steps: number of training steps.
+
+    Returns:
+        The backbone, and its accuracy on held-out images of each source.
     """
     torch.manual_seed(0)
     spec = BackboneSpec(**group_config("backbone", "pocket") | {"weights": "random"})
@@ -188,13 +201,16 @@ in [0, 1] without normalization, features of the class token.
 
 
 def main() -> None:
+    """Train the backbone and write its weights and its card."""
     parser = argparse.ArgumentParser(description="Pretrain the bundled backbone.")
-    parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder of the four .gz files")
+    parser.add_argument(
+        "--fashion-mnist", type=Path, required=True, help="folder of the four .gz files of Fashion-MNIST"
+    )
     parser.add_argument("--out", type=Path, default=weights.ASSETS)
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     if not (arguments.fashion_mnist / "train-images-idx3-ubyte.gz").is_file():
-        raise UserError(f"{arguments.fashion_mnist}: holds no train-images-idx3-ubyte.gz")
+        raise UserError(f"{arguments.fashion_mnist}: train-images-idx3-ubyte.gz is missing")
     model, accuracy = pretrain(arguments.fashion_mnist, arguments.steps)
     path = arguments.out / "pocket.safetensors"
     save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, path)

@@ -1,9 +1,9 @@
-"""Choose the scales and rates of conf/tuned/pocket.yaml on val: `python -m petl_bench.dev.tune`.
+"""Choose the scales and learning rates of conf/tuned/pocket.yaml on val: `python -m petl_bench.dev.tune`.
 
-For each adapter and task, every scale of the grid (with `--lrs`, every learning rate: for methods without a
-scale) is trained on train and scored on val, at 1 and 32 bits and with one seed or more; the best mean wins,
-the smaller value on a tie. No test image is looked at. One value serves all bit-widths, so that they compare.
-What else the file has stays as it is.
+For each adapter and task, every scale of a grid (with `--lrs`, every learning rate, for methods without a
+scale) is used to train on train and is evaluated on val, at 1 and 32 bits and with one or more seeds. The
+value with the best mean accuracy is chosen, the smaller one on a tie. No test image is read. One value is
+used for all bit-widths so that they are comparable. All other content of the file is kept.
 """
 
 from __future__ import annotations
@@ -30,19 +30,28 @@ SCALES = "0.01,0.1,1,10,100"
 EPOCHS = 12
 
 HEADER = f"""\
-# Scales of the bundled suite, and learning rates of methods without one: the best mean accuracy on val after
-# training without it (800 images), at 1 and 32 bits and {EPOCHS} epochs. By `python -m petl_bench.dev.tune`,
-# but where a table's note says otherwise; no test image was looked at.
+# Scales of the bundled suite, and learning rates of methods without a scale, with the best mean accuracy on
+# val after training on train (800 images) for {EPOCHS} epochs at 1 and 32 bits. They were chosen by
+# `python -m petl_bench.dev.tune` unless the note of a table says otherwise. No test image was read.
 """
 
 
 def score(spec: RunSpec) -> float:
-    """Accuracy on val of the model as trained on train."""
+    """Train on train and return the accuracy on val."""
     return validate(spec, Runtime(store=""))[0]
 
 
 def choose(runs: Sequence[RunSpec], scores: Sequence[float], what: str) -> dict[str, dict[str, float]]:
-    """adapter -> task -> the scale or learning rate (`what`: "scales" or "lrs") with the best mean score."""
+    """Choose the value with the best mean score for each adapter and task, the smaller one on a tie.
+
+    Args:
+        runs: runs that differ in scale or learning rate, bits and seed.
+        scores: accuracy of each run.
+        what: "scales" or "lrs".
+
+    Returns:
+        Adapter -> task -> scale or learning rate.
+    """
     held: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run, found in zip(runs, scores, strict=True):
         assert run.scale is not None
@@ -59,7 +68,14 @@ def choose(runs: Sequence[RunSpec], scores: Sequence[float], what: str) -> dict[
 
 
 def written(text: str, what: str, note: str, best: dict[str, dict[str, float]]) -> str:
-    """A file of tables with these values in it, each table in its place or at the end."""
+    """Return the text of a file of tables with new values, each in its table or in a new one at the end.
+
+    Args:
+        text: text of the file so far; may be empty.
+        what: "scales" or "lrs".
+        note: how the values were chosen.
+        best: adapter -> task -> value.
+    """
     tables: list[dict[str, Any]] = (yaml.safe_load(text) or {}).get("tables", [])
     for adapter, values in best.items():
         known = next((table for table in tables if table["adapter"] == adapter), None)
@@ -72,15 +88,17 @@ def written(text: str, what: str, note: str, best: dict[str, dict[str, float]]) 
 
 
 def main() -> None:
-    """Run the search on all cores and write the tables."""
-    parser = argparse.ArgumentParser(description="Choose the bundled suite's scales or rates on val.")
-    parser.add_argument("--out", type=Path, default=CONF_DIR / "tuned" / "pocket.yaml")
-    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    """Run the search on all cores and write the file."""
+    parser = argparse.ArgumentParser(
+        description="Choose scales or learning rates of the bundled suite on val."
+    )
+    parser.add_argument("--out", type=Path, default=CONF_DIR / "tuned" / "pocket.yaml", help="file to update")
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes")
     grid = parser.add_mutually_exclusive_group()
-    grid.add_argument("--scales", default=SCALES, help="separated by commas")
-    grid.add_argument("--lrs", help="learning rates, separated by commas")
-    parser.add_argument("--seeds", default="0,1", help="separated by commas")
-    parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"])
+    grid.add_argument("--scales", default=SCALES, help="comma-separated scales")
+    grid.add_argument("--lrs", help="comma-separated learning rates")
+    parser.add_argument("--seeds", default="0,1", help="comma-separated seeds")
+    parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"], help="names of adapters")
     arguments = parser.parse_args()
     what, values = ("lrs", arguments.lrs) if arguments.lrs else ("scales", arguments.scales)
     overrides = [

@@ -1,6 +1,9 @@
-"""This implementation against the plain path of the released code, in one process, by turns."""
+"""Benchmarks of this implementation against a plain reference, which work like the released code.
 
-from petl_bench.dev.bench import commands, growth, steps, tensors, whole
+Both run alternately in one process.
+"""
+
+from petl_bench.dev.bench import commands, end_to_end, growth, steps, tensors
 from petl_bench.dev.bench.case import CASES, Case, Measurement, Setting, measured
 
 __all__ = [
@@ -9,9 +12,9 @@ __all__ = [
     "Measurement",
     "Setting",
     "commands",
+    "end_to_end",
     "growth",
     "measured",
     "steps",
     "tensors",
-    "whole",
 ]

@@ -1,11 +1,11 @@
-"""What a measurement is: a case under a name, the sizes it runs at, and what it finds."""
+"""Benchmark cases, the sizes that they run at, and their results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from petl_bench.dev.bench.measure import Figures
+from petl_bench.dev.bench.measure import Timing
 from petl_bench.registry import Registry
 from petl_bench.run.provenance import device_name
 from petl_bench.types import BackboneSpec
@@ -16,13 +16,13 @@ HIDDEN, CLASSES = 32, 10
 
 @dataclass(frozen=True)
 class Setting:
-    """How and how large everything is measured.
+    """Device and sizes of a benchmark.
 
     Attributes:
-        device: `cpu` or `cuda:0`, settled.
-        threads: of torch, on the CPU.
-        wanted_rounds: 0: as many as each case thinks right.
-        quick: sizes that show only that everything works.
+        device: `cpu` or a CUDA device such as `cuda:0`.
+        threads: number of CPU threads of torch.
+        wanted_rounds: number of timings of each side; 0 for the default of each case.
+        quick: use tiny sizes, which only show that everything works.
     """
 
     device: str = "cpu"
@@ -31,6 +31,7 @@ class Setting:
     quick: bool = False
 
     def rounds(self, usual: int) -> int:
+        """Return the number of rounds of a case whose default is `usual`."""
         return self.wanted_rounds or (1 if self.quick else usual)
 
     @property
@@ -39,7 +40,7 @@ class Setting:
 
     @property
     def backbone(self) -> BackboneSpec:
-        """ViT-B/16, whole on a GPU and of 4 blocks on the CPU, or with `quick` a tiny ViT; random weights."""
+        """ViT-B/16 with random weights, with only 4 blocks on the CPU; with `quick` a tiny ViT."""
         if self.quick:
             return BackboneSpec("vit_tiny_patch16_224", "random", 32, dict(_TINY))
         return BackboneSpec("vit_base_patch16_224", "random", 224, {} if self.on_gpu else {"depth": 4})
@@ -54,35 +55,38 @@ class Setting:
 
     @property
     def steps(self) -> int:
-        """Training steps in one timed call."""
+        """Number of training steps in one timed call."""
         return 4 if self.on_gpu else 1
 
     @property
     def model(self) -> str:
-        """The model in words, for notes."""
+        """Description of the model for notes."""
         name = "tiny ViT" if self.quick else "ViT-B/16"
         return f"{name}, {self.blocks} blocks, h={HIDDEN}"
 
     @property
     def size(self) -> str:
-        """Model and batch in words."""
+        """Description of model and batch size for notes."""
         return f"{self.model}, batch {self.batch}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement.
+    """One benchmark.
 
     Attributes:
-        what: what is timed, in a line.
-        target: the ratio, or where there is no reference the seconds, that is not to be exceeded; None: none.
-        goal: what is hoped for beyond that.
-        meaning: of the ratio, where it is not ours / reference.
+        name: name on the command line.
+        what: description of the timed work.
+        measure: function that times it at a setting.
+        target: largest acceptable ratio, or number of seconds if there is no reference; None without a
+            target.
+        goal: ratio or seconds aimed at beyond the target.
+        meaning: meaning of the ratio if it is not ours / reference.
     """
 
     name: str
     what: str
-    measure: Callable[[Setting], Figures]
+    measure: Callable[[Setting], Timing]
     target: float | None = None
     goal: float | None = None
     meaning: str = ""
@@ -97,10 +101,10 @@ def case(
     target: float | None = None,
     goal: float | None = None,
     meaning: str = "",
-) -> Callable[[Callable[[Setting], Figures]], Callable[[Setting], Figures]]:
-    """Decorator that registers the function which measures `name`."""
+) -> Callable[[Callable[[Setting], Timing]], Callable[[Setting], Timing]]:
+    """Return a decorator that registers a function as the benchmark `name`; see `Case` for the arguments."""
 
-    def register(measure: Callable[[Setting], Figures]) -> Callable[[Setting], Figures]:
+    def register(measure: Callable[[Setting], Timing]) -> Callable[[Setting], Timing]:
         CASES.register(name)(Case(name, what, measure, target, goal, meaning))
         return measure
 
@@ -109,27 +113,27 @@ def case(
 
 @dataclass(frozen=True)
 class Measurement:
-    """A case with what was found at a setting."""
+    """Result of a case at a setting."""
 
     case: Case
     setting: Setting
-    figures: Figures
+    timing: Timing
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is kept; None where there is none, or at sizes it is not meant for."""
+        """True if the target is met; None without a target, or at sizes that it is not meant for."""
         if self.case.target is None or self.setting.quick or self.setting.on_gpu:
             return None
-        value = self.figures.seconds if self.figures.ratio is None else self.figures.ratio
+        value = self.timing.seconds if self.timing.ratio is None else self.timing.ratio
         return value <= self.case.target
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object of `petl-bench bench --json`."""
+        """Return the JSON object of `petl-bench bench --json`."""
         return {
             "name": self.case.name,
             "what": self.case.what,
-            **asdict(self.figures),
-            "unit": "seconds" if self.figures.ratio is None else self.case.meaning or "ours / reference",
+            **asdict(self.timing),
+            "unit": "seconds" if self.timing.ratio is None else self.case.meaning or "ours / reference",
             "target": self.case.target,
             "goal": self.case.goal,
             "met": self.met,
@@ -140,5 +144,5 @@ class Measurement:
 
 
 def measured(case: Case, setting: Setting) -> Measurement:
-    """Run one case."""
+    """Run one case at a setting."""
     return Measurement(case, setting, case.measure(setting))

@@ -1,4 +1,4 @@
-"""Whole commands in processes of their own, on stores of their own: wall time, starting Python included."""
+"""Wall times of complete commands, each in a process and a store of its own; they include starting Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import petl_bench
 from petl_bench.data import manifests
 from petl_bench.dev.bench.case import Setting, case
 from petl_bench.dev.bench.growth import MANY, seeds
-from petl_bench.dev.bench.measure import Figures, alone, paired, seconds_of
+from petl_bench.dev.bench.measure import Timing, alone, paired, seconds_of
 from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import ResultRow, row_to_dict
@@ -27,10 +27,10 @@ WIDTHS, METHODS = (1, 2, 4, 8, 32), ("adaptformer", "lora")
 
 
 def petl(folder: Path, *arguments: str) -> None:
-    """`petl-bench ARGUMENTS` of this very package, in `folder`.
+    """Run `petl-bench ARGUMENTS` of this package in a folder.
 
     Raises:
-        UserError: it does not exit 0.
+        UserError: the command fails.
     """
     package = str(Path(petl_bench.__file__).parent.parent)
     done = subprocess.run(
@@ -53,8 +53,16 @@ def timed(
     note: str,
     arguments: list[str],
     prepare: Callable[[Path], None] = lambda folder: None,
-) -> Figures:
-    """Rounds of a command, each in a new folder that `prepare` has filled."""
+) -> Timing:
+    """Time a command, each time in a new folder that `prepare` has filled.
+
+    Args:
+        setting: device and sizes.
+        usual: default number of rounds.
+        note: sizes at which the timings are taken.
+        arguments: arguments of `petl-bench`.
+        prepare: function that fills the folder.
+    """
     taken = []
     for _ in range(setting.rounds(usual)):
         with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
@@ -65,22 +73,22 @@ def timed(
 
 
 @case("help", "petl-bench --help", target=0.4)
-def help_text(setting: Setting) -> Figures:
-    """The first thing a user types."""
+def help_text(setting: Setting) -> Timing:
+    """Time the help text."""
     return timed(setting, 5, "", ["--help"])
 
 
 @case("plan_1140", "sweep --dry-run of 1,140 runs", target=3)
-def plan_1140(setting: Setting) -> Figures:
-    """As many runs as sweep=paper has, of the bundled tasks, into an empty store."""
+def plan_1140(setting: Setting) -> Timing:
+    """Time planning as many runs as sweep=paper has, on bundled tasks with an empty store."""
     count = 60 if setting.quick else 1140
     arguments = ["sweep", "--dry-run", "sweep=none", *MANY, seeds(count)]
     return timed(setting, 3, f"{count:,} runs of bundled tasks", arguments)
 
 
 @case("report_10000", "report over 10,000 rows", target=5)
-def report_10000(setting: Setting) -> Figures:
-    """Rows of VTAB-1K's tasks, two methods, five widths."""
+def report_10000(setting: Setting) -> Timing:
+    """Time a report over runs of VTAB-1K's tasks with two methods and five bit-widths."""
     count = 190 if setting.quick else 10_000
     note = f"{count:,} rows in {len(_tasks())} tasks x {len(METHODS)} methods x {len(WIDTHS)} widths"
     with tempfile.TemporaryDirectory(prefix="petl-bench-") as name:
@@ -93,19 +101,19 @@ def report_10000(setting: Setting) -> Figures:
 
 
 @case("sweep_demo", "the demo sweep: petl-bench sweep", target=60)
-def sweep_demo(setting: Setting) -> Figures:
-    """35 runs on as many processes as the launcher takes."""
+def sweep_demo(setting: Setting) -> Timing:
+    """Time the 35 runs of the demo with as many processes as the launcher uses."""
     chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
     note = "one run of one epoch" if setting.quick else "35 runs"
     return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"])
 
 
-@case("pool", "the demo sweep by launcher=pool, against launcher=local", 0.65, meaning="pool / local")
-def pool(setting: Setting) -> Figures:
-    """The same runs, with the same threads a run, by as many processes as there are cores and by one.
+@case("pool", "the demo sweep with launcher=pool compared with launcher=local", 0.65, meaning="pool / local")
+def pool(setting: Setting) -> Timing:
+    """Time the same runs, with one thread each, in as many processes as there are cores and in one process.
 
     Raises:
-        UserError: an adapter file differs.
+        UserError: adapter files of the two launchers differ.
     """
     chosen = [*ONE, "adapter=adaptformer", "bits=1,32"] if setting.quick else []
     taken, held = [], []
@@ -119,8 +127,8 @@ def pool(setting: Setting) -> Figures:
             taken.append((found["pool"], found["local"]))
             held += [_adapters(folder / launcher) for launcher in found]
     if any(files != held[0] for files in held):
-        raise UserError("bench: launcher=pool and launcher=local do not give the same adapter files")
-    return paired(taken, f"{len(held[0])} runs, one thread each, the same adapter files")
+        raise UserError("bench: launcher=pool and launcher=local produce different adapter files")
+    return paired(taken, f"{len(held[0])} runs, one thread each, identical adapter files")
 
 
 def _adapters(store: Path) -> dict[str, bytes]:
@@ -132,7 +140,13 @@ def _tasks() -> list[str]:
 
 
 def fill(root: Path, first: ResultRow, count: int) -> None:
-    """A store of `count` rows, copies of a real row that differ in task, method, width and seed."""
+    """Fill a store with copies of a real row that differ in task, method, bit-width and seed.
+
+    Args:
+        root: folder of the store.
+        first: the row to copy.
+        count: number of rows.
+    """
     known, tasks = manifests(), _tasks()
     for number in range(count):
         rest, task = divmod(number, len(tasks))

@@ -1,4 +1,4 @@
-"""Times of two ways to do the same work, in one process and by turns; and the peak of what they allocate."""
+"""Alternating timings of two implementations of the same work in one process, and their peak memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.profiler import ProfilerActivity, profile
 Work = Callable[[], object]
 
 LEAST_SECONDS = 0.05
-"""Work that takes less is repeated within a round until it takes so long."""
+"""Smallest duration of a timing; shorter work is repeated within a round."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one measurement yields.
+class Timing:
+    """Result of timing this implementation and, where there is one, its reference.
 
     Attributes:
-        ratio: median over rounds of ours / reference; None where there is no reference.
-        low, high: quartiles of the ratio over the rounds, of `seconds` where there is no ratio; the least and
-            greatest of fewer than four rounds.
-        seconds: ours, median.
-        seconds_reference: the reference's, median.
-        rounds: how often each side was timed.
-        bytes, bytes_reference: greatest memory held at once beyond what was held before.
-        note: the sizes it was taken at.
+        ratio: median over rounds of ours / reference; None without a reference.
+        low, high: quartiles over rounds of the ratio, or of `seconds` without a ratio; minimum and maximum
+            for fewer than four rounds.
+        seconds: median duration of this implementation.
+        seconds_reference: median duration of the reference.
+        rounds: number of timings of each side.
+        bytes, bytes_reference: peak memory of each side beyond what was allocated before.
+        note: sizes at which the timings were taken.
     """
 
     ratio: float | None
@@ -42,13 +42,18 @@ class Figures:
     note: str = ""
 
 
-def compare(ours: Work, reference: Work, device: str, rounds: int, note: str = "", steps: int = 1) -> Figures:
-    """Both by turns, after warming up; who begins alternates from round to round.
+def compare(ours: Work, reference: Work, device: str, rounds: int, note: str = "", steps: int = 1) -> Timing:
+    """Time two functions alternately after a warm-up; the one that begins changes from round to round.
 
-    The ratio is that of each round, so that a load which comes and goes meets both sides.
+    The ratio is computed in each round, so that a temporary load of the machine affects both sides.
 
     Args:
-        steps: parts of equal work in one call; `seconds` are those of a part.
+        ours: work of this implementation.
+        reference: the same work of the reference.
+        device: device whose queue is awaited before each reading of the clock.
+        rounds: number of timings of each side.
+        note: sizes at which the timings are taken.
+        steps: number of equal parts in one call; durations are those of one part.
     """
     counts = {work: _repetitions(work, device) for work in (ours, reference)}
     taken: list[tuple[float, float]] = []
@@ -59,20 +64,20 @@ def compare(ours: Work, reference: Work, device: str, rounds: int, note: str = "
     return paired(taken, note)
 
 
-def paired(taken: list[tuple[float, float]], note: str = "") -> Figures:
-    """Figures of rounds, each the seconds of ours and of the reference."""
+def paired(taken: list[tuple[float, float]], note: str = "") -> Timing:
+    """Summarize rounds, each with the seconds of this implementation and of the reference."""
     ratios = [ours / reference for ours, reference in taken]
     seconds, reference = (median(side) for side in zip(*taken, strict=True))
-    return Figures(median(ratios), *spread(ratios), seconds, reference, len(taken), note=note)
+    return Timing(median(ratios), *quartiles(ratios), seconds, reference, len(taken), note=note)
 
 
-def alone(taken: list[float], note: str = "") -> Figures:
-    """Figures of rounds of work that has no reference."""
-    return Figures(None, *spread(taken), median(taken), None, len(taken), note=note)
+def alone(taken: list[float], note: str = "") -> Timing:
+    """Summarize rounds of work without a reference, each in seconds."""
+    return Timing(None, *quartiles(taken), median(taken), None, len(taken), note=note)
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """The quartiles, or the least and the greatest of fewer than four values."""
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """Return the lower and upper quartile; minimum and maximum for fewer than four values."""
     if len(values) < 4:
         return min(values), max(values)
     lower, _, upper = quantiles(values, n=4, method="inclusive")
@@ -80,12 +85,12 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 
 def seconds_of(work: Work, device: str) -> float:
-    """Wall time of one call, what it left running on the device included."""
+    """Return the wall time of one call in seconds, with the work that it leaves running on the device."""
     return _seconds(work, device, 1)
 
 
 def _repetitions(work: Work, device: str) -> int:
-    """How many calls make a round; the first call warms up and does not count."""
+    """Return the number of calls per round; the first call is a warm-up and is not timed."""
     work()
     return max(1, round(LEAST_SECONDS / max(_seconds(work, device, 1), 1e-6)))
 
@@ -100,16 +105,16 @@ def _seconds(work: Work, device: str, count: int) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all queued work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(work: Work, device: str) -> int:
-    """The most memory that one call holds at once in tensors, beyond what was held before it.
+    """Return the peak memory of tensors during one call, in bytes, beyond what was allocated before.
 
-    On the CPU that is the greatest running sum of the allocator's own events, temporary buffers inside
-    operations included.
+    On the CPU it is the largest running sum of the allocator's events, which include temporary buffers inside
+    operations.
     """
     work()
     if device.startswith("cuda"):

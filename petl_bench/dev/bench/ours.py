@@ -1,4 +1,4 @@
-"""This implementation's side of the comparisons, built from its own parts."""
+"""Timed work of this implementation."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from petl_bench.train import Pixels, evaluate, fit
 from petl_bench.types import AdapterSpec, ModelSpec, Runtime, TrainSpec
 
 DROP_PATH = 0.1
-"""Of the last block, in training."""
+"""Drop-path rate of the last block in training."""
 
 
 def model_spec(
     setting: Setting, adapter: str = "adaptformer", bits: int = 1, hidden: int = HIDDEN
 ) -> ModelSpec:
-    """The model that both sides build."""
+    """Return the specification of the model that both sides build."""
     chosen = AdapterSpec(adapter, {"dropout": 0.1})
     return ModelSpec(setting.backbone, chosen, hidden, 1.0, "l1_median", bits, "linear", CLASSES)
 
 
 def prepared(spec: ModelSpec, precision: str, device: str, drop_path: float = 0.0) -> Adapted:
-    """An adapted model ready to be trained on its device."""
+    """Return an adapted model that is ready for training on a device."""
     adapted = assemble(spec, drop_path=drop_path)
     adapted.prepare(precision, torch.device(device))
     return adapted
 
 
 def pictures(count: int, side: int) -> Split:
-    """Random uint8 images (count, 3, side, side) and labels."""
+    """Return random uint8 images of shape (count, 3, side, side) with labels."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
     return Split(images, random.integers(0, CLASSES, count))
 
 
 def training(spec: ModelSpec, precision: str, setting: Setting, steps: int) -> Work:
-    """One call trains `steps` steps by petl_bench.train.fit, from images as the cache holds them."""
+    """Return a function that trains for `steps` steps with petl_bench.train.fit on uint8 images."""
     adapted = prepared(spec, precision, setting.device, DROP_PATH)
     side = setting.backbone.image_size
     split, pixels = pictures(setting.batch * steps, side), Pixels("none", side, torch.device(setting.device))
@@ -58,7 +58,7 @@ def training(spec: ModelSpec, precision: str, setting: Setting, steps: int) -> W
 
 
 def evaluation(spec: ModelSpec, precision: str, setting: Setting, count: int) -> Work:
-    """One call classifies `count` images with the model that a file restores."""
+    """Return a function that classifies `count` images with a model restored from its file."""
     file = prepared(spec, "fp32", "cpu").file({})
     device, side = torch.device(setting.device), setting.backbone.image_size
     network = restore(spec, file, "bench", precision, device)
@@ -67,7 +67,13 @@ def evaluation(spec: ModelSpec, precision: str, setting: Setting, count: int) ->
 
 
 def quantizer(bits: int, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> Work:
-    """One call quantizes weights (outputs, inputs), those of one shape at once, then takes gradients."""
+    """Return a function that quantizes weights, stacked by shape, and computes the gradients of latents.
+
+    Args:
+        bits: bits per weight.
+        weights: latent weights of shape (outputs, inputs).
+        gradients: gradients of the quantized weights, of the same shapes.
+    """
     quantize = FakeQuantize("l1_median", bits).to(weights[0].device)
     shapes = dict.fromkeys(weight.shape for weight in weights)
 
@@ -81,15 +87,19 @@ def quantizer(bits: int, weights: Sequence[Tensor], gradients: Sequence[Tensor])
 
 
 def run_precision(setting: Setting) -> str:
-    """What `precision=auto` stands for on the device."""
+    """Return the precision that `precision=auto` selects on the device."""
     return find_precision("auto", setting.device)
 
 
 def run(root: Path, scratch: Path, setting: Setting, epochs: int, batch: int) -> None:
-    """A whole run on the files of `root`: planned, fingerprinted, decoded, trained, packed, evaluated, kept.
+    """Execute a complete run on image files, from the plan to the stored result.
 
     Args:
+        root: folder of the images and their lists.
         scratch: new folder for store and cache.
+        setting: device and sizes.
+        epochs: number of training epochs.
+        batch: training batch size.
     """
     precision = run_precision(setting)
     planned = plan(

@@ -1,4 +1,4 @@
-"""JPEG files that take as long to decode as photographs do, in the layout of `task=folder`."""
+"""JPEG files that take as long to decode as photographs, in the layout of `task=folder`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 500, 375
-"""Of many photographs of the benchmark's natural tasks."""
+"""Size of many photographs of the benchmark's natural tasks, in pixels."""
 
 
 def photo(number: int) -> Image.Image:
-    """Smooth colours, a few shapes and grain; no two numbers give the same picture."""
+    """Draw smooth colours, a few shapes and grain; each number gives a different picture."""
     random = np.random.RandomState(number)
     smooth = Image.fromarray(random.randint(0, 256, (6, 8, 3)).astype(np.uint8))
     image = smooth.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
@@ -27,7 +27,14 @@ def photo(number: int) -> Image.Image:
 
 
 def write_task(root: Path, training: int, test: int, classes: int) -> None:
-    """A folder of photos in VTAB's layout, a fifth of the training images (at least one) as val."""
+    """Write a folder of photos in VTAB's layout; a fifth of the training images, at least one, is val.
+
+    Args:
+        root: folder to fill.
+        training: number of training images, val included.
+        test: number of test images.
+        classes: number of classes.
+    """
     val = max(1, training // 5)
     counts = {"train800": training - val, "val200": val, "test": test}
     lines: dict[str, list[str]] = {}

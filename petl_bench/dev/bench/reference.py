@@ -1,9 +1,11 @@
-"""The plain path that `petl-bench bench` compares with: quantized adapters as the released code has them.
+"""Plain reference that `petl-bench bench` compares with: quantized adapters that work like the released code.
 
-Written from the description of arXiv 2307.16867 and its code's behaviour alone. The backbone is timm's and is
-frozen before the first forward pass; all is float32; attention is spelled out, as it was in the timm of that
-time; a quantized linear compares its weight with all thresholds at once, in every forward pass, in evaluation
-too. Nothing is made slower than that: tests hold it to the same numbers as petl_bench.model.
+It was written from the paper's description and from the behaviour of its code. The backbone is timm's and is
+frozen before the first forward pass. All numbers are float32. Attention is written out, as in timm at that
+time. A quantized linear layer compares its weight with all thresholds at once in every forward pass, in
+evaluation, too. Nothing is slower than that: tests require the same numbers as those of petl_bench.model.
+
+Source: arXiv 2307.16867.
 """
 
 from __future__ import annotations
@@ -21,14 +23,21 @@ from petl_bench.quantizers import CODEBOOKS
 from petl_bench.types import FLOAT_BITS, ModelSpec
 
 EPSILON = 1e-5
-"""Added to the deviation before dividing by it."""
+"""Constant that is added to the standard deviation before dividing by it."""
 DROPOUT = 0.1
 
 
 def quantize(weight: Tensor, levels: Tensor) -> Tensor:
-    """Q(z) * std + mean of a weight (outputs, inputs), z the standardized weight; straight-through gradient.
+    """Quantize a weight to Q(z) * std + mean of the standardized weight z, with straight-through gradients.
 
-    The comparison with all 2**bits - 1 thresholds makes as many copies of the weight's size.
+    The comparison with all 2**bits - 1 thresholds allocates as many copies of the weight.
+
+    Args:
+        weight: shape (outputs, inputs).
+        levels: the 2**bits quantization levels, ascending.
+
+    Returns:
+        The quantized weight, shape (outputs, inputs).
     """
     mean, std = weight.mean(), weight.std()
     z = (weight - mean) / (std + EPSILON)
@@ -38,7 +47,7 @@ def quantize(weight: Tensor, levels: Tensor) -> Tensor:
 
 
 class QuantizedLinear(nn.Linear):
-    """A linear without bias whose weight is quantized anew in each forward pass, below 32 bits."""
+    """Linear layer without bias; a weight of fewer than 32 bits is quantized in each forward pass."""
 
     levels: Tensor | None
 
@@ -50,13 +59,13 @@ class QuantizedLinear(nn.Linear):
         self.register_buffer("levels", values)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., inputs); result (..., outputs)."""
+        """Map x of shape (..., inputs) to shape (..., outputs)."""
         weight = self.weight if self.levels is None else quantize(self.weight, self.levels)
         return F.linear(x, weight)
 
 
 class Update(nn.Module):
-    """x -> scale * up(dropout(activation(down(x))))."""
+    """Adapter update: scale * up(dropout(activation(down(x))))."""
 
     def __init__(self, dim: int, spec: ModelSpec, activation: nn.Module) -> None:
         super().__init__()
@@ -68,13 +77,13 @@ class Update(nn.Module):
         nn.init.trunc_normal_(self.up.weight, std=1e-3, a=-2e-3, b=2e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x and result: (batch, tokens, dim)."""
+        """Map x to a tensor of the same shape (batch, tokens, dim)."""
         update: Tensor = self.up(self.dropout(self.activation(self.down(x))))
         return self.scale * update
 
 
 class Block(nn.Module):
-    """A transformer block with its adapter: AdaptFormer beside the MLP, or LoRA on queries and values."""
+    """Transformer block with an adapter: AdaptFormer beside the MLP, or LoRA on queries and values."""
 
     def __init__(self, frozen: Any, spec: ModelSpec) -> None:
         super().__init__()
@@ -88,7 +97,7 @@ class Block(nn.Module):
             self.adapter = Update(dim, spec, nn.ReLU())
 
     def attention(self, x: Tensor) -> Tensor:
-        """x and result: (batch, tokens, dim)."""
+        """Map x to a tensor of the same shape (batch, tokens, dim)."""
         attention = self.frozen.attn
         batch, tokens, dim = x.shape
 
@@ -103,7 +112,7 @@ class Block(nn.Module):
         return attention.proj((weights @ value).transpose(1, 2).reshape(batch, tokens, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x and result: (batch, tokens, dim)."""
+        """Map x to a tensor of the same shape (batch, tokens, dim)."""
         frozen = self.frozen
         x = x + frozen.drop_path1(self.attention(frozen.norm1(x)))
         branch = frozen.drop_path2(frozen.mlp(frozen.norm2(x)))
@@ -111,11 +120,11 @@ class Block(nn.Module):
 
 
 class Reference(nn.Module):
-    """A plain ViT of timm with adapters and a float32 linear head.
+    """Plain ViT of timm with adapters and a float32 linear head.
 
     Args:
-        spec: adapter `adaptformer` or `lora`, head `linear`.
-        drop_path: of the last block, as in petl_bench.backbones.families.
+        spec: specification with adapter `adaptformer` or `lora` and head `linear`.
+        drop_path: drop-path rate of the last block, as in petl_bench.backbones.families.
     """
 
     def __init__(self, spec: ModelSpec, drop_path: float = 0.0) -> None:
@@ -132,7 +141,7 @@ class Reference(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (batch, 3, side, side); result (batch, classes)."""
+        """Map images of shape (batch, 3, side, side) to logits of shape (batch, classes)."""
         patches = self.patch_embed(images)
         first = self.cls_token.expand(len(images), -1, -1)
         x = torch.cat([first, patches], dim=1) + self.pos_embed
@@ -141,7 +150,7 @@ class Reference(nn.Module):
 
 
 def pack(codes: NDArray[np.uint8], bits: int) -> bytes:
-    """Codes of 1, 2, 4 or 8 bits, row-major, one element after another, least significant bits first."""
+    """Pack codes of 1, 2, 4 or 8 bits element by element in row-major order, least significant bits first."""
     packed = bytearray(codes.size * bits // 8 + (codes.size * bits % 8 > 0))
     for position, code in enumerate(codes.reshape(-1).tolist()):
         packed[position * bits // 8] |= code << position * bits % 8
@@ -149,7 +158,7 @@ def pack(codes: NDArray[np.uint8], bits: int) -> bytes:
 
 
 def unpack(data: bytes, bits: int, count: int) -> NDArray[np.uint8]:
-    """The inverse of `pack`, as a flat array."""
+    """Invert `pack`; the result is a flat array of `count` codes."""
     mask = 2**bits - 1
     codes = [data[position * bits // 8] >> position * bits % 8 & mask for position in range(count)]
     return np.array(codes, np.uint8)

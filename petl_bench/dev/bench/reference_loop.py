@@ -1,6 +1,6 @@
-"""The reference's training loop, from image files: every image is decoded again whenever it is needed.
+"""Training loop of the reference, which decodes every image file again whenever it needs it.
 
-The released code looks at the test images every ten epochs of its hundred and keeps the best accuracy.
+Like the released code it evaluates the test images ten times during training and keeps the best accuracy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVALUATIONS = 10
 
 
 class Files(Dataset[tuple[Tensor, int]]):
-    """The images of a list file, stretched to side x side: float32 (3, side, side) in [0, 1], and labels."""
+    """Images of a list file with labels; images are float32 of shape (3, side, side) in [0, 1]."""
 
     def __init__(self, root: Path, part: str, side: int) -> None:
         entries = [line.rsplit(" ", 1) for line in (root / f"{part}.txt").read_text().splitlines()]
@@ -42,7 +42,7 @@ class Files(Dataset[tuple[Tensor, int]]):
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    """One training step in float32."""
+    """Make one training step in float32."""
     loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
@@ -51,7 +51,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, lab
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: DataLoader[tuple[Tensor, int]], device: str) -> float:
-    """Fraction of images put into their class."""
+    """Return the fraction of images that are classified correctly."""
     model.eval()
     right = 0
     for images, labels in batches:
@@ -60,20 +60,28 @@ def accuracy(model: nn.Module, batches: DataLoader[tuple[Tensor, int]], device: 
 
 
 def optimizer_of(model: Reference) -> torch.optim.Optimizer:
-    """AdamW over all that is trained."""
+    """Return AdamW over the trainable parameters."""
     return torch.optim.AdamW(model.trainable, lr=1e-3, weight_decay=1e-4)
 
 
 def train(model: Reference, root: Path, side: int, epochs: int, batch: int, device: str) -> float:
-    """Train and return the best test accuracy of ten looks, in evaluation batches of petl_bench's size.
+    """Train a model and return the best of ten test accuracies. Evaluation batches have petl_bench's size.
 
-    The processes that load images beside the training are those of the released code, four, on a GPU; on the
-    CPU there are none, because they would take its cores from the training.
+    Four processes load images on a GPU, as in the released code. On the CPU there are none, because they
+    would compete with the training for its cores.
+
+    Args:
+        model: model with a linear head.
+        root: folder of the images and their lists.
+        side: image size in pixels.
+        epochs: number of training epochs.
+        batch: training batch size.
+        device: device to train on.
     """
     loaders = 4 if device.startswith("cuda") else 0
     training, test = (Files(root, part, side) for part in ("train800val200", "test"))
     batches = DataLoader(training, batch, shuffle=True, drop_last=True, num_workers=loaders)
-    looks = DataLoader(test, evaluation_batch(side, torch.device(device)), num_workers=loaders)
+    evaluated = DataLoader(test, evaluation_batch(side, torch.device(device)), num_workers=loaders)
     model.to(device)
     optimizer = optimizer_of(model)
     best = 0.0
@@ -84,5 +92,5 @@ def train(model: Reference, root: Path, side: int, epochs: int, batch: int, devi
         for images, labels in batches:
             step(model, optimizer, images.to(device), labels.to(device))
         if (epoch + 1) % max(1, epochs // EVALUATIONS) == 0:
-            best = max(best, accuracy(model, looks, device))
+            best = max(best, accuracy(model, evaluated, device))
     return best

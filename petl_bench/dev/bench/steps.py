@@ -1,4 +1,4 @@
-"""Training steps and evaluations, and how much of the machine's matrix products they use."""
+"""Benchmarks of training steps and evaluations, and of their share of the machine's peak speed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petl_bench.dev.bench import ours, reference_loop
 from petl_bench.dev.bench.case import Setting, case
-from petl_bench.dev.bench.measure import Figures, Work, compare, paired, seconds_of
+from petl_bench.dev.bench.measure import Timing, Work, compare, paired, seconds_of
 from petl_bench.dev.bench.reference import Reference
 from petl_bench.types import ModelSpec
 
 
 def batch_of(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Float32 images and labels as a loader of the reference gives them, on the device."""
+    """Return float32 images and labels on the device, as a loader of the reference provides them."""
     split = ours.pictures(setting.batch, setting.backbone.image_size)
     images = torch.from_numpy(split.images).float() / 255
     return images.to(setting.device), torch.from_numpy(split.labels).to(setting.device)
 
 
 def reference_training(spec: ModelSpec, setting: Setting, steps: int) -> Work:
-    """One call trains `steps` steps on a batch that is there already."""
+    """Return a function that trains the reference for `steps` steps on a batch in memory."""
     model = Reference(spec, ours.DROP_PATH).to(setting.device).train()
     optimizer = reference_loop.optimizer_of(model)
     images, labels = batch_of(setting)
@@ -37,7 +37,7 @@ def reference_training(spec: ModelSpec, setting: Setting, steps: int) -> Work:
 
 
 def reference_evaluation(spec: ModelSpec, setting: Setting) -> Work:
-    """One call classifies a batch that is there already."""
+    """Return a function that classifies a batch in memory with the reference."""
     model = Reference(spec).to(setting.device).eval()
     images, labels = batch_of(setting)
 
@@ -48,26 +48,28 @@ def reference_evaluation(spec: ModelSpec, setting: Setting) -> Work:
     return work
 
 
-def train_step(setting: Setting, precision: str, adapter: str = "adaptformer", bits: int = 1) -> Figures:
-    """A training step of both sides."""
+def train_step(setting: Setting, precision: str, adapter: str = "adaptformer", bits: int = 1) -> Timing:
+    """Time a training step of both sides."""
     spec = ours.model_spec(setting, adapter, bits)
     mine = ours.training(spec, precision, setting, setting.steps)
     theirs = reference_training(spec, setting, setting.steps)
-    return compare(mine, theirs, setting.device, setting.rounds(5), f"{setting.size}; a step", setting.steps)
+    return compare(
+        mine, theirs, setting.device, setting.rounds(5), f"{setting.size}; per step", setting.steps
+    )
 
 
-def evaluation(setting: Setting, precision: str, adapter: str = "adaptformer", bits: int = 1) -> Figures:
-    """An evaluation of one batch of both sides."""
+def evaluation(setting: Setting, precision: str, adapter: str = "adaptformer", bits: int = 1) -> Timing:
+    """Time the evaluation of one batch on both sides."""
     spec = ours.model_spec(setting, adapter, bits)
     mine = ours.evaluation(spec, precision, setting, setting.batch)
     theirs = reference_evaluation(spec, setting)
-    return compare(mine, theirs, setting.device, setting.rounds(7), f"{setting.size}; a batch")
+    return compare(mine, theirs, setting.device, setting.rounds(7), f"{setting.size}; per batch")
 
 
 STEPS = {"fp32": (1.0, None), "bf16": (0.58, 0.50), "int8": (None, None)}
-"""Target and goal of a training step in each precision."""
+"""Target and goal of the ratio of training steps in each precision."""
 EVALUATIONS = {"fp32": None, "bf16": 0.55, "int8": None}
-"""Target of an evaluation."""
+"""Target of the ratio of evaluations in each precision."""
 
 for _precision, (_target, _goal) in STEPS.items():
     case(f"train_step_{_precision}", f"training step in {_precision}, AdaptFormer at 1 bit", _target, _goal)(
@@ -85,8 +87,11 @@ case("evaluation_lora_fp32", "evaluation in fp32, LoRA at 1 bit")(
 )
 
 
-def gemm_fraction(setting: Setting, precision: str, dtype: torch.dtype) -> Figures:
-    """`seconds`: our training step; `seconds_reference`: its matrix products at the round's peak."""
+def gemm_fraction(setting: Setting, precision: str, dtype: torch.dtype) -> Timing:
+    """Compare a training step with the duration of its matrix products at the peak speed of the same round.
+
+    `seconds` is the duration of our training step, `seconds_reference` that of its matrix products.
+    """
     spec = ours.model_spec(setting)
     work = ours.training(spec, precision, setting, setting.steps)
     flops = step_flops(spec, setting)
@@ -103,22 +108,22 @@ def gemm_fraction(setting: Setting, precision: str, dtype: torch.dtype) -> Figur
         taken.append((flops / peak, seconds))
     found = paired(taken)
     best = flops / found.seconds / 1e9
-    note = f"{setting.size}; {flops / 1e9:.3g} GFLOP a step, peak {best:,.0f} GFLOP/s"
+    note = f"{setting.size}; {flops / 1e9:.3g} GFLOP per step, peak {best:,.0f} GFLOP/s"
     assert found.seconds_reference is not None
     return replace(found, seconds=found.seconds_reference, seconds_reference=found.seconds, note=note)
 
 
 for _precision, _dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-    _what = f"share of the measured {_precision} matrix-product peak that a training step reaches"
+    _what = f"share of the measured peak of {_precision} matrix products that a training step reaches"
     case(f"gemm_fraction_{_precision}", _what, meaning="fraction of the peak")(
         partial(gemm_fraction, precision=_precision, dtype=_dtype)
     )
 
 
 def step_flops(spec: ModelSpec, setting: Setting) -> int:
-    """Floating-point operations of the products of one training step of ours, forward and backward.
+    """Return the floating-point operations of all matrix products of one of our training steps.
 
-    Counted in float32, where torch counts every one of them.
+    They are counted in float32, in which torch counts every product of the forward and backward pass.
     """
     work = ours.training(spec, "fp32", setting, 1)
     with FlopCounterMode(display=False) as counter:
@@ -127,14 +132,17 @@ def step_flops(spec: ModelSpec, setting: Setting) -> int:
 
 
 def peak_products(setting: Setting, dtype: torch.dtype) -> dict[Work, int]:
-    """Matrix products at which the machine is quick, with their operations: the step's widest, and a cube."""
+    """Return fast matrix products with their numbers of operations: the step's largest one, and a cube."""
     cube = 128 if setting.quick else 8192 if setting.on_gpu else 2048
     shapes = ((197 * setting.batch, 768, 3072), (cube, cube, cube))
     return {product(shape, setting.device, dtype): 2 * shape[0] * shape[1] * shape[2] for shape in shapes}
 
 
 def product(shape: tuple[int, int, int], device: str, dtype: torch.dtype) -> Work:
-    """One call multiplies (m, k) by (k, n), the second held transposed as a linear holds its weight."""
+    """Return a function that multiplies matrices of shapes (m, k) and (k, n), the second stored transposed.
+
+    A linear layer stores its weight in the same way.
+    """
     rows, inner, columns = shape
     left = torch.randn(rows, inner, device=device).to(dtype)
     right = torch.randn(columns, inner, device=device).to(dtype)

@@ -1,4 +1,4 @@
-"""The quantizer at each width, and packing."""
+"""Benchmarks of the quantizer at each bit-width, and of packing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from petl_bench import packing
 from petl_bench.dev.bench import ours, reference
 from petl_bench.dev.bench.case import HIDDEN, Setting, case
-from petl_bench.dev.bench.measure import Figures, Work, compare, peak_bytes
+from petl_bench.dev.bench.measure import Timing, Work, compare, peak_bytes
 from petl_bench.quantizers import CODEBOOKS
 
 DIM = 768
 
 
 def shapes(setting: Setting) -> list[tuple[int, int]]:
-    """The matrices of AdaptFormer in the blocks of the setting."""
+    """Return the shapes of AdaptFormer's matrices in the blocks of the setting."""
     return [(HIDDEN, DIM), (DIM, HIDDEN)] * setting.blocks
 
 
 def reference_quantizer(bits: int, weights: list[torch.Tensor], gradients: list[torch.Tensor]) -> Work:
-    """One call quantizes each weight, as a forward pass does, and then takes all gradients."""
+    """Return a function that quantizes each weight separately and computes the gradients of their latents."""
     levels = torch.tensor(CODEBOOKS.get("l1_median").levels(bits), dtype=torch.float32)
     levels = levels.to(weights[0].device)
     latents = [weight.clone().requires_grad_() for weight in weights]
@@ -31,8 +31,8 @@ def reference_quantizer(bits: int, weights: list[torch.Tensor], gradients: list[
     return lambda: torch.autograd.grad([reference.quantize(w, levels) for w in latents], latents, gradients)
 
 
-def quantizer(setting: Setting, bits: int) -> Figures:
-    """Quantization and its gradient, of all matrices of an adapter: time and peak memory."""
+def quantizer(setting: Setting, bits: int) -> Timing:
+    """Compare time and peak memory of quantizing all matrices of an adapter, with gradients."""
     random = torch.Generator().manual_seed(0)
 
     def draw() -> list[torch.Tensor]:
@@ -41,7 +41,7 @@ def quantizer(setting: Setting, bits: int) -> Figures:
     weights, gradients = draw(), draw()
     mine = ours.quantizer(bits, weights, gradients)
     theirs = reference_quantizer(bits, weights, gradients)
-    note = f"{2 * setting.blocks} matrices of {HIDDEN} x {DIM}, there and back"
+    note = f"{2 * setting.blocks} matrices of {HIDDEN} x {DIM}, forward and backward"
     found = compare(mine, theirs, setting.device, setting.rounds(9), note)
     held = [peak_bytes(work, setting.device) for work in (mine, theirs)]
     return replace(found, bytes=held[0], bytes_reference=held[1])
@@ -53,14 +53,14 @@ for _bits, _target in ((1, None), (2, None), (4, None), (8, 0.05)):
 
 
 def codes(setting: Setting) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Random codes of 1 bit, as many as AdaptFormer on ViT-B/16 has."""
+    """Return as many random 1-bit codes as AdaptFormer on ViT-B/16 has weights."""
     count = 1000 if setting.quick else 24 * DIM * HIDDEN
     return np.random.default_rng(0).integers(0, 2, count, dtype=np.uint8)
 
 
-@case("pack_1bit", "codes of 1 bit to bytes")
-def pack_1bit(setting: Setting) -> Figures:
-    """All codes of an adapter."""
+@case("pack_1bit", "packing of 1-bit codes")
+def pack_1bit(setting: Setting) -> Timing:
+    """Time packing all codes of an adapter."""
     held = codes(setting)
     return compare(
         lambda: packing.pack(held, 1),
@@ -71,9 +71,9 @@ def pack_1bit(setting: Setting) -> Figures:
     )
 
 
-@case("unpack_1bit", "bytes to codes of 1 bit")
-def unpack_1bit(setting: Setting) -> Figures:
-    """All codes of an adapter."""
+@case("unpack_1bit", "unpacking of 1-bit codes")
+def unpack_1bit(setting: Setting) -> Timing:
+    """Time unpacking all codes of an adapter."""
     held = codes(setting)
     data = packing.pack(held, 1)
     return compare(
