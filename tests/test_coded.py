@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as npst
 
 from petl_bench import initialization
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, load, packed_size
-from petl_bench.packing.coded import MAX_POSITIONS, MAX_UNITS, MODES, CodeMatrix, decode, encode
+from petl_bench.packing.coded import MAX_POSITIONS, MODES, decode, encode
+from petl_bench.packing.pieces import MAX_UNITS, CodeMatrix
 from petl_bench.packing.predict import RATES, probability
 from petl_bench.packing.section import MODE_BITS, SectionFormat
 from petl_bench.packing.tensors import round_statistic

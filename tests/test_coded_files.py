@@ -18,7 +18,7 @@ from petl_bench import initialization
 from petl_bench.errors import UserError
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, dump, load
 from petl_bench.packing.predict import probability
-from petl_bench.packing.tensors import shorten
+from petl_bench.packing.tensors import round_statistic
 
 
 def frozen_file(seed="7"):
@@ -70,33 +70,33 @@ def test_a_file_loaded_and_written_again_is_the_same():
         content = dump(file)
         assert dump(load(content, "here")) == content
         fresh = load(content, "here")
-        again = AdapterFile(fresh.metadata, fresh.adapter, fresh.head, fresh.code, fresh.statistics)
+        again = AdapterFile(fresh.metadata, fresh.adapter, fresh.head, fresh.code, fresh.statistic_size)
         assert dump(again) == content
 
 
 def test_statistics_in_fewer_bytes():
     # Upper bytes of a float32, to nearest, ties to even (IEEE 754): 0.1 is 0x3DCCCCCD.
-    assert shorten(0.1, 4) == float(np.float32(0.1))
-    assert shorten(0.1, 3) == np.array(0x3DCCCD00, np.uint32).view(np.float32)
-    assert shorten(0.1, 2) == np.array(0x3DCD0000, np.uint32).view(np.float32)
-    assert shorten(np.array(0x3DCC8000, np.uint32).view(np.float32), 2) == np.array(
+    assert round_statistic(0.1, 4) == float(np.float32(0.1))
+    assert round_statistic(0.1, 3) == np.array(0x3DCCCD00, np.uint32).view(np.float32)
+    assert round_statistic(0.1, 2) == np.array(0x3DCD0000, np.uint32).view(np.float32)
+    assert round_statistic(np.array(0x3DCC8000, np.uint32).view(np.float32), 2) == np.array(
         0x3DCC0000, np.uint32
     ).view(np.float32)
     file = frozen_file()
     file = replace(file, adapter=[replace(tensor, mean=-0.1, std=0.3) for tensor in file.adapter])
     with pytest.raises(ValueError, match="do not fit"):
-        _ = replace(file, statistics=2).sections
-    short = file.shortened(2)
+        _ = replace(file, statistic_size=2).sections
+    short = file.with_statistic_size(2)
     assert short.bytes_adapter == file.bytes_adapter - 4 * len(file.adapter)
     assert short.bytes_adapter_raw == file.bytes_adapter_raw
     found = load(dump(short), "here")
-    assert found.statistics == 2
-    assert [t.mean for t in found.adapter] == [shorten(-0.1, 2)] * 4
+    assert found.statistic_size == 2
+    assert [t.mean for t in found.adapter] == [round_statistic(-0.1, 2)] * 4
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.sampled_from([2, 3, 4]))
 def test_a_shortened_number_is_the_nearest_that_fits(value, statistics):
-    found = shorten(value, statistics)
+    found = round_statistic(value, statistics)
     step = 2.0 ** (8 * (4 - statistics) - 24)  # half of it is the relative error of a rounded mantissa
     assert abs(found - value) <= max(abs(value) * step, 2.0**-126) or abs(value) > 3.3e38
 
@@ -170,7 +170,7 @@ def test_a_forged_stream_is_read_as_other_codes_or_refused(noise):
 def test_the_checksum_of_a_loaded_file_is_the_one_in_it():
     content = dump(frozen_file())
     assert f"sha256={load(content, 'here').checksum}" in content.decode("latin1")
-    # Format 1 had no coded sections; its files are signed by their own first bytes.
+    # SectionFormat 1 had no coded sections; its files are signed by their own first bytes.
     old = forged(dump(replace(frozen_file(), code=False)), replaced("format=2", "format=1"))
     found = load(old, "here")
     assert f"sha256={found.checksum}" in old.decode("latin1")

@@ -12,7 +12,7 @@ from petl_bench.packing import (
     packed_size,
     unpack,
 )
-from petl_bench.packing.layout import lengthened, read_layout, shortened, write_layout
+from petl_bench.packing.layout import compress_layout, decompress_layout, read_layout, write_layout
 
 
 @st.composite
@@ -199,18 +199,20 @@ def test_foreign_layouts_are_refused(text):
 
 @given(layouts())
 def test_a_short_layout_says_the_same(entries):
-    assert lengthened(shortened(write_layout(entries))) == write_layout(entries)
+    assert decompress_layout(compress_layout(write_layout(entries))) == write_layout(entries)
 
 
-@pytest.mark.parametrize("text", ["", "!", "AAAA", shortened("a=1")[:-3], shortened("a=1") + "AAAA", "é"])
+@pytest.mark.parametrize(
+    "text", ["", "!", "AAAA", compress_layout("a=1")[:-3], compress_layout("a=1") + "AAAA", "é"]
+)
 def test_what_is_no_short_layout_is_refused(text):
     with pytest.raises(ValueError, match="its layout cannot be read"):
-        lengthened(text)
+        decompress_layout(text)
 
 
 def test_a_short_layout_stands_for_no_more_than_a_megabyte():
     with pytest.raises(ValueError, match="its layout cannot be read"):
-        lengthened(shortened("a=1," * 300_000))
+        decompress_layout(compress_layout("a=1," * 300_000))
 
 
 def test_a_count_needs_a_number_to_begin_at():

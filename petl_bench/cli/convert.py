@@ -69,7 +69,9 @@ def convert(
     if to is Format.petl_vit and packing:
         raise UserError(f"--packing {packing.value}: a .bin has no packing of its own; leave the option out")
     if ranks is not None and (to is Format.petl_vit or source.suffix == ".bin"):
-        raise UserError(f"--ranks {ranks}: only adapter files can be cut, to adapter files; leave it out")
+        raise UserError(
+            f"--ranks {ranks}: truncates adapter files to adapter files only; leave it out"
+        )
     if to is Format.petl_vit and target.suffix != ".bin":
         raise UserError(f"{target}: --to petl-vit expects DST to be a .bin file, by its name too")
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
@@ -102,13 +104,13 @@ def _bytes(path: Path) -> bytes:
 
 
 def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ranks: int | None) -> bytes:
-    from petl_bench.packing import cut, dump, load
+    from petl_bench.packing import dump, load, truncate
 
     if options:
         name = next(iter(options))
         raise UserError(f"--{name}: {source} is no .bin by its name, and an adapter file has its settings")
     file = replace(load(data, str(source)), code=code)
-    return dump(file if ranks is None else cut(file, ranks, str(source)))
+    return dump(file if ranks is None else truncate(file, ranks, str(source)))
 
 
 def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:
@@ -117,17 +119,19 @@ def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) ->
     beside = source.with_suffix(".yaml")
     stated = petl_vit.read_settings(_bytes(beside), str(beside)) if beside.exists() else {}
     settings = stated | options
-    known = {name: settings[name] for name in petl_vit.READING if name in settings}
+    known = {name: settings[name] for name in petl_vit.LAYOUT_FIELDS if name in settings}
     missing = [f"--{name}" for name in _NEEDED if name not in settings]
     if missing:
         why = f"{beside} does not state all" if stated else f"no {beside.name} beside it"
-        raise UserError(f"{source}: {why}; give {', '.join(missing)}; {petl_vit.fitting(len(data), known)}")
+        raise UserError(
+            f"{source}: {why}; give {', '.join(missing)}; {petl_vit.describe_fits(len(data), known)}"
+        )
     if not math.isfinite(settings["scale"]):
         raise UserError(f"{source}: scale {settings['scale']} is out of range: it must be a finite number")
-    reading = petl_vit.reading(known, len(data), str(source))
+    layout = petl_vit.bin_layout(known, len(data), str(source))
     task = _task(settings, str(source))
-    file = petl_vit.read(data, reading, float(settings["scale"]), task, str(source))
-    _warn(reading.bits, source)
+    file = petl_vit.read(data, layout, float(settings["scale"]), task, str(source))
+    _warn(layout.bits, source)
     if not task:
         note(f"warning: {source}: its task is not stated; `petl-bench eval` will need --task")
     return dump(replace(file, code=code))

@@ -82,7 +82,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "bytes_file": len(data),
         "bits_per_weight": file.bits_per_weight,
         "packing": file.packing,
-        "statistics": file.statistics,
+        "statistics": file.statistic_size,
         "checksum": file.checksum,
         "tensors": tensors,
     }

@@ -1,7 +1,7 @@
-"""Trained state <-> bytes."""
+"""Adapter files: conversion between trained models and bytes."""
 
 from petl_bench.packing.bits import pack, packed_size, unpack
-from petl_bench.packing.coded import Matrix, expectations
+from petl_bench.packing.coded import expected_log_odds
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, VerifiedFile, dump, load, verify
 from petl_bench.packing.metadata import (
     FROM_FILE,
@@ -12,23 +12,23 @@ from petl_bench.packing.metadata import (
     stated_precision,
     stated_settings,
 )
+from petl_bench.packing.pieces import CodeMatrix
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
-from petl_bench.packing.truncate_ranks import cut
+from petl_bench.packing.truncate_ranks import truncate
 
 __all__ = [
     "FROM_FILE",
     "MAX_OVERHEAD",
     "STATISTIC_SIZES",
     "AdapterFile",
+    "CodeMatrix",
     "Entry",
     "FileMetadata",
-    "Matrix",
     "StoredTensor",
     "VerifiedFile",
-    "cut",
     "describe",
     "dump",
-    "expectations",
+    "expected_log_odds",
     "interpret",
     "load",
     "pack",
@@ -36,6 +36,7 @@ __all__ = [
     "short_checksum",
     "stated_precision",
     "stated_settings",
+    "truncate",
     "unpack",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Codes of any width from 1 to 8 bits, packed without gaps."""
+"""Packing of codes of 1 to 8 bits without gaps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ Codes = NDArray[np.uint8]
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Bytes that `count` codes of `bits` bits take: count * bits / 8, rounded up."""
+    """Return the bytes of `count` codes of `bits` bits: count * bits / 8, rounded up."""
     return (count * bits + 7) // 8
 
 
 def pack(codes: Codes, bits: int) -> bytes:
-    """Pack codes, row-major: code k at bit positions [k * bits, (k + 1) * bits), least significant first.
+    """Pack codes in row-major order without gaps.
+
+    Code k occupies the bits [k * bits, (k + 1) * bits) of the result, its least significant bit first.
+
+    Args:
+        codes: uint8 codes of any shape.
+        bits: bits per code, 1 to 8.
 
     Raises:
-        ValueError: a code does not fit the width.
+        ValueError: a code has more than `bits` bits.
     """
     if codes.size and int(codes.max()) >> bits:
         raise ValueError(f"code {int(codes.max())} does not fit {bits} bits")
@@ -27,7 +33,7 @@ def pack(codes: Codes, bits: int) -> bytes:
 
 
 def unpack(data: bytes, bits: int, count: int) -> Codes:
-    """The `count` codes that `pack` packed, as a flat array."""
+    """Return the codes (count,) that `pack` has packed."""
     flat = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits, bitorder="little")
     if bits == 1:
         return flat

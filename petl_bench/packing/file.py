@@ -1,12 +1,12 @@
-"""The adapter file: one safetensors container with one byte tensor and a line of metadata.
+"""The adapter file: a safetensors container with one byte tensor and one entry of metadata.
 
-    tensor `payload`   the adapter's section, then the head's (petl_bench.packing.section; raw, the order of
-                       tensors and bits is that of the released code's .bin files)
-    metadata           one entry `petl-bench`: a URL query string, because safetensors keeps the order
-                       of bytes within one entry but not the order of entries
+    tensor `payload`   The adapter's section, then the head's (petl_bench.packing.section). In raw sections
+                       the order of tensors and bits is that of the released code's .bin files.
+    metadata           One entry `petl-bench`: a URL query string, because safetensors preserves the order of
+                       bytes within an entry but not the order of entries.
 
-The checksum covers metadata and payload, and the container must be what safetensors writes around these: any
-change of any byte is refused.
+The checksum covers metadata and payload, and the container must be exactly what safetensors writes around
+them, so a file with any changed byte is refused.
 """
 
 from __future__ import annotations
@@ -23,19 +23,25 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from petl_bench.errors import UserError
-from petl_bench.packing.layout import MOST_LAYOUT, lengthened, read_layout, shortened, write_layout
-from petl_bench.packing.section import Format, Section
+from petl_bench.packing.layout import (
+    MAX_PLAIN_LAYOUT,
+    compress_layout,
+    decompress_layout,
+    read_layout,
+    write_layout,
+)
+from petl_bench.packing.section import Section, SectionFormat
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 
 FORMAT = "2"
-SHORT_LAYOUT = "3"
-READABLE = ("1", FORMAT, SHORT_LAYOUT)
-"""Version 1 had raw sections alone; 3 is 2 with its layout as `petl_bench.packing.layout.shortened`."""
+COMPRESSED_LAYOUT = "3"
+READABLE = ("1", FORMAT, COMPRESSED_LAYOUT)
+"""Version 1 has raw sections only; 3 differs from 2 by a compressed layout (petl_bench.packing.layout)."""
 MAX_OVERHEAD = 512
-"""Bytes beyond the two payloads that a file of the built-in methods may take."""
+"""Maximum bytes of a file besides its two sections, for the built-in methods."""
 _KEY = "petl-bench"
 _HEAD = "|"
-"""Stands between the layouts of adapter and head."""
+"""Separator between the layouts of adapter and head."""
 
 
 @dataclass(frozen=True)
@@ -43,76 +49,87 @@ class AdapterFile:
     """A trained adapter and head, with the text metadata that rebuilding the model needs.
 
     Attributes:
-        metadata: as `describe` makes it; `seed` is that of the initialization.
-        code: whether sections are coded where that makes them smaller.
-        statistics: bytes that a mean or a std takes: 4, 3 or 2.
+        metadata: entries as `describe` returns them; `seed` is the seed of the initialization.
+        adapter: tensors of the adapter, in order.
+        head: tensors of the head, in order.
+        code: whether sections are entropy-coded where that makes them smaller.
+        statistic_size: bytes of a mean or a std: 4, 3 or 2.
     """
 
     metadata: dict[str, str]
     adapter: list[StoredTensor]
     head: list[StoredTensor]
     code: bool = False
-    statistics: int = 4
+    statistic_size: int = 4
 
-    def shortened(self, statistics: int) -> AdapterFile:
-        """The same with means and stds rounded to `statistics` bytes."""
-        adapter, head = ([t.shortened(statistics) for t in part] for part in (self.adapter, self.head))
-        return replace(self, adapter=adapter, head=head, statistics=statistics)
+    def with_statistic_size(self, statistic_size: int) -> AdapterFile:
+        """Return the file with all means and stds rounded to `statistic_size` bytes."""
+        adapter = [tensor.with_statistic_size(statistic_size) for tensor in self.adapter]
+        head = [tensor.with_statistic_size(statistic_size) for tensor in self.head]
+        return replace(self, adapter=adapter, head=head, statistic_size=statistic_size)
 
     @cached_property
     def sections(self) -> tuple[Section, Section]:
-        """Adapter and head as bytes."""
-        parts = zip(_formats(self.metadata, self.statistics), (self.adapter, self.head), strict=True)
-        adapter, head = (form.write(tensors, self.code) for form, tensors in parts)
+        """The sections of adapter and head."""
+        pairs = zip(_formats(self.metadata, self.statistic_size), (self.adapter, self.head), strict=True)
+        adapter, head = (form.write(tensors, self.code) for form, tensors in pairs)
         return adapter, head
 
     @property
     def bytes_adapter(self) -> int:
+        """Bytes of the adapter's section."""
         return len(self.sections[0].data)
 
     @property
     def bytes_head(self) -> int:
+        """Bytes of the head's section."""
         return len(self.sections[1].data)
 
     @property
     def bytes_adapter_raw(self) -> int:
-        """Bytes of the adapter with whole codes and four-byte statistics."""
+        """Bytes of the adapter with packed codes, not entropy-coded, and four-byte statistics."""
         return sum(tensor.entry.nbytes for tensor in self.adapter)
 
     @property
     def packing(self) -> str:
-        """`coded` where the adapter or the head is, else `raw`."""
+        """`coded` if the section of the adapter or of the head is coded, else `raw`."""
         return "coded" if any(section.coded for section in self.sections) else "raw"
 
     @property
     def bits_per_weight(self) -> float | None:
-        """8 * bytes_adapter / number of adapter weights; None where there is no adapter."""
+        """8 * bytes_adapter / number of weights of the adapter; None if there is no adapter."""
         weights = sum(tensor.entry.count for tensor in self.adapter)
         return 8 * self.bytes_adapter / weights if weights else None
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of metadata and payload, base64url without padding; of a loaded file the one it has."""
+        """SHA-256 of metadata and payload, base64url without padding; for a loaded file, the stated one."""
         return dict(parse_qsl(_text(self)))["sha256"]
 
 
 def dump(file: AdapterFile) -> bytes:
-    """The bytes of an adapter file; equal content gives equal bytes.
+    """Return the bytes of an adapter file; equal content gives equal bytes.
 
-    (On processors whose float logarithms differ, two modes of a matrix that cost the same within rounding
-    could be chosen differently; either file holds the same codes. Layouts of format 3 follow zlib's version.)
+    There are two exceptions. On processors whose float logarithms differ, two modes of a matrix whose costs
+    are equal within rounding could be chosen differently; both files hold the same codes. The bytes of a
+    compressed layout (format 3) depend on the version of zlib.
     """
     return _contain(_text(file), _payload(file))
 
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """An adapter file whose checksum agrees, its codes not decoded.
+    """An adapter file whose checksum is correct and whose codes are not decoded.
 
     Attributes:
         length: bytes of the file.
+        metadata: entries of the metadata, except for those of the format itself.
+        checksum: stated checksum.
+        payload: bytes of both sections.
+        layouts: entries of the tensors of adapter and head.
         sizes: bytes of the sections of adapter and head.
-        coded: for each of them, whether the file says that it is coded.
+        coded: for each of the two sections, whether the file states that it is coded.
+        statistic_size: bytes of a mean or a std: 4, 3 or 2.
     """
 
     length: int
@@ -122,31 +139,35 @@ class VerifiedFile:
     layouts: list[list[Entry]]
     sizes: tuple[int, int]
     coded: tuple[bool, bool]
-    statistics: int
+    statistic_size: int
 
 
 def load(data: bytes, where: str) -> AdapterFile:
     """Read an adapter file.
 
     Args:
-        data: the whole file.
-        where: its path, for messages.
+        data: all bytes of the file.
+        where: path of the file, for messages.
 
     Raises:
-        UserError: truncated, altered, of another format version, or not an adapter file at all.
+        UserError: the file is truncated, altered, of another format version, or not an adapter file.
     """
-    sealed = verify(data, where)
+    verified = verify(data, where)
     try:
-        return _read(sealed)
+        return _read(verified)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
 
 
 def verify(data: bytes, where: str) -> VerifiedFile:
-    """As `load`, but without decoding the codes, which takes a hundred times as long.
+    """Verify the checksum of an adapter file without decoding its codes, which would take 100 times as long.
+
+    Args:
+        data: all bytes of the file.
+        where: path of the file, for messages.
 
     Raises:
-        UserError: as `load`.
+        UserError: the file is truncated, altered, of another format version, or not an adapter file.
     """
     try:
         ((_, tensor),) = deserialize(data)
@@ -166,54 +187,64 @@ def verify(data: bytes, where: str) -> VerifiedFile:
     try:
         checksum = metadata.pop("sha256")
         layout = metadata.pop("layout")
-        layout = lengthened(layout) if form == SHORT_LAYOUT else layout
-        layouts = [read_layout(part) for part in layout.split(_HEAD)]
+        layout = decompress_layout(layout) if form == COMPRESSED_LAYOUT else layout
+        layouts = [read_layout(text) for text in layout.split(_HEAD)]
         stated_sizes = metadata.pop("packing", _HEAD).split(_HEAD)
-        statistics = int(metadata.pop("statistics", "4"))
-        sizes = _sizes(payload, layouts, stated_sizes, statistics)
+        statistic_size = int(metadata.pop("statistics", "4"))
+        sizes = _sizes(payload, layouts, stated_sizes, statistic_size)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
     coded = bool(stated_sizes[0]), bool(stated_sizes[1])
-    return VerifiedFile(len(data), metadata, checksum, payload, layouts, sizes, coded, statistics)
+    return VerifiedFile(len(data), metadata, checksum, payload, layouts, sizes, coded, statistic_size)
 
 
-def _sizes(payload: bytes, layouts: list[list[Entry]], stated: list[str], statistics: int) -> tuple[int, int]:
-    """Bytes of the two sections; `stated` is empty where a section is raw.
+def _sizes(
+    payload: bytes, layouts: list[list[Entry]], stated: list[str], statistic_size: int
+) -> tuple[int, int]:
+    """Return the bytes of the two sections.
+
+    Args:
+        payload: bytes of both sections.
+        layouts: entries of adapter and head.
+        stated: sizes that the file states for the two sections; empty for a raw section.
+        statistic_size: bytes of a mean or a std.
 
     Raises:
-        ValueError: they are not those of the payload.
+        ValueError: the sizes do not fit the payload.
     """
-    if statistics not in STATISTIC_SIZES:
-        raise ValueError(f"statistics of {statistics} bytes")
+    if statistic_size not in STATISTIC_SIZES:
+        raise ValueError(f"statistics of {statistic_size} bytes")
     if len(stated) != len(layouts) or not all(size.isdecimal() for size in stated if size):
         raise ValueError("the sizes of its sections cannot be read")
-    raw = [sum(entry.body + entry.tail(statistics) for entry in layout) for layout in layouts]
+    raw = [
+        sum(entry.body_size + entry.statistics_size(statistic_size) for entry in layout) for layout in layouts
+    ]
     end = int(stated[0] or raw[0])
     if stated[1] and int(stated[1]) != len(payload) - end:
         raise ValueError(f"payload of {len(payload)} bytes, its sections say otherwise")
     return end, len(payload) - end
 
 
-def _read(sealed: VerifiedFile) -> AdapterFile:
-    """The file of a payload.
+def _read(verified: VerifiedFile) -> AdapterFile:
+    """Decode a verified file.
 
     Raises:
         ValueError: a section does not fit its layout.
     """
-    end = sealed.sizes[0]
-    sections = (sealed.payload[:end], sealed.payload[end:])
-    formats = _formats(sealed.metadata, sealed.statistics)
-    parts = zip(formats, sections, sealed.layouts, sealed.coded, strict=True)
-    (adapter, first), (head, second) = (form.read(data, layout, coded) for form, data, layout, coded in parts)
-    file = AdapterFile(sealed.metadata, adapter, head, first.coded or second.coded, sealed.statistics)
-    file.__dict__["checksum"] = sealed.checksum
+    end = verified.sizes[0]
+    sections = (verified.payload[:end], verified.payload[end:])
+    formats = _formats(verified.metadata, verified.statistic_size)
+    pairs = zip(formats, sections, verified.layouts, verified.coded, strict=True)
+    (adapter, first), (head, second) = (form.read(data, layout, coded) for form, data, layout, coded in pairs)
+    file = AdapterFile(verified.metadata, adapter, head, first.coded or second.coded, verified.statistic_size)
+    file.__dict__["checksum"] = verified.checksum
     file.__dict__["sections"] = (first, second)
     return file
 
 
-def _formats(metadata: dict[str, str], statistics: int) -> tuple[Format, Format]:
+def _formats(metadata: dict[str, str], statistic_size: int) -> tuple[SectionFormat, SectionFormat]:
     seed = int(metadata["seed"]) if "seed" in metadata else None
-    return Format("adapter", seed, statistics), Format("head", seed, statistics)
+    return SectionFormat("adapter", seed, statistic_size), SectionFormat("head", seed, statistic_size)
 
 
 def _payload(file: AdapterFile) -> bytes:
@@ -221,16 +252,16 @@ def _payload(file: AdapterFile) -> bytes:
 
 
 def _text(file: AdapterFile) -> str:
-    """Metadata as a query string; its last value is the SHA-256 of all before it and the payload."""
-    layout = _HEAD.join(write_layout([t.entry for t in part]) for part in (file.adapter, file.head))
-    long = len(layout) > MOST_LAYOUT
-    values = {"format": SHORT_LAYOUT if long else FORMAT} | file.metadata
-    values["layout"] = shortened(layout) if long else layout
+    """Return the metadata as a query string that ends with the SHA-256 of all before it and the payload."""
+    layout = _HEAD.join(write_layout([t.entry for t in tensors]) for tensors in (file.adapter, file.head))
+    long = len(layout) > MAX_PLAIN_LAYOUT
+    values = {"format": COMPRESSED_LAYOUT if long else FORMAT} | file.metadata
+    values["layout"] = compress_layout(layout) if long else layout
     if file.packing == "coded":
         sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
         values["packing"] = _HEAD.join(sizes)
-    if file.statistics != STATISTIC_SIZES[0]:
-        values["statistics"] = str(file.statistics)
+    if file.statistic_size != STATISTIC_SIZES[0]:
+        values["statistics"] = str(file.statistic_size)
     text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())
     return _signed(text, _payload(file))
 

@@ -1,13 +1,13 @@
-"""The compact text that says which tensors a section holds.
+"""Layouts: compact text that states which tensors a section holds.
 
-A layout names tensors in order with shape and bits: `0-11:down=32x768@1,up=768x32@1;bias=10`. A part
+A layout lists tensors in order with shape and bits: `0-11:down=32x768@1,up=768x32@1;bias=10`. A group
 `A-B:` repeats its list for each index from A to B (names "0.down", "0.up", "1.down", ...); a tensor
-without `@` is float32. Blocks that differ in their width alone share one list, in which `d` stands for the
-width and `4d` for four times as much: `0-1=128,2-3=256:down=8xd@1,up=dx8@1`. `down.0-3=` stands for down.0,
-down.1, down.2 and down.3, all alike.
+without `@` is float32. Blocks that differ only in width share one list, in which `d` stands for the width
+and `4d` for four times the width: `0-1=128,2-3=256:down=8xd@1,up=dx8@1`. `down.0-3=` stands for down.0,
+down.1, down.2 and down.3 with equal shapes and bits.
 
-Layouts of methods with many kinds of matrices are longer than all other metadata; `shortened`, they are
-deflated with a dictionary of what they often say.
+Layouts of methods with many kinds of matrices are longer than all other metadata. These are compressed by
+DEFLATE with a preset dictionary.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from itertools import groupby
 from petl_bench.packing.tensors import Entry
 from petl_bench.types import FLOAT_BITS
 
-MOST_LAYOUT = 100
-"""Characters of a layout that a file states as it is."""
-_MOST_TEXT = 1 << 20
-"""Characters that a shortened layout may stand for."""
-_MOST_ENTRIES = 1 << 16
-"""Tensors of a layout: a short text could stand for any number."""
-_OFTEN = (
+MAX_PLAIN_LAYOUT = 100
+"""Maximum characters of a layout that a file states uncompressed."""
+_MAX_TEXT = 1 << 20
+"""Maximum characters of a decompressed layout."""
+_MAX_ENTRIES = 1 << 16
+"""Maximum tensors of a layout, since a short text could stand for any number."""
+_DICTIONARY = (
     b"0-11:proj.fc1.fc2.parallel.sequential.left.right.start=768x16@1,down.start=16x768@1,"
     b"qkv.up=768x16@1,qkv.down=16x768@1|weight=100x768,bias=100"
 )
-"""Component of the format: never to be changed."""
+"""Preset dictionary; it is part of the file format and must never change."""
 
 
-def shortened(layout: str) -> str:
-    """Base64url, without padding, of the deflated text; its bytes may differ between versions of zlib."""
-    deflate = zlib.compressobj(9, wbits=-15, zdict=_OFTEN)
+def compress_layout(layout: str) -> str:
+    """Compress a layout to base64url without padding; the result may differ between versions of zlib."""
+    deflate = zlib.compressobj(9, wbits=-15, zdict=_DICTIONARY)
     data = deflate.compress(layout.encode()) + deflate.flush()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def lengthened(text: str) -> str:
-    """The inverse of `shortened`.
+def decompress_layout(text: str) -> str:
+    """Return the layout that `compress_layout` has compressed.
 
     Raises:
-        ValueError: not what `shortened` gives, or longer than any layout.
+        ValueError: the text is not a compressed layout, or the layout is too long.
     """
-    inflate = zlib.decompressobj(wbits=-15, zdict=_OFTEN)
+    inflate = zlib.decompressobj(wbits=-15, zdict=_DICTIONARY)
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        layout = inflate.decompress(data, _MOST_TEXT)
+        layout = inflate.decompress(data, _MAX_TEXT)
         if not inflate.eof or inflate.unused_data:
             raise ValueError("its layout ends early or late")
         return layout.decode()
@@ -61,7 +61,13 @@ def lengthened(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Run:
-    """Blocks `first` to `last` of equal entries, named without the index; or entries of no block."""
+    """Consecutive blocks with equal entries, or entries outside of blocks.
+
+    Attributes:
+        first: index of the first block; None for entries outside of blocks.
+        last: index of the last block, likewise.
+        entries: entries of one block, named without its index.
+    """
 
     first: int | None
     last: int | None
@@ -69,18 +75,19 @@ class _Run:
 
     @property
     def sizes(self) -> list[int]:
+        """All dimensions of all entries."""
         return [size for entry in self.entries for size in entry.shape]
 
 
 def write_layout(entries: Sequence[Entry]) -> str:
-    """The layout text of entries; runs of blocks that are equal but for their width become one part."""
-    parts: list[list[_Run]] = []
+    """Return the layout of entries; runs of blocks that differ only in width become one group."""
+    groups: list[list[_Run]] = []
     for run in _runs(entries):
-        if parts and _shared_sizes([*parts[-1], run]) is not None:
-            parts[-1].append(run)
+        if groups and _shared_sizes([*groups[-1], run]) is not None:
+            groups[-1].append(run)
         else:
-            parts.append([run])
-    return ";".join(map(_write_part, parts))
+            groups.append([run])
+    return ";".join(map(_write_group, groups))
 
 
 def _runs(entries: Sequence[Entry]) -> list[_Run]:
@@ -101,7 +108,10 @@ def _split(name: str) -> tuple[int | None, str]:
 
 
 def _shared_sizes(runs: Sequence[_Run]) -> tuple[list[str], list[str]] | None:
-    """`=WIDTH` of each run and the sizes in terms of it; None if the runs differ in more than a width."""
+    """Return `=WIDTH` of each run, and all dimensions in terms of the width.
+
+    Widths are empty if the runs do not differ. The result is None if they differ in more than a width.
+    """
     kinds = [[(entry.name, entry.bits, len(entry.shape)) for entry in run.entries] for run in runs]
     if any(kind != kinds[0] for kind in kinds) or (len(runs) > 1 and any(run.first is None for run in runs)):
         return None
@@ -122,7 +132,7 @@ def _shared_sizes(runs: Sequence[_Run]) -> tuple[list[str], list[str]] | None:
     return [f"={width}" for width in widths], shared
 
 
-def _write_part(runs: Sequence[_Run]) -> str:
+def _write_group(runs: Sequence[_Run]) -> str:
     found = _shared_sizes(runs)
     assert found is not None
     widths, sizes = found[0], iter(found[1])
@@ -136,7 +146,7 @@ def _write_part(runs: Sequence[_Run]) -> str:
 
 
 def _numbered(items: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Names and what stands behind them; names that differ in their last numbers, counting up, as one."""
+    """Merge items that are equal except for consecutive last numbers of their names into one item."""
 
     def kind(place: int) -> tuple[object, ...]:
         name, rest = items[place]
@@ -150,24 +160,24 @@ def _numbered(items: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def read_layout(text: str) -> list[Entry]:
-    """The inverse of `write_layout`.
+    """Return the entries of a layout.
 
     Raises:
-        ValueError: not a layout.
+        ValueError: the text is not a layout, or has too many entries.
     """
     entries: list[Entry] = []
-    for part in filter(None, text.split(";")):
-        spans, colon, body = part.rpartition(":")
+    for group in filter(None, text.split(";")):
+        spans, colon, body = group.rpartition(":")
         for prefix, width in _read_spans(spans) if colon else [("", None)]:
             for item in body.split(","):
                 entries += _read_entries(prefix, item, width)
-                if len(entries) > _MOST_ENTRIES:
-                    raise ValueError(f"layout of more than {_MOST_ENTRIES} tensors cannot be read")
+                if len(entries) > _MAX_ENTRIES:
+                    raise ValueError(f"layout of more than {_MAX_ENTRIES} tensors cannot be read")
     return entries
 
 
 def _read_spans(text: str) -> Iterator[tuple[str, str | None]]:
-    """Prefix and width of each block in, for example, `0-1=128,2-3=256`."""
+    """Yield the prefix and the width of each block of spans such as `0-1=128,2-3=256`."""
     for span in text.split(","):
         match = re.fullmatch(r"(\d{1,4})-(\d{1,4})(?:=(\d+))?", span)
         if match is None:

@@ -1,4 +1,4 @@
-"""The text facts of an adapter file: everything but the backbone that rebuilding a model needs."""
+"""Metadata of adapter files: the settings from which a model is rebuilt, given its backbone."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from petl_bench.packing.file import AdapterFile, VerifiedFile
 from petl_bench.types import BackboneSpec, ModelSpec, RunSpec, changed, completed
 
 SETTING = "a."
-"""Stands before the adapter's own settings; short, because the container has a limit."""
+"""Prefix of the adapter's own settings; prefixes are short because the size of a file is limited."""
 _OPTION = "b."
-"""Stands before the options of a backbone that has no label."""
+"""Prefix of the options of a backbone without label."""
 _PRETRAINED = "pretrained"
 _PRECISION = "p"
 _PRECISIONS = {"": "fp32", "b": "bf16", "i": "int8"}
-"""What stands for each, short because the container has a limit; float32 is not stated."""
+"""Precisions by the letters that stand for them; fp32 is not stated."""
 FROM_FILE = "file"
-"""Stands for the path of a weights file, which may differ from machine to machine."""
+"""Value that stands for the path of a weights file, since paths differ between machines."""
 
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """What an adapter file says of itself.
+    """Metadata of an adapter file.
 
     Attributes:
-        model: how to rebuild the model.
-        task: name of the task it was trained for; empty where the file does not state it.
-        normalization: of the input pixels.
-        precision: what the backbone computed in.
-        backbone_checksum: as `short_checksum` gives it; None where the file does not state it, because the
-            file it was converted from did not.
+        model: description from which the model is rebuilt.
+        task: name of the task that the model was trained for; empty if the file does not state it.
+        normalization: normalization of the input pixels.
+        precision: precision in which the backbone was computed.
+        backbone_checksum: checksum of the backbone's weights, as `short_checksum` returns it; None in files
+            converted from a format that does not state it.
     """
 
     model: ModelSpec
@@ -44,12 +44,19 @@ class FileMetadata:
 
 
 def short_checksum(sha256: str) -> str:
-    """The first 128 bits of a hexadecimal SHA-256, base64url: 22 characters."""
+    """Return the first 128 bits of a hexadecimal SHA-256 in base64url: 22 characters."""
     return base64.urlsafe_b64encode(bytes.fromhex(sha256)[:16]).decode().rstrip("=")
 
 
 def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
-    """The metadata of a run's adapter file; settings of the adapter that are its defaults are left out."""
+    """Return the metadata of a run's adapter file.
+
+    Settings of the adapter that have their default values are left out.
+
+    Args:
+        spec: the run.
+        backbone_sha256: hexadecimal SHA-256 of the weights of its backbone.
+    """
     metadata = {
         "adapter": spec.adapter.name,
         "hidden": str(spec.hidden),
@@ -76,14 +83,15 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
 
 
 def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> FileMetadata:
-    """The facts of a loaded file.
+    """Interpret the metadata of a loaded file.
 
     Args:
-        bundled: backbone label -> its spec, for backbones that the file names by label.
-        where: the file's path, for messages.
+        file: the adapter file.
+        bundled: function from a label to the backbone, for files that name their backbone by a label.
+        where: path of the file, for messages.
 
     Raises:
-        UserError: a fact is missing or cannot be read.
+        UserError: an entry is missing or cannot be read.
     """
     metadata = file.metadata
     try:
@@ -115,10 +123,10 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
 
 
 def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
-    """What a file is to be evaluated in.
+    """Return the precision in which a file must be evaluated.
 
     Raises:
-        UserError: it names none that there is.
+        UserError: the file states an unknown precision.
     """
     letter = file.metadata.get(_PRECISION, "")
     if letter not in _PRECISIONS:
@@ -128,12 +136,12 @@ def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
 
 
 def stated_settings(file: AdapterFile) -> dict[str, object]:
-    """The adapter's own settings that a file states; others are the defaults of its method."""
+    """Return the adapter's own settings that a file states; others have the defaults of the method."""
     return _settings(file.metadata, SETTING)
 
 
 def _compact(value: object) -> str:
-    """`repr` without the spaces that it puts into lists, which a URL query string triples."""
+    """Return `repr` without the spaces in lists, each of which takes three bytes in a URL query string."""
     return f"[{','.join(map(_compact, value))}]" if isinstance(value, list) else repr(value)
 
 

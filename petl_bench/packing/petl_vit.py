@@ -1,8 +1,10 @@
-"""The authors' files: a .bin without header, and the .yaml that stood beside it when it was written.
+"""Conversion of the authors' released files: a .bin without header, and the .yaml written beside it.
 
-Source: the released code of arXiv 2307.16867 (JieShibo/PETL-ViT, folder binary_adapter). The .bin holds the
-tensors of ViT-B/16 in module order, the head last. A matrix is its packed codes, float32 mean and std; a
-float32 head its weight, then its bias. The .yaml says all else: what the bytes mean, and the scale.
+The .bin holds the tensors of ViT-B/16 in module order, the head last. A matrix is stored as its packed codes,
+float32 mean and float32 std, a float32 head as its weight and then its bias. The .yaml states everything
+else: how the bytes are laid out, and the scale.
+
+Source: the released code of arXiv 2307.16867 (JieShibo/PETL-ViT, folder binary_adapter).
 """
 
 from __future__ import annotations
@@ -17,28 +19,36 @@ import yaml
 
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.packing.file import AdapterFile
-from petl_bench.packing.section import Format
+from petl_bench.packing.section import SectionFormat
 from petl_bench.packing.tensors import Entry, StoredTensor
 from petl_bench.types import FLOAT_BITS
 
 BACKBONE, QUANTIZER, NORMALIZATION = "vit_b16_in21k", "l1_median", "none"
-"""What every such file was trained with, in our names."""
+"""Settings with which every released file was trained, by their names in this package."""
 BITS = (1, 2, 4, 8)
-"""Widths of which a byte holds whole codes: the only ones that the released code has below 32."""
+"""Bit-widths whose codes never cross a byte: the only ones below 32 that the released code has."""
 _THEIR_BACKBONE = "vit_base_patch16_224_in21k"
 _DIM, _BLOCKS = 768, 12
 _MATRICES = {"adaptformer": ("down", "up"), "lora": ("q.down", "q.up", "v.down", "v.up")}
 _HEADS = {"linear": "", "binary": "-bihead"}
-"""Our heads and what stands for them at the end of a method's name."""
+"""Heads, and the suffixes that stand for them in the authors' names of methods."""
 _KEYS = {"dim": "hidden", "bit": "bits", "num_class": "classes", "scale": "scale", "dataset": "dataset"}
-"""Keys of the .yaml that hold one setting each, and our names for these."""
+"""Keys of the .yaml that hold one setting each, and the names of these settings in this package."""
 _SHOWN = 4
-"""Readings that a message lists at most."""
+"""Maximum number of layouts that a message lists."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the bytes of a .bin are taken for: they do not say it themselves."""
+class BinLayout:
+    """Layout of the bytes of a .bin, which does not state it itself.
+
+    Attributes:
+        adapter: adaptformer or lora.
+        hidden: hidden (rank).
+        bits: bits per weight of the adapter.
+        head: linear or binary.
+        classes: number of classes.
+    """
 
     adapter: str
     hidden: int
@@ -47,14 +57,14 @@ class Reading:
     classes: int
 
     def block(self, index: int) -> list[Entry]:
-        """The matrices of one block: `down` (hidden, 768) and `up` (768, hidden)."""
+        """Return the matrices of one block: `down` (hidden, 768) and `up` (768, hidden)."""
         shapes = {"down": (self.hidden, _DIM), "up": (_DIM, self.hidden)}
         names = _MATRICES[self.adapter]
         return [Entry(f"{index}.{name}", shapes[name.rpartition(".")[2]], self.bits) for name in names]
 
     @property
-    def layouts(self) -> tuple[list[Entry], list[Entry]]:
-        """The tensors of adapter and head."""
+    def entries(self) -> tuple[list[Entry], list[Entry]]:
+        """The stored tensors of the adapter and of the head."""
         linear = self.head == "linear"
         head = [Entry("weight", (self.classes, _DIM), FLOAT_BITS if linear else 1)]
         if linear:
@@ -63,7 +73,11 @@ class Reading:
 
     @property
     def nbytes(self) -> int:
-        """AdaptFormer 24, LoRA 48 * (768 * hidden * bits / 8 + 8); head 4 * 769 or 96 * classes + 8."""
+        """Bytes of the .bin.
+
+        The adapter takes (768 * hidden * bits / 8 + 8) bytes for each of 24 (AdaptFormer) or 48 (LoRA)
+        matrices, a linear head 4 * 769 * classes bytes, a binary head 96 * classes + 8.
+        """
         head = 4 * (_DIM + 1) * self.classes if self.head == "linear" else _DIM // 8 * self.classes + 8
         return _BLOCKS * sum(entry.nbytes for entry in self.block(0)) + head
 
@@ -71,27 +85,28 @@ class Reading:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
-READING = tuple(field.name for field in fields(Reading))
+LAYOUT_FIELDS = tuple(field.name for field in fields(BinLayout))
 
 
-def reading(values: Mapping[str, Any], size: int, where: str) -> Reading:
-    """The reading of a .bin of `size` bytes that these values give.
+def bin_layout(values: Mapping[str, Any], size: int, where: str) -> BinLayout:
+    """Return the layout of a .bin with given settings.
 
     Args:
-        values: a field each; `head` may be left out, because the size tells.
+        values: values of the fields of BinLayout; `head` may be left out, since the size determines it.
+        size: bytes of the .bin.
         where: path of the file, for messages.
 
     Raises:
-        UserError: a value that the format cannot hold, or another size than they make.
+        UserError: a value that the format does not support, or settings that give another size.
     """
     _check(values, where)
-    found = [Reading(**{"head": head, **values}) for head in _HEADS]
-    fits = [one for one in found if one.nbytes == size]
-    if not fits:
-        sizes = _or(dict.fromkeys(f"{one.nbytes} ({one.head} head)" for one in found))
-        said = ", ".join(f"{name} {value}" for name, value in values.items())
-        raise UserError(f"{where}: {size} bytes, but {said} make {sizes}; {_one_change(size, values)}")
-    return fits[0]
+    layouts = [BinLayout(**{"head": head, **values}) for head in _HEADS]
+    fitting = [layout for layout in layouts if layout.nbytes == size]
+    if not fitting:
+        sizes = _or(dict.fromkeys(f"{layout.nbytes} ({layout.head} head)" for layout in layouts))
+        given = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise UserError(f"{where}: {size} bytes, but {given} make {sizes}; {_one_change(size, values)}")
+    return fitting[0]
 
 
 def _check(values: Mapping[str, Any], where: str) -> None:
@@ -108,66 +123,69 @@ def _check(values: Mapping[str, Any], where: str) -> None:
 
 
 def _one_change(size: int, values: Mapping[str, Any]) -> str:
-    """What the size would fit if one value were another; or that it fits nothing near."""
+    """Return a clause that names the single values whose change would make the settings fit the size."""
     changes = [
         {name: getattr(other, name) for name in values if getattr(other, name) != values[name]}
         for other in _candidates(size)
     ]
-    found = [f"{name} {value}" for change in changes if len(change) == 1 for name, value in change.items()]
-    return f"it would fit {_or(found)}" if found else "no one other value would fit: is the file truncated?"
+    single = [f"{name} {value}" for change in changes if len(change) == 1 for name, value in change.items()]
+    return f"it would fit {_or(single)}" if single else "no one other value would fit: is the file truncated?"
 
 
-def _candidates(size: int) -> Iterator[Reading]:
-    """All readings of a .bin of `size` bytes, hidden up to 768."""
+def _candidates(size: int) -> Iterator[BinLayout]:
+    """Yield all layouts of a .bin of `size` bytes with hidden up to 768."""
     for adapter in _MATRICES:
         for bits in BITS:
             for hidden in range(1, _DIM + 1):
-                rest = size - Reading(adapter, hidden, bits, "linear", 1).nbytes + 4 * (_DIM + 1)
+                rest = size - BinLayout(adapter, hidden, bits, "linear", 1).nbytes + 4 * (_DIM + 1)
                 if rest <= 0:
                     break
                 for head, each, fixed in (("linear", 4 * (_DIM + 1), 0), ("binary", _DIM // 8, 8)):
                     classes, left = divmod(rest - fixed, each)
                     if classes > 0 and left == 0:
-                        yield Reading(adapter, hidden, bits, head, classes)
+                        yield BinLayout(adapter, hidden, bits, head, classes)
 
 
-def fitting(size: int, known: Mapping[str, object]) -> str:
-    """A clause on the readings of a .bin of `size` bytes with these values."""
-    found = [other for other in _candidates(size) if known.items() <= asdict(other).items()]
-    if not found:
+def describe_fits(size: int, known: Mapping[str, object]) -> str:
+    """Return a clause that lists the layouts of a .bin of `size` bytes with the known values of fields."""
+    fitting = [layout for layout in _candidates(size) if known.items() <= asdict(layout).items()]
+    if not fitting:
         return f"its {size} bytes fit none: is the file truncated?"
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"its {size} bytes fit {'; '.join(map(str, found[:_SHOWN]))}{more}"
+    more = f"; and {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
+    return f"its {size} bytes fit {'; '.join(map(str, fitting[:_SHOWN]))}{more}"
 
 
-def read(data: bytes, reading: Reading, scale: float, task: str, where: str) -> AdapterFile:
-    """An adapter file of the tensors of a .bin; it does not state the checksum of its backbone.
+def read(data: bytes, layout: BinLayout, scale: float, task: str, where: str) -> AdapterFile:
+    """Return an adapter file with the tensors of a .bin; it does not state the checksum of its backbone.
 
     Args:
-        data: the whole .bin, of the reading's size.
-        task: our name of it; empty where unknown.
-        where: its path, for messages.
+        data: the whole .bin, of `layout.nbytes` bytes.
+        layout: layout of the .bin.
+        scale: scale of the adapter.
+        task: name of the task in this package; empty where unknown.
+        where: path of the .bin, for messages.
 
     Raises:
-        UserError: numbers that no training leaves.
+        UserError: numbers that cannot be the result of a training.
     """
-    layouts, layout = reading.layouts, Format("adapter", None, 4)
-    end = sum(entry.nbytes for entry in layouts[0])
-    adapter, _ = layout.read(data[:end], layouts[0], code=False)
-    head, _ = layout.read(data[end:], layouts[1], code=False)
+    adapter_entries, head_entries = layout.entries
+    section = SectionFormat("adapter", None, 4)
+    end = sum(entry.nbytes for entry in adapter_entries)
+    adapter, _ = section.read(data[:end], adapter_entries, coded=False)
+    head, _ = section.read(data[end:], head_entries, coded=False)
     for tensor in [*adapter, *head]:
         if not _plausible(tensor):
             raise UserError(
-                f"{where}: tensor {tensor.entry.name} holds no trained values read as {reading}: "
+                f"{where}: tensor {tensor.entry.name} holds no trained values read as {layout}: "
                 "the file is damaged, or other options are right"
             )
     metadata = {
-        "adapter": reading.adapter,
-        "hidden": str(reading.hidden),
-        "bits": str(reading.bits),
+        "adapter": layout.adapter,
+        "hidden": str(layout.hidden),
+        "bits": str(layout.bits),
         "quantizer": QUANTIZER,
         "scale": repr(scale),
-        "head": reading.head,
+        "head": layout.head,
         "task": task,
         "normalization": NORMALIZATION,
         "backbone": BACKBONE,
@@ -182,34 +200,37 @@ def _plausible(tensor: StoredTensor) -> bool:
 
 
 def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
-    """The .bin and the .yaml of an adapter file.
+    """Return the bytes of the .bin and of the .yaml for an adapter file.
 
     Args:
-        where: its path, for messages.
+        file: the adapter file.
+        where: path of the adapter file, for messages.
 
     Raises:
-        UserError: the authors' format cannot hold it.
+        UserError: the authors' format does not support the file.
     """
     meta, stated = file.metadata, settings(file)
     fixed = {"quantizer": QUANTIZER, "backbone": BACKBONE, "normalization": NORMALIZATION}
-    values = {name: stated[name] for name in READING}
+    values = {name: stated[name] for name in LAYOUT_FIELDS}
     _check(values, where)
     for key, value in fixed.items():
         if meta[key] != value:
             raise UserError(f"{where}: {key} {meta[key]}: the authors' format has {value} alone")
-    parts = (file.adapter, file.head)
-    taken = reading(values, sum(tensor.entry.nbytes for part in parts for tensor in part), where)
-    if tuple([tensor.entry for tensor in part] for part in parts) != taken.layouts:
-        raise UserError(f"{where}: its tensors are not those of {taken} on ViT-B/16")
+    components = (file.adapter, file.head)
+    size = sum(tensor.entry.nbytes for tensors in components for tensor in tensors)
+    layout = bin_layout(values, size, where)
+    if tuple([tensor.entry for tensor in tensors] for tensors in components) != layout.entries:
+        raise UserError(f"{where}: its tensors are not those of {layout} on ViT-B/16")
     beside = {key: stated[name] for key, name in _KEYS.items() if name in stated}
-    beside |= {"backbone": _THEIR_BACKBONE, "method": taken.adapter + _HEADS[taken.head]}
+    beside |= {"backbone": _THEIR_BACKBONE, "method": layout.adapter + _HEADS[layout.head]}
     if meta["task"]:
         beside["dataset"] = meta["task"].removeprefix("vtab_")
-    return b"".join(tensor.to_bytes() for part in parts for tensor in part), yaml.safe_dump(beside).encode()
+    data = b"".join(tensor.to_bytes() for tensors in components for tensor in tensors)
+    return data, yaml.safe_dump(beside).encode()
 
 
 def settings(file: AdapterFile) -> dict[str, Any]:
-    """What an adapter file states of what a .bin does not: the fields of a reading, scale and task."""
+    """Return the settings of an adapter file that a .bin does not state, scale and task included."""
     meta = file.metadata
     numbers = {"hidden": int(meta["hidden"]), "bits": int(meta["bits"]), "scale": float(meta["scale"])}
     names = {name: meta[name] for name in ("adapter", "head", "task")}
@@ -217,27 +238,34 @@ def settings(file: AdapterFile) -> dict[str, Any]:
 
 
 def read_settings(text: bytes, where: str) -> dict[str, Any]:
-    """The settings that a .yaml states, under our names; `dataset` as the authors call it.
+    """Return the settings that a .yaml states, by their names in this package.
+
+    Args:
+        text: content of the .yaml.
+        where: path of the .yaml, for messages.
+
+    Returns:
+        Settings; `dataset` is the authors' name of the task.
 
     Raises:
-        UserError: no YAML, or a value that cannot be.
+        UserError: the text is not valid YAML, or a value is invalid.
     """
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{where}: holds no settings; the authors' .yaml is lines of KEY: VALUE")
+        raise UserError(f"{where}: holds no settings; the authors' .yaml has lines KEY: VALUE")
     if content.get("backbone", _THEIR_BACKBONE) != _THEIR_BACKBONE:
         raise UserError(f"{where}: backbone {content['backbone']!r}; only {_THEIR_BACKBONE} can be converted")
-    found = {_KEYS[key]: _checked(key, value, where) for key, value in content.items() if key in _KEYS}
+    settings = {_KEYS[key]: _checked(key, value, where) for key, value in content.items() if key in _KEYS}
     if "method" in content:
         methods = {name + end: (name, head) for name in _MATRICES for head, end in _HEADS.items()}
         method = str(content["method"])
         if method not in methods:
             raise UserError(f"{where}: unknown method {method!r}: {did_you_mean(method, methods)}")
-        found["adapter"], found["head"] = methods[method]
-    return found
+        settings["adapter"], settings["head"] = methods[method]
+    return settings
 
 
 def _checked(key: str, value: object, where: str) -> object:

@@ -1,17 +1,18 @@
-"""An adaptive model of the codes of quantized matrices, in integers: it says the same on any machine.
+"""Adaptive model of the codes of quantized matrices, in integer arithmetic, so it is exact on any machine.
 
 A matrix is a table of positions (its longer axis) by units (its shorter axis: an adapter's hidden units).
-Codes come position by position. At each, first the upper bits of all units in order, called signs, then the
-bits below, plane by plane:
+Codes are processed position by position. At each position the upper bits of all units, called signs, come
+first, in the order of units; the lower bits follow plane by plane:
 
-    logit of a sign   bias of the unit + weights on the signs of the earlier units at this position
-                      + pull times the initial value, where the seed is known
-    logit of a bit    bias of the unit in this plane + value of the node (the bits above it, mirrored so that
-                      equal distances from the middle share a node)
+    logit of a sign   bias of the unit + weights times the signs of the earlier units at this position
+                      + gain times the initial value, where the seed is known
+    logit of a bit    bias of the unit in this plane + value of the node, which is the tuple of higher bits,
+                      mirrored so that equal distances from the middle share a node
 
-All parameters start at a constant and follow the gradient of the code length at a rate that falls with the
-square root of the position (online logistic regression). Logits, parameters and probabilities are counts of
-2**-16. Matrices of one shape step together, each with its own parameters and rate.
+All parameters are initialized to constants and follow the gradient of the code length with a learning rate
+that falls with the square root of the position (online logistic regression). Logits, parameters and
+probabilities are in units of 2**-16. Matrices of one shape are processed together, each with its own
+parameters and learning rate.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ Integers = NDArray[np.int64]
 Short = NDArray[np.int32]
 
 ONE = 1 << 16
-"""The fixed-point 1, of logits as of probabilities."""
+"""Fixed-point 1 of logits and probabilities."""
 RATES = tuple(128 << k for k in range(7))
-"""Learning rates to choose from: 1/512 to 1/8."""
+"""Learning rates to choose from, 1/512 to 1/8 in units of 2**-16."""
 _REACH = 8
-"""Logits beyond -8 and 8 count as these."""
+"""Logits are clipped to -8 and 8."""
 _STEPS = 256
-"""Entries of the table for each 1 of the logit."""
+"""Entries of the table per unit of the logit."""
 _RAREST = 32
-"""The least probability, which keeps a surprise at 11 bits."""
-_PULL_START, _PULL_RATE = ONE, 4096
+"""Smallest probability, which limits the code length of a bit to 11 bits."""
+_GAIN, _GAIN_RATE = ONE, 4096
 _NODE_RATE = 2048
 
 
 @cache
 def _probabilities() -> Integers:
-    """The logistic function over -8 to 8, by decimal arithmetic, whose every digit is specified."""
+    """Return the logistic function from -8 to 8, in decimal arithmetic, whose digits are all specified."""
     with localcontext(Context(prec=30)):
         first, factor = (Decimal(-1) / (2 * _STEPS)).exp(), (Decimal(-1) / _STEPS).exp()
         powers = accumulate(range(_REACH * _STEPS - 1), lambda power, _: power * factor, initial=first)
@@ -53,16 +54,19 @@ def _probabilities() -> Integers:
 
 
 def probability(logits: Integers | Short) -> Integers:
-    """Probability of a 1, in units of 2**-16."""
+    """Return the probability of a 1 for each logit, both in units of 2**-16."""
     table = _probabilities()
     return table[np.clip((logits + _REACH * ONE) >> 8, 0, len(table) - 1)]
 
 
 class Predictor:
-    """The state of a stack of matrices; `position` moves through them.
+    """Prediction of the codes of a stack of matrices, position by position.
 
-    Attributes:
-        initial: (matrices, positions, units), from -2**15 to 2**15: the initial values; zeros where unknown.
+    Args:
+        units: number of units.
+        bits: bits per code.
+        rates: learning rate of each matrix: (matrices,).
+        initial: initial values from -2**15 to 2**15: (matrices, positions, units); 0 where unknown.
     """
 
     def __init__(self, units: int, bits: int, rates: Integers, initial: Integers) -> None:
@@ -70,62 +74,71 @@ class Predictor:
         self.rates = rates
         self.initial = initial
         self.biases = np.zeros((matrices, units), np.int64)
-        # 32 bits for speed: a sum beyond them would wrap around, in the decoder as in the encoder.
+        # 32 bits for speed: an overflow would wrap around equally in the encoder and the decoder.
         self.weights = np.zeros((matrices, units, units), np.int32)
-        self.earlier = np.tril(np.ones((units, units), np.int32), -1)
-        self.pull = np.full((matrices, 1), _PULL_START, np.int64)
+        self.is_earlier = np.tril(np.ones((units, units), np.int32), -1)
+        self.gain = np.full((matrices, 1), _GAIN, np.int64)
         self.nodes = np.zeros((matrices, 1 << (bits - 1)), np.int64)
         self.plane_biases = np.zeros((max(bits - 1, 1), matrices, units), np.int64)
         self.position = -1
         self.step = np.zeros((matrices, 1), np.int64)
 
     def advance(self) -> Short:
-        """Go to the next position; the logits of its signs before any is known: (matrices, units)."""
+        """Go to the next position and return the logits of its signs without earlier signs."""
         self.position += 1
         falling = math.isqrt((1 << 23) // (8 + self.position))
         self.step = (self.rates[:, None] * falling) >> 8
-        return (self.biases + ((self.pull * self.initial[:, self.position]) >> 15)).astype(np.int32)
+        return (self.biases + ((self.gain * self.initial[:, self.position]) >> 15)).astype(np.int32)
 
-    def seen(self, signs: Short) -> Short:
-        """What each unit knows of a position's signs, (matrices, units) of -1 and 1: one more axis."""
-        return signs[:, None, :] * self.earlier
+    def earlier_signs(self, signs: Short) -> Short:
+        """Return the signs of the earlier units for each unit, 0 for the others: (matrices, units, units).
 
-    def signs(self, logits: Short, seen: Short) -> Short:
-        """Logits of all signs, given what each unit knows of the others: (matrices, units)."""
-        return logits + np.einsum("muv,muv->mu", self.weights, seen)
+        Args:
+            signs: signs of a position, -1 or 1: (matrices, units).
+        """
+        return signs[:, None, :] * self.is_earlier
 
-    def see(self, logits: Short, unit: int, signs: Short) -> None:
-        """Add to the logits what the signs (one a matrix) of `unit` say of the units after it."""
+    def sign_logits(self, logits: Short, earlier: Short) -> Short:
+        """Return the logits of all signs (matrices, units), given the earlier signs of each unit."""
+        return logits + np.einsum("muv,muv->mu", self.weights, earlier)
+
+    def add_sign(self, logits: Short, unit: int, signs: Short) -> None:
+        """Add the contribution of the signs (matrices,) of `unit` to the logits of the units after it."""
         logits += self.weights[:, :, unit] * signs[:, None]
 
-    def learn_signs(self, signs: Short, seen: Short, probabilities: Integers) -> None:
-        """Follow the gradient once the signs of a position are all known."""
+    def update_signs(self, signs: Short, earlier: Short, probabilities: Integers) -> None:
+        """Update the parameters of signs once all signs of a position are known."""
         errors = (signs + 1) * (ONE // 2) - probabilities
         change = (self.step * errors) >> 16
         self.biases += change
-        self.weights += change.astype(np.int32)[:, :, None] * seen
+        self.weights += change.astype(np.int32)[:, :, None] * earlier
         gradient = ((errors * self.initial[:, self.position]) >> 15).sum(1, keepdims=True)
-        self.pull += (_PULL_RATE * gradient) >> 16
+        self.gain += (_GAIN_RATE * gradient) >> 16
 
-    def plane(self, plane: int, nodes: Integers) -> Integers:
-        """Logits of the bits of a plane below the signs: (matrices, units)."""
+    def plane_logits(self, plane: int, nodes: Integers) -> Integers:
+        """Return the logits of the bits of a plane below the signs: (matrices, units).
+
+        Args:
+            plane: number of the plane, from 0.
+            nodes: node of each unit: (matrices, units).
+        """
         return self.plane_biases[plane] + np.take_along_axis(self.nodes, nodes, 1)
 
-    def learn_plane(self, plane: int, nodes: Integers, bits: Integers, probabilities: Integers) -> None:
-        """The same for the bits, (matrices, units) of 0 and 1, of a plane."""
+    def update_plane(self, plane: int, nodes: Integers, bits: Integers, probabilities: Integers) -> None:
+        """Update the parameters of a plane once its bits, 0 or 1, are known: (matrices, units)."""
         errors = bits * ONE - probabilities
         self.plane_biases[plane] += (self.step * errors) >> 16
         np.add.at(self.nodes, (np.arange(len(nodes))[:, None], nodes), (_NODE_RATE * errors) >> 16)
 
 
-def mirror(codes: Integers, bits: int) -> tuple[Short, Integers]:
-    """Signs (-1 or 1) and distances from the middle (0 to 2**(bits-1) - 1) of codes; `unmirror` undoes it."""
+def split_sign(codes: Integers, bits: int) -> tuple[Short, Integers]:
+    """Split codes into signs (-1 or 1) and distances from the middle (0 to 2**(bits-1) - 1)."""
     half = 1 << (bits - 1)
     signs = np.where(codes >= half, np.int32(1), np.int32(-1))
     return signs, np.where(codes >= half, codes - half, half - 1 - codes)
 
 
-def unmirror(signs: Short, distances: Integers, bits: int) -> Integers:
-    """The codes that `mirror` split."""
+def join_sign(signs: Short, distances: Integers, bits: int) -> Integers:
+    """Return the codes that `split_sign` has split."""
     half = 1 << (bits - 1)
     return np.where(signs > 0, half + distances, half - 1 - distances)

@@ -131,7 +131,7 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
         return predict(network, images, pixels)
 
     expected = classes(file)
-    shorter = map(file.shortened, sorted(packing.STATISTIC_SIZES)[:-1])
+    shorter = map(file.with_statistic_size, sorted(packing.STATISTIC_SIZES)[:-1])
     return next((short for short in shorter if np.array_equal(classes(short), expected)), file)
 
 

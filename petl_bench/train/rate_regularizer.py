@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from petl_bench import initialization
-from petl_bench.packing import Matrix, expectations
+from petl_bench.packing import CodeMatrix, expected_log_odds
 from petl_bench.quantizers import FakeQuantize
 
 
@@ -27,7 +27,7 @@ class RateTerm:
         self.coded = []
         for name, (latent, quantizer) in matrices.items():
             words = initialization.words(seed, f"adapter.{name}", tuple(latent.shape))
-            self.coded.append(Matrix(tuple(latent.shape), quantizer.bits, words))
+            self.coded.append(CodeMatrix(tuple(latent.shape), quantizer.bits, words))
         self.pulls: list[Tensor] = []
 
     def refresh(self) -> None:
@@ -35,7 +35,7 @@ class RateTerm:
         codes = [quantizer.encode(latent)[0].cpu().numpy() for latent, quantizer in self.matrices]
         self.pulls = [
             torch.from_numpy(found).to(latent)
-            for found, (latent, _) in zip(expectations(self.coded, codes), self.matrices, strict=True)
+            for found, (latent, _) in zip(expected_log_odds(self.coded, codes), self.matrices, strict=True)
         ]
 
     @torch.no_grad()
