@@ -119,7 +119,7 @@ def test_calibration_leaves_no_hooks():
 
 
 def test_another_mode_and_too_great_a_rank_are_refused():
-    with pytest.raises(UserError, match="mode is one of ipa, kpa, not 'both'"):
+    with pytest.raises(UserError, match="mode must be one of ipa, kpa, not 'both'"):
         assemble(tiny.model_spec("corda", mode="both"))
     with pytest.raises(UserError, match=r"hidden is too large: 0\.qkv .*49 .*has 48"):
         assemble(tiny.model_spec("corda", hidden=49))

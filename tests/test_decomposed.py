@@ -129,7 +129,10 @@ def test_a_rank_beyond_a_linear_is_refused(name):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"rank": "elbow"}, "rank is one of hidden, spectrum, not 'elbow'"), ({"energy": 0.0}, "energy=0.0")],
+    [
+        ({"rank": "elbow"}, "rank must be one of hidden, spectrum, not 'elbow'"),
+        ({"energy": 0.0}, "energy=0.0"),
+    ],
 )
 def test_soka_refuses_other_settings(settings, said):
     with pytest.raises(UserError, match=said):

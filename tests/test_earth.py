@@ -96,8 +96,8 @@ def test_the_trained_scale_starts_at_the_scale():
         ({"where": "middle"}, "where must be one of first, last"),
         ({"up_start": "ones"}, "up_start must be one of linear, zero"),
         ({"frequency": -1}, "frequency must be a number of blocks"),
-        ({"cutoff": 0.0}, "cutoff=0.0 leaves nothing"),
-        ({"cutoff": 1.0}, "cutoff=1.0 leaves nothing"),
+        ({"cutoff": 0.0}, "cutoff=0.0 leaves one band empty"),
+        ({"cutoff": 1.0}, "cutoff=1.0 leaves one band empty"),
     ],
 )
 def test_what_makes_no_mixture_is_refused(settings, message):

@@ -49,7 +49,7 @@ def test_four_biases_fold_into_one():
 
 
 def test_another_bias_is_refused():
-    with pytest.raises(UserError, match=r"bias is one of full, folded, none, not 'half'"):
+    with pytest.raises(UserError, match=r"bias must be one of full, folded, none, not 'half'"):
         assemble(tiny.model_spec("hydra", bias="half"))
 
 

@@ -60,6 +60,7 @@ def allocated(allocation: str, blocks: int, hidden: int) -> list[int]:
     """Return the rank of each block.
 
     The ranks add up to hidden * blocks, are at least 1 and are rounded by the method of largest remainders.
+    Since each is at least 1, their sum can be larger if hidden is 1 or 2 and the number of blocks is odd.
     If blocks differ in width, the sum of ranks is that of `uniform`, but the number of weights is not.
 
     Args:
