@@ -98,7 +98,9 @@ def _keep(job: Job, store: Store, outcome: Outcome, heartbeat: float) -> Outcome
     """Record the failure of a run whose process was killed; None if another process has taken it over."""
     try:
         with store.claims.take(job.run_id, heartbeat):
-            return store.outcome_elsewhere(job) or keep_failure(job, store, outcome.cause, outcome.error or "")
+            return store.outcome_elsewhere(job) or keep_failure(
+                job, store, outcome.cause, outcome.error or ""
+            )
     except ClaimedError:
         return None
 

@@ -11,11 +11,10 @@ from typing import TypeGuard
 import torch
 
 from petl_bench.device import find_device
-from petl_bench.errors import StoreError, UserError, out_of_memory
+from petl_bench.errors import DivergedError, StoreError, UserError, out_of_memory
 from petl_bench.launch.failures import keep_failure
 from petl_bench.run.execute import execute
 from petl_bench.store import ClaimedError, Store
-from petl_bench.train import DivergedError
 from petl_bench.types import Job, Outcome, Runtime
 
 LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")

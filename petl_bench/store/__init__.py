@@ -1,4 +1,4 @@
-"""The results: one directory a run, its files, and who is at work on it."""
+"""Store of results: one directory per run, and claims of the processes that execute runs."""
 
 from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import from_json

@@ -1,17 +1,19 @@
-"""Who is at work on a run: claims that any number of processes on any number of machines respect.
+"""Claims of runs, by which any number of processes on any number of machines share the runs of a store.
 
-The claim of a run is the directory `.claims/RUN_ID` with one file in it, whose name is its owner's token.
+The claim of a run is the directory `.claims/RUN_ID` with one file in it, named after a token of its owner.
 
-- Taken by renaming a prepared directory to that name, which fails where a directory with a file has the name.
-- Kept by touching the file every few seconds. An observer watches whether the file's time changes, on its own
-  monotonic clock: clocks of machines are never compared, so they may be wrong or be set.
-- Given up by removing the file, then the directory; removing a directory with another's file in it fails.
-- Taken over where the owner is gone: its process, on the same machine; or nothing was touched for MISSED
-  beats. Only the file with the dead owner's token is removed, so of several that take a claim over, one gets
-  it.
+- A claim is taken by renaming a prepared directory to that name. This fails if the name belongs to a
+  directory that holds a file.
+- It is kept by touching the file every few seconds (heartbeats). Observers watch whether the modification
+  time changes, by their own monotonic clock. Clocks of different machines are never compared.
+- It is released by removing the file and then the directory. Removing a directory with the file of another
+  process fails.
+- It is taken over if its owner is dead: if the owner's process on the same machine has ended, or the file was
+  not touched for MISSED heartbeats. Only the file with the dead owner's token is removed, so that of several
+  processes that take over a claim only one succeeds.
 
-A process that is paused for longer loses its claim and sees that before it keeps a result. All of it is
-create-exclusive, rename and unlink, which NFS does atomically; there are no locks.
+A process that is suspended for longer loses its claim, and notices before it stores a result. No locks are
+used: exclusive creation, rename and unlink are atomic, on NFS too.
 """
 
 from __future__ import annotations
@@ -33,27 +35,30 @@ from petl_bench.errors import StoreError
 
 CLAIMS = ".claims"
 MISSED = 8
-"""Beats without a sign of life after which a claim may be taken over."""
+"""Heartbeats without a touch after which a claim may be taken over."""
 UNKNOWN_BEAT = 10.0
-"""Seconds, of an owner whose file a disk has spoiled."""
+"""Seconds between heartbeats that are assumed if the file of an owner cannot be read."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that holds a claim."""
+    """Process that holds a claim.
+
+    Attributes:
+        machine: boot id and process namespace, within which process ids are unique; empty: unknown.
+        born: start time of the process in ticks of its machine, since process ids are reused.
+        heartbeat: seconds between two heartbeats.
+    """
 
     host: str
     pid: int
     machine: str
-    """Boot and process namespace: where these are the same, pids mean the same. Empty where unknown."""
     born: str
-    """When the process started, as its machine counts: a pid may be given again."""
     heartbeat: float
-    """Seconds between two signs of life."""
 
     @property
     def dead(self) -> bool:
-        """Whether the process is known to be gone; False for those of other machines."""
+        """Whether the process is known to have ended; always False for processes of other machines."""
         return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
 
     def __str__(self) -> str:
@@ -61,11 +66,11 @@ class Owner:
 
 
 class ClaimedError(Exception):
-    """Another process is at work on the run."""
+    """Error of a claim that another process holds."""
 
 
 class Claim:
-    """A claim of this process; a context manager that keeps it and gives it up."""
+    """Claim of this process; as a context manager it sends heartbeats, and releases the claim at the end."""
 
     def __init__(self, file: Path, heartbeat: float) -> None:
         self.file, self.heartbeat = file, heartbeat
@@ -74,15 +79,19 @@ class Claim:
 
     @property
     def held(self) -> bool:
-        """Whether nobody has taken it over."""
+        """Whether this process still holds the claim."""
         try:
-            self.file.read_bytes()  # reading asks an NFS server, where looking may not
+            self.file.read_bytes()  # reading asks the NFS server; os.stat may be answered from a cache
         except OSError:
             return False
         return True
 
     def require(self) -> None:
-        """Raises ClaimedError where another process has taken it over, for want of a sign of life."""
+        """Check that this process still holds the claim.
+
+        Raises:
+            ClaimedError: another process has taken it over, because of missing heartbeats.
+        """
         if not self.held:
             raise ClaimedError(f"{self.file.parent.name}: another process has taken this run over")
 
@@ -104,29 +113,29 @@ class Claim:
             except FileNotFoundError:
                 return  # taken over
             except OSError:
-                continue  # a server that is away for a while
+                continue  # a file server may be unreachable for a while
 
 
 @dataclass
 class Claims:
-    """The claims of a store, and what this process has seen of those of others."""
+    """Claims of a store, with this process' observations of other processes' heartbeats."""
 
     store: Path
     _seen: dict[Path, tuple[int, float]] = field(default_factory=dict)
-    """By file: its time when last seen to change, and our clock then."""
+    """Last modification time observed by file, and this process' clock when it was first observed."""
 
     @property
     def root(self) -> Path:
         return self.store / CLAIMS
 
     def take(self, run_id: str, heartbeat: float) -> Claim:
-        """The claim of a run.
+        """Take the claim of a run.
 
         Args:
-            heartbeat: seconds between two signs of life.
+            heartbeat: seconds between two heartbeats.
 
         Raises:
-            ClaimedError: a living process has it.
+            ClaimedError: a living process holds it.
             StoreError: the store cannot be written.
         """
         token = secrets.token_hex(8)
@@ -139,7 +148,7 @@ class Claims:
             os.rename(prepared, place)
         except OSError as error:
             claim = Claim(place / token, heartbeat)
-            if claim.held:  # a server that did it and lost its answer
+            if claim.held:  # the file server did it, but its answer was lost
                 return claim
             _remove(prepared / token)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -148,12 +157,12 @@ class Claims:
         return Claim(place / token, heartbeat)
 
     def owner(self, run_id: str) -> Owner | None:
-        """Who is at work on a run, alive or not."""
+        """Return the owner of a run's claim, alive or dead; None if there is none."""
         file = self._file(self.root / run_id)
         return None if file is None else _read(file)
 
     def running(self) -> set[str]:
-        """The runs that processes are at work on, as far as they are not known to be dead."""
+        """Return the runs that are claimed by processes not known to be dead."""
         try:
             names = os.listdir(self.root)
         except OSError:
@@ -161,15 +170,15 @@ class Claims:
         return {name for name in names if not name.startswith(".") and self.busy(name)}
 
     def busy(self, run_id: str) -> bool:
-        """Whether a process is at work on a run, as far as it is not known to be dead."""
+        """Return whether a run is claimed by a process not known to be dead."""
         owner = self.owner(run_id)
         return owner is not None and not owner.dead
 
     def clear(self, run_ids: Iterable[str]) -> list[str]:
-        """Remove the claims of dead owners; returns the runs that nobody has claimed now.
+        """Remove claims of dead owners, and return the runs that are unclaimed now.
 
-        Owners on other machines are dead when this object has seen no sign of life for MISSED of their
-        beats: call it again and again.
+        Owners on other machines count as dead once this object has observed no heartbeat for MISSED of their
+        intervals, so it must be called repeatedly.
         """
         free = []
         for run_id in run_ids:
@@ -182,13 +191,14 @@ class Claims:
         return free
 
     def tidy(self) -> None:
-        """Remove what processes left that died while they took a claim."""
+        """Remove prepared directories of processes that died while taking a claim."""
         for prepared in self.root.glob(".*"):
             for file in prepared.glob("*"):
                 if (owner := _read(file)) is not None and owner.dead:
                     _remove(file)
 
     def _dead(self, file: Path) -> bool:
+        """Return whether the owner of a claim file is dead, as far as this process can tell."""
         owner = _read(file)
         if owner is not None and owner.dead:
             return True
@@ -205,7 +215,7 @@ class Claims:
         return now - since > MISSED * (owner.heartbeat if owner is not None else UNKNOWN_BEAT)
 
     def _file(self, place: Path) -> Path | None:
-        """The one file of a claim; what an NFS client hides there of a removed one is none."""
+        """Return the file of a claim; hidden files that NFS clients keep of removed ones are ignored."""
         try:
             return next((place / name for name in os.listdir(place) if not name.startswith(".")), None)
         except OSError:
@@ -213,7 +223,7 @@ class Claims:
 
 
 def _remove(file: Path) -> None:
-    """A claim's file and its directory; not a directory that another process has filled since."""
+    """Remove the file of a claim and its directory, unless another process has put its file there."""
     for action, path in ((os.unlink, file), (os.rmdir, file.parent)):
         try:
             action(path)
@@ -222,7 +232,7 @@ def _remove(file: Path) -> None:
 
 
 def _read(file: Path) -> Owner | None:
-    """None for a file that is gone, or that a disk has spoiled."""
+    """Return the owner that a claim file states; None if it is missing or damaged."""
     try:
         return Owner(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -231,6 +241,7 @@ def _read(file: Path) -> Owner | None:
 
 @cache
 def _machine() -> str:
+    """Return the boot id and process namespace of this machine; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -239,10 +250,12 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a living process of this machine started; None where there is none."""
+    """Return the start time of a living process of this machine; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        gone = fields[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1  # its other threads, too
+        gone = (
+            fields[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
+        )  # no other thread is alive either
     except OSError:
         return None
     return None if gone else fields[19]

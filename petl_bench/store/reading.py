@@ -1,4 +1,4 @@
-"""What a store holds: one directory a run. A run is done when its row.json is there."""
+"""Reading of a store: one directory per run. A run is done if its row.json exists."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LOG = "run.log"
 CHECKPOINTS = "checkpoints"
 FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH)
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, UserError)
-"""What parsing a file raises that is not ours, or no longer."""
+"""Errors of parsing a file that this version did not write."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A directory of finished and failed runs, to read."""
+    """Directory of finished and failed runs, for reading."""
 
     root: Path
 
@@ -47,7 +47,7 @@ class Runs:
         return self.root / run_id
 
     def checkpoints(self, run_id: str) -> Path:
-        """The folder of the run's checkpoints, one file a training; made with the first of them."""
+        """Return the folder of a run's checkpoints, one file per training; created with the first of them."""
         return self.directory(run_id) / CHECKPOINTS
 
     @property
@@ -55,10 +55,11 @@ class Runs:
         return Claims(self.root)
 
     def state(self, run_id: str) -> str:
-        """What is known of a run.
+        """Return the state of a run.
 
-        `done`, `failed`, `killed` (the process or the device failed, not the run), `missing`, or `damaged`
-        where there is a row or a failure that cannot be read.
+        Returns:
+            `done`, `failed`, `killed` (its process or device failed, not the run itself), `missing`, or
+            `damaged` if its row or error.json cannot be read.
         """
         if self.fault(run_id):
             return "damaged"
@@ -69,7 +70,7 @@ class Runs:
         return "killed" if self.failure(run_id)["cause"] in NO_FAULT else "failed"
 
     def fault(self, run_id: str) -> str:
-        """Path and reason of a damaged run; empty for others."""
+        """Return the damaged file of a run with the reason; empty for runs that are not damaged."""
         try:
             if self._has(run_id, ROW):
                 self._own_row(run_id)
@@ -80,7 +81,7 @@ class Runs:
         return ""
 
     def stamp(self, run_id: str) -> str:
-        """What tells the result or failure that a run has now from any later one; empty where it has none."""
+        """Return a hash of the result or failure that a run has now; empty if it has none."""
         for name in (ROW, ERROR):
             try:
                 content = (self.directory(run_id) / name).read_bytes()
@@ -89,8 +90,8 @@ class Runs:
             return hashlib.sha256(content).hexdigest()
         return ""
 
-    def news(self, job: Job) -> Outcome | None:
-        """What another process has made of a run since it was planned; None where nothing."""
+    def outcome_elsewhere(self, job: Job) -> Outcome | None:
+        """Return the outcome that another process has stored since a run was planned, if any."""
         if self.stamp(job.run_id) in ("", job.seen):
             return None
         if (self.directory(job.run_id) / ROW).is_file():
@@ -100,7 +101,7 @@ class Runs:
         return Outcome(job.run_id, job.spec, error=message, cause=cause, elsewhere=True)
 
     def row(self, run_id: str) -> ResultRow:
-        """The row of a finished run.
+        """Return the row of a finished run.
 
         Raises:
             DamagedError: the run is not finished, or its row cannot be read.
@@ -108,18 +109,18 @@ class Runs:
         return self._read(self.directory(run_id) / ROW, row_from_dict)
 
     def spec(self, run_id: str) -> RunSpec:
-        """What a run was to be.
+        """Return the spec of a run.
 
         Raises:
-            DamagedError: it cannot be read.
+            DamagedError: spec.json cannot be read.
         """
         return self._read(self.directory(run_id) / SPEC, spec_from_dict)
 
     def failure(self, run_id: str) -> dict[str, str]:
-        """What error.json says of a failed run: message, cause and more.
+        """Return the content of error.json of a failed run: message, cause and more.
 
         Raises:
-            DamagedError: it cannot be read.
+            DamagedError: error.json cannot be read.
         """
         return self._read(
             self.directory(run_id) / ERROR,
@@ -127,10 +128,10 @@ class Runs:
         )
 
     def names(self) -> list[str]:
-        """All that is in the store, but for names with a leading dot.
+        """Return all names in the store, except for names with a leading dot.
 
         Raises:
-            UserError: there is no such store, or it cannot be read.
+            UserError: the store does not exist or cannot be read.
         """
         try:
             return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
@@ -141,33 +142,40 @@ class Runs:
             what, cause = "is a file, not a directory", error
         except OSError as error:
             raise UserError(f"store {self.root}: cannot be read: {error.strerror}") from error
-        raise UserError(f"store {self.root}: {what}; `petl-bench sweep --store DIR` makes one") from cause
+        raise UserError(f"store {self.root}: {what}; `petl-bench sweep --store DIR` creates one") from cause
 
-    def rows(self, caution: Callable[[DamagedError], None] | None = None) -> Iterator[ResultRow]:
-        """All finished runs, by run_id.
+    def rows(self, on_damage: Callable[[DamagedError], None] | None = None) -> Iterator[ResultRow]:
+        """Yield the rows of all finished runs in the order of their run_ids.
 
         Args:
-            caution: told of each run whose row cannot be used, which is then left out.
+            on_damage: called for each run whose row cannot be used; the row is left out.
 
         Raises:
-            UserError: there is no such store, or it cannot be read.
-            DamagedError: a row cannot be used, and no `caution` is given.
+            UserError: the store does not exist or cannot be read.
+            DamagedError: a row cannot be used, and `on_damage` is not given.
         """
         for name in self.names():
             try:
                 if os.path.isdir(self.directory(name)) and self._has(name, ROW):
                     yield self._own_row(name)
             except DamagedError as error:
-                if caution is None:
+                if on_damage is None:
                     raise
-                caution(error)
+                on_damage(error)
 
     def failures(self) -> list[str]:
-        """The run_ids of all runs that failed and have no row."""
+        """Return the run_ids of all runs that failed and have no row."""
         return [name for name in self.names() if self.state(name) in ("failed", "killed")]
 
     def find(self, run_id: str) -> str:
-        """The full run_id of a finished run; an unambiguous beginning is enough."""
+        """Return the full run_id of a finished run.
+
+        Args:
+            run_id: the run_id or an unambiguous beginning of it.
+
+        Raises:
+            UserError: no finished run, or several, have that beginning.
+        """
         known = [path.parent.name for path in self.root.glob(f"[!.]*/{ROW}")]
         found = [name for name in known if name.startswith(run_id)]
         if len(found) != 1:
@@ -176,26 +184,27 @@ class Runs:
         return found[0]
 
     def _own_row(self, name: str) -> ResultRow:
-        """A copied or renamed directory holds the row of another run, which would count twice."""
+        """Return the row of a run; refuse that of a copied or renamed directory, which would count twice."""
         row = self.row(name)
         if row.run_id != name:
             raise self._damaged(self.directory(name) / ROW, f"it is the row of run {row.run_id}")
         return row
 
     def _has(self, run_id: str, name: str) -> bool:
-        """Whether a run has a file, readable or not."""
+        """Return whether a run has a file, readable or not."""
         directory = self.directory(run_id)
         try:
             os.lstat(directory / name)
         except (FileNotFoundError, NotADirectoryError) as error:
             if os.path.lexists(directory) and not os.path.isdir(directory):
-                raise self._damaged(directory, "it stands where a run's directory belongs") from error
+                raise self._damaged(directory, "it is in the place of a run's directory") from error
             return False
         except OSError as error:
             raise self._unreadable(directory, error) from error
         return True
 
     def _read(self, path: Path, parse: Callable[[Any], T]) -> T:
+        """Return the parsed content of a JSON file; all errors become DamagedErrors."""
         try:
             return parse(from_json(path))
         except OSError as error:

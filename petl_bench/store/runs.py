@@ -1,4 +1,4 @@
-"""The only writer of result files."""
+"""Writing of a store: nothing else writes result files."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from petl_bench.store.reading import ADAPTER, CHECKPOINTS, ERROR, FILES, LOG, RO
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_to_dict
 
 ASIDE = ".damaged"
-"""Directory of the store for what was set aside. Names with a leading dot are no runs."""
+"""Directory of the store for runs that were set aside. Names with a leading dot are not runs."""
 
 
 @dataclass(frozen=True)
 class Store(Runs):
-    """A store to write to, too; any number of processes may write different runs."""
+    """Store of runs, for reading and writing. Any number of processes may write different runs."""
 
     def create(self) -> None:
-        """Make the store's directory.
+        """Create the directory of the store.
 
         Raises:
-            StoreError: it cannot be made or written.
+            StoreError: it cannot be created or written.
         """
         with self._writing(named=False):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root) as file:
-                file.write(bytes(4096))  # what the smallest run takes: a full disk is said before training
+                file.write(bytes(4096))  # size of the smallest run, to notice a full disk before training
                 file.flush()
                 os.fsync(file.fileno())
 
     def open(self, run_id: str) -> Path:
-        """The run's directory, made if needed, without an earlier attempt's events, log and half files.
+        """Return the directory of a run, created if needed, without remains of an earlier attempt.
 
-        Checkpoints stay: the run goes on from them.
+        Events, log and temporary files are removed. Checkpoints stay, and the run continues from them.
 
         Raises:
             StoreError: the store cannot be written.
@@ -62,15 +62,15 @@ class Store(Runs):
     def put(
         self, spec: RunSpec, row: ResultRow, adapter: bytes, trials: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Keep a finished run; the row is put into place last, so that its presence means done.
+        """Store a finished run and remove its checkpoints.
 
-        Its checkpoints are removed then.
+        The row is moved into place last, so that its presence means that the run is done.
 
         Args:
-            trials: what protocol sealed tried, an object each; kept in search.json.
+            trials: one object per trial of protocol `sealed`, for search.json.
 
         Raises:
-            StoreError: the store cannot be written; an earlier result of this run is as it was.
+            StoreError: the store cannot be written; an earlier result of this run is unchanged.
         """
         files = {ADAPTER: adapter, SPEC: to_json(spec_to_dict(spec))}
         if trials:
@@ -80,7 +80,7 @@ class Store(Runs):
         with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
             with staged({directory / name: data for name, data in files.items()}) as place:
-                (directory / ROW).unlink(missing_ok=True)  # an old row must never stand beside a new file
+                (directory / ROW).unlink(missing_ok=True)  # an old row must never be beside a new file
                 if not trials:
                     (directory / SEARCH).unlink(missing_ok=True)
                 for name in files:
@@ -89,15 +89,15 @@ class Store(Runs):
         shutil.rmtree(self.checkpoints(row.run_id), ignore_errors=True)
 
     def fail(self, run_id: str, spec: RunSpec, error: dict[str, str]) -> None:
-        """Keep what went wrong with a run, and no row of an earlier attempt.
+        """Store the failure of a run, and remove the row of an earlier attempt.
 
-        Of a run that diverged no checkpoints stay: going on from them, it would diverge again.
+        Checkpoints of a run that diverged are removed too, since it would diverge again.
 
         Args:
-            error: `message`, `cause` (of petl_bench.types.CAUSES), and whatever helps.
+            error: content of error.json: `message`, `cause` (one of petl_bench.types.CAUSES), and details.
 
         Raises:
-            StoreError: the store cannot be written; the run is as it was.
+            StoreError: the store cannot be written; the run is unchanged.
         """
         directory = self.directory(run_id)
         files = {directory / SPEC: to_json(spec_to_dict(spec)), directory / ERROR: to_json(error)}
@@ -111,9 +111,16 @@ class Store(Runs):
             shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
 
     def set_aside(self, name: str, files: Sequence[str] = ()) -> Path:
-        """Move a run out of the way, or only some files of its directory; where they are then.
+        """Move a run, or only some files of its directory, to the folder of runs set aside.
 
-        Nothing is deleted, and nothing overwritten: a name that is taken is numbered.
+        Nothing is deleted or overwritten: if the name is taken, a number is appended.
+
+        Args:
+            name: name in the store.
+            files: names of files in its directory; empty: the whole run.
+
+        Returns:
+            The new folder.
 
         Raises:
             StoreError: the store cannot be written.
@@ -138,7 +145,11 @@ class Store(Runs):
 
     @contextmanager
     def _writing(self, named: bool = True) -> Iterator[None]:
-        """Make an OSError a StoreError that names the file, if that tells something."""
+        """Turn an OSError into a StoreError that names the file.
+
+        Args:
+            named: whether to name the file.
+        """
         try:
             yield
         except OSError as error:

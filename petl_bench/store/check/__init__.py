@@ -1,4 +1,4 @@
-"""What is wrong with a store, and setting it aside."""
+"""Check of a store: find damaged runs and set them aside."""
 
 from __future__ import annotations
 
@@ -12,58 +12,68 @@ from petl_bench.store.check.run import DAMAGE, NOTES, Problem, Run
 __all__ = ["DAMAGE", "NOTES", "Busy", "CheckResult", "Problem", "Run", "check", "nobody", "repair"]
 
 Busy = Callable[[str], bool]
-"""Whether someone is at work on a run."""
+"""Function that returns whether a process is executing a run."""
 
 
 @dataclass
 class CheckResult:
-    """What a check found: directories of runs and their problems."""
+    """Result of a check.
+
+    Attributes:
+        runs: number of runs.
+        problems: their damage, and notes.
+    """
 
     runs: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def damage(self) -> list[Problem]:
+        """Problems other than notes."""
         return [problem for problem in self.problems if problem.kind in DAMAGE]
 
 
 def nobody(run_id: str) -> bool:
-    """No run is being worked on."""
+    """Return False: no run is being executed."""
     return False
 
 
-def check(store: Store, progress: Callable[[int], object], busy: Busy = nobody) -> CheckResult:
-    """Look at all of a store.
+def check(store: Store, advance: Callable[[int], object], busy: Busy = nobody) -> CheckResult:
+    """Check all runs of a store.
 
     Args:
-        progress: told of one more name of `store.names()`.
+        advance: called with 1 after each name of `store.names()`.
+        busy: tells which runs are being executed; they are not examined.
 
     Raises:
-        UserError: there is no such store, or it cannot be read.
+        UserError: the store does not exist or cannot be read.
     """
-    report = CheckResult()
+    result = CheckResult()
     for name in store.names():
         run = Run(store, name)
         if busy(name):
-            run.say("busy", "", NOTES["busy"])
+            run.add("busy", "", NOTES["busy"])
         else:
             run.examine()
-        report.problems += run.problems
-        report.runs += all(problem.kind != "foreign" for problem in run.problems)
-        progress(1)
-    return report
+        result.problems += run.problems
+        result.runs += all(problem.kind != "foreign" for problem in run.problems)
+        advance(1)
+    return result
 
 
-def repair(store: Store, report: CheckResult, busy: Busy = nobody) -> dict[str, str]:
-    """Set damaged runs aside, and litter of the others: run_id -> where the run or its litter is now.
+def repair(store: Store, result: CheckResult, busy: Busy = nobody) -> dict[str, str]:
+    """Set damaged runs aside, and temporary files of undamaged runs.
 
-    Runs that someone is at work on stay, and those that are not ours to read.
+    Runs that are being executed or that may not be read are left in place.
+
+    Returns:
+        The folder that the run or its files were moved to, by run_id.
 
     Raises:
         StoreError: the store cannot be written.
     """
     runs: dict[str, list[Problem]] = {}
-    for problem in report.damage:
+    for problem in result.damage:
         runs.setdefault(problem.run_id, []).append(problem)
     moved = {}
     for name, problems in runs.items():

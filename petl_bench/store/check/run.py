@@ -1,6 +1,6 @@
-"""One run's files, against each other and against the run's name.
+"""Check of one run: its files are compared with each other and with the name of the run.
 
-Times of files and of rows are not looked at: a clock may be set back.
+Times of files and of rows are not compared, since clocks may be set back.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from petl_bench.store import ADAPTER, ERROR, FILES, ROW, SEARCH, SPEC, Store, fr
 from petl_bench.types import PROTOCOL_VERSION, ResultRow, RunSpec, spec_columns, spec_to_dict, stored_id
 
 DAMAGE = {
-    "row": "the row cannot be read, or has values that cannot be",
+    "row": "the row cannot be read, or has impossible values",
     "spec": "the spec cannot be read",
-    "adapter": "the adapter file is missing, cut or altered",
+    "adapter": "the adapter file is missing, truncated or altered",
     "mismatch": "row, spec and adapter file contradict each other",
-    "identity": "the directory's name is not the run's",
-    "search": "what the search tried cannot be read",
-    "error": "what went wrong with the run cannot be read",
-    "newer": "of a newer version of petl-bench: this one cannot use it",
-    "forbidden": "not ours to read",
-    "no_directory": "a file or a dead link where a run's directory belongs",
-    "litter": "a temporary file that a killed process left",
+    "identity": "the directory's name is not the run_id",
+    "search": "search.json cannot be read",
+    "error": "error.json cannot be read",
+    "newer": "written by a newer version of petl-bench; this version cannot use it",
+    "forbidden": "this user may not read it",
+    "no_directory": "a file or a broken link in the place of a run's directory",
+    "litter": "a temporary file of a killed process",
 }
 NOTES = {
-    "older": "of an older version of petl-bench",
-    "unfinished": "begun and not finished: the same sweep makes it anew",
-    "foreign": "no run",
-    "busy": "someone is at work on it: not looked at",
+    "older": "written by an older version of petl-bench",
+    "unfinished": "started and not finished; the same sweep runs it again",
+    "foreign": "not a run",
+    "busy": "being executed, not checked",
 }
 KINDS = DAMAGE | NOTES
 _RUN_ID = re.compile("[0-9a-f]{12}")
@@ -41,7 +41,7 @@ _RUN_ID = re.compile("[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a run, or worth a note; its kind is one of DAMAGE or NOTES."""
+    """One problem of a run, or a note; its kind is a key of DAMAGE or NOTES."""
 
     run_id: str
     kind: str
@@ -51,42 +51,44 @@ class Problem:
 
 @dataclass
 class Run:
-    """One name of a store under examination."""
+    """Examination of one name of a store."""
 
     store: Store
     name: str
     problems: list[Problem] = field(default_factory=list)
 
-    def say(self, kind: str, file: str, message: str) -> None:
+    def add(self, kind: str, file: str, message: str) -> None:
         self.problems.append(Problem(self.name, kind, str(self.store.directory(self.name) / file), message))
 
     def examine(self) -> None:
-        """Find all that is wrong."""
+        """Find all problems."""
         directory = self.store.directory(self.name)
         named = _RUN_ID.fullmatch(self.name) is not None
         if not os.path.isdir(directory):
-            self.say(
-                "no_directory" if named else "foreign", "", DAMAGE["no_directory"] if named else "no run"
+            self.add(
+                "no_directory" if named else "foreign",
+                "",
+                DAMAGE["no_directory"] if named else NOTES["foreign"],
             )
             return
         try:
             held = os.listdir(directory)
         except OSError as error:
             kind = "forbidden" if isinstance(error, PermissionError) else "row"
-            self.say(kind, "", f"cannot be read: {error.strerror}")
+            self.add(kind, "", f"cannot be read: {error.strerror}")
             return
         if not named and not set(held) & set(FILES):
-            self.say("foreign", "", NOTES["foreign"])
+            self.add("foreign", "", NOTES["foreign"])
             return
         for file in sorted(held):
             if file.startswith(tuple(f".{known}." for known in FILES)):
-                self.say("litter", file, DAMAGE["litter"])
+                self.add("litter", file, DAMAGE["litter"])
         if ROW in held:
             self._finished()
         elif ERROR in held:
             self._spec(None)
         else:
-            self.say("unfinished", "", NOTES["unfinished"])
+            self.add("unfinished", "", NOTES["unfinished"])
             return
         self._object(SEARCH, "search", held, lambda values: all(map(_is_object, values["trials"])))
         self._object(ERROR, "error", held, lambda values: isinstance(values["message"], str))
@@ -102,12 +104,12 @@ class Run:
         if row is None:
             return
         if row.run_id != self.name:
-            self.say("identity", ROW, f"it is the row of run {row.run_id}")
+            self.add("identity", ROW, f"it is the row of run {row.run_id}")
         if row.status != "done":
-            self.say("row", ROW, f"status is {row.status!r}, it must be 'done'")
+            self.add("row", ROW, f"status is {row.status!r}, it must be 'done'")
         right = row.acc * row.n_test
         if abs(right - round(right)) > 1e-6 * max(row.n_test, 1):
-            self.say("row", ROW, f"acc is {row.acc}, no fraction of {row.n_test} images")
+            self.add("row", ROW, f"acc is {row.acc}, which is no fraction of {row.n_test} images")
         if spec is not None:
             self._compare(_columns_of_spec(spec, row), row, SPEC)
         if sealed is None:
@@ -116,15 +118,15 @@ class Run:
             of_now = all(problem.kind != "older" for problem in self.problems)
             self._compare(_columns_of_file(sealed, row, of_now), row, ADAPTER)
         except (UserError, ValueError) as error:
-            self.say("adapter", ADAPTER, f"its metadata cannot be read: {error}")
+            self.add("adapter", ADAPTER, f"its metadata cannot be read: {error}")
 
     def _spec(self, row: ResultRow | None) -> RunSpec | None:
-        """The spec, if it can be read; with a row, its identity is checked."""
+        """Return the spec if it can be read; if there is a row, check the identity too."""
         try:
             spec = self.store.spec(self.name)
         except DamagedError as error:
             if (row is None and error.kind == "older") or (row is not None and self._was(row)):
-                self.say("older", SPEC, error.why)
+                self.add("older", SPEC, error.why)
             elif error.kind != "missing" or row is not None:
                 self._unusable(SPEC, "spec", error)
             return None
@@ -132,13 +134,13 @@ class Run:
             found = stored_id(spec_to_dict(spec), row.backbone_sha256)
             if found not in (self.name, row.run_id):
                 if self._was(row):
-                    self.say("older", SPEC, "a sweep of this version gives the run another run_id")
+                    self.add("older", SPEC, "a sweep of this version would give the run another run_id")
                 else:
-                    self.say("identity", SPEC, f"spec and backbone are those of run {found}")
+                    self.add("identity", SPEC, f"spec and backbone are those of run {found}")
         return spec
 
     def _was(self, row: ResultRow) -> bool:
-        """Whether an earlier version gave the spec, as it stands, the run's name."""
+        """Return whether an earlier version gave this spec the name of the run."""
         try:
             values = from_json(self.store.directory(self.name) / SPEC)
             ids = [stored_id(values, row.backbone_sha256, v) for v in range(1, PROTOCOL_VERSION + 1)]
@@ -147,20 +149,21 @@ class Run:
         return self.name in ids or row.run_id in ids
 
     def _adapter(self) -> VerifiedFile | None:
+        """Return the adapter file if it is valid."""
         path = self.store.directory(self.name) / ADAPTER
         try:
             if path.exists() and not path.is_file():
-                raise UserError(f"{path}: no plain file")
+                raise UserError(f"{path}: is not a plain file")
             return verify(path.read_bytes(), str(path))
         except OSError as error:
             kind = "forbidden" if isinstance(error, PermissionError) else "adapter"
-            self.say(kind, ADAPTER, f"cannot be read: {error.strerror}")
+            self.add(kind, ADAPTER, f"cannot be read: {error.strerror}")
         except UserError as error:
-            self.say("adapter", ADAPTER, str(error).removeprefix(f"{path}: "))
+            self.add("adapter", ADAPTER, str(error).removeprefix(f"{path}: "))
         return None
 
     def _compare(self, expected: Mapping[str, object], row: ResultRow, source: str) -> None:
-        """Name the columns that differ; an older row may lack some."""
+        """Report the columns of the row that differ from expected values; an older row may lack some."""
         written = from_json(self.store.directory(self.name) / ROW)
         wrong = [
             f"{name} is {getattr(row, name)!r}, {source} says {value!r}"
@@ -168,24 +171,24 @@ class Run:
             if name in written and getattr(row, name) != value
         ]
         if wrong:
-            self.say("mismatch", ROW, "; ".join(wrong))
+            self.add("mismatch", ROW, "; ".join(wrong))
 
     def _object(self, file: str, kind: str, held: Sequence[str], fine: Callable[[Any], bool]) -> None:
-        """A JSON file that need not be there."""
+        """Check a JSON file that not every run has."""
         if file not in held:
             return
         try:
             if not fine(from_json(self.store.directory(self.name) / file)):
-                self.say(kind, file, "damaged: it has other content than it should")
+                self.add(kind, file, "damaged: its content is not valid")
         except PermissionError as error:
-            self.say("forbidden", file, f"cannot be read: {error.strerror}")
+            self.add("forbidden", file, f"cannot be read: {error.strerror}")
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-            self.say(
+            self.add(
                 kind, file, f"damaged: {error!r}" if isinstance(error, KeyError) else f"damaged: {error}"
             )
 
     def _unusable(self, file: str, kind: str, error: DamagedError) -> None:
-        self.say(error.kind if error.kind in ("newer", "forbidden") else kind, file, error.why)
+        self.add(error.kind if error.kind in ("newer", "forbidden") else kind, file, error.why)
 
 
 def _is_object(value: object) -> bool:
@@ -193,7 +196,10 @@ def _is_object(value: object) -> bool:
 
 
 def _columns_of_spec(spec: RunSpec, row: ResultRow) -> dict[str, object]:
-    """What a row must have in common with its spec; what the protocol chose is one of its candidates."""
+    """Return the columns that a row must have in common with its spec.
+
+    Values that the protocol chose are expected to be among its candidates.
+    """
     columns = spec_columns(spec)
     if spec.scale is None and row.scale in spec.protocol.scales:
         columns["scale"] = row.scale
@@ -204,16 +210,16 @@ def _columns_of_spec(spec: RunSpec, row: ResultRow) -> dict[str, object]:
         text = f"{key}={value}"
         if changed == text or changed.startswith(f"{text} "):
             changed = changed[len(text) + 1 :]
-    if changed:  # something that is no setting of the spec
+    if changed:  # a value that is not a setting of the spec
         columns["settings"] = " ".join(f"{key}={value}" for key, value in spec.adapter.settings.items())
     return columns
 
 
 def _columns_of_file(sealed: VerifiedFile, row: ResultRow, of_now: bool) -> dict[str, object]:
-    """What a row must have in common with its adapter file, as far as the file states it.
+    """Return the columns that a row must have in common with its adapter file, if the file states them.
 
     Args:
-        of_now: whether this version made it; earlier ones did not state all precisions.
+        of_now: whether this version wrote the file; earlier versions did not state all precisions.
     """
     adapter, head = sealed.sizes
     weights = sum(entry.count for entry in sealed.layouts[0])
@@ -239,6 +245,7 @@ def _columns_of_file(sealed: VerifiedFile, row: ResultRow, of_now: bool) -> dict
 
 
 def _agrees(sha256: str, short: str) -> bool:
+    """Return whether a checksum has the shortened form that an adapter file states."""
     try:
         return short_checksum(sha256) == short
     except ValueError:
