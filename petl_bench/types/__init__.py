@@ -23,21 +23,18 @@ from petl_bench.types.method_facts import (
 )
 from petl_bench.types.parts import (
     FLOAT_BITS,
-    NORMALIZATIONS,
     PACKINGS,
     RESIZES,
     SPLITS,
     STATISTICS,
     TRAINVAL,
     AdapterSpec,
-    AugmentSpec,
-    AverageSpec,
     BackboneSpec,
     ModelSpec,
     ProtocolSpec,
     TaskSpec,
-    TrainSpec,
 )
+from petl_bench.types.recipe import NORMALIZATIONS, AugmentSpec, AverageSpec, TrainSpec
 from petl_bench.types.row import COLUMNS, ResultRow, row_from_dict, row_to_dict, spec_columns
 from petl_bench.types.run import (
     PROTOCOL_VERSION,

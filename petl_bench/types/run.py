@@ -15,14 +15,12 @@ from petl_bench.types.parts import (
     PRECISIONS,
     STATISTICS,
     AdapterSpec,
-    AugmentSpec,
-    AverageSpec,
     BackboneSpec,
     ModelSpec,
     ProtocolSpec,
     TaskSpec,
-    TrainSpec,
 )
+from petl_bench.types.recipe import AugmentSpec, AverageSpec, TrainSpec
 from petl_bench.types.settings import check_ranges, completed_with_before, identity_of, require, setting
 
 PROTOCOL_VERSION = 4
