@@ -10,6 +10,10 @@ class UserError(Exception):
     """Invalid input. The text says what is wrong, where, and what would be valid; the CLI exits with 2."""
 
 
+class DivergedError(UserError):
+    """A training whose loss, or a model whose outputs are not finite."""
+
+
 class StoreError(UserError):
     """A store that cannot be written, because it is full, read-only or forbidden."""
 

@@ -135,7 +135,7 @@ def slope(module, x):
 def test_the_error_of_a_4_bit_derivative_is_half_a_level():
     x = torch.linspace(-9, 9, 10_001)
     error = slope(LowBitGELU(4), x) - slope(nn.GELU(), x)
-    # 16 levels over [-0.129, 1.129] (guide/methods/seeds_b.md)
+    # 16 levels over [-0.129, 1.129]
     half = (1.129 + 0.129) / 15 / 2
     assert half * 0.99 < error.abs().max() < half * 1.001
     assert derivative_codes(x, 4).unique().tolist() == list(range(16))

@@ -12,7 +12,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.model.heads import HEADS
 from petl_bench.packing import dump, load
-from petl_bench.train import fit
+from petl_bench.train import Training, fit
 from petl_bench.types import AdapterSpec
 from tests import tiny
 from tests.test_methods import reference
@@ -204,7 +204,7 @@ def test_a_reloaded_model_gives_the_logits_of_the_trained_one(name, head, bits):
     images = some_images()
     with torch.no_grad():
         fresh = adapted.network.eval()(images)
-    fit(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0)
+    fit(Training(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0))
     run = tiny.run_spec(model, recipe, seed=9)
     file = load(dump(adapted.file(packing.describe(run, "0" * 64))), "here")
     facts = packing.interpret(file, lambda label: pytest.fail("the backbone is not a bundled one"), "here")

@@ -27,7 +27,7 @@ from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.run.training import train
 from petl_bench.store import ADAPTER
 from petl_bench.train import Pixels
-from petl_bench.train.augment import Augmented, Mixing
+from petl_bench.train.augment import AugmentedImages, BatchAugmentation
 from petl_bench.types import NORMALIZATIONS, AugmentSpec, Cache, RunSpec, Runtime
 from tests import tiny, trees
 
@@ -53,8 +53,8 @@ def ragged(images: list[np.ndarray]) -> Ragged:
     return Ragged(flat, shapes[:, 0], shapes[:, 1])
 
 
-def augmented(spec: AugmentSpec = FULL, seed: int = 0, normalization: str = "imagenet") -> Augmented:
-    return Augmented(ragged(pictures()), spec, SIZE, NORMALIZATIONS[normalization], seed)
+def augmented(spec: AugmentSpec = FULL, seed: int = 0, normalization: str = "imagenet") -> AugmentedImages:
+    return AugmentedImages(ragged(pictures()), spec, SIZE, NORMALIZATIONS[normalization], seed)
 
 
 def all_batches(loaders: int, spec: AugmentSpec = FULL) -> Tensor:
@@ -102,7 +102,7 @@ def test_images_depend_on_seed_epoch_and_index(kind: str) -> None:
     first, other = augmented(KINDS[kind]), augmented(KINDS[kind], seed=1)
     drawn = [first[epoch, 0] for epoch in range(4)] + [other[epoch, 0] for epoch in range(4)]
     assert len({image.numpy().tobytes() for image in drawn}) == len(drawn)
-    same = Augmented(ragged([pictures()[0]] * 3), KINDS[kind], SIZE, NORMALIZATIONS["imagenet"], 0)
+    same = AugmentedImages(ragged([pictures()[0]] * 3), KINDS[kind], SIZE, NORMALIZATIONS["imagenet"], 0)
     assert len({same[0, index].numpy().tobytes() for index in range(3)}) == 3
 
 
@@ -118,7 +118,7 @@ def test_the_generators_of_the_process_are_left_as_they_were() -> None:
     for epoch in range(3):
         items[epoch, 1]
     recipe = tiny.recipe(1, 8, augment=AugmentSpec(erasing=1.0, mixup=0.8, cutmix=1.0, smoothing=0.1))
-    mixing = Mixing(recipe, tiny.CLASSES, 0, torch.device("cpu"))
+    mixing = BatchAugmentation(recipe, tiny.CLASSES, 0, torch.device("cpu"))
     mixing(torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator()), torch.arange(8) % tiny.CLASSES)
     assert generators() == before
 
@@ -135,8 +135,8 @@ def test_equal_arrays_give_what_ragged_images_give(kind: str) -> None:
     images = pictures(24)
     arrays = np.stack(images).transpose(0, 3, 1, 2)
     normalization = NORMALIZATIONS["imagenet"]
-    first = Augmented(ragged(images), KINDS[kind], SIZE, normalization, 3)
-    second = Augmented(np.ascontiguousarray(arrays), KINDS[kind], SIZE, normalization, 3)
+    first = AugmentedImages(ragged(images), KINDS[kind], SIZE, normalization, 3)
+    second = AugmentedImages(np.ascontiguousarray(arrays), KINDS[kind], SIZE, normalization, 3)
     for item in [(epoch, index) for epoch in range(2) for index in range(5)]:
         assert torch.equal(first[item], second[item])
 
@@ -144,8 +144,8 @@ def test_equal_arrays_give_what_ragged_images_give(kind: str) -> None:
 def test_one_channel_counts_as_three_equal_ones() -> None:
     grey = np.stack(pictures(24)).transpose(0, 3, 1, 2)[:, :1]
     normalization = NORMALIZATIONS["imagenet"]
-    first = Augmented(np.ascontiguousarray(grey), FULL, SIZE, normalization, 0)
-    second = Augmented(np.ascontiguousarray(np.repeat(grey, 3, 1)), FULL, SIZE, normalization, 0)
+    first = AugmentedImages(np.ascontiguousarray(grey), FULL, SIZE, normalization, 0)
+    second = AugmentedImages(np.ascontiguousarray(np.repeat(grey, 3, 1)), FULL, SIZE, normalization, 0)
     for index in range(5):
         assert torch.equal(first[0, index], second[0, index])
 

@@ -13,7 +13,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.run.training import train
-from petl_bench.train import Average, Pixels, TrainingState, fit
+from petl_bench.train import Average, Hooks, Pixels, Training, TrainingState, fit
 from petl_bench.types import (
     TRAINVAL,
     AverageSpec,
@@ -41,7 +41,7 @@ def averaged(spec, states, losses=LOSSES):
 
 @pytest.mark.parametrize(
     ("spec", "weights"),
-    [  # of the states after epochs 1 to 6; guide/methods/seeds_a.md: w_i = q_i^p / sum_j q_j^p
+    [  # weights of the states after epochs 1 to 6: w_i = q_i^p / sum_j q_j^p
         (AverageSpec(3, 1, "loss", 0.0), [0, 0, 0, 1, 1, 1]),
         (AverageSpec(3, 1, "loss", 1.0), [0, 0, 0, 1, 2, 4]),
         (AverageSpec(3, 1, "loss", 2.0), [0, 0, 0, 1, 4, 16]),
@@ -77,22 +77,29 @@ def test_a_run_ends_at_the_mean_of_its_last_states_head_included(tmp_path):
     found = train(spec, runtime).adapted.trainable
     plain = assemble(spec.model, spec.seed, spec.train.drop_path)
     plain.prepare()
-    states, progress = [], TrainingState()
+    states, state = [], TrainingState()
+
+    class Recorder(Hooks):
+        def after_epoch(self, epoch):
+            states.append([parameter.detach().clone() for parameter in plain.trainable])
+
     images = data.load(spec.task, TRAINVAL, spec.backbone.image_size, runtime.cache)
     pixels = Pixels(spec.train.normalization, spec.backbone.image_size, torch.device("cpu"))
     fit(
-        plain.network,
-        plain.trainable,
-        images,
-        spec.train,
-        pixels,
-        spec.seed,
-        after_epoch=lambda _: states.append([p.detach().clone() for p in plain.trainable]),
-        progress=progress,
+        Training(
+            plain.network,
+            plain.trainable,
+            images,
+            spec.train,
+            pixels,
+            spec.seed,
+            hooks=Recorder(),
+            state=state,
+        )
     )
-    weights = [1 / loss for loss in progress.losses[-2:]]
+    weights = [1 / loss for loss in state.losses[-2:]]
     for value, *held in zip(found, *states[-2:], strict=True):
-        expected = sum(w * state for w, state in zip(weights, held, strict=True)) / sum(weights)
+        expected = sum(w * value for w, value in zip(weights, held, strict=True)) / sum(weights)
         torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-6)
         assert not torch.equal(value, held[-1])
 

@@ -16,7 +16,7 @@ from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
-from petl_bench.train import fit
+from petl_bench.train import Training, fit
 from petl_bench.types import NORMALIZATIONS, BackboneSpec, run_id
 from tests import tiny
 
@@ -54,7 +54,7 @@ def test_a_reloaded_model_gives_the_logits_of_the_trained_one(family, adapter, b
     recipe, images = tiny.recipe(2, 8, warmup_epochs=0, lr=1e-2), some_images()
     with torch.no_grad():
         fresh = adapted.network.eval()(images)
-    fit(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0)
+    fit(Training(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0))
     run = tiny.run_spec(model, recipe)
     file = load(dump(adapted.file(packing.describe(run, "0" * 64))), "here")
     facts = packing.interpret(file, lambda label: pytest.fail("the backbone has no label"), "here")
@@ -79,7 +79,7 @@ def test_training_leaves_the_frozen_parameters_bit_for_bit(family, adapter):
     sites.head.set(head)
     declared = [*(m.weight for m in parts.matrices.values()), *chain(*parts.floats.values())]
     recipe = tiny.recipe(2, 8, warmup_epochs=0, lr=1e-2)
-    fit(network, [*declared, *head.parameters()], tiny.split(16), recipe, tiny.pixels(), seed=0)
+    fit(Training(network, [*declared, *head.parameters()], tiny.split(16), recipe, tiny.pixels(), seed=0))
     for name, parameter in sites.parameters.items():
         assert torch.equal(parameter, before[name]) != retrained(adapter, name), name
     trained = sum(parameter.numel() for name, parameter in before.items() if retrained(adapter, name))
@@ -122,7 +122,7 @@ def with_random_ups(family, adapter):
 
 
 def low_rank(weights, name, x, activation=lambda z: z):
-    """s * up(activation(down(x))), the formula of method.md."""
+    """s * up(activation(down(x))), the formula of AdaptFormer."""
     return SCALE * activation(x @ weights[f"{name}.down"].T) @ weights[f"{name}.up"].T
 
 
@@ -252,7 +252,7 @@ def test_the_pretrained_backbones():
     }
     assert found - {"timm"} == set(PRETRAINED)
     published = {name for name in found if group_config("backbone", name).get("published")}
-    assert published == {"vit_b16_in21k"}  # method.md: the original ViT-B_16.npz, not augreg
+    assert published == {"vit_b16_in21k"}  # arXiv 2307.16867 uses the original ViT-B_16.npz, not augreg
 
 
 @pytest.mark.parametrize("label", PRETRAINED)

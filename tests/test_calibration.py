@@ -76,6 +76,6 @@ def test_a_training_that_goes_on_does_not_calibrate_again(adapter, monkeypatch, 
     first = train(spec, runtime, checkpoints=tmp_path)
     monkeypatch.setattr("petl_bench.run.training.calibrate", lambda *given: pytest.fail("once is enough"))
     again = train(spec, runtime, checkpoints=tmp_path)
-    assert again.earlier > 0
+    assert again.earlier_seconds > 0
     for one, two in zip(first.adapted.adapter.store(), again.adapted.adapter.store(), strict=True):
         assert one.to_bytes() == two.to_bytes()

@@ -32,8 +32,8 @@ def test_unpack_inverts_pack(case):
 
 @given(codes_of_any_width())
 def test_codes_stand_at_their_bits_of_the_little_endian_number(case):
-    # method.md: code k at bits [k * b, (k + 1) * b), least significant first. So the bytes, read as one
-    # little-endian number, are the sum of code k times 2**(k * b).
+    # As in the released code, JieShibo/PETL-ViT, code k occupies bits [k * b, (k + 1) * b), least significant
+    # first. So the bytes, read as one little-endian number, are the sum of code k times 2**(k * b).
     bits, codes = case
     number = sum(int(code) << (k * bits) for k, code in enumerate(codes.ravel()))
     assert int.from_bytes(pack(codes, bits), "little") == number

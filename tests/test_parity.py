@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from petl_bench.backbones.families import build
-from petl_bench.train import fit
+from petl_bench.train import Training, fit
 from tests import tiny
 from tests.reference.adapted import Reference
 from tests.reference.training import cross_entropy, train
@@ -78,7 +78,7 @@ def test_twenty_training_steps_agree(adapter, head, bits):
     # and the three images left out depend on the order.
     data, images, labels = batch(11)
     model = InDouble(adapted)
-    losses = fit(model, adapted.trainable, data, tiny.recipe(20, 8), tiny.pixels(), seed=6)
+    losses = fit(Training(model, adapted.trainable, data, tiny.recipe(20, 8), tiny.pixels(), seed=6))
     expected = train(reference, images.double(), labels, epochs=20, batch_size=8, weight_decay=1e-4, seed=6)
     assert len(losses) == len(expected) == 20
     assert losses == pytest.approx(expected, rel=0, abs=1e-4)
@@ -94,7 +94,7 @@ def test_twenty_training_steps_agree(adapter, head, bits):
 def test_data_order_over_several_batches_agrees(adapter, bits):
     adapted, reference = both(adapter, "linear", bits)
     data, images, labels = batch(20)
-    losses = fit(adapted.network, adapted.trainable, data, tiny.recipe(5, 6), tiny.pixels(), seed=7)
+    losses = fit(Training(adapted.network, adapted.trainable, data, tiny.recipe(5, 6), tiny.pixels(), seed=7))
     steps = train(reference, images, labels, epochs=5, batch_size=6, weight_decay=1e-4, seed=7)
     assert len(steps) == 15  # 20 // 6 = 3 whole batches in each of 5 epochs
     expected = torch.tensor(steps).reshape(5, 3).mean(1).tolist()

@@ -20,7 +20,7 @@ from petl_bench.model import assemble, restore
 from petl_bench.packing import describe, dump, load
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import read_metadata
-from petl_bench.train import Pixels, compiled, fit, outputs
+from petl_bench.train import Pixels, Training, compiled, fit, outputs
 from tests import tiny
 from tests.conftest import json_lines, pick, quickly
 
@@ -45,7 +45,7 @@ def trained(spec, precision="fp32", epochs=2):
     adapted = assemble(spec, seed=3)
     adapted.prepare(precision)
     recipe = tiny.recipe(epochs, 8, warmup_epochs=0)
-    fit(adapted.network, adapted.trainable, tiny.split(24), recipe, tiny.pixels(), seed=0)
+    fit(Training(adapted.network, adapted.trainable, tiny.split(24), recipe, tiny.pixels(), seed=0))
     return adapted
 
 
@@ -186,7 +186,9 @@ def test_training_the_head_on_features_is_training_it_through_the_backbone(famil
             model = adapted.probe()
             features = adapted.features(lambda network: outputs(network, data, pixels))
             assert features.shape[0] == 24
-        losses.append(fit(model, adapted.trainable, data, recipe, pixels, seed=0, features=features))
+        losses.append(
+            fit(Training(model, adapted.trainable, data, recipe, pixels, seed=0, features=features))
+        )
         assert adapted.network(images(1)).shape == (1, tiny.CLASSES)  # the head is in its place again
     assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4 if precision == "fp32" else 2e-2)
     assert max(losses[0]) - min(losses[0]) > 1e-3
@@ -329,7 +331,7 @@ def test_compiled_training_is_the_same_training(monkeypatch):
         adapted = assemble(spec, seed=3)
         adapted.prepare()
         model = adapted.network if mode == "none" else compiled(adapted.network, mode)
-        losses.append(fit(model, adapted.trainable, data, recipe, tiny.pixels(), seed=0))
+        losses.append(fit(Training(model, adapted.trainable, data, recipe, tiny.pixels(), seed=0)))
     assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4)
 
 

@@ -24,9 +24,9 @@ from petl_bench.launch.attempt import attempt
 from petl_bench.model import assemble
 from petl_bench.run.execute import execute
 from petl_bench.run.identity import identify, job_of, resolve_tasks
-from petl_bench.run.training import choose, train
+from petl_bench.run.training import select, train
 from petl_bench.store import ADAPTER, Store
-from petl_bench.train import Pixels, evaluate, fit
+from petl_bench.train import Pixels, Training, evaluate, fit
 from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime
 from tests import processes, trees
 from tests.conftest import call, error_of, json_lines, make_row, pick, quickly
@@ -164,7 +164,7 @@ def test_the_smaller_scale_then_the_smaller_rate_wins_a_tie(tmp_path: Path) -> N
     (tmp_path / "override.yaml").write_text(yaml.safe_dump({TASK: {"splits": SIZES}}))
     tree = Tree(tmp_path / "root", tmp_path / "override.yaml", tmp_path / "cache")
     spec = tree.spec(protocol__scales="[10,0.1,1]", protocol__lrs="[5e-2,2e-2]", train__epochs=3)
-    choice = choose(spec, tree.runtime())
+    choice = select(spec, tree.runtime())
     assert [trial["acc_val"] for trial in choice.trials] == [1.0] * 6
     assert (choice.spec.scale, choice.spec.train.lr) == (0.1, 2e-2)
 
@@ -209,7 +209,7 @@ def test_a_candidate_that_diverges_in_its_last_step_does_not_win(tree: Tree) -> 
     ruined = train(spec.candidates[1], tree.runtime(), split="train").adapted.network.eval()
     with torch.inference_mode():
         assert not torch.isfinite(ruined(torch.zeros(1, 3, 32, 32))).all()  # what is claimed above
-    choice = choose(spec, tree.runtime())
+    choice = select(spec, tree.runtime())
     assert [trial["acc_val"] is None for trial in choice.trials] == [False, True]
     assert choice.spec.train.lr == 1e-3
 
@@ -263,7 +263,7 @@ def guard(event, arguments):
 class Key(logging.Handler):
     def emit(self, record):
         global locked
-        locked = locked and "now test is looked at" not in record.getMessage()
+        locked = locked and "evaluation on test begins" not in record.getMessage()
 
 
 def watch(case, overrides):
@@ -329,7 +329,7 @@ def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Pat
     assert str(tree.root / "clevr_count/images/test/0000") in outcome.error
     assert "Traceback" not in outcome.error
     log = (tmp_path / "store" / identify(spec) / "run.log").read_text()
-    assert "trained and packed; now test is looked at" in log
+    assert "trained and packed; evaluation on test begins" in log
     assert log.count("acc on val") == 2
 
 
@@ -367,13 +367,15 @@ def test_peek_looks_every_so_often_and_at_the_end(
     pixels = Pixels(spec.train.normalization, size, torch.device("cpu"))
     test, accuracies = data.load(spec.task, "test", size, cache), []
     fit(
-        adapted.network,
-        adapted.trainable,
-        data.load(spec.task, TRAINVAL, size, cache),
-        spec.train,
-        pixels,
-        spec.seed,
-        after_epoch=lambda _: accuracies.append(evaluate(adapted.network, test, pixels)),
+        Training(
+            adapted.network,
+            adapted.trainable,
+            data.load(spec.task, TRAINVAL, size, cache),
+            spec.train,
+            pixels,
+            spec.seed,
+            after_epoch=lambda _: accuracies.append(evaluate(adapted.network, test, pixels)),
+        )
     )
     assert len(accuracies) == epochs
     peeks = train(peeking, tree.runtime()).peeks

@@ -13,8 +13,7 @@ from tests.reference.quantize import closed_form_gradient, fake_quantize, fake_q
 BITS = range(1, 9)
 REFERENCES = {"l1_median": codebook.l1_median, "lloyd_max": codebook.lloyd_max}
 
-# The codebook table of the method's description (shared/guide/method.md, from arXiv 2307.16867): positive
-# halves, thresholds from 0 on.
+# Codebooks of arXiv 2307.16867, solved to convergence: positive halves, thresholds from 0 on.
 TABLE_LEVELS = {
     1: [0.674490],
     2: [0.377754, 1.265720],
@@ -102,7 +101,7 @@ def test_lloyd_max_is_the_published_quantizer_of_max(bits):
 
 
 def test_l1_error_at_8_bits_is_that_of_the_converged_codebook():
-    # method.md: L1 error 0.0049 converged; the released code's codebook has 0.0223.
+    # The expected absolute error is 0.0049 at convergence; the released code's codebook has 0.0223.
     assert codebook.expected_error(levels_of("l1_median", 8), 1) == pytest.approx(0.0049, abs=5e-5)
 
 

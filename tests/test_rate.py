@@ -14,7 +14,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing.predict import RATES
 from petl_bench.quantizers import FakeQuantize
-from petl_bench.train.rate_regularizer import RateTerm
+from petl_bench.train.rate_regularizer import RateRegularizer
 from tests import tiny
 from tests.conftest import error_of, json_lines, pick, quickly
 from tests.reference.adapted import Reference
@@ -105,7 +105,7 @@ def test_a_step_adds_the_log_odds_of_the_model(bits):
     start = torch.from_numpy(initialization.linear(seed, "adapter.0.down", shape))
     latent = torch.nn.Parameter(start + 0.05 * torch.randn(shape, generator=generator))
     quantizer = FakeQuantize("l1_median", bits)
-    term = RateTerm({"0.down": (latent, quantizer)}, seed, weight=0.5)
+    term = RateRegularizer({"0.down": (latent, quantizer)}, seed, weight=0.5)
     before = latent.detach().clone()
     term.step(0.1)
     assert torch.equal(latent, before)

@@ -22,16 +22,16 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.config import plan
-from petl_bench.errors import StoreError
+from petl_bench.errors import DivergedError, StoreError
 from petl_bench.run import training
 from petl_bench.run.execute import execute
 from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.store import ADAPTER, ROW
-from petl_bench.train import DivergedError, TrainingState, checkpoint
+from petl_bench.train import TrainingState, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
-from tests import trees
+from tests import processes, trees
 from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of, wait_until
-from tests.test_halving import pets  # noqa: F401 - a fixture
+from tests.test_halving import Pets, pets  # noqa: F401 - a fixture
 from tests.test_protocols import Tree, made
 
 FOLDER = "checkpoints"
@@ -171,14 +171,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(kind: str, tree: Tree, 
         assert len(state["losses"]) == epochs
         assert any(name.startswith("optimizer.") for name in state["tensors"])
     cut(spec, runtime, 1, f"/{ADAPTER}")
-    assert "goes on from epoch 2\n" in log_of(runtime, spec)
+    assert "resumes from epoch 2\n" in log_of(runtime, spec)
     (state,) = states(runtime, spec)
     assert len(state["losses"]) == EPOCHS
     kinds = {"parameter"} | ({"calibrated"} if kind in ("calibrated", "selected") else set())
     assert {name.partition(".")[0] for name in state["tensors"]} == kinds
     assert len(state["peeks"]) == (2 if kind == "peek" else 0)
     same(spec, runtime, expected)
-    assert f"goes on from epoch {EPOCHS}\n" in log_of(runtime, spec)
+    assert f"resumes from epoch {EPOCHS}\n" in log_of(runtime, spec)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0)])
@@ -195,7 +195,7 @@ def test_augmentation_goes_on_where_it_was(before: int, after: int, own: Path, t
     cut(spec, runtime_of(tmp_path / "broken", cache, 1, before), 2)
     runtime = runtime_of(tmp_path / "broken", cache, 1, after)
     same(spec, runtime, expected)
-    assert "goes on from epoch 1\n" in log_of(runtime, spec)
+    assert "resumes from epoch 1\n" in log_of(runtime, spec)
 
 
 # Protocol sealed
@@ -223,17 +223,17 @@ def test_a_search_goes_on_wherever_it_was_killed(
         assert sum(len(state["losses"]) for state in found) == done
         assert sum("generator.cpu" in state["tensors"] for state in found) <= 1  # all others have ended
     same(spec, runtime, expected)
-    assert log_of(runtime, spec).count("training goes on from epoch") == len(expected.trials) + 1
+    assert log_of(runtime, spec).count("training resumes from epoch") == len(expected.trials) + 1
 
 
 def test_a_few_shot_winner_that_was_kept_is_not_trained_again(
-    pets: list[str],  # noqa: F811
+    pets: Pets,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cache = plan(pets).cache
+    cache = plan(pets.overrides).cache
     search = ["protocol=sealed", "protocol.scales=[1,10]"]
-    (spec,) = resolve_tasks(plan([*pets, *search]).runs, cache)
+    (spec,) = resolve_tasks(plan([*pets.overrides, *search]).runs, cache)
     expected = unbroken(spec, cache, tmp_path)
     runtime = runtime_of(tmp_path / "broken", cache, 2)
     cut(spec, runtime, 1, f"/{ADAPTER}")
@@ -297,7 +297,7 @@ def test_the_number_of_epochs_between_checkpoints_may_change(
     cut(spec, runtime_of(tmp_path / "broken", cache, before), writes)
     runtime = runtime_of(tmp_path / "broken", cache, after)
     same(spec, runtime, expected)
-    assert f"goes on from epoch {epoch}\n" in log_of(runtime, spec)
+    assert f"resumes from epoch {epoch}\n" in log_of(runtime, spec)
 
 
 # Checkpoints that are not used
@@ -342,8 +342,8 @@ def test_a_damaged_checkpoint_is_not_used(damage: Callable[[Path], None], tree: 
     damage(path)
     same(spec, runtime, expected)
     log = log_of(runtime, spec)
-    assert f"checkpoint {path.name} is not used, training starts anew: " in log
-    assert "goes on" not in log
+    assert f"checkpoint {path.name} is not used, training starts over: " in log
+    assert "resumes" not in log
 
 
 @pytest.mark.parametrize("key", ["petl-bench", "torch", "timm", "pillow"])
@@ -356,7 +356,7 @@ def test_a_checkpoint_of_another_version_is_not_used(
         patch.setitem(checkpoint.VERSIONS, key, "0.0.1")  # the child is of that version
         cut(spec, runtime, 3)
     same(spec, runtime, unbroken(spec, cache, tmp_path))
-    assert f"training starts anew: it is of {key} 0.0.1, this is " in log_of(runtime, spec)
+    assert f"training starts over: it is of {key} 0.0.1, this is " in log_of(runtime, spec)
 
 
 def test_a_checkpoint_of_another_training_is_not_used(tree: Tree, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tree: Tree, tmp_path: Path
     place.mkdir(parents=True)
     shutil.copy(path, place / path.name.replace(identify(specs[1]), identify(specs[0])))
     same(specs[0], runtime, unbroken(specs[0], cache, tmp_path))
-    assert "training starts anew: it is of training" in log_of(runtime, specs[0])
+    assert "training starts over: it is of training" in log_of(runtime, specs[0])
 
 
 def test_parameters_of_other_shapes_are_left_alone(tmp_path: Path) -> None:
@@ -377,12 +377,12 @@ def test_parameters_of_other_shapes_are_left_alone(tmp_path: Path) -> None:
     wide, slim = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
     before = TrainingState(tmp_path / "x.safetensors")
     before.losses.append(0.5)
-    before.keep(torch.optim.AdamW([wide]), 2)
+    before.save(torch.optim.AdamW([wide]), 2)
     for parameters in ([slim], [wide, slim]):
         after = TrainingState(tmp_path / "x.safetensors")
-        assert after.found(torch.device("cpu"))
+        assert after.load(torch.device("cpu"))
         after.restore(parameters)
-        assert (after.losses, after.earlier, slim.tolist()) == ([], 0.0, [1.0, 1.0])
+        assert (after.losses, after.earlier_seconds, slim.tolist()) == ([], 0.0, [1.0, 1.0])
 
 
 # What stays, and what is removed
@@ -414,7 +414,7 @@ def test_a_run_that_failed_keeps_its_checkpoints_until_it_is_done(tmp_path: Path
     shutil.copytree(tmp_path / "whole", images, dirs_exist_ok=True)
     done = quickly("sweep", "--store", store, *overrides, "--existing", "retry-failed")
     assert done.returncode == 0, done.stderr
-    assert f"goes on from epoch {EPOCHS}\n" in log_of(Runtime(str(store)), spec)
+    assert f"resumes from epoch {EPOCHS}\n" in log_of(Runtime(str(store)), spec)
     assert kept(store, identify(spec)) == unbroken(spec, tree.runtime().cache, tmp_path)
 
 
@@ -436,7 +436,7 @@ def test_a_rerun_starts_at_the_beginning(tree: Tree, tmp_path: Path) -> None:
     spec, runtime = tree.spec(**FIXED), runtime_of(tmp_path, tree.runtime().cache, 1)
     for _ in range(2):
         execute(job_of(spec), runtime)
-        assert "goes on" not in log_of(runtime, spec)
+        assert "resumes" not in log_of(runtime, spec)
 
 
 # Checkpoints that cannot be written
@@ -473,7 +473,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tree: Tree, tmp_path: Path
     changes = FIXED | {"adapter": "linear", "train__epochs": epochs}
     overrides = [*tree.settings(**changes), "launcher.checkpoint=1"]
     spec, store = tree.spec(**changes), tmp_path / "store"
-    with subprocess.Popen(
+    with processes.Popen(
         [SCRIPT, "sweep", "--store", str(store), *overrides],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -487,7 +487,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tree: Tree, tmp_path: Path
     assert 0 < done < epochs
     again = petl("sweep", "--store", store, *overrides)
     assert again.returncode == 0, again.stderr
-    assert f"goes on from epoch {done}\n" in log_of(Runtime(str(store)), spec)
+    assert f"resumes from epoch {done}\n" in log_of(Runtime(str(store)), spec)
     assert kept(store, identify(spec)) == unbroken(spec, tree.runtime().cache, tmp_path)
 
 

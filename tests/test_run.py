@@ -72,7 +72,7 @@ def test_the_log_ends_with_the_result(finished_store: Path) -> None:
 
 
 def test_a_row_is_strict_json_with_every_column_of_the_contract(finished_store: Path) -> None:
-    """The columns that the guide's cli.md names; others may stand beside them."""
+    """Columns that every version has; others may stand beside them."""
     named = """
         run_id suite task group backbone adapter hidden scale quantizer bits head protocol precision seed
         epochs status acc acc_val acc_best_peek n_train n_test bytes_adapter bytes_head bytes_overhead

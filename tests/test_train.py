@@ -6,9 +6,10 @@ from torch import nn
 
 from petl_bench.adapters import ADAPTERS
 from petl_bench.data import Split
-from petl_bench.errors import UserError
-from petl_bench.train import evaluate, fit
-from petl_bench.train.loop import DivergedError, evaluation_batch, learning_rate
+from petl_bench.errors import DivergedError, UserError
+from petl_bench.train import Training, evaluate, fit
+from petl_bench.train.evaluation import evaluation_batch
+from petl_bench.train.schedule import learning_rate
 from tests import tiny
 from tests.reference import training
 
@@ -18,12 +19,12 @@ def fit_tiny(count=16, fit_seed=0, model_seed=0, dropout=0.0, **changes):
     adapted = tiny.quantized_model(tiny.model_spec(dropout=dropout), model_seed)
     recipe = tiny.recipe(4, 8, warmup_epochs=0, **changes)
     return adapted, fit(
-        adapted.network, adapted.trainable, tiny.split(count), recipe, tiny.pixels(), seed=fit_seed
+        Training(adapted.network, adapted.trainable, tiny.split(count), recipe, tiny.pixels(), seed=fit_seed)
     )
 
 
 def test_learning_rate_of_the_published_recipe():
-    # method.md: epochs 0 and 1 both run at 1e-6 and the peak is 9.758e-4 at epoch 11.
+    # Released code (JieShibo/PETL-ViT): epochs 0 and 1 run at 1e-6 and the peak is 9.758e-4 at epoch 11.
     rates = [learning_rate(epoch, tiny.recipe(100, 64)) for epoch in range(100)]
     assert rates[0] == rates[1] == 1e-6
     assert max(rates) == rates[11] == pytest.approx(9.758e-4, abs=5e-8)
@@ -69,7 +70,7 @@ class Recorder(nn.Module):
 
 def test_incomplete_batches_are_dropped_and_every_epoch_draws_anew():
     model, data = Recorder(), tiny.split(11)
-    losses = fit(model, model.parameters(), data, tiny.recipe(6, 4), tiny.pixels(), seed=0)
+    losses = fit(Training(model, [*model.parameters()], data, tiny.recipe(6, 4), tiny.pixels(), seed=0))
     # 11 images make 2 whole batches of 4; 6 epochs, one mean loss each.
     assert [len(batch) for batch in model.batches] == [4] * 12
     assert len(losses) == 6
@@ -102,7 +103,7 @@ def test_each_epoch_runs_at_its_scheduled_rate():
     model, data = Slope(), tiny.split(4)
     data = Split(data.images, np.zeros(4, np.int64))
     recipe = tiny.recipe(20, 4, weight_decay=0.0)
-    fit(model, [model.bias], data, recipe, tiny.pixels(), seed=0)
+    fit(Training(model, [model.bias], data, recipe, tiny.pixels(), seed=0))
     moves = -np.diff([*model.places, model.bias.item()])
     np.testing.assert_allclose(moves, [training.learning_rate(epoch, 20) for epoch in range(20)], rtol=1e-6)
 
@@ -127,7 +128,7 @@ def test_only_the_trainable_parameters_change(adapter, bits):
     before = {name: value.clone() for name, value in adapted.network.state_dict().items()}
     start = [parameter.detach().clone() for parameter in adapted.trainable]
     recipe = tiny.recipe(3, 8, warmup_epochs=0)
-    fit(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0)
+    fit(Training(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0))
     frozen = {n: p for n, p in adapted.network.named_parameters() if id(p) not in trainable}
     trained = {"full": tiny_backbone_size(), "bitfit": tiny_backbone_biases()}.get(adapter, 0)
     assert sum(p.numel() for p in frozen.values()) == tiny_backbone_size() - trained
@@ -174,7 +175,7 @@ def test_training_learns_labels_that_the_images_tell():
     data = colored(32)
     adapted = tiny.quantized_model(tiny.model_spec(head="binary"))
     recipe = tiny.recipe(40, 8, lr=1e-2)
-    losses = fit(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0)
+    losses = fit(Training(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0))
     assert losses[-1] < losses[0] / 2
     assert evaluate(adapted.network, data, tiny.pixels()) == 1.0
 

@@ -141,7 +141,7 @@ def in_double(adapted):
 
 
 def recipe(epochs=20, batch_size=8, **changes):
-    """The VTAB-1K recipe of the released code (method.md), without drop-path, over fewer epochs."""
+    """The VTAB-1K recipe of the released code (JieShibo/PETL-ViT), without drop-path, over fewer epochs."""
     values = {
         "epochs": epochs,
         "batch_size": batch_size,

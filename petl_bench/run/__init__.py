@@ -1,10 +1,10 @@
-"""One run. Import the modules: `identity` alone does without torch, so that plans are quick.
+"""One run. Import the modules themselves: `identity` does not import torch, so planning is fast.
 
-execute      a run from first to last: train, pack, reload, evaluate, store
-training     the trainings of a run, and the search of protocol `sealed`
-search       which candidates a search trains, and which it keeps
-calibration  what methods may do with the training images before the training
-identity     the run_id, and the tasks of a plan found and fingerprinted
+execute      execution of a run from first to last: train, pack, reload, evaluate, store
+training     trainings of a run, and the search of protocol `sealed`
+search       full search and successive halving over candidates
+calibration  access of adapter methods to the training images before the training
+identity     run_id of a run, and resolved tasks of a plan
 metadata     columns, log and TensorBoard entries of a run
-provenance   code revision, versions and hardware behind a row
+provenance   code revision, versions and hardware of a row
 """

@@ -1,4 +1,4 @@
-"""What methods that look at the training images before the training may do with them."""
+"""Calibration: the access of adapter methods to the training images before the training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from torch import nn
 
 from petl_bench import data
 from petl_bench.model import Adapted
-from petl_bench.train import Pixels, fit, outputs
+from petl_bench.train import Pixels, Training, fit, outputs
 from petl_bench.types import RunSpec, Runtime
 
 
 class Calibration:
-    """The training images of one training and a model that is not yet prepared; see petl_bench.adapters."""
+    """Access of a method to the training images; see petl_bench.adapters.base.Calibration.
+
+    Args:
+        adapted: model that is not yet prepared for training, on its device.
+        spec: the run, its task resolved.
+        runtime: how the run is executed.
+        split: training images: `trainval` or `train`.
+    """
 
     def __init__(self, adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> None:
         self.network = adapted.network
@@ -23,30 +30,36 @@ class Calibration:
         self.pixels = Pixels(spec.train.normalization, spec.backbone.image_size, torch.device(runtime.device))
 
     def observe(self) -> None:
-        """Pass every training image through the network once, without gradients, as for evaluation."""
+        """Pass every training image through the network once in evaluation mode, without gradients."""
         images = data.load(self.spec.task, self.split, self.spec.backbone.image_size, self.runtime.cache)
         for _ in outputs(self.network, images, self.pixels):
             pass
 
     def fit(self, parameters: Sequence[nn.Parameter], epochs: int) -> None:
-        """Train these and the head by the run's recipe over other epochs; the head is put back after.
+        """Train parameters and the head by the run's recipe, then restore the head.
+
+        Args:
+            parameters: parameters to train, besides those of the head.
+            epochs: number of epochs; the recipe is shortened to it.
 
         Raises:
-            DivergedError: a loss that is not finite.
+            DivergedError: a loss is not finite.
         """
         recipe = self.spec.train.shortened(epochs / self.spec.train.epochs)
         size, crop = self.spec.backbone.image_size, recipe.augment.crop
         images = data.load(self.spec.task, self.split, size, self.runtime.cache, native=crop)
         before = [parameter.detach().clone() for parameter in self.head]
         fit(
-            self.network,
-            [*parameters, *self.head],
-            images,
-            recipe,
-            self.pixels,
-            self.spec.seed,
-            classes=self.spec.task.classes,
-            loaders=self.runtime.loaders,
+            Training(
+                self.network,
+                [*parameters, *self.head],
+                images,
+                recipe,
+                self.pixels,
+                self.spec.seed,
+                classes=self.spec.task.classes,
+                loaders=self.runtime.loaders,
+            )
         )
         with torch.no_grad():
             for parameter, value in zip(self.head, before, strict=True):
@@ -55,10 +68,16 @@ class Calibration:
 
 
 def calibrate(adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> None:
-    """Let the method look at the training images, where it wants to; in float32, whatever the precision.
+    """Calibrate the adapter if its method needs it, in float32 for any precision of the run.
+
+    Args:
+        adapted: model that is not yet prepared for training; it is on the CPU again afterwards.
+        spec: the run, its task resolved.
+        runtime: how the run is executed.
+        split: training images: `trainval` or `train`.
 
     Raises:
-        UserError: as `Calibration.fit`.
+        UserError: see `Calibration.fit`.
     """
     if adapted.adapter.attached.calibrate is None:
         return

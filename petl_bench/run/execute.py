@@ -1,4 +1,4 @@
-"""The life of one run: fit, pack to bytes, reload the bytes into a fresh model, evaluate once."""
+"""Execution of a run: train, pack to bytes, reload the bytes into a new model, evaluate once, store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from petl_bench.packing import AdapterFile, FileMetadata
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.run.provenance import peak_memory, provenance
-from petl_bench.run.training import choose, train
+from petl_bench.run.search import SearchResult
+from petl_bench.run.training import Trained, select, train
 from petl_bench.store import Claim, Store
 from petl_bench.train import Pixels, evaluate, log_epochs, log_result, predict
 from petl_bench.types import (
@@ -37,7 +38,12 @@ from petl_bench.types import (
 
 @dataclass(frozen=True)
 class Score:
-    """Test accuracy and the number of images it is over."""
+    """Test accuracy of a run.
+
+    Attributes:
+        accuracy: fraction of correct predictions, from 0 to 1.
+        images: number of test images.
+    """
 
     accuracy: float
     images: int
@@ -46,10 +52,12 @@ class Score:
 def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow:
     """Execute a run from first to last and keep its row and adapter file in the store.
 
-    Test images are decoded once training is over, and not before; protocol `peek` alone looks earlier.
+    Test images are decoded only after the training, except with protocol `peek`. Accuracy and size describe
+    the same file: it is packed, loaded from its bytes into a new model, and evaluated.
 
     Args:
         job: the run, its task resolved (petl_bench.data.resolve).
+        runtime: how the run is executed.
         claim: this process' claim of the run, which must still be held when the results are stored.
 
     Raises:
@@ -66,36 +74,27 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
         checkpoints = store.checkpoints(run_id) if runtime.checkpoint else None
-        choice = choose(spec, runtime, checkpoints)
-        chosen, trained = choice.spec, choice.model
+        result = select(spec, runtime, checkpoints)
+        trained = result.model
         if trained is None:
-            trained = train(chosen, runtime, log, checkpoints=checkpoints)
+            trained = train(result.spec, runtime, log, checkpoints=checkpoints)
         else:
-            log_epochs(log, trained.losses, chosen.train)
-        adapter = packing.dump(pack(trained.adapted, chosen, checksum, runtime))
-        logger.info("run %s: trained and packed; now test is looked at", run_id)
+            log_epochs(log, trained.losses, result.spec.train)
+        adapter = packing.dump(pack(trained.adapted, result.spec, checksum, runtime))
+        logger.info("run %s: trained and packed; evaluation on test begins", run_id)
         begin = time.perf_counter()
         file = packing.load(adapter, run_id)
-        right = score(file, spec.backbone, spec.task, runtime, run_id)
+        test = score(file, spec.backbone, spec.task, runtime, run_id)
         row = row_from_dict(
-            settings(chosen)
+            settings(result.spec)
             | {"recipe": recipe_hash(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
+            | _measurements(result, trained, test, runtime)
             | {
                 "run_id": run_id,
                 "status": "done",
-                "acc": right.accuracy,
-                "acc_val": choice.acc_val,
-                "acc_best_peek": max(trained.peeks, default=None),
-                "n_train": trained.images,
-                "n_test": right.images,
-                "params_trainable": sum(p.numel() for p in trained.adapted.trainable),
-                "seconds_search": round(choice.seconds, 3),
-                "seconds_train": round(trained.seconds, 3),
                 "seconds_eval": round(time.perf_counter() - begin, 3),
-                "images_per_second": round(trained.images * trained.passes / trained.seconds, 1),
-                "peak_memory_bytes": peak_memory(runtime.device),
                 "backbone_sha256": checksum,
                 "started_at": started.isoformat(timespec="seconds"),
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,19 +103,40 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         log_result(log, hyperparameters(row), results(row))
         if claim is not None:
             claim.require()
-        store.put(spec, row, adapter, choice.trials)
+        store.put(spec, row, adapter, result.trials)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
 
 
-def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:
-    """The file of a trained model.
+def _measurements(
+    result: SearchResult[Trained], trained: Trained, test: Score, runtime: Runtime
+) -> dict[str, object]:
+    """Return the columns of accuracies, counts, times and memory."""
+    return {
+        "acc": test.accuracy,
+        "acc_val": result.acc_val,
+        "acc_best_peek": max(trained.peeks, default=None),
+        "n_train": trained.images,
+        "n_test": test.images,
+        "params_trainable": sum(p.numel() for p in trained.adapted.trainable),
+        "seconds_search": round(result.seconds, 3),
+        "seconds_train": round(trained.seconds, 3),
+        "images_per_second": round(trained.images * trained.passes / trained.seconds, 1),
+        "peak_memory_bytes": peak_memory(runtime.device),
+    }
 
-    With statistics `short`, it has the shortest shifts and spreads with which the reloaded model puts every
-    training image into the same class as with exact ones.
+
+def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:
+    """Return the adapter file of a trained model.
+
+    With `statistics=short`, means and stds take the fewest bytes with which the reloaded model predicts the
+    same class for every training image as with exact ones.
 
     Args:
-        backbone: SHA-256 of its weights.
+        adapted: the trained model.
+        spec: the run.
+        backbone: SHA-256 of the weights of the backbone.
+        runtime: how the run is executed.
     """
     file = adapted.file(packing.describe(spec, backbone), code=spec.packing == "coded")
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
@@ -136,30 +156,44 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
 
 
 def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:
-    """Test accuracy of an adapter file on a fresh backbone; the task settled.
+    """Evaluate an adapter file on test.
 
-    A file that does not state the checksum of its backbone is taken at its word.
+    Args:
+        file: loaded adapter file.
+        backbone: backbone with the weights that the file was trained on. They are not checked if the file
+            does not state their checksum.
+        task: resolved task.
+        runtime: how the evaluation is executed.
+        where: path of the file, for messages.
 
     Raises:
-        UserError: the file was trained on other backbone weights or another number of classes.
+        UserError: the file was trained on other weights or for another number of classes.
     """
     torch.set_num_threads(runtime.threads)
     device = torch.device(runtime.device)
-    facts = packing.interpret(file, lambda label: backbone, where)
-    stated = facts.backbone_checksum
+    metadata = packing.interpret(file, lambda label: backbone, where)
+    stated = metadata.backbone_checksum
     if stated is not None and packing.short_checksum(backbone_sha256(backbone)) != stated:
         raise UserError(f"{where}: was trained on other weights of {backbone.display_name}")
-    if facts.model.classes != task.classes:
+    if metadata.model.classes != task.classes:
         raise UserError(
-            f"{where}: has a head of {facts.model.classes} classes, {task.name} has {task.classes}"
+            f"{where}: has a head of {metadata.model.classes} classes, {task.name} has {task.classes}"
         )
-    model = replace(facts.model, backbone=backbone)
-    network = restore(model, file, where, facts.precision, device)
-    pixels = Pixels(facts.normalization, backbone.image_size, device)
+    model = replace(metadata.model, backbone=backbone)
+    network = restore(model, file, where, metadata.precision, device)
+    pixels = Pixels(metadata.normalization, backbone.image_size, device)
     images = data.load(task, "test", backbone.image_size, runtime.cache)
     return Score(evaluate(network, images, pixels), len(images))
 
 
 def read_metadata(file: AdapterFile, where: str) -> FileMetadata:
-    """What an adapter file says, its backbone looked up in conf/backbone."""
+    """Interpret the metadata of an adapter file, with backbones from conf/backbone.
+
+    Args:
+        file: loaded adapter file.
+        where: path of the file, for messages.
+
+    Raises:
+        UserError: an entry is missing or cannot be read.
+    """
     return packing.interpret(file, lambda name: BackboneSpec(**group_config("backbone", name)), where)

@@ -1,4 +1,4 @@
-"""The run_id of a spec and what it takes: checksums of weights, fingerprints of data. Torch only at need."""
+"""Identities of runs: checksums of weights and resolved tasks. Imports torch only where it is needed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from petl_bench.types import BackboneSpec, Cache, Job, RunSpec, TaskSpec, run_id
 
 
 def backbone_sha256(spec: BackboneSpec) -> str:
-    """SHA-256 of the weights: of a bundled file as it is, else of the values that are loaded.
+    """Return the SHA-256 of a backbone's weights, in hexadecimal.
 
-    So an .npz, a safetensors file and timm's own download of the same weights are one backbone.
+    For a bundled file it is that of the file, otherwise that of the loaded values. An .npz, a safetensors
+    file and timm's download of the same weights are therefore one backbone.
     """
     path = weights.find(spec.weights)
     if path is not None and weights.bundled(spec.weights):
@@ -40,7 +41,7 @@ def job_of(spec: RunSpec, command: str = "") -> Job:
 
 
 def files_of(specs: Iterable[RunSpec]) -> int:
-    """About how many files `resolve_tasks` will look at."""
+    """Return the approximate number of files that `resolve_tasks` reads."""
     tasks = {repr(spec.task): spec.task for spec in specs}
     return sum(data.expected_files(task) for task in tasks.values())
 
@@ -51,10 +52,16 @@ def resolve_tasks(
     advance: Advance = ignore,
     warn: Notify = ignore,
 ) -> list[RunSpec]:
-    """The runs with their data found, counted and fingerprinted; each task once; see petl_bench.data.resolve.
+    """Return the runs with their tasks resolved (petl_bench.data.resolve); each task is resolved once.
+
+    Args:
+        specs: runs of a plan.
+        cache: cache of file facts and decoded images.
+        advance: called for the progress in files.
+        warn: called with the text of each warning.
 
     Raises:
-        UserError: data are missing or are not those of the manifest.
+        UserError: data are missing or differ from the manifest.
     """
     resolved: dict[str, TaskSpec] = {}
     runs = []

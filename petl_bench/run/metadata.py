@@ -1,4 +1,4 @@
-"""What a run writes down of itself besides its numbers: columns that repeat the spec, sizes, the log."""
+"""Run metadata and logging: columns that repeat the spec, sizes, recipe, and the log file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HYPERPARAMETERS = (
 
 
 def sizes(file: AdapterFile, total: int) -> dict[str, object]:
-    """The columns of bytes, of a file of `total` bytes."""
+    """Return the columns of sizes of an adapter file of `total` bytes."""
     return {
         "bytes_adapter": file.bytes_adapter,
         "bytes_adapter_raw": file.bytes_adapter_raw,
@@ -43,10 +43,10 @@ def sizes(file: AdapterFile, total: int) -> dict[str, object]:
 
 
 def recipe_hash(spec: RunSpec) -> str:
-    """Eight hexadecimal digits: rows with the same ones were trained by the same recipe.
+    """Return eight hexadecimal digits that are equal for rows that were trained with the same recipe.
 
-    Scales to choose from are left out, since methods without a scale share tables with the others; so is a
-    learning rate that stands beforehand, which may be tuned as the scale is, and has a column of its own.
+    The scales of a search are not part of the recipe, since methods without a scale share tables with the
+    others. Neither is a given learning rate, which may be tuned like the scale and has its own column.
     """
     train = identity_of(TrainSpec, asdict(spec.train))
     if spec.protocol.name != "sealed":
@@ -56,18 +56,18 @@ def recipe_hash(spec: RunSpec) -> str:
 
 
 def settings(spec: RunSpec) -> dict[str, object]:
-    """The columns of a row that repeat its spec."""
+    """Return the columns of a row that repeat its spec."""
     return spec_columns(spec) | {"settings": changed_text(spec.adapter)}
 
 
 def hyperparameters(row: ResultRow) -> dict[str, str | float]:
-    """The settings on TensorBoard's HPARAMS page: whatever tells the rows of a report apart."""
-    held = {name: getattr(row, name) for name in HYPERPARAMETERS}
-    return {name: value for name, value in held.items() if value is not None}
+    """Return the settings for the HPARAMS page of TensorBoard: all that distinguish rows of a report."""
+    values = {name: getattr(row, name) for name in HYPERPARAMETERS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def results(row: ResultRow) -> dict[str, float]:
-    """The metrics on that page."""
+    """Return the metrics for the HPARAMS page of TensorBoard."""
     return {
         "test/acc": row.acc,
         "bytes/file": row.bytes_file,
@@ -78,11 +78,11 @@ def results(row: ResultRow) -> dict[str, float]:
 
 class _QuietFileHandler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say nothing: on a full disk the run's own error is the message."""
+        """Ignore errors of the log: on a full disk the error of the run itself is reported."""
 
 
 class LogFile:
-    """Sends the package's log, and the troubles of TensorBoard's thread, to the run's directory."""
+    """Context that logs messages of the package, and errors of TensorBoard's thread, in a run's directory."""
 
     def __init__(self, directory: Path) -> None:
         self.handler = _QuietFileHandler(directory / LOG)

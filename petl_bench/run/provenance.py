@@ -1,4 +1,4 @@
-"""Where a row comes from: code revision, versions, hardware, memory."""
+"""Provenance of a row: code revision, versions, hardware and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from petl_bench import __version__
 
 
 def provenance(device: str) -> dict[str, object]:
-    """The columns of a row that say what produced it; they are no part of its identity."""
+    """Return the columns of a row that state what produced it; they are not part of its identity."""
     return {
         "device": device_name(device),
         "version": __version__,
@@ -27,19 +27,19 @@ def provenance(device: str) -> dict[str, object]:
 
 
 def peak_memory(device: str) -> int:
-    """Peak bytes on the GPU, or of this process so far on the CPU."""
+    """Return the peak memory in bytes, on a GPU or of this process so far."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def device_name(device: str) -> str:
-    """The maker's name of a GPU, or of the processor."""
+    """Return the model name of a GPU, or of the processor."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
 
 
 def _processor() -> str:
-    """The CPU's model name where the system tells it."""
+    """Return the model name of the processor, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -49,7 +49,7 @@ def _processor() -> str:
 
 @cache
 def _git_state() -> dict[str, object]:
-    """Revision and dirtiness of the checkout this package runs from; empty for an installed wheel."""
+    """Return the Git revision of the checkout, and whether it has changes; empty for an installed wheel."""
     top = Path(petl_bench.__file__).parent.parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,7 @@
-"""Protocol `sealed`: the candidate that does best on val, by full trainings or by successive halving."""
+"""Search of protocol `sealed` for the candidate with the best accuracy on val.
+
+Candidates are trained in full, or by successive halving.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from typing import Generic, TypeVar
 
 from petl_bench.types import RunSpec
 
-KEPT = 1 / 2
-"""Of the candidates of a rung, rounded up, those that go on to the next."""
+KEPT_FRACTION = 1 / 2
+"""Fraction of the candidates of a rung that enter the next one; their number is rounded up."""
 
 Trial = dict[str, float | None]
-"""One training of one candidate: scale, lr, epochs, acc_val; without accuracy where it diverged."""
+"""Training of one candidate: scale, lr, epochs and acc_val, which is None if the training diverged."""
 
 Model = TypeVar("Model")
 logger = logging.getLogger("petl_bench")
@@ -22,52 +25,59 @@ logger = logging.getLogger("petl_bench")
 
 @dataclass(frozen=True)
 class SearchResult(Generic[Model]):
-    """The winner of a search; the spec itself and no trials where there is nothing to choose."""
+    """The winner of a search. If there is only one candidate, there are no trials.
+
+    Attributes:
+        spec: the winning candidate.
+        trials: all trainings of the search, in order.
+        acc_val: accuracy of the winner on val, in its last trial.
+        model: model that this trial returned; None if it returned none.
+        seconds: seconds of the search, without the training of `model`.
+    """
 
     spec: RunSpec
     trials: list[Trial] = field(default_factory=list)
     acc_val: float | None = None
-    """The winner's, in its last trial."""
     model: Model | None = None
-    """What that trial left."""
     seconds: float = 0.0
-    """Of the search, what made `model` not included."""
 
 
 def search(
     spec: RunSpec, attempt: Callable[[RunSpec], tuple[float | None, Model | None]]
 ) -> SearchResult[Model] | None:
-    """Attempt each candidate in full, or rung by rung (`protocol.rungs`): all in the first share of the
-    epochs, the better half of them in the next, and so on.
+    """Train all candidates of a run, and return the best.
 
-    The best of the last rung wins; of equals the smaller scale, then the smaller rate. A candidate that
-    diverges goes no further.
+    With `protocol.rungs`, all candidates are trained for the first share of the epochs, the better half of
+    them for the second share, and so on. The best candidate of the last rung wins; ties are resolved in favor
+    of the smaller scale, then the smaller learning rate. A candidate that diverges is dropped.
 
     Args:
-        attempt: trains a candidate; returns its accuracy on val, None where it diverges, and what to keep.
+        spec: the run.
+        attempt: function that trains a candidate and returns its accuracy on val, None if it diverges, and
+            the model to keep, if any.
 
     Returns:
-        None where all candidates of a rung diverge.
+        The result, or None if all candidates of a rung diverge.
     """
     candidates = spec.candidates
     trials: list[Trial] = []
-    choice: SearchResult[Model] | None = SearchResult(candidates[0])
+    result: SearchResult[Model] | None = SearchResult(candidates[0])
     for share in spec.protocol.rungs or [1.0]:
         if len(candidates) == 1:
             break
-        choice, best, accuracies = None, -1.0, {}
+        result, best, accuracies = None, -1.0, {}
         for number, candidate in enumerate(candidates):
-            short = candidate.shortened(share)
-            accuracy, model = attempt(short)
-            rate, epochs = short.train.lr, short.train.epochs
-            trials.append({"scale": short.scale, "lr": rate, "epochs": epochs, "acc_val": accuracy})
-            logger.info("scale %s, lr %s, epochs %s: acc on val %s", short.scale, rate, epochs, accuracy)
+            shortened = candidate.shortened(share)
+            accuracy, model = attempt(shortened)
+            rate, epochs = shortened.train.lr, shortened.train.epochs
+            trials.append({"scale": shortened.scale, "lr": rate, "epochs": epochs, "acc_val": accuracy})
+            logger.info("scale %s, lr %s, epochs %s: acc on val %s", shortened.scale, rate, epochs, accuracy)
             if accuracy is None:
                 continue
             accuracies[number] = accuracy
             if accuracy > best:
-                choice, best = SearchResult(candidate, trials, accuracy, model), accuracy
+                result, best = SearchResult(candidate, trials, accuracy, model), accuracy
         ranked = sorted(accuracies, key=lambda number: -accuracies[number])
-        going = sorted(ranked[: math.ceil(KEPT * len(candidates))])
-        candidates = [candidates[number] for number in going]
-    return choice
+        kept = sorted(ranked[: math.ceil(KEPT_FRACTION * len(candidates))])
+        candidates = [candidates[number] for number in kept]
+    return result

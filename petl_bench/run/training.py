@@ -1,4 +1,4 @@
-"""Trainings of a run: one of a fresh adapted model, and the search of protocol `sealed`, made of many."""
+"""Trainings of a run: a single one, and the search of protocol `sealed`, which consists of many."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data
+from petl_bench.data import Split
+from petl_bench.errors import DivergedError
 from petl_bench.model import Adapted, assemble
 from petl_bench.run.calibration import calibrate
 from petl_bench.run.identity import identify
@@ -17,8 +20,9 @@ from petl_bench.run.metadata import logger
 from petl_bench.run.search import SearchResult, search
 from petl_bench.train import (
     Average,
-    DivergedError,
+    Hooks,
     Pixels,
+    Training,
     TrainingState,
     compiled,
     evaluate,
@@ -26,61 +30,69 @@ from petl_bench.train import (
     log_epochs,
     outputs,
 )
-from petl_bench.train.rate_regularizer import RateTerm
+from petl_bench.train.rate_regularizer import RateRegularizer
 from petl_bench.types import TRAINVAL, RunSpec, Runtime
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model with what its training took."""
+    """A trained model and the cost of its training.
+
+    Attributes:
+        adapted: the trained model.
+        seconds: seconds of training, including earlier attempts.
+        earlier_seconds: the part of `seconds` that earlier attempts took.
+        images: number of training images.
+        passes: number of passes of each image through the backbone.
+        losses: mean loss of each epoch.
+        peeks: test accuracies during the training, with protocol peek only.
+    """
 
     adapted: Adapted
     seconds: float
-    """Earlier attempts included."""
-    earlier: float
-    """Of these seconds, those of earlier attempts."""
+    earlier_seconds: float
     images: int
     passes: int
-    """How often each image went through the backbone."""
     losses: list[float]
     peeks: list[float]
-    """Test accuracies on the way, protocol peek only."""
 
 
-def choose(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> SearchResult[Trained]:
-    """Protocol `sealed`: the candidate that does best on val after training without val.
+def select(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> SearchResult[Trained]:
+    """Select the candidate of a run with the best accuracy on val, trained without val (protocol `sealed`).
 
-    Nothing in here asks for a test image. The winner comes trained where its training would be repeated on
-    the same images: few-shot sets have no others.
+    Test images are not used. The result contains the trained model of the winner if another training would
+    use the same images, as for few-shot sets, whose only training images are those of `train`.
 
     Args:
-        checkpoints: see `train`.
+        spec: the run, its task resolved.
+        runtime: how the run is executed.
+        checkpoints: folder of checkpoints; see `train`.
 
     Raises:
-        UserError: all candidates diverge.
+        DivergedError: all candidates diverge.
     """
     begin, earlier = time.perf_counter(), 0.0
 
-    def trial(candidate: RunSpec) -> tuple[float | None, Trained | None]:
+    def attempt(candidate: RunSpec) -> tuple[float | None, Trained | None]:
         nonlocal earlier
         try:
             accuracy, trained = validate(candidate, runtime, checkpoints)
         except DivergedError as error:
             logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
             return None, None
-        earlier += trained.earlier
+        earlier += trained.earlier_seconds
         final = candidate.task.shots and candidate.train.epochs == spec.train.epochs
         return accuracy, trained if final else None
 
-    choice = search(spec, trial)
-    if choice is None:
+    result = search(spec, attempt)
+    if result is None:
         raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
-    own = choice.model.seconds if choice.model is not None else 0.0
-    return replace(choice, seconds=earlier + time.perf_counter() - begin - own)
+    own = result.model.seconds if result.model is not None else 0.0
+    return replace(result, seconds=earlier + time.perf_counter() - begin - own)
 
 
 def validate(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> tuple[float, Trained]:
-    """Accuracy on val of a model trained on train, and the model."""
+    """Train on `train`, and return the accuracy on val and the model; for the arguments see `train`."""
     trained = train(spec, runtime, split="train", checkpoints=checkpoints)
     return _evaluate(spec, trained.adapted, "val", runtime), trained
 
@@ -92,80 +104,108 @@ def train(
     split: str = TRAINVAL,
     checkpoints: Path | None = None,
 ) -> Trained:
-    """Train a fresh adapted model on all training images, or on `train` alone.
+    """Train a model from its initialization, or from a checkpoint.
 
     Args:
-        checkpoints: the folder in which it is kept every `runtime.checkpoint` epochs and at its end, and
-            from which it goes on; None: it begins at epoch 0 and is kept nowhere.
+        spec: the run, its task resolved.
+        runtime: how the run is executed.
+        log: TensorBoard writer; None: none.
+        split: training images: `trainval` for all, or `train`.
+        checkpoints: folder in which a checkpoint is saved every `runtime.checkpoint` epochs and at the end,
+            and from which the training resumes; None: no checkpoints.
 
     Raises:
-        DivergedError: a loss that is not finite.
+        DivergedError: a loss is not finite.
         StoreError: a checkpoint cannot be written.
     """
     torch.set_num_threads(runtime.threads)
-    device = torch.device(runtime.device)
-    size = spec.backbone.image_size
-    images = data.load(spec.task, split, size, runtime.cache, native=spec.train.augment.crop)
-    adapted = assemble(spec.model, spec.seed, spec.train.drop_path, spec.train.activations)
-    file = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
-    recipe = spec.train
+    device, recipe = torch.device(runtime.device), spec.train
+    images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
+    adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations)
     average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
-    progress = TrainingState(file, runtime.checkpoint, average)
-    if not progress.found(device):
+    path = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
+    state = TrainingState(path, runtime.checkpoint, average)
+    if not state.load(device):
         calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)
-    term = RateTerm(adapted.adapter.quantized, spec.seed, spec.rate_weight) if spec.rate_weight else None
-    progress.restore(adapted.trainable, adapted.adapter.calibrated)
+    state.restore(adapted.trainable, adapted.adapter.calibrated)
     adapted.adapter.attached.decode()
     if log is not None:
-        log_epochs(log, progress.losses, spec.train)
-
-    def before_epoch(epoch: int) -> None:
-        if term is not None and epoch >= max(1, spec.train.warmup_epochs):
-            term.refresh()
-
-    def after_epoch(epoch: int) -> None:
-        if average is not None:
-            average.after_epoch(progress.losses, adapted.trainable)
-        if spec.protocol.name != "peek":
-            return
-        if (epoch + 1) % spec.protocol.every == 0 or epoch + 1 == spec.train.epochs:
-            progress.peeks.append(_evaluate(spec, adapted, "test", runtime))
-
-    pixels = Pixels(spec.train.normalization, size, device)
-    random = spec.train.augment.random or spec.train.drop_path or spec.backbone.has_dropout
-    probing = not (adapted.adapter.trainable or random)
-    if len(progress.losses) < spec.train.epochs:
-        model, features = adapted.network, None
-        if probing:
-            # The head alone is trained, on what never changes: one pass through the backbone is enough.
-            model = adapted.probe()
-            features = adapted.features(lambda network: outputs(network, images, pixels))
-        elif runtime.compile != "none":
-            model = compiled(model, runtime.compile)
-        fit(
+        log_epochs(log, state.losses, recipe)
+    head_only = _trains_head_only(spec, adapted)
+    if len(state.losses) < recipe.epochs:
+        pixels = Pixels(recipe.normalization, spec.backbone.image_size, device)
+        model, features = _trained_module(adapted, images, pixels, head_only, runtime.compile)
+        training = Training(
             model,
             adapted.trainable,
             images,
-            spec.train,
+            recipe,
             pixels,
             spec.seed,
             log,
-            features=features,
+            features,
             classes=spec.task.classes,
             loaders=runtime.loaders,
-            before_epoch=before_epoch,
-            after_step=term.step if term is not None else None,
-            after_epoch=after_epoch,
             consistency=adapted.adapter.attached.consistency,
-            progress=progress,
+            hooks=_RunHooks(spec, runtime, adapted, state),
+            state=state,
         )
+        fit(training)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    passes = 1 if probing else spec.train.epochs
+    passes = 1 if head_only else recipe.epochs
     return Trained(
-        adapted, progress.seconds, progress.earlier, len(images), passes, progress.losses, progress.peeks
+        adapted, state.seconds, state.earlier_seconds, len(images), passes, state.losses, state.peeks
     )
+
+
+class _RunHooks(Hooks):
+    """Rate regularizer, average of states and peeks of a run."""
+
+    def __init__(self, spec: RunSpec, runtime: Runtime, adapted: Adapted, state: TrainingState) -> None:
+        self.spec, self.runtime, self.adapted, self.state = spec, runtime, adapted, state
+        self.regularizer = None
+        if spec.rate_weight:
+            self.regularizer = RateRegularizer(adapted.adapter.quantized, spec.seed, spec.rate_weight)
+
+    def before_epoch(self, epoch: int) -> None:
+        if self.regularizer is not None and epoch >= max(1, self.spec.train.warmup_epochs):
+            self.regularizer.refresh()
+
+    def after_step(self, learning_rate: float) -> None:
+        if self.regularizer is not None:
+            self.regularizer.step(learning_rate)
+
+    def after_epoch(self, epoch: int) -> None:
+        if self.state.average is not None:
+            self.state.average.after_epoch(self.state.losses, self.adapted.trainable)
+        protocol, last = self.spec.protocol, epoch + 1 == self.spec.train.epochs
+        if protocol.name == "peek" and (last or (epoch + 1) % protocol.every == 0):
+            self.state.peeks.append(_evaluate(self.spec, self.adapted, "test", self.runtime))
+
+
+def _trains_head_only(spec: RunSpec, adapted: Adapted) -> bool:
+    """Return whether the inputs of the head never change, so that one pass through the backbone is enough."""
+    random = spec.train.augment.random or spec.train.drop_path or spec.backbone.has_dropout
+    return not (adapted.adapter.trainable or random)
+
+
+def _trained_module(
+    adapted: Adapted, images: Split, pixels: Pixels, head_only: bool, mode: str
+) -> tuple[nn.Module, Tensor | None]:
+    """Return the module to train, and its inputs if they are features instead of images.
+
+    Args:
+        adapted: the prepared model.
+        images: training images.
+        pixels: conversion of the images to the input of the backbone.
+        head_only: whether only the head is trained, on features that are computed once.
+        mode: mode of torch.compile, or none.
+    """
+    if head_only:
+        return adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
+    return (adapted.network if mode == "none" else compiled(adapted.network, mode)), None
 
 
 def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:

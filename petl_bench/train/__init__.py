@@ -1,25 +1,19 @@
-"""fit() and evaluate(): the loops, the schedule, augmentation, checkpoints, TensorBoard."""
+"""Training and evaluation: the loop, schedules, augmentation, checkpoints and TensorBoard entries."""
 
 from petl_bench.train.augment import transform
 from petl_bench.train.average import Average
 from petl_bench.train.checkpoint import TrainingState
-from petl_bench.train.loop import (
-    DivergedError,
-    compiled,
-    evaluate,
-    fit,
-    learning_rate,
-    log_epochs,
-    log_result,
-    outputs,
-    predict,
-)
+from petl_bench.train.evaluation import evaluate, outputs, predict
+from petl_bench.train.loop import Hooks, Training, compiled, fit
 from petl_bench.train.pixels import Pixels
+from petl_bench.train.schedule import learning_rate
+from petl_bench.train.tensorboard import log_epochs, log_result
 
 __all__ = [
     "Average",
-    "DivergedError",
+    "Hooks",
     "Pixels",
+    "Training",
     "TrainingState",
     "compiled",
     "evaluate",

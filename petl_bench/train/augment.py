@@ -1,4 +1,4 @@
-"""Random changes of training images through timm's transforms, the same for any number of processes."""
+"""Augmentation of training images by timm's transforms, independent of the number of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def transform(spec: AugmentSpec, size: int, normalization: Normalization) -> Any:
-    """timm's training transform: a PIL image -> uint8 (3, size, size).
+    """Return timm's training transform: PIL image -> uint8 (3, size, size).
+
+    Args:
+        spec: augmentation of single images.
+        size: height and width of the result, in pixels.
+        normalization: mean and std of each channel, for policies that fill areas with the mean.
 
     Raises:
         UserError: timm has no such `auto_augment` policy.
@@ -39,7 +44,7 @@ def transform(spec: AugmentSpec, size: int, normalization: Normalization) -> Any
             interpolation="bicubic",
             mean=normalization[0],
             std=normalization[1],
-            use_prefetcher=True,  # the transform ends with bytes: normalization is the device's
+            use_prefetcher=True,  # the transform returns bytes; normalization is done on the device
         )
     except (AssertionError, ValueError, KeyError) as error:
         raise UserError(
@@ -48,10 +53,17 @@ def transform(spec: AugmentSpec, size: int, normalization: Normalization) -> Any
         ) from error
 
 
-class Augmented(Dataset[Tensor]):
-    """Crops, flips and colours of one image at a time, as uint8 (3, size, size).
+class AugmentedImages(Dataset[Tensor]):
+    """Data set of randomly cropped, flipped and recolored images, each uint8 (3, size, size).
 
-    An item is asked for as (epoch, index); its random numbers follow from these and the seed alone.
+    An item is addressed by (epoch, index); its random numbers depend only on these and the seed.
+
+    Args:
+        images: decoded images, of one size or of their own sizes.
+        spec: augmentation of single images.
+        size: height and width of the result, in pixels.
+        normalization: mean and std of each channel.
+        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -66,26 +78,28 @@ class Augmented(Dataset[Tensor]):
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
         self.transform = transform(spec, size, normalization)
 
-    def batches(self, schedule: Tensor, loaders: int, begin: int = 0) -> Iterator[Tensor]:
-        """(batch, 3, size, size) for every row of indices of a schedule (epochs, batches, batch).
+    def batches(self, order: Tensor, loaders: int, begin: int = 0) -> Iterator[Tensor]:
+        """Return an iterator over batches (batch, 3, size, size).
 
         Args:
-            begin: the epoch to begin with.
+            order: indices of the images (epochs, batches, batch).
+            loaders: processes that augment images; 0: this process.
+            begin: first epoch.
         """
-        epochs = enumerate(schedule[begin:], begin)
+        epochs = enumerate(order[begin:], begin)
         wanted = [[(epoch, int(i)) for i in batch] for epoch, held in epochs for batch in held]
-        # A loader begins with a draw of its generator, by default torch's own, from which dropout draws, too:
-        # a training that goes on has that draw behind it.
+        # A loader first draws from its generator, by default torch's global one, which dropout uses too. A
+        # resumed training has made that draw already.
         generator = torch.Generator() if begin else None
         return iter(DataLoader(self, batch_sampler=wanted, num_workers=loaders, generator=generator))
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
         epoch, index = item
-        with _seeded(self.seed, epoch, index):
+        with _seeds(self.seed, epoch, index):
             return torch.as_tensor(self.transform(Image.fromarray(self._image(index))))
 
     def _image(self, index: int) -> NDArray[np.uint8]:
-        """(height, width, 3)."""
+        """Return an image (height, width, 3)."""
         images = self.images
         if isinstance(images, Ragged):
             assert self.offsets is not None
@@ -96,13 +110,13 @@ class Augmented(Dataset[Tensor]):
 
 
 @contextmanager
-def _seeded(*numbers: int) -> Iterator[None]:
-    """All three generators that timm and torchvision draw from, set for a while and put back."""
+def _seeds(*numbers: int) -> Iterator[None]:
+    """Seed all three generators that timm and torchvision use, and restore their states at the end."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     seed = np.random.SeedSequence(numbers).generate_state(1)[0].item()
     random.seed(seed)
     np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's goes on with its own numbers
+    torch.default_generator.manual_seed(seed)  # on the CPU only; the generator of a GPU is not used here
     try:
         yield
     finally:
@@ -111,14 +125,16 @@ def _seeded(*numbers: int) -> Iterator[None]:
         torch.random.set_rng_state(before[2])
 
 
-class Mixing:
-    """What happens to whole batches before the model sees them: erasing, mixup or cutmix, smoothing.
+class BatchAugmentation:
+    """Augmentation of whole batches: random erasing, mixup or CutMix, and label smoothing.
 
-    Attributes:
-        step: of the training, from which the random numbers of a batch follow.
-
-    Raises:
-        UserError: mixup or cutmix of an odd number of images.
+    Args:
+        recipe: recipe with the augmentation and the batch size.
+        classes: number of classes; needed only for mixup and CutMix.
+        seed: seed of the augmentation.
+        device: device of the images.
+        step: number of steps of the training that have been made; with the seed it determines the random
+            numbers of the next batch.
     """
 
     def __init__(
@@ -130,19 +146,28 @@ class Mixing:
         if spec.erasing:
             self.erase = RandomErasing(spec.erasing, mode="pixel", max_count=1, device=device.type)
         if spec.mixup or spec.cutmix:
-            if recipe.batch_size % 2:
-                raise UserError(f"train.batch_size={recipe.batch_size}: mixup and cutmix need an even number")
             self.mix = Mixup(spec.mixup, spec.cutmix, label_smoothing=spec.smoothing, num_classes=classes)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, S, S) and labels (N,), or, mixed, the probabilities of each class (N, classes)."""
+        """Augment a batch.
+
+        Args:
+            images: (batch, 3, S, S).
+            labels: (batch,).
+
+        Returns:
+            Images (batch, 3, S, S), and labels (batch,) or, if mixed, class probabilities (batch, classes).
+        """
         self.step += 1
         if self.erase is None and self.mix is None:
             return images, labels
-        with _seeded(self.seed, self.step):
+        with _seeds(self.seed, self.step):
             images = images if self.erase is None else self.erase(images)
             return (images, labels) if self.mix is None else self.mix(images, labels)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy; of mixed targets, which are smooth already, as they are."""
+        """Return the cross-entropy of logits (batch, classes), with label smoothing.
+
+        Mixed targets are smoothed when they are mixed.
+        """
         return F.cross_entropy(logits, target, label_smoothing=0.0 if self.mix else self.smoothing)

@@ -1,10 +1,13 @@
-"""A weighted mean of the last states of a training (arXiv 2504.18580, Metrics-Weighted Averaging).
+"""Weighted mean of the last states of a training.
 
     mean = sum_i w_i state_i,   w_i = q_i^power / sum_j q_j^power,   q = 1 / loss, or the epoch
 
-over the states after epochs E, E - every, E - 2 every, ... of E. The loss of a state is the mean training
-loss since the one before; test and val have no say. The equation and the defaults are inferred from the
-paper's abstract. States are latent float32 weights; what is stored of their mean is rounded once.
+The mean is over the states after epochs E, E - every, E - 2 every, ... of a training of E epochs. The loss of
+a state is the mean training loss since the state before it; val and test images are not used. States are
+latent float32 weights, and their mean is quantized once.
+
+Source: Metrics-Weighted Averaging, arXiv 2504.18580. The equation and the defaults are inferred from the
+paper's abstract.
 """
 
 from __future__ import annotations
@@ -18,19 +21,22 @@ from torch import Tensor, nn
 from petl_bench.types import AverageSpec
 
 LEAST_LOSS = 1e-3
-"""Smaller losses count as this: they would leave no weight to the others."""
+"""Smallest loss in the weights; smaller losses are replaced by it, since they would dominate the mean."""
 
 
 class Average:
-    """The mean so far: one copy of the trained parameters, however many states are in it.
+    """Running weighted mean of states; it holds one copy of the trainable parameters.
+
+    Args:
+        spec: which states are averaged, and their weights.
+        epochs: number of epochs of the training.
 
     Attributes:
-        weight: of the states so far, together.
-        mean: one tensor a parameter; none before the first state.
+        weight: sum of the weights of the states so far.
+        mean: one tensor per parameter; empty before the first state.
     """
 
     def __init__(self, spec: AverageSpec, epochs: int) -> None:
-        """Before a training of `epochs` epochs."""
         self.spec = spec
         self.epochs = epochs
         self.weight = 0.0
@@ -38,14 +44,15 @@ class Average:
 
     @torch.no_grad()
     def after_epoch(self, losses: Sequence[float], parameters: Sequence[nn.Parameter]) -> None:
-        """Take the state into the mean if it is one of those; after the last epoch, become the mean.
+        """Add the current state if it is averaged; after the last epoch, set the parameters to the mean.
 
         Args:
-            losses: the mean loss of each epoch so far.
+            losses: mean loss of each epoch so far.
+            parameters: trainable parameters.
         """
         done = len(losses)
-        behind = self.epochs - done
-        if behind % self.spec.every or behind // self.spec.every >= self.spec.checkpoints:
+        left = self.epochs - done
+        if left % self.spec.every or left // self.spec.every >= self.spec.checkpoints:
             return
         since = mean(losses[max(0, done - self.spec.every) :])
         quality = done if self.spec.by == "step" else 1 / max(since, LEAST_LOSS)
@@ -55,19 +62,19 @@ class Average:
             self.mean = [parameter.detach().clone() for parameter in parameters]
         for held, parameter in zip(self.mean, parameters, strict=True):
             held.lerp_(parameter, weight / self.weight)
-        if not behind:
+        if not left:
             for held, parameter in zip(self.mean, parameters, strict=True):
                 parameter.copy_(held)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint of an unfinished training keeps of it."""
+        """Return the tensors from which `restore` continues the mean."""
         if not self.mean:
             return {}
         weight = torch.tensor(self.weight, dtype=torch.float64)
         return {"weight": weight} | {str(i): value for i, value in enumerate(self.mean)}
 
     def restore(self, state: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
-        """The inverse of `state`."""
+        """Continue the mean from the tensors that `state` returned."""
         if not state:
             return
         self.weight = state["weight"].item()

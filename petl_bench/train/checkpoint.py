@@ -1,4 +1,4 @@
-"""The state of a training in a file: one that was cut off goes on from it as if it had not been."""
+"""Checkpoints: files with the state of a training, from which an interrupted training resumes exactly."""
 
 from __future__ import annotations
 
@@ -28,35 +28,33 @@ VERSIONS = {
     "timm": timm.__version__,
     "pillow": PIL.__version__,
 }
-"""What may change numbers from release to release."""
+"""Packages whose versions may change results."""
 
 logger = logging.getLogger("petl_bench")
 
 
 class TrainingState:
-    """How far one training is, kept in a file every few epochs and at its end.
+    """State of a training, saved in a checkpoint every few epochs and at the end.
 
-    The file is a safetensors container: parameters and, until the last epoch, AdamW's state and torch's
-    generators. Everything else that a training draws from follows from its seed and the number of the epoch.
+    The file is a safetensors container of the parameters and, before the last epoch, of the states of AdamW
+    and of torch's generators. All other random numbers of a training follow from its seed and its epoch.
+
+    Args:
+        path: the file, whose name identifies the training; None: the state is not saved.
+        every: epochs between checkpoints, which may differ between attempts.
+        average: mean of the last states, before its first state; None: none.
 
     Attributes:
-        losses: the mean loss of each epoch so far.
-        peeks: test accuracies on the way so far, protocol peek only.
-        earlier: seconds that attempts before this one took to get to where this one began.
+        losses: mean loss of each epoch so far.
+        peeks: test accuracies so far, with protocol peek only.
+        earlier_seconds: seconds that earlier attempts needed to reach the state that this one began from.
     """
 
     def __init__(self, path: Path | None = None, every: int = 1, average: Average | None = None) -> None:
-        """A training at its beginning.
-
-        Args:
-            path: the file, named after all that decides the training; None: it is kept nowhere.
-            every: epochs between checkpoints; may be another number from attempt to attempt.
-            average: of the last states, at its beginning.
-        """
         self.path, self.every, self.average = path, every, average
         self.losses: list[float] = []
         self.peeks: list[float] = []
-        self.earlier = 0.0
+        self.earlier_seconds = 0.0
         self._begin = time.perf_counter()
         self._held: dict[str, Tensor] = {}
         self._calibrated: dict[str, Tensor] = {}
@@ -64,69 +62,74 @@ class TrainingState:
 
     @property
     def seconds(self) -> float:
-        """Of training, earlier attempts included; what they did after their last checkpoint is not."""
-        return self.earlier + time.perf_counter() - self._begin
+        """Seconds of training up to now; of earlier attempts, those up to their last checkpoint."""
+        return self.earlier_seconds + time.perf_counter() - self._begin
 
-    def found(self, device: torch.device) -> bool:
-        """Whether there is a file to go on from.
+    def load(self, device: torch.device) -> bool:
+        """Read the checkpoint, and return whether there is one from which the training can resume.
 
-        One that is damaged, or of another version, device or training, is not used; the log says so.
+        A checkpoint that is damaged, or of another version, device or training, is not used; the log says so.
+
+        Args:
+            device: device of the training.
         """
         if self.path is None or self._file is not None:
             return self._file is not None
         try:
-            said, tensors = _read(self.path.read_bytes())
-            _check(said["origin"], _origin(self.path, device))
+            progress, tensors = _read(self.path.read_bytes())
+            _check(progress["origin"], _origin(self.path, device))
         except FileNotFoundError:
             return False
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            logger.warning("checkpoint %s is not used, training starts anew: %s", self.path.name, error)
+            logger.warning("checkpoint %s is not used, training starts over: %s", self.path.name, error)
             return False
-        self._file = said, tensors
+        self._file = progress, tensors
         return True
 
     def restore(
         self, parameters: Sequence[nn.Parameter], calibrated: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Go to where the file is, where one was found, its values in the parameters; `resume` does the rest.
+        """Set parameters to their values in a loaded checkpoint; `resume` restores the optimizer.
 
         Args:
-            calibrated: what was found before the training and stays as it is, by name; filled, too, so that a
-                training goes on with what it began with.
+            parameters: trainable parameters.
+            calibrated: tensors by name that a calibration before the training determines and that do not
+                change afterwards; they are set, too.
 
         Raises:
-            StoreError: the file is of other tensors, and the calibration that it spared is missing.
+            StoreError: the checkpoint has other tensors, and the calibration was skipped because of it.
         """
         self._calibrated = dict(calibrated or {})
         if self._file is None or self.path is None:
             return
-        (said, tensors), self._file = self._file, None
+        (progress, tensors), self._file = self._file, None
         wanted = [*parameters, *self._calibrated.values()]
         names = [f"parameter.{i}" for i in range(len(parameters))]
         names += [f"calibrated.{name}" for name in self._calibrated]
         held = [tensors.pop(name, torch.zeros(0)) for name in names]
         if [value.shape for value in held] != [tensor.shape for tensor in wanted]:
             message = f"checkpoint {self.path.name} is not used: its tensors have other shapes"
-            if self._calibrated:  # nothing was, because it was found
+            if self._calibrated:  # not calibrated, because a checkpoint was found
                 raise StoreError(f"{message}; remove {self.path}")
-            logger.warning("%s; training starts anew", message)
+            logger.warning("%s; training starts over", message)
             return
         with torch.no_grad():
             for tensor, value in zip(wanted, held, strict=True):
                 tensor.copy_(value)
         if self.average is not None:
-            self.average.restore(_of(tensors, "average"), parameters)
-        self.losses, self.peeks, self.earlier = said["losses"], said["peeks"], said["seconds"]
+            self.average.restore(_with_prefix(tensors, "average"), parameters)
+        self.losses, self.peeks = progress["losses"], progress["peeks"]
+        self.earlier_seconds = progress["seconds"]
         self._held = tensors
-        logger.info("checkpoint %s: training goes on from epoch %d", self.path.name, len(self.losses))
+        logger.info("checkpoint %s: training resumes from epoch %d", self.path.name, len(self.losses))
 
     def resume(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give the optimizer and torch's generators the state they had, where `restore` has found one."""
+        """Restore the optimizer and torch's generators, if `restore` has restored the parameters."""
         held, self._held = self._held, {}
         if not held:
             return
         state = optimizer.state_dict()
-        for name, value in _of(held, "optimizer").items():
+        for name, value in _with_prefix(held, "optimizer").items():
             index, _, key = name.partition(".")
             state["state"].setdefault(int(index), {})[key] = value
         optimizer.load_state_dict(state)
@@ -134,11 +137,15 @@ class TrainingState:
         if "generator.cuda" in held:
             torch.cuda.set_rng_state(held["generator.cuda"], _parameters(optimizer)[0].device)
 
-    def keep(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-        """Write the file if it is time to, after an epoch of `epochs` in all.
+    def save(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Write the checkpoint if it is due after the last finished epoch.
+
+        Args:
+            optimizer: optimizer of all trainable parameters.
+            epochs: number of epochs of the training.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the checkpoint cannot be written.
         """
         done = len(self.losses)
         if self.path is None or (done % self.every and done < epochs):
@@ -155,7 +162,7 @@ class TrainingState:
             device = parameters[0].device
             if device.type == "cuda":
                 tensors["generator.cuda"] = torch.cuda.get_rng_state(device)
-        said = {
+        progress = {
             "origin": _origin(self.path, parameters[0].device),
             "losses": self.losses,
             "peeks": self.peeks,
@@ -163,14 +170,14 @@ class TrainingState:
         }
         try:
             self.path.parent.mkdir(exist_ok=True)
-            write_atomic(self.path, _bytes(said, tensors))
+            write_atomic(self.path, _bytes(progress, tensors))
         except OSError as error:
             raise StoreError(f"checkpoint {self.path}: cannot be written: {error.strerror}") from error
 
 
-def _of(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Those named `KIND.NAME`, by NAME."""
-    return {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors named `PREFIX.NAME`, by NAME."""
+    return {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -180,7 +187,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def _origin(path: Path, device: torch.device) -> dict[str, str]:
-    """What a file must have in common with the training that goes on from it."""
+    """Return what a checkpoint must have in common with the training that resumes from it."""
     return VERSIONS | {"training": path.stem, "device": device.type}
 
 
@@ -190,14 +197,18 @@ def _check(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
             raise ValueError(f"it is of {key} {found.get(key)}, this is {value}")
 
 
-def _bytes(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+def _bytes(progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
     held = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-    text = json.dumps(said)
+    text = json.dumps(progress)
     return bytes(save(held, {"progress": text, "sha256": _digest(text, held)}))
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The inverse of `_bytes`; raises SafetensorError, ValueError, KeyError or TypeError on anything else."""
+    """Return what `_bytes` has written.
+
+    Raises:
+        SafetensorError, ValueError, KeyError, TypeError: the data are not those of a checkpoint.
+    """
     tensors = load(data)
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]

@@ -1,9 +1,10 @@
-"""Rate-aware training: latent weights are drawn toward the codes that the coded payload expects.
+"""Rate-aware training: latent weights are pulled toward the codes that the entropy coder expects.
 
-Once an epoch the model of petl_bench.packing.predict runs over the codes as they are and says, for each, the
-log-odds l of its upper bit. With weight w, every step of learning rate r then adds r * w * l to the latent
-weight: the gradient of the code length with respect to the sign, straight through and decoupled from AdamW,
-as its weight decay is. Codes that the model expects stay or come; surprising ones must be worth their bits.
+Once per epoch the model of petl_bench.packing.predict is applied to the current codes. For each code it gives
+the log-odds l of the upper bit. With weight w, every step of learning rate r then adds r * w * l to the
+latent weight. This is the gradient of the code length with respect to the sign, with a straight-through
+estimator and decoupled from AdamW, as its weight decay is. Expected codes are kept or reached, and unexpected
+codes remain only where the loss justifies their code length.
 """
 
 from __future__ import annotations
@@ -18,28 +19,36 @@ from petl_bench.packing import CodeMatrix, expected_log_odds
 from petl_bench.quantizers import FakeQuantize
 
 
-class RateTerm:
-    """The pull on the matrices of an adapter; none until the first `refresh`."""
+class RateRegularizer:
+    """Regularizer of the quantized matrices of an adapter; it has no effect before the first `refresh`.
+
+    Args:
+        matrices: latent weight (outputs, inputs) and quantizer of each matrix, by name.
+        seed: seed of the initialization, from which the coder predicts.
+        weight: weight w of the regularizer.
+    """
 
     def __init__(self, matrices: Mapping[str, tuple[Tensor, FakeQuantize]], seed: int, weight: float) -> None:
         self.matrices = list(matrices.values())
         self.weight = weight
-        self.coded = []
+        self.code_matrices = []
         for name, (latent, quantizer) in matrices.items():
             words = initialization.words(seed, f"adapter.{name}", tuple(latent.shape))
-            self.coded.append(CodeMatrix(tuple(latent.shape), quantizer.bits, words))
-        self.pulls: list[Tensor] = []
+            self.code_matrices.append(CodeMatrix(tuple(latent.shape), quantizer.bits, words))
+        self.log_odds: list[Tensor] = []
 
     def refresh(self) -> None:
-        """Take the pulls from the codes as they are now."""
+        """Compute the log-odds of the current codes."""
         codes = [quantizer.encode(latent)[0].cpu().numpy() for latent, quantizer in self.matrices]
-        self.pulls = [
-            torch.from_numpy(found).to(latent)
-            for found, (latent, _) in zip(expected_log_odds(self.coded, codes), self.matrices, strict=True)
+        self.log_odds = [
+            torch.from_numpy(values).to(latent)
+            for values, (latent, _) in zip(
+                expected_log_odds(self.code_matrices, codes), self.matrices, strict=True
+            )
         ]
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """What a step at learning rate `rate` adds."""
-        for pull, (latent, _) in zip(self.pulls, self.matrices, strict=False):
-            latent.add_(pull, alpha=rate * self.weight)
+    def step(self, learning_rate: float) -> None:
+        """Update the latent weights after a step of the optimizer."""
+        for log_odds, (latent, _) in zip(self.log_odds, self.matrices, strict=False):
+            latent.add_(log_odds, alpha=learning_rate * self.weight)

@@ -19,7 +19,7 @@ from petl_bench.model import Adapted, assemble, restore
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import execute
 from petl_bench.run.identity import job_of, resolve_tasks
-from petl_bench.train import Pixels, evaluate, fit
+from petl_bench.train import Pixels, Training, evaluate, fit
 from petl_bench.types import AdapterSpec, ModelSpec, Runtime, TrainSpec
 
 DROP_PATH = 0.1
@@ -54,7 +54,7 @@ def training(spec: ModelSpec, precision: str, setting: Setting, steps: int) -> W
     side = setting.backbone.image_size
     split, pixels = pictures(setting.batch * steps, side), Pixels("none", side, torch.device(setting.device))
     recipe = TrainSpec(1, setting.batch, 1e-3, 1e-4, 0, 1e-6, 1e-5, 1, DROP_PATH, "none")
-    return lambda: fit(adapted.network, adapted.trainable, split, recipe, pixels, seed=0)
+    return lambda: fit(Training(adapted.network, adapted.trainable, split, recipe, pixels, seed=0))
 
 
 def evaluation(spec: ModelSpec, precision: str, setting: Setting, count: int) -> Work:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.dev.bench.reference import Reference
-from petl_bench.train.loop import evaluation_batch
+from petl_bench.train.evaluation import evaluation_batch
 
 EVALUATIONS = 10
 
