@@ -1,0 +1,172 @@
+"""Server of Python processes that have the heavy imports behind them; tests.processes talks to it.
+
+`python -m tests.fork_server SOCKET` imports everything once. For each connection it forks a keeper, which
+forks the process that was asked for, reports its process id and, once it has ended, its status.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import io
+import itertools
+import json
+import multiprocessing.forkserver
+import multiprocessing.util
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+PRELOADED = [
+    "petl_bench.cli.plan",
+    "petl_bench.data.hub",
+    "petl_bench.launch.attempt",
+    "petl_bench.launch.preflight",
+    "petl_bench.report.figures",
+    "petl_bench.report.page",
+    "petl_bench.report.records",
+    "pyarrow.parquet",
+    "rich.progress",
+    "scipy.stats",
+    "torch._dynamo",
+]
+
+
+def main(address: str) -> Callable[[], object]:
+    """Serve until stdin is closed; returns in each process that was asked for, what that process runs."""
+    for name in PRELOADED:
+        with contextlib.suppress(Exception):  # said by the process that needs it
+            importlib.import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # collections in the processes leave these objects, and their shared pages, alone
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                os._exit(0)
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                break
+            connection.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return keep(connection)
+
+
+def keep(connection: socket.socket) -> Callable[[], object]:
+    """Fork the process, tell its id and its status; as a parent does, let go of it when told."""
+    message, files, _, _ = socket.recv_fds(connection, 2**20, 3)
+    request = json.loads(message)
+    if (pid := os.fork()) == 0:
+        return prepare(request, files)
+    for file in files:
+        os.close(file)
+    with contextlib.suppress(OSError):  # the one who asked has ended
+        connection.sendall(pid.to_bytes(4))
+        end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        status = end.si_status << 8 if end.si_code == os.CLD_EXITED else end.si_status
+        connection.sendall(status.to_bytes(4))
+        connection.recv(1)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def prepare(request: dict[str, Any], files: Sequence[int]) -> Callable[[], object]:
+    """Make this process what a new interpreter would be; returns what it runs."""
+    if request["session"]:
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), "utf-8")
+    sys.stdout = sys.__stdout__ = stream(1, "strict")
+    sys.stderr = sys.__stderr__ = stream(2, "backslashreplace")
+    multiprocessing.util.spawnv_passfds = fork_instead
+    sys.path[1:1] = request["path"]
+    if request["path"]:  # another petl_bench, perhaps
+        for name in [name for name in sys.modules if name.partition(".")[0] == "petl_bench"]:
+            del sys.modules[name]
+    return program(*request["command"])
+
+
+def program(first: str, *arguments: str) -> Callable[[], object]:
+    """What `python FIRST ARGUMENTS` runs, where FIRST is -m, -c or a script."""
+    if first == "-m":
+        sys.path[0], sys.argv = os.getcwd(), list(arguments)
+        return lambda: runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    sys.modules["__main__"] = module = ModuleType("__main__")
+    if first == "-c":
+        sys.path[0], sys.argv, text = "", ["-c", *arguments[1:]], arguments[0]
+    else:
+        sys.path[0], sys.argv, text = str(Path(first).parent), [first, *arguments], Path(first).read_text()
+        module.__file__ = first
+    return lambda: exec(compile(text, first, "exec"), module.__dict__)
+
+
+def run(program: Callable[[], object]) -> NoReturn:
+    """Run it and end as Python does, but for the second that it takes to free every object."""
+    code: object = None
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code or 0)
+
+
+def stream(number: int, errors: str) -> io.TextIOWrapper:
+    """The text stream that Python makes of a standard one."""
+    encoding, _, given = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
+    at_once = "PYTHONUNBUFFERED" in os.environ
+    raw = io.FileIO(number, "w", closefd=False)
+    binary = raw if at_once else io.BufferedWriter(raw)
+    lines = number == 2 or os.isatty(number)
+    return io.TextIOWrapper(binary, encoding, given or errors, line_buffering=lines, write_through=at_once)
+
+
+spawn = multiprocessing.util.spawnv_passfds
+
+
+def fork_instead(path: bytes, command: Sequence[str], files: Sequence[int]) -> int:
+    """Start a process of multiprocessing; its server of processes as a fork, which has the imports too."""
+    text = command[-1]
+    if "multiprocessing.forkserver" not in text:
+        return spawn(path, command, files)
+    if (pid := os.fork()) != 0:
+        return pid
+    Path("/proc/self/comm").write_text("forkserver")  # for tests.conftest.workers_of
+    kept = [2, *sorted(files), os.sysconf("SC_OPEN_MAX")]
+    for before, after in itertools.pairwise(kept):
+        os.closerange(before + 1, after)
+    multiprocessing.forkserver._forkserver.__init__()
+    run(lambda: exec(text, {"__name__": "__main__"}))
+
+
+if __name__ == "__main__":
+    run(main(sys.argv[1]))
