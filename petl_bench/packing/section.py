@@ -43,7 +43,7 @@ class Section:
 
     @property
     def coded(self) -> bool:
-        """Whether the codes of any tensor are entropy-coded."""
+        """True if the codes of any tensor are entropy-coded."""
         return "coded" in self.packings
 
 

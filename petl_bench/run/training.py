@@ -122,9 +122,7 @@ def train(
     device, recipe = torch.device(runtime.device), spec.train
     images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
     adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations)
-    average = Average(recipe.average, recipe.epochs) if recipe.average.checkpoints else None
-    path = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
-    state = TrainingState(path, runtime.checkpoint, average)
+    state = _initial_state(spec, runtime, split, checkpoints)
     if not state.load(device):
         calibrate(adapted, spec, runtime, split)
     adapted.prepare(spec.precision, device)
@@ -158,6 +156,13 @@ def train(
     return Trained(
         adapted, state.seconds, state.earlier_seconds, len(images), passes, state.losses, state.peeks
     )
+
+
+def _initial_state(spec: RunSpec, runtime: Runtime, split: str, checkpoints: Path | None) -> TrainingState:
+    """Return the state of a training before its first epoch, with the path of its checkpoint."""
+    average = Average(spec.train.average, spec.train.epochs) if spec.train.average.checkpoints else None
+    path = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
+    return TrainingState(path, runtime.checkpoint, average)
 
 
 class _RunHooks(Hooks):
