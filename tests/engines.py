@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 from petl_bench.store import ADAPTER
-from tests.conftest import COLUMNS, SCRIPT, rows_of, wait_until
+from tests import processes
+from tests.conftest import COLUMNS, rows_of, wait_until
+from tests.processes import SCRIPT
 
 SWEEP = [
     "sweep=none",
@@ -27,7 +29,7 @@ PATIENCE = 300
 
 def start(store: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
     """The sweep in a session of its own."""
-    return subprocess.Popen(
+    return processes.Popen(
         [SCRIPT, "sweep", "--store", str(store), *SWEEP, *overrides, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -75,9 +75,7 @@ def _expand(overrides: list[str]) -> Plan:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
         parsed[key] = override
     _check_options(parsed)
-    base = _compose(
-        [o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"], hydra=True
-    )
+    base = _base(*(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"))
     _check_keys(parsed, base)
     axes = dict(base.hydra.sweeper.params or {})
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
@@ -105,6 +103,12 @@ def _expand(overrides: list[str]) -> Plan:
             "choose precision=bf16 or precision=fp32"
         )
     return Plan(specs, alone, launcher, typed(DataSettings, config["data"], "data.").decoded)
+
+
+@functools.cache
+def _base(*sweep: str) -> DictConfig:
+    """Return the configuration of a sweep before its overrides, Hydra's own part included."""
+    return _compose(list(sweep), hydra=True)
 
 
 @functools.cache
