@@ -1,4 +1,4 @@
-"""`report --against published`: cited numbers against their sources, shown apart from ours."""
+"""`report --against published`: cited numbers are those of their sources and stand apart from ours."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def grids_of(markdown: str) -> dict[str, list[list[str]]]:
 
 def test_every_row_has_a_value_for_all_tasks_or_one_average() -> None:
     assert len(VTAB) == 19
-    assert len(ROWS) == 19  # protocol.md: ten methods by task, nine by their average
+    assert len(ROWS) == 19  # ten methods by task, nine by their average
     for row in ROWS:
         assert set(row.accuracy) == set(VTAB)
         assert list(row.groups) == ["natural", "specialized", "structured"]
@@ -99,7 +99,7 @@ def test_the_mean_of_19_is_that_of_the_source(method: str) -> None:
 
 
 def test_group_means_are_those_by_hand() -> None:
-    # Sums of the values of protocol.md: 563.9 over 7, 339.5 over 4 and 470.6 over 8 tasks.
+    # Sums of the published values by task: 563.9 over 7, 339.5 over 4 and 470.6 over 8 tasks.
     row = row_of("AdaptFormer")
     by_hand = {"natural": 0.805571, "specialized": 0.84875, "structured": 0.58825}
     assert row.groups == pytest.approx(by_hand, abs=1e-6)
@@ -113,7 +113,8 @@ def test_group_means_are_those_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("method", "hidden", "payload"),
-    # method.md: bytes of the adapter alone at 1 bit; 96 C + 8 bytes for the binary head of C classes.
+    # Bytes of the adapter alone at 1 bit: 24 matrices of 768 h bits with 8 bytes of statistics each, twice as
+    # many for LoRA. The binary head of C classes has 96 C + 8 bytes.
     [
         ("Bi-AdaptFormer", 32, 73_920),
         ("Bi-AdaptFormer", 1, 2_496),
@@ -183,7 +184,7 @@ def test_columns_of_published_rows_are_ours(tmp_path: Path) -> None:
     means = ["natural", "specialized", "structured", "mean of groups", "mean of 19 tasks"]
     assert averages[0][3:8] == cited_averages[0][4:9] == means
     by_method = {line[0]: dict(zip(cited[0], line, strict=True)) for line in cited[1:]}
-    assert by_method["AdaptFormer"]["cifar"] == "70.8"  # protocol.md
+    assert by_method["AdaptFormer"]["cifar"] == "70.8"  # as published
     assert by_method["RepAdapter"]["smallnorb_azi"] == "38.6"
     lines = [dict(zip(cited_averages[0], line, strict=True)) for line in cited_averages[1:]]
     adaptformer, lora = [line for line in lines if line["method"] in ("AdaptFormer", "LoRA")]
@@ -260,7 +261,9 @@ def test_the_difference_is_ours_minus_theirs_of_the_same_method_and_width(tmp_pa
     assert set(found) == {("lora", 32, "LoRA"), ("adaptformer", 1, "Bi-AdaptFormer")}
     lora = found["lora", 32, "LoRA"]
     accuracy = {cell["task"]: cell["mean"] for cell in content["rows"] if cell["adapter"] == "lora"}
-    assert lora["tasks"]["vtab_cifar"] == pytest.approx(accuracy["vtab_cifar"] - 0.671)  # protocol.md
+    assert lora["tasks"]["vtab_cifar"] == pytest.approx(
+        accuracy["vtab_cifar"] - 0.671
+    )  # the published 67.1 %
     assert lora["tasks"]["vtab_smallnorb_ele"] == pytest.approx(accuracy["vtab_smallnorb_ele"] - 0.440)
     binary = found["adaptformer", 1, "Bi-AdaptFormer"]
     headline = ours["adaptformer", 1]["mean_of_groups"]["mean"]
@@ -289,4 +292,4 @@ def test_tasks_stand_in_the_order_of_the_benchmark(tmp_path: Path) -> None:
         patch_camelyon eurosat resisc45 diabetic_retinopathy
         clevr_count clevr_dist dmlab kitti dsprites_loc dsprites_ori smallnorb_azi smallnorb_ele
     """
-    assert ours[0][3:] == order.split()  # the table of data.md
+    assert ours[0][3:] == order.split()  # the order in which VTAB-1K results are published
