@@ -1,4 +1,4 @@
-"""The method of arXiv 2307.16867 in plain PyTorch, written from its description alone.
+"""Reference implementations in plain Python and PyTorch, written from the papers and repositories alone.
 
-It imports nothing of petl_bench and prefers the obvious way to the quick one.
+They import nothing of petl_bench and prefer the obvious way to the fast one.
 """

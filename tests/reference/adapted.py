@@ -1,8 +1,8 @@
-"""The adapted vision transformer as a function of its trainable tensors, dropout 0.
+"""An adapted vision transformer as a function of its trainable tensors, with dropout 0 (arXiv 2307.16867).
 
-Trainable tensors are a dict in storage order. AdaptFormer, for each block i: "i.down" (hidden, dim), "i.up"
-(dim, hidden). LoRA: "i.q.down", "i.q.up", "i.v.down", "i.v.up". The head last: "weight" (classes, dim), and
-"bias" (classes) if it is linear.
+Trainable tensors are a dict in the order of the file. AdaptFormer has "i.down" (hidden, dim) and "i.up"
+(dim, hidden) for each block i, LoRA has "i.q.down", "i.q.up", "i.v.down" and "i.v.up". The head comes last:
+"weight" (classes, dim), and "bias" (classes) if it is linear.
 """
 
 from dataclasses import dataclass

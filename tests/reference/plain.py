@@ -1,13 +1,13 @@
-"""A vision transformer from a timm state dict in plain operations, every step of which a method may override.
+"""A vision transformer from a timm state dict in plain operations; a method may override every step.
 
-Each adapter method has a module of its name in tests/reference/methods with
+Each adapter method has a module of its name in tests/reference/methods, which imports nothing of petl_bench:
 
-    class Model(Plain)                     the method, from its formulas alone, dropout 0
-    counts(dim, depth, hidden, settings)   its numbers of matrix weights and of floats, by its closed form
-    STATED                                 what its source says of ViT-B/16: a list of (hidden, settings,
-                                           trained numbers, where it says so); (least, most) where it rounds
-
-and nothing of petl_bench.
+    class Model(Plain)                     the method from its formulas alone, with dropout 0
+    counts(dim, depth, hidden, settings)   its numbers of matrix weights and of other numbers, in closed form
+    STATED                                 sizes on ViT-B/16 (12 blocks of 768 dimensions): a list of (hidden,
+                                           settings, trainable parameters, how to arrive at them by hand);
+                                           (least, most) where only a range is known
+    IDENTITY                               False if the initial model differs from the frozen one
 """
 
 import math
@@ -16,14 +16,14 @@ import torch
 
 
 class Plain:
-    """images (batch, 3, side, side) -> logits (batch, classes).
+    """Compute logits (batch, classes) of images (batch, 3, side, side).
 
     Attributes:
         state: the frozen tensors, under timm's names.
-        tensors: those of the adapter, codes included, by the names in its file; a list of floats is a list
-            of tensors.
-        heads: of the attention.
-        settings: the adapter's own settings.
+        tensors: the tensors of the adapter, codes included, by their names in the adapter file; parameters
+            that are not quantized are lists of tensors.
+        heads: number of attention heads.
+        settings: the settings of the adapter.
         scale, hidden: as petl_bench.adapters.Shape has them.
         head: weight (classes, dim) and bias (classes) of the classifier.
     """
@@ -46,13 +46,13 @@ class Plain:
         return self.norm("norm", x)[:, 0]
 
     def embedded(self, images):
-        """The class token and the patches, with their positions: (batch, 1 + patches, dim)."""
+        """Return the class token and the patches with their positions, (batch, 1 + patches, dim)."""
         tokens = self.patches(images)
         first = self.state["cls_token"].expand(len(images), 1, self.dim)
         return torch.cat([first, tokens], 1) + self.state["pos_embed"]
 
     def patches(self, images):
-        """(batch, patches, dim)."""
+        """Return the embedded patches, (batch, patches, dim)."""
         weight = self.state["patch_embed.proj.weight"]
         patch = weight.shape[-1]
         tiles = images.unfold(2, patch, patch).unfold(3, patch, patch)
@@ -64,11 +64,11 @@ class Plain:
         return x + self.mlp_branch(i, x)
 
     def attention_branch(self, i, x):
-        """What block i adds to the stream first."""
+        """Return what block i adds to the residual stream first."""
         return self.attention(i, self.norm(f"blocks.{i}.norm1", x))
 
     def attention(self, i, z):
-        """Of the normalized stream."""
+        """Return the attention output for the normalized stream z."""
         qkv = self.linear(f"blocks.{i}.attn.qkv", z)
         outputs = []
         for q, k, v in zip(*(part.chunk(self.heads, -1) for part in qkv.chunk(3, -1)), strict=True):
@@ -77,7 +77,7 @@ class Plain:
         return self.linear(f"blocks.{i}.attn.proj", torch.cat(outputs, -1))
 
     def mlp_branch(self, i, x):
-        """What block i adds to the stream second."""
+        """Return what block i adds to the residual stream second."""
         return self.mlp(i, self.norm(f"blocks.{i}.norm2", x))
 
     def mlp(self, i, z):

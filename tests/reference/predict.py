@@ -1,8 +1,8 @@
-"""The code length of a matrix under the model of petl_bench.packing.predict, in plain Python, bit by bit.
+"""Code length of a matrix under the context model of adapter files, in plain Python (docs/file-format.md).
 
-Written from that module's docstring: online logistic regression of each unit's sign on the signs of the
-earlier units at its position and on its initial value; below the signs, adaptive bits by unit and plane and
-by node.
+The sign of each unit is predicted by online logistic regression on the signs of the earlier units at its
+position and on its initial value. The bits below the sign are predicted by adaptive probabilities for each
+unit and bit plane, and for each node of the tree of bits.
 """
 
 import math
@@ -12,7 +12,7 @@ ONE = 65536
 
 
 def logistic(logit):
-    """Probability of a 1 in units of 2**-16, at the middle of the logit's step of 1/256."""
+    """Return the probability of a 1 in units of 2**-16, at the middle of the logit's step of 1/256."""
     step = min(max((logit + 8 * ONE) // 256, 0), 4095) - 2048
     getcontext().prec = 40
     exact = ONE / (1 + (-(Decimal(step) + Decimal("0.5")) / 256).exp())
@@ -20,11 +20,11 @@ def logistic(logit):
 
 
 def code_length(codes, bits, rate, initial):
-    """Bits that the model needs, and its probabilities of a positive sign: list over positions of lists.
+    """Return the bits that the model needs, and its probability of a positive sign at each position and unit.
 
     Args:
-        codes: list over positions of lists over units.
-        initial: the same of the initial values, -2**15 to 2**15, or zeros.
+        codes: lists over units, one for each position.
+        initial: initial values in the same arrangement, from -2**15 to 2**15, or zeros.
     """
     units, half = len(codes[0]), 2 ** (bits - 1)
     bias = [0] * units

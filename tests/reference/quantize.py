@@ -1,4 +1,4 @@
-"""Fake quantization of a weight tensor, its gradient by two ways.
+"""Fake quantization of a weight tensor, and its gradient in two ways (arXiv 2307.16867).
 
 `levels` are ascending float64; they and their thresholds are rounded to float32, as a model holds them.
 """
@@ -7,7 +7,7 @@ EPSILON = 1e-5
 
 
 def fake_quantize(weight, levels):
-    """Q(z) * s + m, differentiable by the detach trick."""
+    """Return Q(z) * s + m with the straight-through gradient, written with detach."""
     m = weight.mean()
     s = weight.std()
     z = (weight - m) / (s + EPSILON)
@@ -16,7 +16,7 @@ def fake_quantize(weight, levels):
 
 
 def fake_quantize_span(weight, levels):
-    """The same on the interval from the least to the greatest weight, levels on [0, 1]."""
+    """Quantize on the interval from the least to the greatest weight; levels are in [0, 1]."""
     least, greatest = weight.min(), weight.max()
     z = (weight - least) / (greatest - least + EPSILON)
     q = z + (nearest(z.detach(), levels) - z).detach()
@@ -24,14 +24,14 @@ def fake_quantize_span(weight, levels):
 
 
 def nearest(z, levels):
-    """The level of the cell of each z: all thresholds compared with all of z, by broadcasting."""
+    """Return the level of the cell of each z by comparing every z with every threshold."""
     thresholds = ((levels[1:] + levels[:-1]) / 2).float()
     above = z.unsqueeze(-1) > thresholds
     return levels.float()[above.sum(-1)].to(z.dtype)
 
 
 def closed_form_gradient(weight, upstream, levels):
-    """dL/dw from upstream = dL/dw_q, in float64 but for the cells, which are those of float32.
+    """Return dL/dw from upstream = dL/dw_q in float64; the cells are those of float32.
 
     rho * g_i + (1 - rho) * mean(g) + (w_i - m) / ((N - 1) s) * sum_j g_j (q_j - rho * z_j)
     with rho = s / (s + eps).

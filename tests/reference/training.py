@@ -1,4 +1,4 @@
-"""The training recipe: AdamW, cosine schedule with warm-up, whole batches in a seeded order."""
+"""Training recipe of arXiv 2307.16867: AdamW, cosine schedule with warm-up, full batches in seeded order."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 def learning_rate(epoch, epochs, warmup=10, start=1e-6, peak=1e-3, least=1e-5):
-    """The schedule is stepped after each epoch, so an epoch runs at the value of the epoch before it."""
+    """Return the rate of an epoch: the schedule is stepped after each epoch, so it lags by one."""
     step = 0 if epoch == 0 else epoch - 1
     if step < warmup:
         return start + (peak - start) * step / warmup
@@ -19,7 +19,7 @@ def cross_entropy(logits, labels):
 
 
 def train(reference, images, labels, epochs, batch_size, weight_decay, seed):
-    """Train in place; the loss of each step. images (N, 3, side, side) in [0, 1]."""
+    """Train in place on images (N, 3, side, side) in [0, 1]; return the loss of each step."""
     parameters = list(reference.trainable.values())
     optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
-"""A vision transformer forward from a timm state dict, with AdaptFormer or LoRA computed beside it.
+"""Forward pass of a vision transformer from a timm state dict, with AdaptFormer or LoRA.
 
-`state` holds the frozen tensors under timm's names. `update(role, x)` gives what an adapter adds at a
-place of block i, under the roles "i.mlp", "i.q" and "i.v"; None where it adds nothing.
+`state` holds the frozen tensors under timm's names. `update(role, x)` returns what an adapter adds in block i
+for the roles "i.mlp", "i.q" and "i.v"; None where it adds nothing.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 
 
 def features(state, images, heads, update):
-    """images (batch, 3, side, side) -> the class token after the final norm (batch, dim)."""
+    """Return the class token after the final norm, (batch, dim), of images (batch, 3, side, side)."""
     weight = state["patch_embed.proj.weight"]
     dim, _, patch, _ = weight.shape
     # (batch, 3, rows, columns, patch, patch) -> (batch, rows * columns, 3 * patch * patch)
@@ -30,7 +30,7 @@ def _block(state, i, x, heads, update):
     hidden = _linear(state, f"blocks.{i}.mlp.fc1", _norm(state, f"blocks.{i}.norm2", x))
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     y = x + _linear(state, f"blocks.{i}.mlp.fc2", gelu)
-    extra = update(f"{i}.mlp", x)  # of the residual stream after attention, not normalized
+    extra = update(f"{i}.mlp", x)  # x is the residual stream after attention, not normalized
     return y if extra is None else y + extra
 
 

@@ -1,9 +1,12 @@
-"""guide/methods/baselines.md: x^ = the block's output; x <- x^ + s * (U gelu(D x^ + a) + c), s a channel."""
+"""Adapter+ (repository visinf/adapter_plus; docs/methods/bottleneck.md).
+
+With x the output of a block, x becomes x + s * (U gelu(D x + a) + c); s has one value per channel.
+"""
 
 from tests.reference.plain import Plain, gelu
 
-IDENTITY = False  # both matrices are drawn from a normal of deviation .01
-STATED = [(8, {}, 147_456 + 18_528, "baselines.md 1: Adapter+ h=8")]
+IDENTITY = False  # both matrices are drawn from a normal distribution of standard deviation 0.01
+STATED = [(8, {}, 147_456 + 18_528, "12 blocks of 2 * 768 * 8 weights, 8 + 768 biases and 768 scales")]
 
 
 def counts(dim, depth, hidden, settings):

@@ -1,10 +1,13 @@
-"""arXiv 2205.13535, as JieShibo/PETL-ViT (binary_adapter) has it: beside the MLP branch, no biases."""
+"""AdaptFormer (arXiv 2205.13535) in parallel to the MLP branch, without biases.
+
+Source: repository JieShibo/PETL-ViT, folder binary_adapter.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
-STATED = [(32, {}, 589_824, "arXiv 2307.16867: 2 * 768 * 32 a block, 12 blocks")]
+STATED = [(32, {}, 589_824, "12 blocks of 2 * 768 * 32 weights (arXiv 2307.16867)")]
 
 
 def counts(dim, depth, hidden, settings):

@@ -1,12 +1,19 @@
-"""arXiv 2106.10199: all biases of the backbone."""
+"""BitFit (arXiv 2106.10199): all biases of the backbone are trained."""
 
 from tests.reference.plain import Plain
 
-STATED = [(0, {}, 102_912, "the sum of all biases of ViT-B/16, guide/methods/baselines.md")]
+STATED = [
+    (
+        0,
+        {},
+        102_912,
+        "768 * (12 * 11 + 2): in a block 11 vectors of 768 biases, then patch embedding and last norm",
+    )
+]
 
 
 def counts(dim, depth, hidden, settings):
-    # Of a block: norm1, qkv, proj, norm2, fc1, fc2; then the patch embedding and the last norm.
+    # norm1, qkv, proj, norm2, fc1, fc2 of each block; then the patch embedding and the last norm.
     return 0, depth * (1 + 3 + 1 + 1 + 4 + 1) * dim + 2 * dim
 
 

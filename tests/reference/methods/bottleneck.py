@@ -1,19 +1,33 @@
-"""guide/methods/baselines.md (Houlsby / Pfeiffer adapters), seeds_a.md 8, seeds_b.md 12 (VL-PET)."""
+"""Bottleneck adapters at every place, with norms and with the gates of VL-PET (docs/methods/bottleneck.md).
+
+Sources: arXiv 1902.00751 (Houlsby), 2005.00247 (Pfeiffer), 2205.13535 (AdaptFormer); repositories
+AGI-Edgerunners/LLM-Adapters (series and parallel) and HenryHZY/VL-PET (gates).
+"""
 
 import torch
 
 from tests.reference.plain import Plain, gelu, normalized
 
 STATED = [
-    (8, {}, 147_456, "seeds_a.md 8: series, no biases: 2 * 768 * 8 a block"),
-    (8, {"sites": "both"}, 2 * 147_456, "twice that"),
-    (64, {"placement": "parallel", "bias": True}, 1_179_648 + 9_984, "baselines.md 1: AdaptFormer h=64"),
-    (8, {"bias": True, "norm": "own"}, 147_456 + 27_744, "baselines.md 1: Pfeiffer h=8, own LN"),
-    # VL-PET, r=gate=8 (seeds_b.md 12): 2.36, 1.25 and 1.33 MB at 4 bytes, 1.18 MB and 74 KB of vectors.
-    (8, {"sites": "both", "gate": "large"}, (588_750, 591_250), "seeds_b.md 12: 2.36 MB"),
-    (8, {"sites": "both", "gate": "middle_x"}, (311_250, 313_750), "seeds_b.md 12: 1.25 MB"),
-    (8, {"sites": "both", "gate": "middle_y"}, 294_912 + 18_432, "seeds_b.md 12: 1.18 MB, 74 KB of vectors"),
-    (8, {"sites": "both", "gate": "small"}, (331_250, 333_750), "seeds_b.md 12: 1.33 MB"),
+    (8, {}, 147_456, "12 blocks of 2 * 768 * 8 weights"),
+    (8, {"sites": "both"}, 2 * 147_456, "twice that, on both branches"),
+    (
+        64,
+        {"placement": "parallel", "bias": True},
+        1_179_648 + 9_984,
+        "12 blocks of 2 * 768 * 64 weights and 64 + 768 biases",
+    ),
+    (
+        8,
+        {"bias": True, "norm": "own"},
+        147_456 + 27_744,
+        "12 blocks of 2 * 768 * 8 weights, 8 + 768 biases and 2 * 768 of the norm",
+    ),
+    # Gates on 24 branches: a pair of hidden 8, a row of 768, a vector of 768, a row of 2 * 768.
+    (8, {"sites": "both", "gate": "large"}, 294_912 + 24 * 2 * 768 * 8, "a second pair of the same shapes"),
+    (8, {"sites": "both", "gate": "middle_x"}, 294_912 + 24 * 768, "one row of 768 per branch"),
+    (8, {"sites": "both", "gate": "middle_y"}, 294_912 + 24 * 768, "one vector of 768 per branch"),
+    (8, {"sites": "both", "gate": "small"}, 294_912 + 24 * 2 * 768, "one row of 2 * 768 per branch"),
 ]
 
 
@@ -32,7 +46,7 @@ ACTIVATIONS = {
 
 class Model(Plain):
     def __init__(self, state, tensors, *rest):
-        # Those of the backbone first, in timm's order: norm1 and norm2 of each block, then the last one.
+        # The norms of the backbone in timm's order: norm1 and norm2 of each block, then the last one.
         names = [name for name in state if "norm" in name] if "backbone_norms" in tensors else []
         super().__init__(
             {**state, **dict(zip(names, tensors.get("backbone_norms", []), strict=True))}, tensors, *rest

@@ -1,12 +1,15 @@
-"""guide/methods/baselines.md: x <- x + branch + s * P(z), with a 3x3 convolution of patches in P."""
+"""Convpass (arXiv 2207.07039; repository JieShibo/PETL-ViT, folder convpass).
+
+x becomes x + branch + s * P(z), where P holds a 3x3 convolution over the grid of patches.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (8, {}, 308_736 + 18_816, "baselines.md 1: Convpass"),
-    (8, {"sites": "attention"}, 154_368 + 9_408, "baselines.md 1: Convpass, attn only"),
+    (8, {}, 308_736 + 18_816, "24 branches of 2 * 768 * 8 + 9 * 8 * 8 weights and 8 + 8 + 768 biases"),
+    (8, {"sites": "attention"}, 154_368 + 9_408, "12 branches of the same"),
 ]
 
 

@@ -1,15 +1,15 @@
-"""arXiv 2406.05223 on all linears: W - B0 A0 frozen, B A trained, both pairs stored."""
+"""CorDA (arXiv 2406.05223) on all linears: W - B0 A0 is frozen, B A is trained, both pairs are stored."""
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (2, {}, 294_912, "guide/methods/seeds_a.md, section 5: the trained pair at r = 2"),
-    (8, {}, 1_179_648, "the same at r = 8"),
+    (2, {}, 294_912, "12 blocks of (4 + 2 + 5 + 5) * 768 * 2: inputs and outputs of the four linears"),
+    (8, {}, 1_179_648, "four times that, at rank 8"),
 ]
 
 
 def counts(dim, depth, hidden, settings):
-    # Inputs and outputs of qkv, proj, fc1, fc2, in dims: 1 + 3, 1 + 1, 1 + 4, 4 + 1; trained and start.
+    # Inputs and outputs of qkv, proj, fc1, fc2 in units of dim: 1 + 3, 1 + 1, 1 + 4, 4 + 1. Two pairs.
     return 2 * depth * 16 * dim * hidden, 0
 
 

@@ -1,12 +1,12 @@
-"""arXiv 2210.07558 on q and v, evaluated at b ranks: y + (s / b) B[:, :b] A[:b] x, s for alpha."""
+"""DyLoRA (arXiv 2210.07558) on q and v at its first b ranks: y + (s / b) B[:, :b] A[:b] x, s being alpha."""
 
 import torch
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (8, {}, 294_912, "guide/methods/seeds_a.md, section 3: R = 8"),
-    (2, {}, 73_728, "the same: 36,864 a rank"),
+    (8, {}, 294_912, "12 blocks of 4 * 768 weights for each of 8 ranks"),
+    (2, {}, 73_728, "2 of these ranks"),
 ]
 
 

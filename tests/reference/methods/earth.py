@@ -1,4 +1,8 @@
-"""guide/methods/seeds_b.md 7: p + s * sum of softmax(R p)_k E_k of p, its low and its high frequencies."""
+"""Earth-Adapter (repository VisionXLab/Earth-Adapter; docs/methods/earth.md).
+
+A patch p becomes p + s * sum_k softmax(R p)_k E_k(p_k), where p_1 is p and p_2 and p_3 are its low and high
+frequencies on the grid of patches.
+"""
 
 import cmath
 
@@ -6,13 +10,17 @@ import torch
 
 from tests.reference.plain import Plain
 
-IDENTITY = False  # kaiming on both linears
-SHORT = "less the last block's 24,576, which class-token pooling never reads; 11 scales"
+IDENTITY = False  # both linears are initialized by Kaiming's rule
+EXPERT = 2 * 768 * 16
 STATED = [
-    # 1.80 MB at 4 bytes: 9 blocks of 2 * 768 * 16 and 3 of three times that and 3 * 768.
-    (16, {}, 449_280 - 24_576 + 11, f"seeds_b.md 7: r=16, 3 FFT blocks, {SHORT}"),
-    # "biases another 56 KB": 18 experts of 16 + 768; the last block's left out, 3 routers of 3.
-    (16, {"bias": True}, 449_280 - 24_576 + 11 + 17 * 784 + 9, f"seeds_b.md 7: with biases, {SHORT}"),
+    # The last of 12 blocks has none: the class token never reads its patches. Three blocks have 3 experts.
+    (16, {}, 8 * EXPERT + 3 * (3 * EXPERT + 3 * 768) + 11, "17 experts, 3 routers, 11 scales"),
+    (
+        16,
+        {"bias": True},
+        8 * EXPERT + 3 * (3 * EXPERT + 3 * 768) + 11 + 17 * (16 + 768) + 3 * 3,
+        "the same with biases of 17 experts and 3 routers",
+    ),
 ]
 
 
@@ -49,12 +57,12 @@ class Model(Plain):
         return torch.where(hidden > 0, hidden, 0 * hidden) @ self.tensors[f"{i}.{band}.up"].T + c
 
     def biases(self, i):
-        """Those of block i."""
+        """Return the biases of block i."""
         sizes = [7 if f"{j}.router" in self.tensors else 2 for j in range(self.depth - 1)]
         return self.tensors["biases"][sum(sizes[:i]) : sum(sizes[: i + 1])]
 
     def low(self, patches):
-        """One frequency after the other: those of -c to c - 1 rows and columns."""
+        """Sum the waves of frequencies -c to c - 1 along rows and columns, one after the other."""
         side = round(patches.shape[1] ** 0.5)
         c = max(1, int(side * self.settings["cutoff"] // 2))
         total = 0

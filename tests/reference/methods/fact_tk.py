@@ -1,10 +1,10 @@
-"""arXiv 2212.03145, JieShibo/PETL-ViT (FacT): as FacT-TT with the cores from K = C P."""
+"""FacT-TK (arXiv 2212.03145; repository JieShibo/PETL-ViT, folder FacT): FacT-TT with cores from K = C P."""
 
 import torch
 
 from tests.reference.methods import fact_tt
 
-STATED = [(32, {}, 86_528, "guide/methods/baselines.md, table 1: FacT-TK")]
+STATED = [(32, {}, 86_528, "2 * 768 * 32 + 32 ** 3 + 32 * 144")]
 
 
 def counts(dim, depth, hidden, settings):

@@ -1,10 +1,10 @@
-"""arXiv 2212.03145, JieShibo/PETL-ViT (FacT): y + s V (S (U x)), chunk by chunk."""
+"""FacT-TT (arXiv 2212.03145; repository JieShibo/PETL-ViT, folder FacT): y + s V (S (U x)), by chunks."""
 
 import torch
 
 from tests.reference.plain import Plain
 
-STATED = [(16, {}, 61_440, "guide/methods/baselines.md, table 1: FacT-TT")]
+STATED = [(16, {}, 61_440, "2 * 768 * 16 + 12 blocks of 12 * 16 * 16")]
 
 
 def counts(dim, depth, hidden, settings):
@@ -24,7 +24,7 @@ class Model(Plain):
         return torch.cat([h @ v.T for h in hidden.split(r, -1)], -1)
 
     def core(self, i, role, h, chunk):
-        """What chunk number `chunk` of the inputs, already at r numbers, adds to the numbers before V."""
+        """Return what one chunk of the inputs, reduced to r numbers, adds to the numbers before V."""
         r = self.hidden
         if role == "qkv":
             return torch.cat([h @ self.tensors[f"{i}.{part}"].T for part in "qkv"], -1)

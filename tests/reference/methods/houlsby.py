@@ -1,11 +1,14 @@
-"""guide/methods/baselines.md: d = branch; x <- x + d + A(d) on both branches, A = U gelu(D d + a) + c."""
+"""Houlsby adapters (arXiv 1902.00751) as repository visinf/adapter_plus has them; docs/methods/bottleneck.md.
+
+On both branches, with d the output of the branch, x becomes x + d + A(d), A(d) = U gelu(D d + a) + c.
+"""
 
 from tests.reference.plain import Plain, gelu
 
-IDENTITY = False  # both matrices are drawn from a normal of deviation .01
+IDENTITY = False  # both matrices are drawn from a normal distribution of standard deviation 0.01
 STATED = [
-    (8, {}, 294_912 + 18_624, "baselines.md 1: Houlsby h=8"),
-    (8, {"norms": True}, 294_912 + 57_024, "baselines.md 1: Houlsby h=8 with all LNs"),
+    (8, {}, 294_912 + 18_624, "24 branches of 2 * 768 * 8 weights and 8 + 768 biases"),
+    (8, {"norms": True}, 294_912 + 57_024, "and 25 norms of 2 * 768"),
 ]
 
 

@@ -1,11 +1,14 @@
-"""arXiv 2309.06922, extremebird/Hydra (vtab1k): a low-rank pair beside and one behind proj and fc2."""
+"""Hydra (arXiv 2309.06922; repository extremebird/Hydra, folder vtab1k) on proj and fc2.
+
+One low-rank pair is parallel to the linear and one is sequential, on its output.
+"""
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (2, {}, 239_712, "guide/methods/seeds_a.md, section 1: 202,752 of matrices + 36,960 of biases"),
-    (2, {"bias": "folded"}, 202_752 + 18_432, "the same, one vector a site"),
-    (2, {"bias": "none"}, 202_752, "the same, bias-free"),
+    (2, {}, 239_712, "12 blocks of (4 + 7) * 768 * 2 weights and 2 * 2 * (2 + 768) biases"),
+    (2, {"bias": "folded"}, 202_752 + 18_432, "the same weights, one vector of 768 per linear"),
+    (2, {"bias": "none"}, 202_752, "the same weights alone"),
 ]
 
 

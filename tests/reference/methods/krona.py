@@ -1,14 +1,17 @@
-"""arXiv 2212.10650 on all linears: W + s A x B, the Kronecker product."""
+"""KronA (arXiv 2212.10650) on all linears: W + s A x B, x being the Kronecker product."""
 
 import torch
 
 from tests.reference.plain import Plain
 
-STATED = [(0, {}, 128_256, "guide/methods/seeds_a.md, section 4: all four linears, one term")]
+STATED = [
+    # 768 = 32 * 24, 2304 = 48 * 48 and 3072 = 64 * 48.
+    (0, {}, 12 * (48 * 32 + 48 * 24 + 32 * 32 + 24 * 24 + 2 * (64 * 32 + 48 * 24)), "qkv, proj, fc1 and fc2"),
+]
 
 
 def split(width):
-    """The guide's 32 x 24, 48 x 48 and 64 x 48 of 768, 2304 and 3072: the closest pair, the greater first."""
+    """Return the two closest factors of a width, the greater first: 32 and 24 for 768."""
     return min(
         ((d, width // d) for d in range(1, width + 1) if width % d == 0 and d * d >= width),
         key=lambda pair: pair[0],

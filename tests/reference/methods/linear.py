@@ -1,8 +1,8 @@
-"""Linear probing: nothing beside the head."""
+"""Linear probing: only the head is trained."""
 
 from tests.reference.plain import Plain
 
-STATED = [(0, {}, 0, "the head is never counted")]
+STATED = [(0, {}, 0, "the head is not counted")]
 
 
 def counts(dim, depth, hidden, settings):

@@ -1,12 +1,20 @@
-"""arXiv 2106.09685 on q and v, as JieShibo/PETL-ViT (binary_adapter) has it: no factor alpha / rank."""
+"""LoRA (arXiv 2106.09685) on q and v without the factor alpha / rank.
+
+Source: repository JieShibo/PETL-ViT, folder binary_adapter.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (8, {}, 294_912, "arXiv 2106.09685: 2 * 2 * 768 * 8 a block, 12 blocks"),
-    (5, {"allocation": "rising"}, 184_320, "guide/methods/seeds_a.md, section 6: ranks 2 to 8, in all 60"),
+    (8, {}, 294_912, "12 blocks of 4 * 768 * 8"),
+    (
+        5,
+        {"allocation": "rising"},
+        184_320,
+        "4 * 768 for each of 60 ranks: three blocks each of 2, 4, 6 and 8",
+    ),
 ]
 
 

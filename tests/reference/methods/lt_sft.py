@@ -1,19 +1,19 @@
-"""cambridgeltl/composable-sft on the linears of a ViT, as guide/methods/seeds_b.md translates it."""
+"""LT-SFT (repository cambridgeltl/composable-sft) on the linears of a ViT (docs/methods/lt_sft.md)."""
 
 import torch
 
 from tests.reference.plain import Plain
 
-TABLE = "guide/methods/seeds_b.md, table of densities, rounded to thousands"
+ELIGIBLE = "a fraction of 12 * 12 * 768 ** 2 = 84,934,656 weights, in 64 rows"
 STATED = [
-    (0, {"density": 0.0005}, (41_500, 42_499), TABLE),
-    (0, {"density": 0.001}, (84_500, 85_499), TABLE),
-    (0, {"density": 0.005}, (424_500, 425_499), TABLE),
+    (0, {"density": 0.0005}, (42_467 - 64, 42_467 + 64), ELIGIBLE),
+    (0, {"density": 0.001}, (84_935 - 64, 84_935 + 64), ELIGIBLE),
+    (0, {"density": 0.005}, (424_673 - 64, 424_673 + 64), ELIGIBLE),
 ]
 
 
 def counts(dim, depth, hidden, settings):
-    # Weights of qkv, proj, fc1, fc2; changes come in 64 rows.
+    # Weights of qkv, proj, fc1, fc2; changes are stored in 64 rows.
     return 64 * round(settings["density"] * depth * (3 + 1 + 4 + 4) * dim * dim / 64), 0
 
 

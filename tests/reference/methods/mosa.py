@@ -1,11 +1,14 @@
-"""guide/methods/seeds_a.md 2: h + MLP(norm2 h) + s U gelu(P LN_a(h) + c) + s e, as it is in evaluation."""
+"""MoSA (arXiv 2312.02923; repository Theia-4869/MoSA) in evaluation, when its experts are merged.
+
+The branch is MLP(norm2 h) + s (U gelu(P LN(h) + c) + e) with a LayerNorm of its own.
+"""
 
 from tests.reference.plain import Plain, gelu, normalized
 
 STATED = [
-    (16, {}, 294_912 + 27_840, "seeds_a.md 2: r=16"),
-    (16, {"norm": "none"}, 304_320, "seeds_a.md 2: r=16 without LN_a"),
-    (64, {}, 1_208_064, "seeds_a.md 2: r=64"),
+    (16, {}, 294_912 + 27_840, "12 blocks of 2 * 768 * 16 weights, 16 + 768 biases and 2 * 768 of the norm"),
+    (16, {"norm": "none"}, 294_912 + 12 * (16 + 768), "the same without norms"),
+    (64, {}, 1_208_064, "12 blocks of 2 * 768 * 64 weights, 64 + 768 biases and 2 * 768 of the norm"),
 ]
 
 

@@ -1,13 +1,16 @@
-"""guide/methods/baselines.md (b), NOAH: x <- x + d + A(d), d = mlp, A = U quickgelu(D d + a) + c."""
+"""Pfeiffer adapters (arXiv 2005.00247) as repository ZhangYuanhan-AI/NOAH has them.
+
+With d the output of the MLP branch, x becomes x + d + A(d), A(d) = U quick_gelu(D d + a) + c.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
-IDENTITY = False  # both matrices start as Glorot and Bengio's
+IDENTITY = False  # both matrices are initialized by Xavier's rule
 STATED = [
-    (8, {}, 147_456 + 9_312, "baselines.md 1: Pfeiffer h=8, no LN"),
-    (8, {"placement": "after", "norm": "own"}, 147_456 + 27_744, "baselines.md 1: Pfeiffer h=8, own LN"),
+    (8, {}, 147_456 + 9_312, "12 blocks of 2 * 768 * 8 weights and 8 + 768 biases"),
+    (8, {"placement": "after", "norm": "own"}, 147_456 + 27_744, "and 12 norms of 2 * 768"),
 ]
 
 

@@ -1,14 +1,17 @@
-"""arXiv 2404.02948 on all linears: W - B0 A0 frozen, B A trained, B0 A0 the leading r triplets of W."""
+"""PiSSA (arXiv 2404.02948) on all linears: W - B0 A0 is frozen, B A is trained.
+
+B0 A0 is the best approximation of W of rank r.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
-STATED = [(2, {}, 294_912, "guide/methods/seeds_a.md, section 4: PiSSA r = 2")]
+STATED = [(2, {}, 294_912, "12 blocks of (4 + 2 + 5 + 5) * 768 * 2: inputs and outputs of the four linears")]
 
 
 def counts(dim, depth, hidden, settings):
-    # Inputs and outputs of qkv, proj, fc1, fc2, in dims: 1 + 3, 1 + 1, 1 + 4, 4 + 1.
+    # Inputs and outputs of qkv, proj, fc1, fc2, in units of dim: 1 + 3, 1 + 1, 1 + 4, 4 + 1.
     return depth * 16 * dim * hidden, 0
 
 

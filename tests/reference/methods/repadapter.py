@@ -1,12 +1,15 @@
-"""arXiv 2302.08106, luogen1996/RepAdapter: v + s (B (A v + a) + b) before qkv and fc1, B in two groups."""
+"""RepAdapter (arXiv 2302.08106; repository luogen1996/RepAdapter) before qkv and fc1.
+
+v becomes v + s (B (A v + a) + b), where B has two groups.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (8, {}, 221_184 + 18_624, "guide/methods/baselines.md, table 1: RepAdapter"),
-    (8, {"attention_only": True}, 110_592 + 9_312, "guide/methods/baselines.md, table 1: attn only"),
+    (8, {}, 221_184 + 18_624, "24 sites of 768 * 8 + 768 * 4 weights and 8 + 768 biases"),
+    (8, {"attention_only": True}, 110_592 + 9_312, "12 sites of the same"),
 ]
 
 
@@ -23,7 +26,7 @@ class Model(Plain):
         return super().linear(name, x)
 
     def adapted(self, site, v):
-        """A grouped 1x1 convolution, group by group."""
+        """Compute the grouped 1x1 convolution group by group."""
         a, b = self.tensors[f"{site}.bias"]
         hidden = v @ self.tensors[f"{site}.down"].T + a
         up, half = self.tensors[f"{site}.up"], self.hidden // 2

@@ -1,12 +1,15 @@
-"""LeanModels/SketchTune with W0 exact, codes from its quantiles: translation of guide/methods/seeds_b.md."""
+"""SketchTune (repository LeanModels/SketchTune) with exact W0 and codes from its quantiles.
+
+docs/methods/sketch.md says how it is translated to a ViT.
+"""
 
 import torch
 
 from tests.reference.plain import Plain
 
 STATED = [
-    (16, {}, 1_327_104, "guide/methods/seeds_b.md: 5.3 MB at 32 bits, 166 KB at 1 bit"),
-    (4, {}, 331_776, "guide/methods/seeds_b.md: 1.33 MB at 32 bits, 41 KB at 1 bit"),
+    (16, {}, 1_327_104, "12 blocks of (3 + 1 + 4 + 1) * 768 rows of 16"),
+    (4, {}, 331_776, "the same rows of 4"),
 ]
 
 

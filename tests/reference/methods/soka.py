@@ -1,11 +1,14 @@
-"""arXiv 2506.15251 on all linears: W minus its leading Kronecker terms frozen, as many terms trained."""
+"""SoKA (arXiv 2506.15251) on all linears.
+
+W minus its leading Kronecker terms is frozen, and as many terms are trained.
+"""
 
 import torch
 
 from tests.reference.methods.krona import of_block, split
 from tests.reference.plain import Plain
 
-STATED = [(2, {}, 256_512, "guide/methods/seeds_a.md, section 4: SoKA r = 2")]
+STATED = [(2, {}, 256_512, "two terms of 128,256 numbers, as KronA has one")]
 
 
 def counts(dim, depth, hidden, settings):
@@ -13,7 +16,10 @@ def counts(dim, depth, hidden, settings):
 
 
 def leading(weight, terms):
-    """The sum of W's leading Kronecker terms: the best of rank `terms` of its blocks, each a row."""
+    """Return the sum of the leading Kronecker terms of W.
+
+    With each block of W as a row, it is the best approximation of rank `terms`.
+    """
     (m, p), (n, q) = split(weight.shape[0]), split(weight.shape[1])
     blocks = [(i, j) for i in range(m) for j in range(n)]
     rows = [weight[i * p : (i + 1) * p, j * q : (j + 1) * q].flatten() for i, j in blocks]

@@ -1,13 +1,20 @@
-"""arXiv 2210.08823: scale * y + shift after every operation, as guide/methods/baselines.md has its sites."""
+"""SSF (arXiv 2210.08823; repository dongzelian/SSF): scale * y + shift after every operation."""
 
 from tests.reference.plain import Plain
 
-STATED = [(0, {}, 205_824, "guide/methods/baselines.md, table of sizes")]
-IDENTITY = False  # scales start around 1, shifts around 0
+STATED = [
+    (
+        0,
+        {},
+        205_824,
+        "2 * 768 * (12 * 11 + 2): in a block 11 vectors of 768, then patch embedding and last norm",
+    )
+]
+IDENTITY = False  # scales are drawn around 1, shifts around 0
 
 
 def counts(dim, depth, hidden, settings):
-    # Of a block: norm1, qkv, proj, norm2, fc1, fc2; then the patch embedding and the last norm.
+    # norm1, qkv, proj, norm2, fc1, fc2 of each block; then the patch embedding and the last norm.
     return 0, 2 * (depth * (1 + 3 + 1 + 1 + 4 + 1) * dim + 2 * dim)
 
 

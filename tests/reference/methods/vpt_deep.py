@@ -1,4 +1,4 @@
-"""guide/methods/baselines.md: P (n, D) as in vpt_shallow; later blocks replace these by their own P."""
+"""VPT-deep (arXiv 2203.12119; repository KMnP/vpt): each block replaces the prompts by its own P (n, D)."""
 
 import torch
 
@@ -6,8 +6,8 @@ from tests.reference.plain import Plain
 
 IDENTITY = False  # tokens are added
 STATED = [
-    (10, {}, 92_160, "baselines.md 1: VPT-deep n=10"),
-    (50, {}, 460_800, "baselines.md 1: VPT-deep n=50"),
+    (10, {}, 92_160, "12 blocks of 10 prompts of 768"),
+    (50, {}, 460_800, "12 blocks of 50 prompts of 768"),
 ]
 
 

@@ -1,4 +1,7 @@
-"""guide/methods/baselines.md: P (n, D) between class token and patches, before block 0, carried on."""
+"""VPT-shallow (arXiv 2203.12119; repository KMnP/vpt).
+
+P (n, D) stands between class token and patches before the first block and passes through all blocks.
+"""
 
 import torch
 
@@ -6,8 +9,8 @@ from tests.reference.plain import Plain
 
 IDENTITY = False  # tokens are added
 STATED = [
-    (10, {}, 7_680, "baselines.md 1: VPT-shallow n=10"),
-    (50, {}, 38_400, "baselines.md 1: VPT-shallow n=50"),
+    (10, {}, 7_680, "10 prompts of 768"),
+    (50, {}, 38_400, "50 prompts of 768"),
 ]
 
 
