@@ -26,7 +26,7 @@ from petl_bench.run.execute import execute
 from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.run.training import select, train
 from petl_bench.store import ADAPTER, Store
-from petl_bench.train import Pixels, Training, evaluate, fit
+from petl_bench.train import Hooks, Pixels, Training, evaluate, fit
 from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime
 from tests import processes, trees
 from tests.conftest import call, error_of, json_lines, make_row, pick, quickly
@@ -243,7 +243,7 @@ def test_nothing_to_choose_means_no_search(tree: Tree, tmp_path: Path, chosen: d
 WATCHED = """
 import json, logging, multiprocessing, os, sys
 from petl_bench.config import plan
-from petl_bench.run.identity import resolve_tasks
+from petl_bench.run.identity import job_of, resolve_tasks
 from petl_bench.run.execute import execute
 from petl_bench.types import Cache, Runtime
 
@@ -366,6 +366,11 @@ def test_peek_looks_every_so_often_and_at_the_end(
     adapted.prepare()
     pixels = Pixels(spec.train.normalization, size, torch.device("cpu"))
     test, accuracies = data.load(spec.task, "test", size, cache), []
+
+    class Recorder(Hooks):
+        def after_epoch(self, epoch: int) -> None:
+            accuracies.append(evaluate(adapted.network, test, pixels))
+
     fit(
         Training(
             adapted.network,
@@ -374,7 +379,7 @@ def test_peek_looks_every_so_often_and_at_the_end(
             spec.train,
             pixels,
             spec.seed,
-            after_epoch=lambda _: accuracies.append(evaluate(adapted.network, test, pixels)),
+            hooks=Recorder(),
         )
     )
     assert len(accuracies) == epochs
@@ -422,7 +427,7 @@ def test_protocols_have_tables_of_their_own(three_protocols: Path, capsys, monke
         (title,) = [line for line in titles if f"protocol {protocol}" in line]
         assert ("†" in title) == (protocol == "peek")
     assert "several protocols" in done.stderr
-    assert "accuracies marked † are the best of several looks at test" in done.stderr
+    assert "accuracies marked † are the best of several evaluations on the test images" in done.stderr
     alone = call(capsys, monkeypatch, "report", "--store", three_protocols, "--filter", "protocol=fixed")
     assert "†" not in alone.stdout + alone.stderr
     assert "several protocols" not in alone.stderr
