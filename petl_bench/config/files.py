@@ -44,10 +44,13 @@ _DECLARED: Mapping[str, Callable[[], dict[str, dict[str, Any]]]] = {
 
 
 def store_declared() -> None:
-    """Give Hydra the options that are declared in Python."""
+    """Give Hydra the options that are declared in Python, unless it has them."""
+    store = ConfigStore.instance()
     for group, contents in _DECLARED.items():
+        stored = store.repo.get(group, {})
         for name, node in contents().items():
-            ConfigStore.instance().store(group=group, name=name, node=node)
+            if f"{name}.yaml" not in stored:
+                store.store(group=group, name=name, node=node)
 
 
 def groups() -> set[str]:

@@ -75,9 +75,8 @@ def _expand(overrides: list[str]) -> Plan:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
         parsed[key] = override
     _check_options(parsed)
-    base = _base(*(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"))
-    _check_keys(parsed, base)
-    axes = dict(base.hydra.sweeper.params or {})
+    default, axes = _sweep(*(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"))
+    _check_keys(parsed, default)
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
     chosen = list(map(_checked, parser.parse_overrides(own))) + list(parsed.values())
     axes_of = {override.get_key_element(): _values(override) for override in chosen}
@@ -87,7 +86,7 @@ def _expand(overrides: list[str]) -> Plan:
         lines = dict(zip(axes_of, combination, strict=True))
         early = [line for key, line in lines.items() if key not in LATE]
         late = {key: _value(line) for key, line in lines.items() if key in LATE}
-        config = _composed(tuple(early + _of_suite(late.get("task", base.task.name), axes_of)))
+        config = _composed(tuple(early + _of_suite(late.get("task", default["task"]["name"]), axes_of)))
         task = late.get("task", config["task"]["name"])
         spec = run_spec(
             {**config, **late, "task": task}, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of))
@@ -106,9 +105,11 @@ def _expand(overrides: list[str]) -> Plan:
 
 
 @functools.cache
-def _base(*sweep: str) -> DictConfig:
-    """Return the configuration of a sweep before its overrides, Hydra's own part included."""
-    return _compose(list(sweep), hydra=True)
+def _sweep(*choice: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the configuration before any override but `sweep=NAME`, and the axes of that sweep."""
+    composed = _compose(list(choice), hydra=True)
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    return container(own), dict(composed.hydra.sweeper.params or {})
 
 
 @functools.cache
@@ -173,9 +174,8 @@ def _check_options(parsed: Mapping[str, Override]) -> None:
                 raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, options(key))}")
 
 
-def _check_keys(parsed: Mapping[str, Override], base: DictConfig) -> None:
+def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
     """Refuse keys that are neither groups nor settings, and facts of data sets."""
-    own = container(OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"]))
     roots = groups()
     known = roots | set(_flat_keys(own))
     for key in parsed.keys() - roots:
