@@ -20,10 +20,11 @@ import torch
 from petl_bench.cli.estimate import Costs, kind_of, remaining
 from petl_bench.cli.progress import Progress
 from petl_bench.config import plan
+from petl_bench.errors import DivergedError
 from petl_bench.launch.attempt import cause_of
 from petl_bench.store import Store
-from petl_bench.train import DivergedError
 from petl_bench.types import CAUSES, Outcome
+from tests import processes
 from tests.conftest import SCRIPT, error_of, make_row, quickly, rows_of
 
 ROOT = Path(__file__).parent.parent
@@ -155,7 +156,7 @@ def test_a_terminal_shows_a_bar_with_what_is_left(tmp_path: Path) -> None:
     command += ["adapter=linear", "train.epochs=1", "launcher=local"]
     parent, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
-    with subprocess.Popen(command, stdout=child, stderr=child, stdin=child, env=environment) as process:
+    with processes.Popen(command, stdout=child, stderr=child, stdin=child, env=environment) as process:
         os.close(child)
         text = b""
         while True:
@@ -178,14 +179,10 @@ def test_a_worker_that_cannot_import_is_an_error_and_no_wait(tmp_path: Path) -> 
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "petl_bench" / "adapters" / "broken.py").write_text("raise RuntimeError('broken adapter')\n")
     command = [sys.executable, "-m", "petl_bench", "sweep", "task=digits", "adapter=linear", "seed=0"]
-    done = subprocess.run(
+    done = processes.run(
         [*command, "--store", str(tmp_path / "store")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
     assert done.returncode == 2
     assert "worker processes were killed before they had built the models" in done.stderr
