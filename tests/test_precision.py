@@ -116,7 +116,7 @@ def test_the_frozen_backbone_is_stored_in_the_compute_precision(precision):
 
 @pytest.mark.parametrize("adapter", TRAINING_THE_BACKBONE)
 def test_int8_is_refused_where_the_backbone_is_trained(adapter):
-    with pytest.raises(UserError, match="precision=int8 is for frozen"):
+    with pytest.raises(UserError, match="precision=int8 needs a frozen backbone"):
         assemble(tiny.model_spec(adapter)).prepare("int8")
 
 
