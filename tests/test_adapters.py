@@ -1,5 +1,4 @@
 import dataclasses
-from importlib import import_module
 from itertools import chain
 
 import pytest
@@ -51,13 +50,9 @@ def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
     assert all(matrix.bias is None for matrix in parts.matrices.values())
 
 
-@every_adapter
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if getattr(reference(name), "IDENTITY", True)])
 def test_unquantized_adapter_starts_as_the_frozen_backbone(name):
-    if not getattr(reference(name), "IDENTITY", True):
-        pytest.skip(f"{name} starts elsewhere")
-    # `up` is zero at 32 bits (method.md), whatever the scale.
-    if not getattr(import_module(f"tests.reference.methods.{name}"), "IDENTITY", True):
-        pytest.skip(f"{name} starts elsewhere")
+    # `up` is zero at 32 bits, so that the scale does not matter.
     images = some_images()
     frozen, _ = families.build(tiny.BACKBONE)
     with torch.no_grad():
@@ -81,7 +76,7 @@ def test_a_trained_adapter_changes_the_features(name):
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_scale_multiplies_what_the_adapter_adds(name):
-    # s * up(...) with s = 0.5 is 1 * (0.5 up)(...), by the formulas of method.md.
+    # By the formulas of AdaptFormer and LoRA, s * up(...) with s = 0.5 equals 1 * (0.5 up)(...).
     images = some_images()
     small, parts = attached(name, scale=0.5)
     large, twins = attached(name, scale=1.0)
@@ -95,18 +90,18 @@ def test_scale_multiplies_what_the_adapter_adds(name):
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_initialization(name):
-    # method.md: up trunc-normal of std 1e-3 cut at +-2e-3 when quantized, zeros at 32 bits; down as torch's
-    # Linear, which is uniform within 1 / sqrt(inputs) (torch.nn.Linear's documentation).
+    # Released code of arXiv 2307.16867: a quantized up is normal of std 1e-3, cut off at 2e-3, and at 32 bits
+    # it is zero; down is that of torch.nn.Linear, uniform within 1 / sqrt(inputs).
     _, parts = attached(name, hidden=32, quantized=True)
     ups = torch.cat([m.weight.flatten() for role, m in parts.matrices.items() if role.endswith("up")])
     downs = torch.cat([m.weight.flatten() for role, m in parts.matrices.items() if role.endswith("down")])
     assert ups.abs().max() <= 2e-3
-    # A normal cut at 2 deviations has deviation 0.8796 (1 - 2 * 2 * pdf(2) / (2 * cdf(2) - 1) = 0.7737 of
-    # variance); about 3,000 draws or more: 5 standard errors are 5%.
+    # Truncated at 2, a standard normal has variance 1 - 4 * pdf(2) / (2 * cdf(2) - 1) = 0.7737, std 0.8796.
+    # With 3,000 draws or more, 5 standard errors are about 5 %.
     assert ups.std().item() == pytest.approx(0.8796e-3, rel=0.05)
     bound = DIM**-0.5
     assert downs.abs().max() <= bound
-    assert downs.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)  # deviation of a uniform
+    assert downs.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)  # std of a uniform
     _, parts = attached(name, hidden=32, quantized=False)
     assert not any(m.weight.any() for role, m in parts.matrices.items() if role.endswith("up"))
 
@@ -117,13 +112,13 @@ def test_dropout_is_a_tenth_by_default_and_may_be_set(name):
         network, _ = attached(name, settings=settings)
         return {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} - {0.0}
 
-    assert rates({}) == {0.1}  # method.md: dropout 0.1 for both adapters
+    assert rates({}) == {0.1}  # both adapters in the released code of arXiv 2307.16867
     assert rates({"dropout": 0.25}) == {0.25}
     assert rates({"dropout": 0.0}) == set()
 
 
-# Order of tensors in the authors' files (method.md): for each block AdaptFormer down, up; LoRA q.down, q.up,
-# v.down, v.up.
+# Order of tensors in the released files (tests/reference/released.py): in each block AdaptFormer down, up;
+# LoRA q.down, q.up, v.down, v.up.
 ORDER = {
     "linear": [],
     "adaptformer": ["0.down", "0.up", "1.down", "1.up"],
@@ -197,7 +192,7 @@ def test_impossible_dropout_is_refused(name, dropout):
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize("name", ["linear", "bitfit", *LOW_RANK])
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(name, head, bits):
-    # method.md: at 32 bits the released code saves the head alone, so that a reloaded run is broken.
+    # At 32 bits the released code of arXiv 2307.16867 saves only the head, which breaks a reloaded run.
     model = tiny.model_spec(name, head, bits, scale=3.0, dropout=0.1)
     adapted = tiny.quantized_model(model, seed=9)
     recipe, data = tiny.recipe(4, 8, warmup_epochs=0, lr=1e-2), tiny.split(16)

@@ -12,8 +12,8 @@ from tests import tiny
 METHODS = ["adaptformer", "corda", "hydra", "lora", "pissa", "repadapter"]
 
 
-def test_the_ranks_of_the_guide():
-    # guide/methods/seeds_a.md, section 6: 2,2,2,4,4,4,6,6,6,8,8,8, in all 60; 5 each is the control.
+def test_ranks_of_twelve_blocks():
+    # Quarters of the depth have 2, 4, 6 and 8, as the experts of MoLA (arXiv 2402.08562); the sum is 12 * 5.
     assert allocated("rising", 12, 5) == [2, 2, 2, 4, 4, 4, 6, 6, 6, 8, 8, 8]
     assert allocated("falling", 12, 5) == [8, 8, 8, 6, 6, 6, 4, 4, 4, 2, 2, 2]
     assert allocated("ends", 12, 5) == [8, 8, 8, 2, 2, 2, 2, 2, 2, 8, 8, 8]

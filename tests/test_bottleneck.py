@@ -56,7 +56,7 @@ def test_adaptformer_is_a_bottleneck_without_bias_in_parallel():
 
 @pytest.mark.parametrize("gate", ["large", "middle_x", "middle_y", "small"])
 def test_every_gate_starts_open(gate):
-    # seeds_b.md 12: sigmoid alone halves the frozen branch; 2 sigmoid(0) = 1.
+    # A sigmoid alone would halve the frozen branch; 2 sigmoid(0) = 1 (docs/methods/bottleneck.md).
     images = some_images()
     network, _ = parts("bottleneck", quantized=False, sites="both", gate=gate)
     with torch.no_grad():
@@ -71,9 +71,9 @@ def test_tokens_nobody_reads_are_left_out_where_no_gate_reads_them(gate):
 
 
 @pytest.mark.parametrize("name", ["houlsby", "adapter_plus"])
-def test_both_matrices_start_as_a_normal_of_deviation_a_hundredth(name):
-    # baselines.md: truncated normal of .01, cut at +-2 deviations, biases 0, factors 1. A normal cut there
-    # has 0.8796 of its deviation.
+def test_both_matrices_start_from_a_normal_of_std_a_hundredth(name):
+    # Repository visinf/adapter_plus: a normal of std 0.01 truncated at 0.02, biases 0, factors 1.
+    # The truncation leaves 0.8796 of the std.
     _, attached = parts(name)
     for role in ("down", "up"):
         values = [m.weight.flatten() for key, m in attached.matrices.items() if key.endswith(role)]
@@ -109,7 +109,7 @@ def test_own_drop_path_leaves_out_the_adapter_of_whole_images():
 
 @pytest.mark.parametrize("name", ["bottleneck", "houlsby"])
 def test_the_drop_path_of_the_defaults(name):
-    # baselines.md: adapter_plus gives houlsby .1 of its own, dropout none; dropout elsewhere .1.
+    # Repository visinf/adapter_plus: drop path 0.1 of the adapter and no dropout. Elsewhere dropout is 0.1.
     config = ADAPTERS.get(name).config()
     assert (config.drop_path, config.dropout) == {"bottleneck": (0, 0.1), "houlsby": (0.1, 0)}[name]
 

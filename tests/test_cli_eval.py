@@ -175,7 +175,7 @@ def test_inspect_accounts_for_every_byte(bits: int, finished_store: Path) -> Non
     assert found["classes"] == 16
     assert found["bytes_file"] == path.stat().st_size
     assert found["bytes_adapter"] + found["bytes_head"] + found["bytes_overhead"] == path.stat().st_size
-    assert 0 < found["bytes_overhead"] <= 512  # the guide's bound
+    assert 0 < found["bytes_overhead"] <= 512  # the bound of docs/file-format.md
     assert sum(t["bytes"] for t in found["tensors"]) == found["bytes_adapter"] + found["bytes_head"]
     assert all({"name", "shape", "bits", "bytes", "packing"} <= set(t) for t in found["tensors"])
     # LoRA on the pocket backbone: 4 blocks x (q, v) x (down, up), each 16 x 64 weights
@@ -212,10 +212,10 @@ def test_ls(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [  # guide/method.md: 294,912 and 24 * (768 * 16 / 8 + 8); baselines.md: 102,912 biases, all in float32
+    [  # 24 * 768 * 16 weights, 24 * (768 * 16 / 8 + 8) bytes; 768 * (12 * 11 + 2) biases in float32
         ("adaptformer", {"group": "additive", "params": 294_912, "bytes_1_bit": 37_056, "hidden": 16}),
         ("bitfit", {"params": 102_912, "bytes_1_bit": 411_648, "bytes_32_bit": 411_648, "hidden": 0}),
-        # guide/methods/seeds_b.md: 82,944 rows of 16 levels, in 48 tensors
+        # 12 * 9 * 768 = 82,944 rows of 16 levels, in 48 tensors
         ("sketch", {"params": 1_327_104, "bytes_1_bit": 166_272, "bytes_32_bit": 5_308_416}),
     ],
 )
@@ -233,7 +233,7 @@ def test_ls_of_adapters_on_a_terminal_is_a_table() -> None:
     with os.fdopen(controller, "rb", buffering=0) as shown:
         lines = shown.read(1 << 12).decode().splitlines()
     assert "bytes at 1 bit" in lines[1]
-    assert "2,359,296" in lines[3]  # guide/method.md: 4 * 48 * 768 * 16
+    assert "2,359,296" in lines[3]  # bytes: 4 * 48 * 768 * 16
 
 
 def test_ls_takes_a_pattern() -> None:

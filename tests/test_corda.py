@@ -45,7 +45,7 @@ class Inputs(Plain):
 
 
 def covariance(x):
-    """guide/methods/seeds_a.md, section 5: the mean of X^T X, each image's X divided by its max |entry|."""
+    """Return the regularized mean of X^T X over images, X divided by its largest magnitude (iboing/CorDA)."""
     images = [image / image.abs().max() for image in x.double()]
     mean = sum(image.T @ image for image in images) / len(images)
     return mean + 0.01 * mean.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)

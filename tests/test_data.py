@@ -70,8 +70,7 @@ def test_a_manifest_says_what_a_table_needs(manifest: Manifest) -> None:
     assert (manifest.shots, manifest.split_seeds, manifest.lists) == ([], [], {})
 
 
-# Folder, group, classes, test images: arXiv 1910.04867 and the converter of repository ZhangYuanhan-AI/NOAH
-# (docs/data.md).
+# Folder (as in repository ZhangYuanhan-AI/NOAH), group, classes, test images (arXiv 1910.04867).
 VTAB = """
     cifar                 natural      100  10000
     caltech101            natural      102   6084

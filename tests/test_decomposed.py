@@ -34,7 +34,7 @@ def test_components_are_the_singular_triplets(shape):
 
 
 def test_factors_of_vit_b16():
-    # guide/methods/seeds_a.md, section 4, as (outputs, inputs).
+    # The two closest factors of each width, as (outputs, inputs): 48 * 48, 32 * 24, 64 * 48.
     assert factors(2304, 768) == ((48, 32), (48, 24))
     assert factors(768, 768) == ((32, 32), (24, 24))
     assert factors(3072, 768) == ((64, 32), (48, 24))

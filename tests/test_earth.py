@@ -44,7 +44,7 @@ def test_the_last_block_has_an_adapter_where_its_patches_are_read():
 
 @pytest.mark.parametrize(("cutoff", "rows"), [(0.3, 2), (0.2, 1), (0.01, 1)])
 def test_the_box_on_14_by_14_patches(cutoff, rows):
-    # seeds_b.md 7: .3 -> c=2, .2 -> c=1
+    # int(14 * cutoff // 2), at least 1 (repository VisionXLab/Earth-Adapter)
     backbone = BackboneSpec("vit_tiny_patch16_224", "random", 224, tiny.BACKBONE.options | {"patch_size": 16})
     assert modules(backbone, cutoff=cutoff)[0].cutoff == rows
 

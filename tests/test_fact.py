@@ -21,7 +21,8 @@ def shapes(found):
 
 
 def test_tensor_train_shapes():
-    # guide/methods/baselines.md: S (r,r) for q, k, v, proj; S1 (4r,r); S2 (r,4r); U (r,D), V (D,r) shared.
+    # Repository JieShibo/PETL-ViT, folder FacT: S (r, r) for q, k, v, proj; (4r, r) for fc1; (r, 4r) for fc2;
+    # U (r, D) and V (D, r) are common to all blocks.
     found = shapes(matrices("fact_tt", hidden=3))
     block = {"q": (3, 3), "k": (3, 3), "v": (3, 3), "proj": (3, 3), "fc1": (12, 3), "fc2": (3, 12)}
     blocks = {f"{i}.{role}": shape for i in (0, 1) for role, shape in block.items()}

@@ -34,7 +34,7 @@ def test_each_kind_of_bias_merges(bias):
 
 
 def test_four_biases_fold_into_one():
-    # guide/methods/seeds_a.md, section 1: all four of a site are s (U_p c_p + e_p + U_s c_s + e_s).
+    # The four biases of a site add s (U_p c_p + e_p + U_s c_s + e_s) to its output (docs/methods/hydra.md).
     full, network = stirred_network()
     folded, twin = stirred_network(bias="folded")
     twins = folded.adapter.attached
@@ -54,7 +54,7 @@ def test_another_bias_is_refused():
 
 
 def test_where_it_starts():
-    # guide/methods/seeds_a.md, section 1: P Xavier-uniform, U and all biases zero.
+    # Repository extremebird/Hydra: P is Xavier-uniform, U and all biases are zero.
     attached = assemble(tiny.model_spec("hydra", bits=32, hidden=8)).adapter.attached
     shapes = {"0.proj.parallel": DIM, "0.fc2.parallel": 4 * DIM, "1.fc2.sequential": DIM}
     for name, inputs in shapes.items():

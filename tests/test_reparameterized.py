@@ -13,7 +13,7 @@ DIM = 48  # of tests.tiny.BACKBONE
 
 
 def test_repadapter_starts_at_xavier_and_zeros():
-    # guide/methods/baselines.md: A Xavier-uniform, B 0, biases 0.
+    # Repository luogen1996/RepAdapter: A is Xavier-uniform, B and all biases are zero.
     attached = assemble(tiny.model_spec("repadapter", bits=32, hidden=8)).adapter.attached
     down = attached.matrices["0.qkv.down"].weight
     bound = (6 / (8 + DIM)) ** 0.5

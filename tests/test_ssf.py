@@ -22,7 +22,7 @@ def places(network):
 
 @pytest.mark.parametrize(
     ("family", "expected"),
-    [  # guide/methods/baselines.md, of dongzelian/SSF, where it has another place than ViT
+    [  # repository dongzelian/SSF, where these families have places that ViT does not have
         ("SwinTransformer", {"patch_embed.proj", "patch_embed.norm", "layers.1.downsample.norm", "norm"}),
         ("ConvNeXt", {"stem.0", "stem.1", "stages.1.downsample.0", "stages.1.downsample.1", "head.norm"}),
     ],

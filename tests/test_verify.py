@@ -212,7 +212,7 @@ def test_a_bad_override_file_is_refused(clean: tuple[Path, Path], warm: Path, tm
 
 def test_the_manifests_sizes_hold_without_an_override(clean: tuple[Path, Path], warm: Path) -> None:
     problems, _ = found(verify("vtab_dtd", clean[0], warm))
-    (problem,) = problems  # 1880: guide/data.md
+    (problem,) = problems  # 1880 test images in VTAB-1K (arXiv 1910.04867)
     assert problem["kind"] == "count"
     assert f"{TESTS} images, it should be 1880" in problem["message"]
 
@@ -269,7 +269,7 @@ def test_dsprites_repeats_itself_and_that_is_a_note(warm: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(("seen", "right"), [(396, True), (395, False), (397, False)])
 def test_sun397_has_396_classes_in_training(warm: Path, tmp_path: Path, seen: int, right: bool) -> None:
-    # 396 of 397: guide/data.md. Another number is another draw of the 1,000 images.
+    # The training images of VTAB-1K show 396 of 397 classes; another number means another draw of them.
     override = task_tree(tmp_path, "vtab_sun397", 397, seen)
     problems, _ = found(verify("vtab_sun397", tmp_path, warm, override))
     if right:
@@ -282,7 +282,7 @@ def test_sun397_has_396_classes_in_training(warm: Path, tmp_path: Path, seen: in
 
 
 def test_a_whole_test_set_is_held_to_its_classes(warm: Path, tmp_path: Path) -> None:
-    # kitti, the smallest: 711 test images of 4 classes (guide/data.md), no override.
+    # kitti is the smallest: 711 test images of 4 classes (arXiv 1910.04867), so that it needs no override.
     task = tmp_path / "kitti"
     vtab_task(task, 4, {"train": 800, "val": 200, "test": 711}, side=8)
     assert kinds(verify("vtab_kitti", tmp_path, warm)) == set()
@@ -298,7 +298,7 @@ def test_both_sizes_of_caltech101_that_circulate_are_right(warm: Path, tmp_path:
     names = [f"images/test/{number:06d}.jpg" for number in range(6086)]
     for number, name in enumerate(names[204:], 204):
         os.link(task / names[number % 204], task / name)
-    for count, right in ((6084, True), (6085, True), (6083, False)):  # guide/data.md: 6084 or 6085
+    for count, right in ((6084, True), (6085, True), (6083, False)):  # data_manifests: 6084 or 6085
         edit(task / "test.txt", lambda _, n=count: [f"{name} {i % 102}" for i, name in enumerate(names[:n])])
         for path in names[count:]:
             (task / path).unlink(missing_ok=True)

@@ -45,7 +45,7 @@ def test_prompts_stand_after_the_class_token_and_registers(name, registers, plac
 
 @both
 def test_they_start_within_the_bound_of_patches_and_width(name):
-    # baselines.md: sqrt(6 / (3 p^2 + D)); patches of 8 and 48 channels here.
+    # Repository KMnP/vpt: sqrt(6 / (3 p^2 + D)); here patches of 8 pixels and 48 channels.
     _, sites = families.build(tiny.BACKBONE)
     tables = adapters.attach(name, {}, sites, Shape(50, 1.0, True)).matrices.values()
     bound = (6 / (3 * 8 * 8 + 48)) ** 0.5
