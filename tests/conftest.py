@@ -63,7 +63,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("petl-bench: error: ")
-    assert "a fault of petl-bench" not in lines[0]
+    assert "a bug of petl-bench" not in lines[0]
     return lines[0].removeprefix("petl-bench: error: ")
 
 

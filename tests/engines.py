@@ -89,5 +89,5 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     assert (done.returncode, done.stdout) == (2, "")
     plan, *_, message = done.stderr.splitlines()
     assert plan.endswith("to do")
-    assert "a fault of petl-bench" not in message
+    assert "a bug of petl-bench" not in message
     return message.removeprefix("petl-bench: error: ")

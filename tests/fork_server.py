@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 PRELOADED = [
-    "petl_bench.cli.plan",
+    "petl_bench.cli.dry_run",
     "petl_bench.data.hub",
     "petl_bench.launch.attempt",
     "petl_bench.launch.preflight",

@@ -108,7 +108,7 @@ def test_all_19_tasks_give_a_complete_table(swept: Swept, capsys, monkeypatch) -
 
 def test_the_sweep_warns_of_other_weights_and_other_sizes(swept: Swept) -> None:
     warnings = [line for line in swept.said.splitlines() if line.startswith("warning: ")]
-    assert any("published rows were made with other weights than pocket" in line for line in warnings)
+    assert any("published results are of other backbone weights than pocket" in line for line in warnings)
     (sizes,) = [line for line in warnings if "differ from the benchmark" in line]
     assert all(f"{row['task']} ({row['data_override']})" in sizes for row in swept.rows)
 
@@ -191,7 +191,7 @@ def test_few_shot_pets_train_on_their_circulated_lists(
     settings = ["sweep=fgvc", "backbone=pocket", *SMALL[:-1], *FIXED, *axes, "launcher=local"]
     done = fgvc.quickly("sweep", "--store", tmp_path, *settings, *fgvc.data, "--json")
     assert done.returncode == 0, done.stderr
-    assert "published rows were made with other weights than pocket" in done.stderr
+    assert "published results are of other backbone weights than pocket" in done.stderr
     rows = json_lines(done.stdout)
     found = {(row["shots"], row["split_seed"]): row["n_train"] for row in rows}
     assert found == {(shots, seed): fgvc.chosen.lines(shots) for shots in (1, 2, 4) for seed in (0, 1)}

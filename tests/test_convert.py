@@ -222,7 +222,7 @@ def test_a_file_without_a_task_is_evaluated_on_a_named_one(tmp_path: Path) -> No
     source = theirs(tmp_path, dataset=None)
     middle = source.with_suffix(".safetensors")
     done = quickly("convert", source, middle, "--to", "petl-bench")
-    assert "task is not stated" in done.stderr
+    assert "its task is unknown" in done.stderr
     assert "name it with --task" in error_of(quickly("eval", middle))
     done = quickly("convert", middle, tmp_path / "y.bin", "--to", "petl-vit")
     assert done.returncode == 0

@@ -148,9 +148,10 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     assert f"{gone}: cannot be read" in refused(tmp_path, gone, tmp_path / "out", "--to", "petl-bench")
     assert f"{gone}: cannot be written" in refused(tmp_path, source, gone, "--to", "petl-bench")
     assert f"{gone}: cannot be written" in refused(tmp_path, adapter, gone, "--to", "petl-vit")
-    assert "DST to be a .bin file" in refused(tmp_path, adapter, tmp_path / "out", "--to", "petl-vit")
+    message = refused(tmp_path, adapter, tmp_path / "out", "--to", "petl-vit")
+    assert "the name of DST must end with .bin" in message
     packed = ("--to", "petl-bench", "--bits", "1")
-    assert "an adapter file has its settings" in refused(tmp_path, adapter, tmp_path / "out", *packed)
+    assert "adapter files hold their settings" in refused(tmp_path, adapter, tmp_path / "out", *packed)
     packed = ("--to", "petl-vit", "--packing", "raw")
     assert "a .bin has no packing" in refused(tmp_path, adapter, tmp_path / "out.bin", *packed)
     message = refused(tmp_path, source, tmp_path / "out.bin", "--to", "petl-vit")

@@ -224,7 +224,7 @@ def test_one_configuration_gives_no_figure_and_says_so(tmp_path: Path) -> None:
     Store(tmp_path / "store").put(spec, make_row(spec, 0.5), b"adapter")
     done = quickly("report", "--store", tmp_path / "store", "--plots", tmp_path / "plots")
     assert done.returncode == 0
-    assert "nothing to draw" in done.stderr
+    assert "no figure for" in done.stderr
     assert list((tmp_path / "plots").iterdir()) == []
 
 

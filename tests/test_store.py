@@ -21,6 +21,7 @@ from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
 from petl_bench.types import RunSpec, row_to_dict
+from tests import processes
 from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
 
 
@@ -185,7 +186,7 @@ for i in range(count):
 def child(root: Path, spec: RunSpec, prefix: str, names: int, count: int) -> subprocess.Popen[str]:
     values = json.dumps({"spec": asdict(spec), "row": asdict(make_row(spec, 0.5))})
     command = [sys.executable, "-c", CHILD, str(root), values, prefix, str(names), str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return processes.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def kill_midway(root: Path, spec: RunSpec, names: int, seconds: float) -> None:
@@ -261,7 +262,7 @@ def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2
     assert last.startswith(f"petl-bench: error: store {store}: cannot write there: No space left on device")
-    assert last.endswith(" of 4 runs are done and kept; the same command goes on from there")
+    assert last.endswith(" of 4 runs are done and kept; the same command continues from there")
     assert "Traceback" not in done.stderr
     finished = json_lines(done.stdout)
     assert 1 <= len(finished) < 4

@@ -78,7 +78,7 @@ def test_a_sweep_leaves_damaged_runs_alone_until_they_are_set_aside(hurt: Path) 
     done = quickly("sweep", "--store", hurt, *SERIAL, "--json")
     assert done.returncode == 1
     assert len(json_lines(done.stdout)) == 9
-    assert f"1 run damaged in the store and left so (first: {hurt / name / ROW}: damaged" in done.stderr
+    assert f"1 damaged run of the store skipped (first: {hurt / name / ROW}: damaged" in done.stderr
     assert "store check --repair" in done.stderr
     assert (hurt / name / ROW).read_bytes() == held
     assert quickly("store", "check", "--store", hurt, "--repair").returncode == 0

@@ -1,4 +1,4 @@
-"""The `petl-bench` command: parse, print, exit codes. Heavy imports happen inside the commands."""
+"""Command line `petl-bench`: its commands and exit codes. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -49,28 +49,32 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Handle the options that stand before the command."""
 
 
 _interruptions: list[int] = []
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 some runs failed, 2 usage or data error, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 success; 1 some runs failed, or a check found problems; 2 an error of usage, configuration
+    or data; 130 interrupted.
+    """
     signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except SystemExit:
-        if _interruptions:  # some library leaves with another code
+        if _interruptions:  # a library exits with another code
             sys.exit(130)
         raise
     except Exception as error:
-        if _interruptions:  # some library made another error of it
+        if _interruptions:  # a library turned it into another error
             sys.exit(130)
         if "--debug" in sys.argv:
             traceback.print_exc()
@@ -79,7 +83,7 @@ def main() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: leave at once, by way of every `finally`."""
+    """Exit at Ctrl-C; all `finally` clauses are run."""
     _interruptions.append(number)
     sys.exit(130)
 
@@ -89,6 +93,4 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
-    return (
-        f"{type(error).__name__}: {error} (a fault of petl-bench; `petl-bench --debug COMMAND` shows where)"
-    )
+    return f"{type(error).__name__}: {error} (a bug of petl-bench; `petl-bench --debug COMMAND` shows where)"

@@ -32,7 +32,10 @@ def bench(
         bool, typer.Option("--quick", help="Use tiny sizes and one round, to check that it works.")
     ] = False,
 ) -> None:
-    """Compare the speed of this implementation with that of the released code, alternately in one process."""
+    """Compare the speed with that of the released code.
+
+    Both are timed alternately in one process, and the ratios of their times are printed.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # keeps torch's profiler from writing to stderr
     import torch
 

@@ -1,4 +1,4 @@
-"""What the commands share: the store option and ways to print."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from petl_bench.types import DataSettings, ResultRow
 if TYPE_CHECKING:
     from petl_bench.store import Store
 
-StoreOption = Annotated[Path, typer.Option("--store", help="Directory of runs.", show_default=True)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout and nothing else.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="Directory of the runs and their results.", show_default=True)
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON objects, one per line, and nothing else.")
+]
 DEFAULT_STORE = Path("results")
 
 
 def note(message: str) -> None:
-    """Tell the user something that is not a result."""
+    """Print a message that is not a result, on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One JSON object on a line of stdout."""
+    """Print a JSON object as one line of stdout."""
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
 def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
-    """All rows of a store that can be used; one warning says how many cannot.
+    """Return all undamaged rows of a store, with one warning about the damaged ones.
 
     Args:
-        needed: whether it is an error that there are damaged ones alone.
+        needed: whether a store of damaged rows only is an error.
 
     Raises:
-        UserError: there is no such store, or none of its rows can be used and one is needed.
+        UserError: the store does not exist, or holds only damaged rows and `needed` is set.
     """
     damaged: list[DamagedError] = []
     rows = list(store.rows(damaged.append))
@@ -47,13 +51,13 @@ def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
         way_out = f"petl-bench store check {'names it' if len(damaged) == 1 else 'names them'}"
         first = f"(first: {damaged[0].path}: {damaged[0].why}); {way_out}"
         if needed and not rows:
-            raise UserError(f"store {store.root}: holds {many} and no other {first}")
+            raise UserError(f"store {store.root}: holds {many} and no others {first}")
         note(f"warning: {many} of store {store.root} {'is' if len(damaged) == 1 else 'are'} left out {first}")
     return rows
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
+    """Return a duration in s, min or h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:
@@ -63,10 +67,11 @@ def duration(seconds: float) -> str:
 
 RootOption = Annotated[
     Path | None,
-    typer.Option("--root", help="Folder of the benchmark's files; else $PETL_BENCH_DATA, else ./data."),
+    typer.Option("--root", help="Folder of the data sets; by default $PETL_BENCH_DATA or ./data."),
 ]
 OverrideOption = Annotated[
-    Path | None, typer.Option("--override", help="YAML file of split sizes that differ from the manifests.")
+    Path | None,
+    typer.Option("--override", help="YAML file with split sizes that replace those of the manifests."),
 ]
 
 
@@ -76,7 +81,12 @@ def data_settings(root: Path | None, override: Path | None = None) -> DataSettin
 
 
 class Counter:
-    """Progress of work on many files: a bar with an estimate on a terminal, silence elsewhere; on stderr."""
+    """Progress bar for work on many files, on stderr; nothing is shown if that is not a terminal.
+
+    Args:
+        what: label of the bar.
+        total: expected number of files.
+    """
 
     def __init__(self, what: str, total: int | None = None) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""`petl-bench convert`: the authors' .bin files <-> adapter files, and adapter files packed anew."""
+"""`petl-bench convert`: conversion between adapter files and .bin files of PETL-ViT, and repacking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from petl_bench.cli.common import note
 from petl_bench.errors import UserError, did_you_mean
 
 _NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
-"""What a .bin does not say; its head follows from its size, and a file may do without its task."""
+"""Settings that a .bin file does not state. Its head follows from its size, and the task is optional."""
 
 
 class Format(StrEnum):
@@ -30,54 +30,65 @@ class Packing(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .bin file, or an adapter file.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; must not exist yet.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .bin file or an adapter file.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; it must not exist.")],
     to: Annotated[
-        Format, typer.Option("--to", help="petl-bench: an adapter file; petl-vit: .bin and .yaml.")
+        Format,
+        typer.Option(
+            "--to", help="petl-bench: write an adapter file; petl-vit: write a .bin and a .yaml file."
+        ),
     ],
     packing: Annotated[
         Packing | None,
         typer.Option(
-            "--packing", help="Of an adapter file to write: coded where that is smaller (default), or raw."
+            "--packing",
+            help="Packing of the adapter file: coded where this is smaller (the default), or raw.",
         ),
     ] = None,
     ranks: Annotated[
-        int | None, typer.Option("--ranks", help="Of a dylora file: keep the first so many ranks.")
+        int | None,
+        typer.Option("--ranks", help="Keep only the first RANKS ranks of a dylora file.", metavar="RANKS"),
     ] = None,
-    adapter: Annotated[str | None, typer.Option("--adapter", help="adaptformer or lora.")] = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="1, 2, 4 or 8.")] = None,
-    hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden units.")] = None,
-    scale: Annotated[float | None, typer.Option("--scale", help="Factor on the adapter's output.")] = None,
-    classes: Annotated[int | None, typer.Option("--classes", help="Classes of the head.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Adapter of a .bin file: adaptformer or lora.")
+    ] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Bits per weight: 1, 2, 4 or 8.")] = None,
+    hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden size (rank) of the adapter.")] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="Factor of the adapter's output.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Number of classes of the head.")] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="linear or binary; else what the size says.")
+        str | None,
+        typer.Option("--head", help="Head: linear or binary; by default, what the file size implies."),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="The task, e.g. vtab_cifar.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Name of the task, e.g. vtab_cifar.")] = None,
 ) -> None:
-    """Adapter files from .bin files of PETL-ViT (binary_adapter), and back, to the byte.
+    """Convert between adapter files and .bin files of PETL-ViT.
 
-    A .bin says nothing of itself: its settings are those of the .yaml beside it.
-    Options override the .yaml, and are needed where there is none.
-    With --to petl-vit the adapter file has the settings; options must agree.
-    --to petl-bench also takes an adapter file, and packs the same adapter as --packing says, or with
-    --ranks the first ranks of it.
-    A file that exists is never overwritten.
+    Converting a .bin file (of binary_adapter) there and back gives the same bytes. A .bin file does not hold
+    its settings: they are read from the .yaml file beside it, and options replace them or are required if
+    there is no .yaml file. With --to petl-vit the settings come from the adapter file, and options must agree
+    with them.
+
+    With --to petl-bench the source can also be an adapter file; it is packed again by --packing, or reduced
+    to fewer ranks by --ranks. Existing files are never overwritten.
     """
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}
     options = {name: value for name, value in given.items() if value is not None}
     if to is Format.petl_vit and packing:
-        raise UserError(f"--packing {packing.value}: a .bin has no packing of its own; leave the option out")
+        raise UserError(f"--packing {packing.value}: a .bin file has only one packing; leave the option out")
     if ranks is not None and (to is Format.petl_vit or source.suffix == ".bin"):
         raise UserError(
-            f"--ranks {ranks}: truncates adapter files to adapter files only; leave it out"
+            f"--ranks {ranks}: only adapter files can be truncated, and only to adapter files; leave it out"
         )
     if to is Format.petl_vit and target.suffix != ".bin":
-        raise UserError(f"{target}: --to petl-vit expects DST to be a .bin file, by its name too")
+        raise UserError(f"{target}: with --to petl-vit the name of DST must end with .bin")
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
     for path in wanted:
         if path.exists():
-            raise UserError(f"{path}: exists already, and convert overwrites nothing; name another file")
+            raise UserError(
+                f"{path}: exists already, and convert does not overwrite files; choose another name"
+            )
     if to is Format.petl_vit:
         contents = _exported(_bytes(source), source, options)
     else:
@@ -108,7 +119,9 @@ def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ra
 
     if options:
         name = next(iter(options))
-        raise UserError(f"--{name}: {source} is no .bin by its name, and an adapter file has its settings")
+        raise UserError(
+            f"--{name}: leave it out: {source} is not named .bin, and adapter files hold their settings"
+        )
     file = replace(load(data, str(source)), code=code)
     return dump(file if ranks is None else truncate(file, ranks, str(source)))
 
@@ -133,7 +146,7 @@ def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) ->
     file = petl_vit.read(data, layout, float(settings["scale"]), task, str(source))
     _warn(layout.bits, source)
     if not task:
-        note(f"warning: {source}: its task is not stated; `petl-bench eval` will need --task")
+        note(f"warning: {source}: its task is unknown; `petl-bench eval` will need --task")
     return dump(replace(file, code=code))
 
 
@@ -153,13 +166,13 @@ def _exported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]
 def _warn(bits: int, source: Path) -> None:
     if bits == 8:
         note(
-            f"warning: {source}: at 8 bits the released code has another codebook, far from converged: "
-            "there these codes are other weights than in petl-bench"
+            f"warning: {source}: the 8-bit codebook of the released code is another one, far from converged, "
+            "so that the same codes stand for other weights there than in petl-bench"
         )
 
 
 def _task(settings: Mapping[str, Any], where: str) -> str:
-    """Our name of the task; empty where neither option nor .yaml says it."""
+    """Return the name of the task; empty if neither the option nor the .yaml file states it."""
     from petl_bench.data import manifests
 
     if not {"task", "dataset"} & settings.keys():
@@ -172,6 +185,6 @@ def _task(settings: Mapping[str, Any], where: str) -> str:
     if manifests()[task].classes not in (0, settings["classes"]):
         raise UserError(
             f"{where}: classes {settings['classes']}, but {task} has {manifests()[task].classes}; "
-            "--classes or --task sets it right"
+            "correct --classes or --task"
         )
     return task

@@ -1,4 +1,4 @@
-"""`petl-bench data`: verify, prepare and describe the benchmarks' files."""
+"""`petl-bench data`: verification, preparation and description of data sets."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from petl_bench.data.verify import TaskReport
     from petl_bench.types import Manifest
 
-app = typer.Typer(no_args_is_help=True, help="Verify, prepare and describe the benchmarks' files.")
+app = typer.Typer(no_args_is_help=True, help="Verify, prepare and describe data sets.")
 
 SuiteArgument = Annotated[
-    str, typer.Argument(metavar="SUITE", help="vtab, fgvc, or a task such as vtab_cifar or 'vtab_d*'.")
+    str,
+    typer.Argument(metavar="SUITE", help="vtab, fgvc, or a task or pattern, e.g. vtab_cifar or 'vtab_d*'."),
 ]
-RootArgument = Annotated[Path, typer.Option("--root", help="Folder of the benchmark's files.")]
+RootArgument = Annotated[Path, typer.Option("--root", help="Folder of the data sets.")]
 SHOWN = 5
-"""Problems of one kind, task and split that the table's footer prints in full; --json prints all."""
+"""Problems of one kind, task and split that are printed below the table; --json prints all."""
 
 
 @app.command("verify")
@@ -43,7 +44,11 @@ def verify(
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check lists, counts, labels, every image, and what train and test share; exit 1 on any fault."""
+    """Check the files of data sets and print all problems.
+
+    Checked are lists, numbers of images, labels, every image, and whether training and test share images. The
+    exit code is 1 if there is any problem.
+    """
     from petl_bench.config import overridden, plan_task
     from petl_bench.data import expected_files
     from petl_bench.data.verify import verify as verify_task
@@ -78,24 +83,29 @@ def prepare(
     suite: SuiteArgument,
     root: RootArgument,
     archive: Annotated[
-        Path | None, typer.Option("--archive", help="A .zip or .tar file, or a folder of these or of files.")
+        Path | None,
+        typer.Option(
+            "--archive", help="A .zip or .tar file, or a folder of such files or of unpacked files."
+        ),
     ] = None,
     from_hub: Annotated[
         str | None,
-        typer.Option(
-            "--from-hub", metavar="OWNER/NAME", help="A data set repository of the Hugging Face hub."
-        ),
+        typer.Option("--from-hub", metavar="OWNER/NAME", help="Data set repository of the Hugging Face hub."),
     ] = None,
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Unpack a circulated archive, put its folders where they belong, then verify."""
+    """Unpack a data set into a folder, then verify it.
+
+    The source is either an archive that circulates (--archive) or a repository of the Hugging Face hub
+    (--from-hub). Folders that are already in place are left unchanged.
+    """
     from petl_bench.data.hub import prepare_from_hub
     from petl_bench.data.prepare import prepare as prepare_root
 
     manifests = _manifests(suite)
     if any(manifest.suite == "own" for manifest in manifests):
-        raise UserError(f"{suite}: your own data need no preparing; see `petl-bench data info {suite}`")
+        raise UserError(f"{suite}: your own data need no preparation; see `petl-bench data info {suite}`")
     folders = _known_folders(manifests)
     if archive is not None and from_hub is None:
         placed = prepare_root(archive, root, folders, note)
@@ -110,7 +120,7 @@ def prepare(
 
 
 def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
-    """Every folder of these tasks and the variants it circulates under."""
+    """Return the folders of some tasks with the other names under which each circulates."""
     folders = {}
     for manifest in manifests:
         for names in (manifest.folders, manifest.images):
@@ -121,9 +131,12 @@ def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
 
 @app.command("info")
 def info(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name.")], json: JsonOption = False
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")], json: JsonOption = False
 ) -> None:
-    """The facts of a task's manifest: sizes, layout, preprocessing, licence, where to get it."""
+    """Print the manifest of a task.
+
+    A manifest states the sizes, layout, preprocessing, license and origin of a data set.
+    """
     from petl_bench.data import manifests
 
     if task not in manifests():
@@ -141,7 +154,7 @@ def info(
 
 
 def _manifests(suite: str) -> list[Manifest]:
-    """The tasks with files that a suite, a task's name or a pattern means."""
+    """Return the tasks with files of a suite, or those whose names match."""
     from petl_bench.data import manifests
 
     files = [manifest for manifest in manifests().values() if not manifest.fingerprint]
@@ -149,13 +162,13 @@ def _manifests(suite: str) -> list[Manifest]:
     if not found:
         known = {m.suite for m in files} | {m.name for m in files}
         bundled = any(suite in (m.suite, m.name) for m in manifests().values())
-        why = "is bundled and has no files" if bundled else "is no suite and no task with files"
+        why = "is bundled and has no files" if bundled else "is neither a suite nor a task with files"
         raise UserError(f"{suite!r} {why}: {did_you_mean(suite, known)}")
     return found
 
 
 def _whole_root(suite: str, root: Path, manifests: Sequence[Manifest]) -> list[TaskReport]:
-    """What is wrong with the root as a whole: empty, or the folder of another suite."""
+    """Return the problem of an empty root, or of one with another suite; empty if it has neither."""
     from petl_bench.data import manifests as all_manifests
     from petl_bench.data.checks import Problem
     from petl_bench.data.verify import TaskReport
@@ -223,7 +236,7 @@ def _print(reports: Sequence[TaskReport]) -> None:
 
 
 def _lines(problems: Sequence[Problem]) -> list[str]:
-    """The first few of each kind, and how many more."""
+    """Return the first few problems of each kind, and the numbers of further ones."""
     shown: Tally[tuple[str, str]] = Tally()
     lines = []
     for problem in problems:

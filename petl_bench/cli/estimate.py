@@ -1,4 +1,4 @@
-"""What runs take, from finished ones of their kind."""
+"""Estimates of the time and bytes of runs from finished runs of the same kind."""
 
 from __future__ import annotations
 
@@ -32,34 +32,45 @@ def cell_of(spec: RunSpec) -> dict[str, object]:
 
 
 def kind_of(spec: RunSpec) -> Kind:
-    """The kind of a run, and its epochs."""
+    """Return the kind of a run: the columns that decide its costs, and its epochs."""
     known = {"backbone": spec.backbone.display_name, **cell_of(spec)}
     return tuple(known[name] for name in _KIND), spec.train.epochs
 
 
 @dataclass
 class Costs:
-    """What runs took: of one kind bytes are the same, and seconds go with the epochs."""
+    """Costs of finished runs. Runs of one kind have the same bytes, and seconds proportional to their epochs.
 
-    seconds_an_epoch: dict[Columns, list[float]] = field(default_factory=lambda: defaultdict(list))
+    Attributes:
+        seconds_per_epoch: observed seconds per epoch of training, by kind.
+        sizes: observed bytes of adapter files, by kind.
+    """
+
+    seconds_per_epoch: dict[Columns, list[float]] = field(default_factory=lambda: defaultdict(list))
     sizes: dict[Columns, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, row: ResultRow) -> None:
-        """Learn from a finished run."""
+        """Add the costs of a finished run."""
         columns = tuple(getattr(row, name) for name in _KIND)
         seconds = row.seconds_search + row.seconds_train
-        self.seconds_an_epoch[columns].append(seconds / row.epochs)
+        self.seconds_per_epoch[columns].append(seconds / row.epochs)
         self.sizes[columns].append(row.bytes_file)
 
     def of(self, kind: Kind) -> tuple[float, int] | None:
-        """Seconds of one process and bytes of the file; None where nothing is known."""
+        """Return the seconds of one process and the bytes of the file; None if no such run is known."""
         columns, epochs = kind
         if columns not in self.sizes:
             return None
-        return median(self.seconds_an_epoch[columns]) * epochs, int(median(self.sizes[columns]))
+        return median(self.seconds_per_epoch[columns]) * epochs, int(median(self.sizes[columns]))
 
     def seconds(self, runs: Mapping[Kind, int]) -> float:
-        """Of so many runs together; one of an unknown kind takes as long as the others' mean, or a second."""
+        """Return the seconds of some runs together.
+
+        A run of an unknown kind counts as the mean of the others, or as one second if no kind is known.
+
+        Args:
+            runs: number of runs by kind.
+        """
         found = {kind: self.of(kind) for kind in runs}
         known = {kind: cost[0] for kind, cost in found.items() if cost is not None}
         count = sum(runs[kind] for kind in known)
@@ -70,10 +81,11 @@ class Costs:
 def remaining(
     costs: Costs, done: Mapping[Kind, int], left: Mapping[Kind, int], elapsed: float
 ) -> float | None:
-    """Seconds until the runs `left` are done, if work goes on as fast as it did; None before the first.
+    """Return the seconds until the runs `left` are done at the speed so far; None before the first is done.
 
     Args:
-        done: what was done in `elapsed` seconds, by however many processes.
+        done: numbers of runs by kind that were done in `elapsed` seconds, by any number of processes.
+        left: numbers of the other runs by kind.
     """
     work = costs.seconds(done)
     return elapsed * costs.seconds(left) / work if work else None

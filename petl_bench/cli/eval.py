@@ -1,4 +1,4 @@
-"""`petl-bench eval`: evaluate adapter files again, from the files alone."""
+"""`petl-bench eval`: evaluation of adapter files, from the files alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_
 
 @dataclass(frozen=True)
 class Target:
-    """A run of a store, or an adapter file by itself."""
+    """Run of a store, or a single adapter file."""
 
     path: Path
     store: Store | None = None
@@ -35,31 +35,45 @@ class Target:
 
 def evaluate(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN_ID|RUN_DIR|ADAPTER_FILE]...", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Runs to evaluate: run_ids, directories of runs, or adapter files.",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    all_runs: Annotated[bool, typer.Option("--all", help="Every finished run of the store.")] = False,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="Evaluate every finished run of the store.")
+    ] = False,
     task: Annotated[
-        str | None, typer.Option("--task", help="Evaluate on this task instead of the file's own.")
+        str | None,
+        typer.Option("--task", help="Evaluate on this task instead of the one that the file states."),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="Backbone weights file, for adapter files that do not name theirs."),
+        typer.Option(
+            "--weights", help="File of backbone weights, for adapters trained on weights from a file."
+        ),
     ] = None,
     root: RootOption = None,
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Test accuracy from the adapter file and the backbone; exit 1 where it disagrees with the row."""
+    """Evaluate adapter files again and compare with their rows.
+
+    The accuracy on test is computed from the adapter file and the backbone alone. The exit code is 1 if it
+    differs from the row of a run.
+    """
     if bool(targets) == all_runs:
-        raise UserError("eval: name runs, directories or files to evaluate, or --all (and not both)")
+        raise UserError("eval: give either runs, directories or files to evaluate, or --all")
     found = [_find(text, Store(store)) for text in targets or []]
     failed = 0
     if all_runs:
         shelf = Store(store)
         found = [_run(shelf, row.run_id) for row in usable_rows(shelf, needed=True)]
         if not found:
-            raise UserError(f"store {store}: holds no finished run; `petl-bench sweep` makes some")
+            raise UserError(f"store {store}: holds no finished run; run `petl-bench sweep` first")
     settings = data_settings(root, override)
     other_task = _task(task, settings) if task else None
     disagree = 0
@@ -88,7 +102,7 @@ def evaluate(
 
 
 def _find(text: str, store: Store) -> Target:
-    """A run_id of the store, a run's directory, or the path of an adapter file."""
+    """Return the target that a run_id, the directory of a run, or the path of an adapter file names."""
     path = Path(text)
     if path.is_dir():
         if not (path / ROW).is_file():
@@ -115,14 +129,18 @@ def _task(name: str, settings: DataSettings) -> TaskSpec:
     if manifests()[name].source == "tree" and not (Path(settings.folder) / "test").is_dir():
         raise UserError(
             "--task tree: which images are for test depends on the run's draw (data.images, split_seed), "
-            "which an adapter file does not hold; evaluate the run in its store, or a tree with train/ and "
+            "which an adapter file does not state; evaluate the run in its store, or a tree with train/ and "
             "test/"
         )
     return resolve(plan_task(name, settings), DataSettings().decoded)
 
 
 def _moved(task: TaskSpec, root: str) -> TaskSpec:
-    """A stored run's task with its files in another folder; the same data, or an error."""
+    """Return the task of a stored run with its files in another folder.
+
+    Raises:
+        UserError: the folder holds other data.
+    """
     from petl_bench.data import resolve
 
     found = resolve(replace(task, place={"root": root}), DataSettings().decoded) if task.place else task
@@ -134,11 +152,13 @@ def _moved(task: TaskSpec, root: str) -> TaskSpec:
 def _evaluate(
     target: Target, task: TaskSpec | None, weights: str | None, settings: DataSettings, moved: bool
 ) -> dict[str, Any]:
-    """The columns of a row as far as they are known, with acc_row and agrees.
+    """Evaluate one file; return the known columns of its row, with `acc_row` and `agrees`.
 
     Args:
-        settings: where data are that a run in a store does not name.
-        moved: whether a run's data are there too, and no longer where they were.
+        task: the task to evaluate on; None: the one that the run or the file states.
+        weights: file of backbone weights; None: as the run or the file states.
+        settings: location of data, unless a run in a store states it.
+        moved: whether the data of runs in a store are at that location, too.
     """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
@@ -157,8 +177,8 @@ def _evaluate(
         facts = read_metadata(file, where)
         if facts.backbone_checksum is None:
             note(
-                f"warning: {where}: does not state the checksum of its backbone (it was converted): whether "
-                f"these are its weights of {facts.model.backbone.display_name} is not checked"
+                f"warning: {where}: was converted and states no checksum of its backbone; it is not checked "
+                f"whether it was trained on these weights of {facts.model.backbone.display_name}"
             )
         if not (task or facts.task):
             raise UserError(f"{where}: does not state its task; name it with --task")
@@ -179,7 +199,7 @@ def _evaluate(
 
 
 def _columns(metadata: dict[str, str]) -> dict[str, Any]:
-    """The row columns that an adapter file's own metadata fills."""
+    """Return the columns of a row that the metadata of an adapter file states."""
     names = ("adapter", "quantizer", "head", "normalization", "backbone")
     columns: dict[str, Any] = {name: metadata[name] for name in names}
     numbers = {"hidden": int(metadata["hidden"]), "bits": int(metadata["bits"])}

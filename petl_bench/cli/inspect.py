@@ -1,4 +1,4 @@
-"""`petl-bench inspect`: what a packed file holds."""
+"""`petl-bench inspect`: content of an adapter file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from petl_bench.store import ADAPTER
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="ADAPTER_FILE", help="An adapter file or a run's directory.")
+        Path, typer.Argument(metavar="ADAPTER_FILE", help="An adapter file or the directory of a run.")
     ],
     json: JsonOption = False,
 ) -> None:
-    """Method, bits, tensors, bytes by part and checksum of an adapter file."""
+    """Show the method, tensors, sizes and checksum of an adapter file."""
     from rich.console import Console
     from rich.table import Table
 
@@ -36,7 +36,7 @@ def inspect(
     for key, value in facts.items():
         print(f"{key:<18} {value}")
     table = Table("part", "tensor", "shape", "bits", "packing")
-    for name in ("raw bytes", "bytes", "raw bits a weight", "bits a weight"):
+    for name in ("raw bytes", "bytes", "raw bits per weight", "bits per weight"):
         table.add_column(name, justify="right")
     for t in tensors:
         sizes = [str(t["bytes_raw"]), str(t["bytes"])]

@@ -1,4 +1,4 @@
-"""`petl-bench ls`: what can be named in an override."""
+"""`petl-bench ls`: names and keys that overrides can use."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ class Kind(StrEnum):
 
 
 def ls(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    pattern: Annotated[str, typer.Argument(help="Only names that match, for example 'sprites_*'.")] = "*",
+    kind: Annotated[Kind, typer.Argument(help="Group to list.")],
+    pattern: Annotated[str, typer.Argument(help="List only names that match, e.g. 'sprites_*'.")] = "*",
     as_json: JsonOption = False,
 ) -> None:
-    """List the options of a group by name, or all keys of settings with their defaults and allowed values."""
+    """List adapters, backbones, tasks and other names, or all settings.
+
+    The names can be used in overrides of `petl-bench sweep`. For `keys`, the defaults and the allowed values
+    of all settings are listed.
+    """
     entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], pattern)]
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
@@ -76,7 +80,7 @@ def _keys() -> list[dict[str, Any]]:
 
 
 def _with_costs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With the facts of petl_bench.model.costs before the descriptions."""
+    """Return the entries of adapters with their costs before the descriptions."""
     from petl_bench.model.costs import costs
 
     found = costs([entry["name"] for entry in entries])
@@ -84,7 +88,7 @@ def _with_costs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _facts(entry: dict[str, Any]) -> list[str]:
-    """What a line says after the name."""
+    """Return the columns after the name."""
     if "params" in entry:
         numbers = ("params", "bytes_1_bit", "bytes_32_bit")
         return [entry["group"], *(f"{entry[key]:,}" for key in numbers), entry["description"]]
@@ -104,7 +108,7 @@ def _facts(entry: dict[str, Any]) -> list[str]:
 
 
 def _columns(lines: list[list[str]]) -> None:
-    """Aligned, numbers at the right of their columns."""
+    """Print aligned columns, with numbers right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [
@@ -121,11 +125,11 @@ def _table(entries: list[dict[str, Any]]) -> None:
     table = Table()
     for name in ("name", "group"):
         table.add_column(name, no_wrap=True)
-    for name in ("trained", "bytes at 1 bit", "at 32 bits"):
+    for name in ("parameters", "bytes at 1 bit", "at 32 bits"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table.add_column("description", overflow="fold")
     for entry in entries:
         table.add_row(entry["name"], *_facts(entry))
     console = Console(width=120, highlight=False)
     console.print(table, markup=False)
-    console.print("on ViT-B/16 with the default settings, without the head")
+    console.print("trainable parameters and bytes on ViT-B/16 with the default settings, without the head")

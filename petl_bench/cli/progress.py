@@ -1,4 +1,4 @@
-"""How far a sweep is: done, failed and running, bytes, time left; the same for all launchers."""
+"""Progress of a sweep: runs done, failed and running, bytes, and time left; the same for all launchers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 EVERY = 60
-"""Seconds between two lines that say how far it is, where there is no bar."""
+"""Seconds between two lines with the state of the sweep, if there is no bar."""
 
 
 class Progress:
-    """A bar on a terminal, a line a run elsewhere; both on stderr.
+    """Progress on stderr: a bar on a terminal, otherwise one line per run.
 
-    Which runs are in progress is read from their claims in the store, wherever their processes are.
+    Runs in progress are found by their claims in the store, wherever their processes are.
+
+    Args:
+        todo: runs to be executed.
+        kept: rows of finished runs, for estimates.
     """
 
     def __init__(self, todo: Mapping[str, RunSpec], kept: Iterable[ResultRow], store: Store) -> None:
@@ -52,7 +56,7 @@ class Progress:
             self.bar.stop()
 
     def advance(self, outcome: Outcome) -> None:
-        """Count what became of a run and say it."""
+        """Count the outcome of a run and print it."""
         kind = self.kinds.pop(outcome.run_id)
         self.count += 1
         self.done[kind] += 1
@@ -69,14 +73,14 @@ class Progress:
             self.say(f"{self.count} of {self.total} done, {self.state()}")
 
     def say(self, message: str) -> None:
-        """A line above the bar."""
+        """Print a line, above the bar if there is one."""
         if self.console is None:
             note(message)
         else:
             self.console.print(message, markup=False, highlight=False)
 
     def state(self) -> str:
-        """`1 failed, 2 running, 140,032 bytes, 3 min left`."""
+        """Return the state in words, for example `1 failed, 2 running, 140,032 bytes, 3 min left`."""
         seconds = remaining(self.costs, self.done, self.left, time.monotonic() - self.begin)
         running = len(self.claims.running() & self.kinds.keys())
         parts = [f"{self.failed} failed"] if self.failed else []
@@ -91,7 +95,7 @@ def _bar(progress: Progress) -> tuple[Bar, Console]:
     from rich.text import Text
 
     class State(ProgressColumn):
-        max_refresh = 1.0  # it looks into the store
+        max_refresh = 1.0  # seconds, because it reads the store
 
         def render(self, task: Task) -> Text:
             return Text(progress.state())
@@ -103,13 +107,13 @@ def _bar(progress: Progress) -> tuple[Bar, Console]:
 
 
 def say_failures(failed: Iterable[Outcome], store: Store) -> None:
-    """The end of a sweep: what failed, why, and what repeats it."""
+    """Print at the end of a sweep which runs failed, why, and the commands that repeat them."""
     outcomes = list(failed)
     if not outcomes:
         return
     causes = [outcome.cause or "error" for outcome in outcomes]
     each = ", ".join(f"{causes.count(cause)} {cause}" for cause in dict.fromkeys(causes))
-    note(f"{counted(len(outcomes), 'run')} failed ({each}); all of them in {store.root}/RUN_ID/error.json:")
+    note(f"{counted(len(outcomes), 'run')} failed ({each}); details are in {store.root}/RUN_ID/error.json:")
     for outcome in outcomes[:SHOWN]:
         note(f"  {label(outcome)}: {' '.join((outcome.error or '').split())}")
         if command := store.failure(outcome.run_id).get("command"):
@@ -119,11 +123,11 @@ def say_failures(failed: Iterable[Outcome], store: Store) -> None:
 
 
 SHOWN = 10
-"""Failures that the end of a sweep spells out."""
+"""Failures that are printed at the end of a sweep."""
 
 
 def label(outcome: Outcome) -> str:
-    """A run in a few words."""
+    """Return the settings of a run in a few words."""
     spec = outcome.spec
     text = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
     if spec.hidden:

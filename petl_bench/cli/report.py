@@ -1,4 +1,4 @@
-"""`petl-bench report`: tables, statistics and figures of the finished runs."""
+"""`petl-bench report`: tables, statistics and figures of finished runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from petl_bench.report import Report
 
 PUBLISHED = "published"
-"""What `--against` knows."""
+"""Value of `--against`."""
 
 
 class Format(StrEnum):
@@ -35,38 +35,48 @@ class Format(StrEnum):
 def report(
     store: StoreOption = DEFAULT_STORE,
     format: Annotated[
-        Format, typer.Option("--format", help="csv and parquet: a line a run; the others: tables.")
+        Format, typer.Option("--format", help="csv and parquet have one row per run, the others tables.")
     ] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", metavar="DIR", help="Also draw figures there, as SVG and PNG.")
+        Path | None,
+        typer.Option("--plots", metavar="DIR", help="Also write figures to this folder, as SVG and PNG."),
     ] = None,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="K=V", help="Only rows with this value, e.g. bits=1. Repeatable."),
+        typer.Option(
+            "--filter", metavar="K=V", help="Use only rows with this value, e.g. bits=1. Repeatable."
+        ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
             metavar=PUBLISHED,
-            help="Cited results of others, in tables of their own, after ours, and our difference to them.",
+            help="Add tables of published results, and the differences from them.",
         ),
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", help="Points of accuracy within which widths count as equivalent.")
+        float,
+        typer.Option(
+            "--margin", help="Accuracy difference, in points, within which bit-widths count as equivalent."
+        ),
     ] = 1,
 ) -> None:
-    """Accuracy by task, group means, mean of groups, bytes by part, and whether fewer bits are worse."""
+    """Report the finished runs of a store.
+
+    Tables show the accuracy by task, the means of groups of tasks and the mean of these, bytes by part, and
+    tests of whether fewer bits reduce the accuracy.
+    """
     from petl_bench.data import manifests
     from petl_bench.report import FORMATS, build
 
     if against not in (None, PUBLISHED):
         raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
     if not 0 < margin <= 100:
-        raise UserError(f"--margin {margin:g}: expected points of accuracy, above 0 and at most 100")
+        raise UserError(f"--margin {margin:g}: it must be above 0 and at most 100 points of accuracy")
     if format is Format.parquet and out is None:
-        raise UserError("--format parquet is no text for a terminal: name a file with --out")
+        raise UserError("--format parquet is binary: name a file with --out")
     rows = _rows(Store(store))
     for text in filters or []:
         rows = _filtered(rows, text)
@@ -76,7 +86,7 @@ def report(
     for warning in content.all_warnings:
         note(f"warning: {warning}")
     if content.published and format in (Format.csv, Format.parquet):
-        note(f"warning: {format} holds rows of the store only; the other formats have the published ones")
+        note(f"warning: {format} holds only rows of the store; published results are in the other formats")
     if plots:
         _draw(content, plots)
     if out is None:
@@ -87,21 +97,29 @@ def report(
 
 
 def _rows(store: Store) -> list[ResultRow]:
-    """Raises UserError where there is none."""
+    """Return the usable rows of a store.
+
+    Raises:
+        UserError: there are none.
+    """
     rows = usable_rows(store, needed=True)
     if rows:
         return rows
     if failed := store.failures():
         raise UserError(
             f"store {store.root}: holds no finished run; {len(failed)} failed, the first one: "
-            f"{' '.join(store.failure(failed[0])['message'].split())} (error.json in the runs' directories; "
-            "`petl-bench sweep --existing retry-failed` tries them again)"
+            f"{' '.join(store.failure(failed[0])['message'].split())} (see error.json in their directories; "
+            "`petl-bench sweep --existing retry-failed` repeats them)"
         )
-    raise UserError(f"store {store.root}: holds no finished run; `petl-bench sweep` makes some")
+    raise UserError(f"store {store.root}: holds no finished run; run `petl-bench sweep` first")
 
 
 def _print(text: str) -> None:
-    """Raises UserError where the terminal's encoding lacks a character."""
+    """Print a text.
+
+    Raises:
+        UserError: the encoding of stdout lacks a character.
+    """
     try:
         print(text, end="")
     except UnicodeEncodeError as error:
@@ -113,28 +131,28 @@ def _print(text: str) -> None:
 
 
 def _draw(content: Report, folder: Path) -> None:
-    """Every figure that the rows allow, as SVG and PNG.
+    """Write all figures of a report as SVG and PNG.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--plots {folder}: cannot be made: {error.strerror}") from error
+        raise UserError(f"--plots {folder}: cannot be created: {error.strerror}") from error
     for figure in content.figures:
         _write(folder / f"{figure.name}.svg", figure.svg().encode())
         _write(folder / f"{figure.name}.png", figure.png())
         note(f"drew {folder / figure.name}.svg and .png")
     if not content.figures:
-        note(f"warning: nothing to draw in {folder}: no two configurations have all tasks")
+        note(f"warning: no figure for {folder}: fewer than two configurations have results for all tasks")
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; through a link; into a device or a pipe as it comes.
+    """Write a file atomically; links are followed, and devices and pipes are written to directly.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         target = path.resolve()
@@ -149,6 +167,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _filtered(rows: list[ResultRow], text: str) -> list[ResultRow]:
+    """Return the rows that a filter COLUMN=VALUE selects.
+
+    Raises:
+        UserError: the column does not exist, or no row has the value.
+    """
     key, equals, value = text.partition("=")
     names = [f.name for f in fields(ResultRow)]
     if not equals or key not in names:
@@ -161,7 +184,7 @@ def _filtered(rows: list[ResultRow], text: str) -> list[ResultRow]:
 
 
 def _same(held: object, wanted: str) -> bool:
-    """Compare as numbers where the column holds numbers, so that 1 finds 1.0."""
+    """Return whether a value equals a text; numbers are compared as numbers, so that 1 finds 1.0."""
     if isinstance(held, float | int) and not isinstance(held, bool):
         try:
             return float(held) == float(wanted)

@@ -1,4 +1,4 @@
-"""`petl-bench store`: what is wrong with the runs of a store, and setting it aside."""
+"""`petl-bench store`: check of the runs of a store, and repair."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from petl_bench.store import Store
 if TYPE_CHECKING:
     from petl_bench.store.check import CheckResult
 
-app = typer.Typer(no_args_is_help=True, help="Check the runs of a store, and set damaged ones aside.")
+app = typer.Typer(no_args_is_help=True, help="Check the runs of a store and set damaged ones aside.")
 
 
 @app.callback()
 def _group() -> None:
-    """With one command alone, Typer would make it the group itself."""
+    """Keep `check` a subcommand: Typer would replace a group of one command by that command."""
 
 
 @app.command("check")
@@ -32,57 +32,61 @@ def check(
         bool,
         typer.Option(
             "--repair",
-            help="Move damaged runs and left temporary files to STORE/.damaged; nothing is deleted.",
+            help="Move damaged runs and leftover temporary files to STORE/.damaged; nothing is deleted.",
         ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check every run's row, spec and adapter file against each other; exit 1 on any damage."""
+    """Check the files of all runs and print what is damaged.
+
+    The row, spec and adapter file of each run are compared with each other. The exit code is 1 if any run is
+    damaged.
+    """
     from petl_bench.store.check import check as check_store
     from petl_bench.store.check import repair as set_aside
 
     shelf = Store(store)
     busy = shelf.claims.busy
     with Counter("runs", len(shelf.names())) as counter:
-        report = check_store(shelf, counter, busy)
-    for problem in report.problems:
+        result = check_store(shelf, counter, busy)
+    for problem in result.problems:
         if json:
             print_json(asdict(problem))
         else:
             print(_shown(f"{problem.run_id}: {problem.kind}: {problem.path}: {problem.message}"))
-    moved = set_aside(shelf, report, busy) if repair else {}
-    left = {problem.run_id for problem in report.damage} - set(moved)
+    moved = set_aside(shelf, result, busy) if repair else {}
+    left = {problem.run_id for problem in result.damage} - set(moved)
     if json:
-        print_json(_summary(store, report, moved, left))
+        print_json(_summary(store, result, moved, left))
     else:
         for name, where in moved.items():
             print(_shown(f"{name}: set aside: {where}"))
-        print(_said(report))
+        print(_in_words(result))
     if left:
-        way_out = f"`petl-bench store check --repair --store {store}` sets aside what is wrong"
-        kept = "not ours to read, or someone is at work on them: left where they are"
-        note(f"damage in {len(left)} of {counted(report.runs, 'run')}; {kept if repair else way_out}")
+        way_out = f"`petl-bench store check --repair --store {store}` moves the damaged files away"
+        kept = "they cannot be read by this user or are being executed, and were left in place"
+        note(f"damage in {len(left)} of {counted(result.runs, 'run')}; {kept if repair else way_out}")
         raise typer.Exit(1)
 
 
-def _summary(store: Path, report: CheckResult, moved: Mapping[str, str], left: set[str]) -> dict[str, Any]:
+def _summary(store: Path, result: CheckResult, moved: Mapping[str, str], left: set[str]) -> dict[str, Any]:
     return {
         "summary": True,
         "store": str(store),
         "ok": not left,
-        "runs": report.runs,
-        "problems": len(report.damage),
-        "kinds": dict(Tally(problem.kind for problem in report.problems)),
+        "runs": result.runs,
+        "problems": len(result.damage),
+        "kinds": dict(Tally(problem.kind for problem in result.problems)),
         "set_aside": dict(moved),
     }
 
 
-def _said(report: CheckResult) -> str:
-    """`12 runs: 1 damaged (adapter 1); notes: foreign 2`, or that all is well."""
-    damaged = {problem.run_id for problem in report.damage}
-    kinds = Tally(problem.kind for problem in report.damage)
-    notes = Tally(problem.kind for problem in report.problems if problem not in report.damage)
-    text = f"{counted(report.runs, 'run')}: " + (f"{len(damaged)} with damage" if damaged else "no damage")
+def _in_words(result: CheckResult) -> str:
+    """Return a summary, for example `12 runs: 1 with damage (adapter 1); notes: foreign 2`."""
+    damaged = {problem.run_id for problem in result.damage}
+    kinds = Tally(problem.kind for problem in result.damage)
+    notes = Tally(problem.kind for problem in result.problems if problem not in result.damage)
+    text = f"{counted(result.runs, 'run')}: " + (f"{len(damaged)} with damage" if damaged else "no damage")
     text += f" ({_listed(kinds)})" if kinds else ""
     return text + (f"; notes: {_listed(notes)}" if notes else "")
 
@@ -92,5 +96,5 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def _shown(text: str) -> str:
-    """One line, whatever names the files have."""
+    """Return a text as one line of printable characters, whatever the names of files are."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,4 +1,4 @@
-"""`petl-bench sweep`: plan, skip what is done, run the rest."""
+"""`petl-bench sweep`: plan runs, skip those that are done, and execute the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Existing(StrEnum):
-    """What to do with runs that are in the store."""
+    """Treatment of runs that are in the store already."""
 
     skip = "skip"
     rerun = "rerun"
@@ -41,17 +41,23 @@ class Existing(StrEnum):
 def sweep(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Hydra overrides, for example: task=digits bits=1,4 seed=0,1,2 sweep=pocket"),
+        typer.Argument(help="Settings, e.g. task=digits bits=1,4 seed=0,1,2 or sweep=pocket."),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without executing it.")] = False,
     existing: Annotated[
-        Existing, typer.Option(help="Runs in the store: leave them, repeat all, or repeat failed ones.")
+        Existing,
+        typer.Option(help="Runs already in the store: skip them, repeat all, or repeat the failed ones."),
     ] = Existing.skip,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train and evaluate every run that the overrides span, and keep rows and adapter files."""
+    """Train and evaluate adapters for all combinations of settings.
+
+    A setting with several values, such as bits=1,4, multiplies the runs; without settings, a suite of bundled
+    tasks is run. The grammar is that of Hydra's overrides, and `petl-bench ls keys` lists all settings. The
+    store keeps the row and the adapter file of each run, and runs that are done are skipped.
+    """
     from petl_bench.config import plan
     from petl_bench.device import find_precision
     from petl_bench.run.identity import files_of, job_of, resolve_tasks
@@ -60,17 +66,17 @@ def sweep(
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
     with Counter("reading data", files_of(specs)) as counter:
-        settled = resolve_tasks(specs, planned.cache, counter, warnings.append)
-        found = zip(settled, planned.alone, strict=True)
+        resolved = resolve_tasks(specs, planned.cache, counter, warnings.append)
+        found = zip(resolved, planned.alone, strict=True)
         jobs = {job.run_id: job for job in (job_of(spec, _command(alone, store)) for spec, alone in found)}
     runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_cautions(runs.values()), *warnings]:
+    for warning in [*_warnings(runs.values()), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
     states = {i: shelf.state(i) for i in runs}
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}
     if dry_run:
-        from petl_bench.cli.plan import print_plan
+        from petl_bench.cli.dry_run import print_plan
 
         print_plan(runs, todo, states, shelf, json)
         return
@@ -84,7 +90,7 @@ def sweep(
             print_json(row_to_dict(row))
     left = [i for i in kept if states[i] == "failed"]
     if left:
-        note(f"{len(left)} failed earlier and are left so; --existing retry-failed runs them again")
+        note(f"{len(left)} failed earlier and are skipped; --existing retry-failed runs them again")
     if damaged := [i for i in kept if states[i] == "damaged"]:
         note(_left_alone(shelf, damaged))
     failed = []
@@ -99,40 +105,42 @@ def sweep(
 
 
 def _command(overrides: Sequence[str], store: Path) -> str:
-    """What repeats one run of the plan alone."""
+    """Return the command that repeats one run alone."""
     options = ["--store", str(store.absolute()), "--existing", "retry-failed"]
     return shlex.join(["petl-bench", "sweep", *overrides, *options])
 
 
 def _left_alone(store: Store, damaged: Sequence[str]) -> str:
-    """What is wrong with the first of some damaged runs, and the way out."""
+    """Return a message about damaged runs: their number, the first reason, and advice."""
     return (
-        f"{counted(len(damaged), 'run')} damaged in the store and left so (first: "
-        f"{store.fault(damaged[0])}); `petl-bench store check --repair --store {store.root}` sets damaged "
-        "runs aside, then the same command makes them anew"
+        f"{counted(len(damaged), 'damaged run')} of the store skipped (first: {store.fault(damaged[0])}); "
+        f"`petl-bench store check --repair --store {store.root}` sets damaged runs aside, then the same "
+        "command runs them again"
     )
 
 
 PUBLISHED_SUITES = ("vtab", "fgvc")
+"""Suites with published results."""
 
 
-def _cautions(specs: Iterable[RunSpec]) -> list[str]:
-    """What keeps rows of these runs from being compared with the field's published ones."""
+def _warnings(specs: Iterable[RunSpec]) -> list[str]:
+    """Return warnings about runs that are not comparable with published results."""
     benchmark = [spec for spec in specs if spec.task.suite in PUBLISHED_SUITES]
     others = sorted({spec.backbone.display_name for spec in benchmark if not spec.backbone.published})
     changed = sorted({f"{spec.task.name} ({spec.task.override})" for spec in benchmark if spec.task.override})
-    cautions = []
+    found = []
     if others:
-        cautions.append(
-            f"published rows were made with other weights than {', '.join(others)} "
-            "(backbone=vit_b16_in21k has theirs): do not compare them"
+        found.append(
+            f"published results are of other backbone weights than {', '.join(others)} and not comparable "
+            "(backbone=vit_b16_in21k has the published ones)"
         )
     if changed:
-        cautions.append(f"sizes of these differ from the benchmark: {', '.join(changed)}; rows say so")
-    return cautions
+        found.append(f"split sizes differ from the benchmark: {', '.join(changed)}; rows state this")
+    return found
 
 
 def _wanted(state: str, existing: Existing) -> bool:
+    """Return whether a run in some state of the store is to be executed."""
     if existing is Existing.rerun or state in ("missing", "killed"):
         return True
     return existing is Existing.retry_failed and state == "failed"
@@ -141,7 +149,7 @@ def _wanted(state: str, existing: Existing) -> bool:
 def _run(
     jobs: Sequence[Job], planned: Plan, store: Store, progress: Progress, fail_fast: bool, json: bool
 ) -> list[Outcome]:
-    """Launch, report each outcome, and return the failed ones."""
+    """Execute jobs, report each outcome, and return the failed ones."""
     from petl_bench.launch import launch
 
     failed = []
@@ -159,9 +167,9 @@ def _run(
                         break
     except StoreError as error:
         done = f"{progress.count - progress.failed} of {progress.total} runs are done and kept"
-        raise StoreError(f"{error}; {done}; the same command goes on from there") from error
+        raise StoreError(f"{error}; {done}; the same command continues from there") from error
     except (KeyboardInterrupt, SystemExit):
-        note("interrupted: finished runs are kept; the same command goes on from there")
+        note("interrupted: finished runs are kept; the same command continues from there")
         raise
     finally:
         outcomes.close()

@@ -1,4 +1,4 @@
-"""The plan that `petl-bench sweep --dry-run` prints."""
+"""Output of `petl-bench sweep --dry-run`: the planned runs, and an estimate of their time and bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ def print_plan(
     store: Store,
     json: bool,
 ) -> None:
-    """Runs by cell with their state, and an estimate of what is to do from finished runs."""
+    """Print the numbers of runs by settings and state, and an estimate from finished runs.
+
+    Args:
+        runs: planned runs by run_id.
+        todo: those of them to be executed.
+        states: state of each run in the store.
+        json: print one object per run instead.
+    """
     rows = usable_rows(store) if store.root.is_dir() else []
     if json:
         for i, spec in runs.items():
@@ -47,9 +54,9 @@ def print_plan(
         costs.add(row)
     known = [cost for spec in todo.values() if (cost := costs.of(kind_of(spec))) is not None]
     if todo and not known:
-        print("time and bytes: no finished run of this kind in the store to estimate from")
+        print("no estimate of time and bytes: the store holds no finished run of this kind")
     elif todo:
         seconds, size = sum(cost[0] for cost in known), sum(cost[1] for cost in known)
-        print(f"estimate from finished runs: {duration(seconds)} of one process, {size:,} bytes of files")
+        print(f"estimate from finished runs: {duration(seconds)} with one process, {size:,} bytes of files")
         if unknown := len(todo) - len(known):
-            print(f"({unknown} runs are of a kind that has no finished run yet, and are not counted)")
+            print(f"(without {counted(unknown, 'run')} of kinds of which the store holds no finished run)")
