@@ -76,6 +76,14 @@ def test_links_and_anchors_resolve(name: str) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"CHANGELOG.md", "docs/extending.md"}))
+def test_files_that_pages_name_exist(name: str) -> None:
+    """Paths in code spans; words in capitals stand for any name."""
+    folders = "petl_bench|conf|tests|data_manifests|docs"
+    named = re.findall(rf"`((?:{folders})/[\w./]+)`", FENCE.sub("", text_of(ROOT / name)))
+    assert [path for path in named if not (ROOT / path).exists() and not re.search(r"[A-Z]{4}", path)] == []
+
+
 def test_every_page_is_listed() -> None:
     for index in (ROOT / "docs/index.md", ROOT / "docs/methods/README.md"):
         listed = re.findall(r"\]\(([^()\s#]+)\)", text_of(index))
