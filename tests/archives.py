@@ -1,4 +1,4 @@
-"""Archives and folders for the tests of `data prepare`, and `prepare` in a process of its own."""
+"""Archives and folders for tests of `data prepare`, and a way to run `prepare` in another process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Files = Mapping[str, bytes]
 
 
 def task(count: int = 3, suffix: str = ".jpg") -> dict[str, bytes]:
-    """A task folder in the exact layout; every image has bytes of its own."""
+    """Return the files of a task folder in the exact layout; no two images have the same bytes."""
     files = {}
     for split in ("train800", "test"):
         names = [f"images/{split}/{i:06}{suffix}" for i in range(count)]
@@ -43,7 +43,7 @@ def below(folder: str, files: Files) -> dict[str, bytes]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, but for the lock."""
+    """Return the content of all files below a folder, except the lock."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -52,7 +52,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def everything(folder: Path) -> list[str]:
-    """All names below a folder, of whatever kind, but for the lock."""
+    """Return all paths below a folder, of files and folders, except the lock."""
     return sorted(str(path) for path in folder.rglob("*") if path.name != LOCK)
 
 
@@ -64,7 +64,7 @@ def write_tree(folder: Path, files: Files) -> Path:
 
 
 def pack(path: Path, files: Files) -> Path:
-    """An archive of the kind that the file's name says."""
+    """Write an archive of the kind that the suffix of its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith(".zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -87,7 +87,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **attributes: object
 
 
 def packed(name: str, files: Files, folder: Path) -> bytes:
-    """The bytes of an archive, to be put inside another."""
+    """Return the bytes of an archive, to be placed inside another one."""
     return pack(folder / name, files).read_bytes()
 
 
@@ -96,7 +96,7 @@ def silent(_: str) -> None:
 
 
 def refusal(source: Path, root: Path) -> str:
-    """The message with which prepare refuses; the root stays empty but for the lock."""
+    """Return the message with which `prepare` refuses a source; the root must stay empty but for the lock."""
     with pytest.raises(UserError) as error:
         prepare(source, root, FOLDERS, silent)
     assert everything(root) == []
@@ -123,7 +123,7 @@ print(json.dumps(placed))
 
 
 def start(source: object, root: Path, **environment: str) -> subprocess.Popen[str]:
-    """prepare, fetch or prepare_from_hub in a process of its own."""
+    """Start `prepare`, `fetch` or `prepare_from_hub` in another process."""
     return processes.Popen(
         [sys.executable, "-c", SCRIPT, str(source), str(root), json.dumps(FOLDERS)],
         env=os.environ | environment,

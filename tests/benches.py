@@ -1,4 +1,4 @@
-"""Data in the layout of a benchmark as the tests' commands name them, and settings of short runs."""
+"""Data in the layout of a benchmark, with the options that name them, and settings of short runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ONE = ["sweep=none", *SMALL, *FIXED, "train.batch_size=32", "launcher=local"]
 
 @dataclass(frozen=True)
 class Bench:
-    """Data in the layout of a benchmark, the file that says their sizes, and their cache."""
+    """Data in the layout of a benchmark, the file that states their sizes, and their cache."""
 
     root: Path
     override: Path | None
@@ -23,7 +23,7 @@ class Bench:
 
     @property
     def data(self) -> list[str]:
-        """Overrides that name the data."""
+        """The overrides that name the data."""
         return [f"data.root={self.root}", f"data.override={self.override or ''}"]
 
     @property

@@ -31,7 +31,16 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("petl-bench")
 
-pytest.register_assert_rewrite("tests.archives", "tests.benches", "tests.decoding", "tests.verifying")
+pytest.register_assert_rewrite(
+    *(
+        "tests.agreeing",
+        "tests.archives",
+        "tests.benches",
+        "tests.decoding",
+        "tests.engines",
+        "tests.verifying",
+    )
+)
 
 LONG = bool(os.environ.get("PETL_BENCH_LONG"))
 long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")

@@ -1,4 +1,4 @@
-"""Images for the tests of the cache of decoded images, what Pillow makes of them, what the cache holds."""
+"""Images for tests of the cache of decoded images, and the values expected by Pillow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.trees import picture, save
 
 @dataclass(frozen=True)
 class Images:
-    """A listing and what is known of its files, as a run has them before it decodes."""
+    """A listing and the facts of its files, as a run has them before it decodes images."""
 
     listing: Listing
     facts: list[FileFacts]
@@ -38,7 +38,7 @@ def images_of(
 
 
 def pictures(folder: Path, count: int, side: int, cache: Cache, first: int = 0) -> Images:
-    """PNG files of one size, no two alike."""
+    """Write PNG files of one size, all different."""
     names = [f"{number:04d}.png" for number in range(first, first + count)]
     for number, name in enumerate(names, first):
         save(picture(number % 7, number, side), folder / name)
@@ -50,13 +50,13 @@ def fill(images: Images, size: int, cache: Cache, resize: str = "stretch") -> np
 
 
 def stretched(path: Path, size: int) -> np.ndarray:
-    """Pillow alone: the file as RGB, bicubic to size x size, (3, size, size)."""
+    """Return the file as RGB, resized by Pillow's bicubic filter, as an array (3, size, size)."""
     with Image.open(path) as image:
         square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(square).transpose(2, 0, 1)
 
 
 def in_cache(cache: Cache) -> tuple[list[str], list[str]]:
-    """Names of the cache files, and of temporary files left beside them."""
+    """Return the names of the cache files, and those of temporary files left beside them."""
     names = sorted(path.name for path in (Path(cache.directory) / "decoded").iterdir())
     return [n for n in names if n.endswith(".npy") and n[0] != "."], [n for n in names if n[0] == "."]

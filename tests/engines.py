@@ -1,4 +1,4 @@
-"""What the tests of launcher=ray and launcher=slurm share: one small sweep, interrupted in every way."""
+"""One small sweep for tests that interrupt launcher=ray and launcher=slurm."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SWEEP = [
     "scale=1",
 ]
 COUNT = 4
-"""Runs of it."""
+"""Number of runs of SWEEP."""
 PATIENCE = 300
-"""Seconds; a limit only so that a hang becomes a failure."""
+"""Limit in seconds after which a hang is a failure."""
 
 
 def start(store: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
-    """The sweep in a session of its own."""
+    """Start the sweep in a new session."""
     return processes.Popen(
         [SCRIPT, "sweep", "--store", str(store), *SWEEP, *overrides, "--json"],
         stdout=subprocess.PIPE,
@@ -40,7 +40,7 @@ def start(store: Path, *overrides: str, **environment: str) -> subprocess.Popen[
 
 
 def at_work(store: Path) -> dict[str, int]:
-    """The runs in progress, and their processes."""
+    """Return the processes of the runs in progress."""
     found = {}
     for file in store.glob(".claims/[!.]*/[!.]*"):
         try:
@@ -51,13 +51,13 @@ def at_work(store: Path) -> dict[str, int]:
 
 
 def first_at_work(store: Path) -> tuple[str, int]:
-    """Wait for a run in progress; it and its process."""
+    """Wait for a run in progress; return its identity and its process."""
     wait_until(lambda: at_work(store), PATIENCE)
     return next(iter(at_work(store).items()))
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """The sweep completes, with JSON lines on stdout and nothing else; what it said on stderr."""
+    """Wait for a sweep to complete with only JSON lines on stdout; return what it wrote to stderr."""
     out, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     assert len({json.loads(line)["run_id"] for line in out.splitlines()}) == len(out.splitlines()) == COUNT
@@ -65,7 +65,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def assert_same(store: Path, reference: Path) -> None:
-    """All rows are there, and every adapter file is that of the reference, byte by byte."""
+    """Check that all rows are there, and that adapter files equal those of the reference byte by byte."""
     rows, expected = rows_of(store), rows_of(reference)
     assert [row["run_id"] for row in rows] == [row["run_id"] for row in expected]
     assert len(rows) == COUNT
@@ -77,7 +77,7 @@ def assert_same(store: Path, reference: Path) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs, and is no zombie."""
+    """Return whether a process is running and not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -85,7 +85,7 @@ def alive(process: int) -> bool:
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one message after the plan's; exit 2."""
+    """Return the only message after that of the plan, of a command that exits with 2."""
     assert (done.returncode, done.stdout) == (2, "")
     plan, *_, message = done.stderr.splitlines()
     assert plan.endswith("to do")

@@ -240,7 +240,7 @@ def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, h
 
 
 def overhead_of_the_longest_metadata(file):
-    """Of the file with sections coded, statistics short and in int8, which its metadata has to say."""
+    """Return the overhead of a coded file with short statistics that was trained in int8."""
     metadata = file.metadata | {"p": "i"}  # petl_bench.packing.metadata
     coded = replace(file.with_statistic_size(2), code=True, metadata=metadata)
     data = dump(coded)

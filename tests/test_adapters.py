@@ -4,16 +4,15 @@ from itertools import chain
 import pytest
 import torch
 
-from petl_bench import adapters, packing
+from petl_bench import adapters
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
 from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.model.heads import HEADS
-from petl_bench.packing import dump, load
-from petl_bench.train import Training, fit
 from petl_bench.types import AdapterSpec
 from tests import tiny
+from tests.agreeing import check_reload
 from tests.test_methods import reference
 
 DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
@@ -193,22 +192,7 @@ def test_impossible_dropout_is_refused(name, dropout):
 @pytest.mark.parametrize("name", ["linear", "bitfit", *LOW_RANK])
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(name, head, bits):
     # At 32 bits the released code of arXiv 2307.16867 saves only the head, which breaks a reloaded run.
-    model = tiny.model_spec(name, head, bits, scale=3.0, dropout=0.1)
-    adapted = tiny.quantized_model(model, seed=9)
-    recipe, data = tiny.recipe(4, 8, warmup_epochs=0, lr=1e-2), tiny.split(16)
-    images = some_images()
-    with torch.no_grad():
-        fresh = adapted.network.eval()(images)
-    fit(Training(adapted.network, adapted.trainable, data, recipe, tiny.pixels(), seed=0))
-    run = tiny.run_spec(model, recipe, seed=9)
-    file = load(dump(adapted.file(packing.describe(run, "0" * 64))), "here")
-    facts = packing.interpret(file, lambda label: pytest.fail("the backbone is not a bundled one"), "here")
-    assert facts.model == model
-    with torch.no_grad():
-        trained = adapted.network.eval()(images)
-        reloaded = restore(facts.model, file, "here").eval()(images)
-    torch.testing.assert_close(reloaded, trained, rtol=0, atol=1e-5)
-    assert (trained - fresh).abs().max() > 1e-2  # a file of the fresh model would not pass
+    check_reload(tiny.model_spec(name, head, bits, scale=3.0, dropout=0.1), epochs=4)
 
 
 def test_a_file_of_another_shape_is_refused():

@@ -8,17 +8,17 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from petl_bench import adapters, packing
+from petl_bench import adapters
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
 from petl_bench.backbones.families import FAMILIES
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
-from petl_bench.model import assemble, restore
-from petl_bench.packing import dump, load
+from petl_bench.model import assemble
 from petl_bench.train import Training, fit
 from petl_bench.types import NORMALIZATIONS, BackboneSpec, run_id
 from tests import tiny
+from tests.agreeing import check_reload
 
 SCALE = 3.0
 every_family = pytest.mark.parametrize("family", list(FAMILIES))
@@ -49,21 +49,8 @@ def attached(family, adapter):
 @every_pair
 @pytest.mark.parametrize("bits", [1, 32])
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(family, adapter, bits):
-    model = tiny.model_spec(adapter, bits=bits, scale=SCALE, dropout=0.1, backbone=tiny.FAMILIES[family])
-    adapted = tiny.quantized_model(model, seed=9)
-    recipe, images = tiny.recipe(2, 8, warmup_epochs=0, lr=1e-2), some_images()
-    with torch.no_grad():
-        fresh = adapted.network.eval()(images)
-    fit(Training(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0))
-    run = tiny.run_spec(model, recipe)
-    file = load(dump(adapted.file(packing.describe(run, "0" * 64))), "here")
-    facts = packing.interpret(file, lambda label: pytest.fail("the backbone has no label"), "here")
-    assert facts.model == model
-    with torch.no_grad():
-        trained = adapted.network.eval()(images)
-        reloaded = restore(facts.model, file, "here").eval()(images)
-    torch.testing.assert_close(reloaded, trained, rtol=0, atol=1e-5)
-    assert (trained - fresh).abs().max() > 1e-2  # a file of the fresh model would not pass
+    backbone = tiny.FAMILIES[family]
+    check_reload(tiny.model_spec(adapter, bits=bits, scale=SCALE, dropout=0.1, backbone=backbone), epochs=2)
 
 
 def retrained(adapter, name):

@@ -1,4 +1,4 @@
-"""Data of a benchmark that are not as they should be: sweeps and evaluations stop and say why."""
+"""Sweeps and evaluations stop with a clear message when the data of a benchmark are not as stated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {"train": 96, "val": 32, "test": 24}
 
 @pytest.fixture
 def kitti(tmp_path: Path) -> Bench:
-    """One small task of VTAB."""
+    """Write one small task of VTAB-1K."""
     trees.vtab_task(tmp_path / "data/kitti", 4, SIZES)
     override = tmp_path / "override.yaml"
     override.write_text(yaml.safe_dump({"vtab_kitti": {"splits": SIZES}}))

@@ -1,4 +1,4 @@
-"""The benchmarks from end to end: data in their exact layouts, the real commands, tables, evaluation."""
+"""VTAB-1K and few-shot FGVC from end to end, on small data in their exact layouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GROUPS = {  # of VTAB-1K: arXiv 1910.04867, table 2
 
 @contextmanager
 def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
-    """A folder that all xdist workers share, and whether it is still to be filled."""
+    """Yield a folder common to all xdist workers, and whether the caller must fill it."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
@@ -44,7 +44,7 @@ def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, boo
 
 @pytest.fixture(scope="session")
 def vtab(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """All 19 tasks."""
+    """Return all 19 tasks of VTAB-1K with small test sets."""
     with once(tmp_path_factory, "benchmark_vtab") as (folder, empty):
         if empty:
             trees.vtab(folder / "data")
@@ -57,7 +57,7 @@ SWEEP_VTAB += ["launcher=local"]
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep of a benchmark said, and its store."""
+    """Messages, rows and store of a sweep over a benchmark."""
 
     bench: Bench
     store: Path

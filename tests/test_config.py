@@ -1,4 +1,4 @@
-"""From overrides to a plan. The expected plans are counted by hand from conf/."""
+"""Overrides are turned into a plan; the expected numbers are counted by hand from conf/."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests import golden, processes
 from tests.conftest import WEIGHTS, json_lines, petl
 
 ONE = ["sweep=none", "task=digits", "adapter=adaptformer"]
-"""One run, at the base values of conf/config.yaml."""
+"""Overrides of one run with the values of conf/config.yaml."""
 TASKS = ["digits", "surfaces", "sprites_loc", "sprites_ori", "shapes_count"]
 GRID = [0.01, 0.1, 1.0, 10.0, 100.0]
 """Scales that arXiv 2307.16867 and its released code search."""
@@ -40,7 +40,7 @@ def ids(found: Plan) -> list[str]:
 
 
 def one(*overrides: str) -> RunSpec:
-    """The run of ONE with these overrides, which replace those of ONE for the same key."""
+    """Return the run of ONE with these overrides, which replace overrides of the same key."""
     (spec,) = plan(list({text.partition("=")[0]: text for text in [*ONE, *overrides]}.values())).runs
     return spec
 

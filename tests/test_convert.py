@@ -55,7 +55,7 @@ SIZE = 24 * (768 * 2 // 8 + 8) + 96 * 4 + 8
 
 
 def made(seed: int = 0, classes: int = 4, **changes: object) -> AdapterFile:
-    """A file with random tensors of the layout that its metadata states."""
+    """Return a file with random tensors of the layout that its metadata states."""
     meta = METADATA | {key: str(value) for key, value in changes.items()}
     bits, random = int(meta["bits"]), np.random.default_rng(seed)
     parts = (
@@ -74,7 +74,7 @@ def made(seed: int = 0, classes: int = 4, **changes: object) -> AdapterFile:
 
 
 def theirs(folder: Path, **changes: object) -> Path:
-    """x.bin, with an x.yaml in which these keys are changed, or left out where None."""
+    """Write x.bin and x.yaml with these keys changed; the value None removes a key."""
     file = made()
     content = b"".join(t.to_bytes() for t in (*file.adapter, *file.head))
     assert len(content) == SIZE
@@ -124,7 +124,7 @@ def test_released_files_come_back_to_the_byte(checkpoint: golden.Checkpoint, tmp
 
 @pytest.fixture(scope="module")
 def vit() -> dict[str, torch.Tensor]:
-    """A ViT-B/16 of random weights, in float64: as `restore` builds it, every time the same."""
+    """Return the state of a ViT-B/16 with random weights in float64, the same that `restore` builds."""
     spec = BackboneSpec(**group_config("backbone", "vit_b16_in21k") | {"weights": "random"})
     return {key: value.double() for key, value in build(spec)[0].state_dict().items()}
 
@@ -133,7 +133,7 @@ def vit() -> dict[str, torch.Tensor]:
 def test_logits_are_those_of_the_plain_reference(
     checkpoint: golden.Checkpoint, vit: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """On a ViT-B/16 of random weights, in float64, so that only the decoded weights are float32."""
+    """Compare on a ViT-B/16 with random weights in float64, where only the decoded weights are float32."""
     source, method, name = tmp_path / "x.bin", checkpoint.method, str(checkpoint)
     shutil.copy(checkpoint.bin, source)
     shutil.copy(checkpoint.settings, source.with_suffix(".yaml"))
@@ -230,7 +230,7 @@ def test_a_file_without_a_task_is_evaluated_on_a_named_one(tmp_path: Path) -> No
 
 
 def test_eval_of_an_imported_file_warns_of_what_it_cannot_check(tmp_path: Path) -> None:
-    """Full-size weights from a file, eight images in VTAB's layout."""
+    """Evaluate with full-size weights from a file on eight images in the layout of VTAB-1K."""
     file = import_(theirs(tmp_path))
     vtab_task(tmp_path / "own", 4, {"train": 8, "val": 4, "test": 8}, ".png")
     spec = replace(read_metadata(file, "").model.backbone, weights="random")

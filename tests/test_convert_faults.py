@@ -1,4 +1,4 @@
-"""What `convert` refuses, and what it leaves as it is."""
+"""`convert` refuses what it cannot read or write, and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.test_convert import OPTIONS, SIZE, flat, made, ours, theirs
 
 
 def refused(folder: Path, *arguments: object) -> str:
-    """The message; nothing may be left that was not there."""
+    """Return the message of a refused conversion after checking that it left no files behind."""
     before = sorted(folder.rglob("*"))
     message = error_of(quickly("convert", *arguments))
     assert sorted(folder.rglob("*")) == before
@@ -82,7 +82,7 @@ def test_a_truncated_bin_is_refused(cut: int, tmp_path: Path) -> None:
 def test_numbers_that_no_training_leaves_are_refused(number: float, tmp_path: Path) -> None:
     source = theirs(tmp_path)
     data = source.read_bytes()
-    source.write_bytes(data[:-4] + np.array(number, "<f4").tobytes())  # the head's spread
+    source.write_bytes(data[:-4] + np.array(number, "<f4").tobytes())  # the std of the head
     message = refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
     assert "tensor weight holds no trained values" in message
 
@@ -153,6 +153,6 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     packed = ("--to", "petl-bench", "--bits", "1")
     assert "adapter files hold their settings" in refused(tmp_path, adapter, tmp_path / "out", *packed)
     packed = ("--to", "petl-vit", "--packing", "raw")
-    assert "a .bin has no packing" in refused(tmp_path, adapter, tmp_path / "out.bin", *packed)
+    assert "a .bin file has only one packing" in refused(tmp_path, adapter, tmp_path / "out.bin", *packed)
     message = refused(tmp_path, source, tmp_path / "out.bin", "--to", "petl-vit")
     assert "not a petl-bench adapter file" in message

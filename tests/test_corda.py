@@ -9,6 +9,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from tests import tiny
+from tests.agreeing import check_initial
 from tests.reference.plain import Plain
 from tests.test_methods import some_images, stirred
 
@@ -90,11 +91,7 @@ def test_all_components_are_the_weight():
 def test_a_calibrated_model_starts_at_the_frozen_one(bits):
     spec, adapted = calibrated(bits=bits, scale=100.0)
     adapted.prepare()
-    frozen, _ = families.build(spec.backbone)
-    with torch.no_grad():
-        expected = frozen.eval()(some_images())
-        found = adapted.features(lambda network: [network.eval()(some_images())])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    check_initial(spec, adapted)
 
 
 @pytest.mark.parametrize("bits", [1, 32])

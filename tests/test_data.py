@@ -1,4 +1,4 @@
-"""Manifests against published facts, bundled tasks against manifests, drawings against those by hand."""
+"""Manifests agree with published facts, bundled tasks with manifests, and drawings with drawings by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests import golden
 
 SETTINGS = DataSettings()
 NO_CACHE = Cache(f"{os.devnull}/none")
-"""Cannot be made: bundled tasks keep nothing."""
+"""A folder that cannot be created, because bundled tasks must not write to a cache."""
 GROUPS = {"natural", "specialized", "structured"}  # VTAB's three (arXiv 1910.04867)
 BUNDLED = {name: plan_task(name, SETTINGS) for name, manifest in manifests().items() if manifest.fingerprint}
 every_manifest = pytest.mark.parametrize("manifest", manifests().values(), ids=list(manifests()))
@@ -298,7 +298,7 @@ def test_digits_are_scikit_learns_scans() -> None:
 
 
 def square(half: int, x: int, y: int) -> np.ndarray:
-    """By hand: a filled square of side 2 * half + 1 canvas pixels around pixel (x, y), in 2x2 means."""
+    """Draw a filled square of side 2 * half + 1 around canvas pixel (x, y) by hand, in 2x2 means."""
     canvas = np.zeros((64, 64), int)
     canvas[y - half : y + half + 1, x - half : x + half + 1] = 1
     covered = canvas[0::2, 0::2] + canvas[1::2, 0::2] + canvas[0::2, 1::2] + canvas[1::2, 1::2]

@@ -11,6 +11,7 @@ from petl_bench.errors import UserError
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from tests import tiny
+from tests.agreeing import check_initial
 from tests.reference.methods.soka import leading
 from tests.test_methods import some_images, stirred
 
@@ -67,11 +68,7 @@ def test_it_starts_at_the_frozen_network_at_any_bits(name, bits):
     spec = tiny.model_spec(name, bits=bits, scale=100.0)
     adapted = assemble(spec, seed=3)
     adapted.prepare()
-    frozen, _ = families.build(spec.backbone)
-    with torch.no_grad():
-        expected = frozen.eval()(some_images())
-        found = adapted.features(lambda network: [network.eval()(some_images())])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    check_initial(spec, adapted)
 
 
 def test_pissa_starts_at_the_leading_singular_part():

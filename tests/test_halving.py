@@ -28,7 +28,7 @@ from tests.test_protocols import SIZES, Kept, Tree, made, sealed_run
 from tests.test_specs import recipes
 
 FIVE = ["sweep=none", "bits=1", "train.epochs=8"]
-"""Eight epochs, two of them warm-up, and five scales."""
+"""Eight epochs with two of warm-up, and five scales."""
 
 
 def one(*overrides: str) -> RunSpec:
@@ -44,7 +44,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="module")
 def halved(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """Four scales: all in one epoch, two in two, and the best in four."""
+    """Run a search over four scales: all for one epoch, two for two epochs, and the best for four."""
     store = tmp_path_factory.mktemp("halved") / "store"
     changes = {"train__epochs": 4, "train__warmup_epochs": 2, "train__lr": 2e-2}
     scales = "[100,0.01,10,1]"
@@ -72,7 +72,7 @@ def test_rungs_are_identity() -> None:
 
 
 def tried(spec: RunSpec, accuracies: dict[tuple[float, int], float | None]) -> tuple[list, float | None]:
-    """The trials (scale, epochs) of a search in which a candidate has the accuracy given, and the winner."""
+    """Return the trials (scale, epochs) of a search with the given accuracies, and the winner."""
     attempts = []
 
     def attempt(candidate: RunSpec) -> tuple[float | None, RunSpec]:
@@ -123,7 +123,7 @@ def test_what_diverges_goes_no_further() -> None:
 
 @given(recipes, st.floats(0.01, 1))
 def test_a_shorter_schedule_is_the_same_schedule(recipe, share: float) -> None:
-    """It warms up for no greater part of its epochs, never for all of them; rates and the rest are equal."""
+    """A shorter training warms up for at most the same fraction of its epochs, and never for all of them."""
     if round(share * recipe.epochs) == 0:
         return
     short = recipe.shortened(share)
@@ -139,7 +139,7 @@ def test_a_shorter_schedule_is_the_same_schedule(recipe, share: float) -> None:
 
 
 def test_the_rates_of_a_quarter_of_vtabs_recipe() -> None:
-    """By hand: 25 epochs, 2 of warm-up, no lag; epoch 2 has the cosine at 2/25."""
+    """Computed by hand for 25 epochs with 2 of warm-up and no lag: epoch 2 has the cosine at 2 / 25."""
     recipe = one("task=vtab_dtd", "train=vtab").train.shortened(0.25)
     assert (recipe.epochs, recipe.warmup_epochs, recipe.schedule_lag) == (25, 2, 0)
     rates = [learning_rate(epoch, recipe) for epoch in (0, 1, 2, 24)]
@@ -195,7 +195,7 @@ def test_the_winner_is_trained_in_full(halved: Kept, tree: Tree, tmp_path: Path)
 
 
 def test_tables_keep_the_two_searches_apart(halved: Kept, tree: Tree, capsys, monkeypatch) -> None:
-    """A row without a search, rows with one; linear, which has no scale, is with those it was run for."""
+    """Compare tables with and without rungs; linear, which has no scale, is in the table of its sweep."""
     changes = {"protocol__scales": "[1]", "train__epochs": 4, "train__warmup_epochs": 2, "train__lr": 2e-2}
     for more in ({}, {"adapter": "linear", "protocol__rungs": "[0.25,0.5]"}):
         overrides = tree.settings(protocol="sealed", **changes | more)
@@ -236,7 +236,7 @@ def pets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_few_shot_winner_is_trained_once(
     scales: str, rungs: str, trainings: int, pets: Pets, tmp_path: Path, monkeypatch
 ) -> None:
-    """All its training images are train, so that the winner of full trainings is the run's own model.
+    """All training images are in train, so that the winner of full trainings is the final model of the run.
 
     The file is byte for byte that of a training without a search, and so are losses and rates.
     """

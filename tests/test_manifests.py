@@ -1,4 +1,4 @@
-"""Manifests: facts of a data set, read strictly, and what they bring to a plan."""
+"""Manifests are read strictly, and their facts reach the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_suites import recipe
 
 @pytest.fixture
 def manifest_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory of manifests with one, digits, to be spoilt."""
+    """Provide a directory of manifests that holds only digits, for tests to change."""
     (tmp_path / "digits.yaml").write_text((manifest_files.MANIFEST_DIR / "digits.yaml").read_text())
     monkeypatch.setattr(manifest_files, "MANIFEST_DIR", tmp_path)
     manifests.cache_clear()
@@ -27,7 +27,7 @@ def manifest_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def spoil(directory: Path, **changes: object) -> None:
-    """Change keys of digits.yaml; a value of None takes its key out."""
+    """Change keys of digits.yaml; the value None removes a key."""
     path = directory / "digits.yaml"
     facts = yaml.safe_load(path.read_text()) | changes
     path.write_text(yaml.safe_dump({key: value for key, value in facts.items() if value is not None}))

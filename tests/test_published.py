@@ -32,7 +32,7 @@ def row_of(method: str, **facts: object) -> PublishedRow:
 
 
 def vtab_store(root: Path, backbone: str = "vit_b16_in21k") -> Path:
-    """AdaptFormer on all of VTAB-1K, and nothing else, with made-up results."""
+    """Fill a store with made-up results of AdaptFormer on all of VTAB-1K."""
     axes = ["sweep=none", "task=glob(vtab_*)", "adapter=adaptformer", "hidden=32", f"backbone={backbone}"]
     for number, spec in enumerate(plan(axes).runs):
         Store(root).put(spec, make_row(spec, number / 20), b"adapter")
@@ -246,7 +246,7 @@ def test_published_rows_do_without_torch(finished_store: Path, tmp_path: Path) -
 
 
 def lora_store(root: Path) -> Path:
-    """LoRA at 32 bits and AdaptFormer at 1 bit on all of VTAB-1K, with made-up results."""
+    """Fill a store with made-up results of LoRA at 32 bits and AdaptFormer at 1 bit on all of VTAB-1K."""
     for adapter, bits in (("lora", 32), ("adaptformer", 1)):
         axes = ["sweep=none", "task=glob(vtab_*)", f"adapter={adapter}", "hidden=32", f"bits={bits}"]
         for number, spec in enumerate(plan([*axes, "backbone=vit_b16_in21k"]).runs):

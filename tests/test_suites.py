@@ -1,4 +1,4 @@
-"""What a suite brings to a plan: recipes, tuned scales, sweeps, few-shot lists; and overridden facts."""
+"""Recipes, tuned scales, sweeps and few-shot lists of a suite in a plan, and overridden facts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.test_config import GRID, identity, one
 
 
 def recipe(name: str) -> TrainSpec:
-    """conf/train/NAME.yaml, read without petl_bench."""
+    """Read conf/train/NAME.yaml without petl_bench."""
     values = yaml.safe_load((CONF_DIR / "train" / f"{name}.yaml").read_text())
     values |= {"lr": float(values["lr"]), "weight_decay": float(values["weight_decay"])}
     values |= {"warmup_lr": float(values["warmup_lr"]), "min_lr": float(values["min_lr"])}
@@ -36,7 +36,7 @@ OF_SUITES = {
     "folder": "vtab",
     "tree": "vtab",
 }
-"""Task -> the recipe it trains with unless told otherwise."""
+"""The default recipe of each task."""
 
 
 def test_the_recipe_is_that_of_the_tasks_suite() -> None:

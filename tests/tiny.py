@@ -1,4 +1,4 @@
-"""Small models, recipes and data that the tests share."""
+"""Small models, recipes and data that several test files use."""
 
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -50,7 +50,7 @@ FAMILIES = {
 }
 """A small backbone of each family, by the name of its timm class."""
 WITH_LINEARS = [family for family in FAMILIES if family != "LowFormer"]
-"""Those that take changes of linears, as LoRA."""
+"""Families that accept updates of linears, such as LoRA."""
 CLASSES = 5
 
 
@@ -73,7 +73,7 @@ def model_spec(
 
 @contextmanager
 def skipped_where_refused():
-    """A method that has no use for a family's sites says so."""
+    """Skip the test if the method refuses the family because it has none of the method's sites."""
     try:
         yield
     except UserError as error:
@@ -83,7 +83,7 @@ def skipped_where_refused():
 
 
 def run_spec(model, train, seed=0, task="made-up"):
-    """A run whose model is `model`."""
+    """Return the spec of a run of this model."""
     facts = TaskSpec(task, "none", "none", model.classes, "none", {}, "")
     return RunSpec(
         task=facts,
@@ -107,7 +107,7 @@ def quantized_model(spec, seed=0):
 
 
 def values(adapted):
-    """Every trainable tensor of a prepared model, of float lists the first one; they share its memory."""
+    """Return the trainable tensors of a prepared model by name; lists give their first tensor. No copies."""
     floats = {
         name: group[0].detach()
         for part in (adapted.adapter, adapted.head)
@@ -117,7 +117,7 @@ def values(adapted):
 
 
 def gradients(adapted):
-    """The gradient of each of them."""
+    """Return the gradients of the tensors that `values` returns."""
     weights = adapted.trainable
     held = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
@@ -130,7 +130,7 @@ def gradients(adapted):
 
 
 def in_double(adapted):
-    """The same prepared model in float64."""
+    """Convert a prepared model to float64 in place."""
     for stack in adapted.weights:
         stack.dtype = torch.float64
         if stack.quantizer is not None:
@@ -141,7 +141,7 @@ def in_double(adapted):
 
 
 def recipe(epochs=20, batch_size=8, **changes):
-    """The VTAB-1K recipe of the released code (JieShibo/PETL-ViT), without drop-path, over fewer epochs."""
+    """Return the VTAB-1K recipe of JieShibo/PETL-ViT with fewer epochs and without drop path."""
     values = {
         "epochs": epochs,
         "batch_size": batch_size,

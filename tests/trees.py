@@ -1,4 +1,4 @@
-"""Folders in the exact layouts of the benchmarks, with small real images that can be learnt from."""
+"""Folders in the exact layouts of the benchmarks, with small generated images that a model can learn."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.golden import FewShotSet
 
 VTAB = [manifest for manifest in manifests().values() if manifest.suite == "vtab"]
 TESTS = 2
-"""Test images a class of the small test sets."""
+"""Test images per class in the small test sets."""
 
 
 def picture(label: int, number: int, side: int) -> Image.Image:
-    """A picture that tells its class by colour and stripes, and no other picture is the same."""
+    """Return a unique picture whose colour and stripes depend on its class."""
     random = np.random.RandomState((label * 100_003 + number) % 2**32)
     colour = np.array([(label * 83 + 40) % 200 + 28, (label * 47 + 90) % 200 + 28, (label * 29) % 200 + 28])
     wave = np.sin(np.arange(side) * (0.3 + label % 7) + label)[None, :, None]
@@ -30,7 +30,7 @@ def picture(label: int, number: int, side: int) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """As JPEG of quality 90 or as PNG, by the suffix."""
+    """Save as JPEG of quality 90 or as PNG, as the suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=90)
 
@@ -38,7 +38,7 @@ def save(image: Image.Image, path: Path) -> None:
 def vtab_task(
     folder: Path, classes: int, sizes: dict[str, int], suffix: str = ".jpg", side: int = 24, seen: int = 0
 ) -> None:
-    """One task in VTAB's layout.
+    """Write one task in the layout of VTAB-1K.
 
     Args:
         sizes: of train, val and test.
@@ -71,7 +71,7 @@ def write_list(path: Path, lines: Sequence[tuple[str, int]]) -> None:
 
 
 def vtab(root: Path, tasks: Sequence[Manifest] = VTAB) -> Path:
-    """The tasks with their 1,000 training images and small test sets; returns the override file for these.
+    """Write tasks with 1,000 training images and small test sets; return the override file that states these.
 
     svhn and eurosat hold PNG files, the others JPEG; svhn, cifar, dsprites and others are smaller than 32
     pixels, resisc45 and kitti larger.

@@ -1,4 +1,4 @@
-"""`petl-bench data verify` for its tests: the command, what it found, and changes of a copied tree."""
+"""Helpers for tests of `petl-bench data verify`: the command, its output, and changes to a copied tree."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TESTS = 94  # two of each class of dtd, as tests.trees makes them
 def verify(
     suite: str, root: Path, cache: Path, override: Path | None = None, json: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """The real command, in this process: a hundred times the two seconds of a new one are too many."""
+    """Run the command in this process, which saves the start of a new one a hundred times."""
     more = [*(["--override", override] if override else []), *(["--json"] if json else [])]
     return quickly("data", "verify", suite, "--root", root, *more, PETL_BENCH_CACHE=str(cache))
 
 
 def found(done: subprocess.CompletedProcess[str]) -> tuple[list[dict], dict]:
-    """Problems and summary of --json, which agree with each other, the exit code and the note on stderr."""
+    """Return problems and summary of --json after checking that they agree with exit code and stderr."""
     assert done.stdout, done.stderr
     *problems, summary = json_lines(done.stdout)
     assert summary["summary"] is True
@@ -47,7 +47,7 @@ def settings(root: Path, override: Path | str = "") -> DataSettings:
     return DataSettings(root=str(root), override=str(override))
 
 
-# Changes of a copy whose files are links to the originals: none is written through
+# Changes to a copy whose files are hard links: each replaces the link and leaves the original alone
 
 
 def copy_of(tree: Path, target: Path) -> Path:
@@ -60,13 +60,13 @@ def write(path: Path, data: bytes) -> None:
 
 
 def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
-    """New lines for a list file."""
+    """Replace the lines of a list file."""
     lines = change(path.read_text().splitlines())
     write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def swap(first: Path, second: Path) -> None:
-    """The contents of two files, exchanged."""
+    """Exchange the contents of two files."""
     one, other = first.read_bytes(), second.read_bytes()
     write(first, other)
     write(second, one)
@@ -78,7 +78,7 @@ def new_image(path: Path, number: int = 999_999) -> None:
 
 
 def copy_over(task: Path, source: str, split: str, number: int) -> None:
-    """The bytes of a file put in the place of a training image, in the folder of both lists too."""
+    """Overwrite a training image with another file, also in the folder of train800val200."""
     data = (task / source).read_bytes()
     write(task / f"images/{LISTS[split]}/{number:06d}.jpg", data)
     whole = number if split == TRAIN else 800 + number
