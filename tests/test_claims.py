@@ -17,6 +17,7 @@ import pytest
 from petl_bench.errors import StoreError
 from petl_bench.store import ClaimedError, Claims
 from petl_bench.store.claims import MISSED
+from tests import processes
 from tests.conftest import wait_until
 
 BEAT = 0.05
@@ -38,7 +39,7 @@ claim.__exit__(None, None, None)
 def holder(store: Path, seconds: float = 60, beat: float = BEAT) -> subprocess.Popen[str]:
     """Another process with the claim."""
     command = [sys.executable, "-c", TAKE, str(store), str(beat), str(seconds)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = processes.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "taken\n"
     return process
@@ -190,7 +191,7 @@ print(won)
 
 def racer(store: Path, rounds: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", RACE, str(store), str(rounds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def owned_by(store: Path, pid: int) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from petl_bench.store import ADAPTER, ERROR
+from tests import processes
 from tests.conftest import (
     COLUMNS,
     SCRIPT,
@@ -37,7 +38,7 @@ def start(store: Path, *more: str) -> subprocess.Popen[str]:
     """A sweep of six runs in a session of its own."""
     command = [SCRIPT, "sweep", "--store", str(store), *LONG, *more, "--json"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
+    return processes.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -136,7 +137,7 @@ def test_a_worker_killed_before_the_first_run_is_replaced(tmp_path: Path) -> Non
 
 def test_ctrl_c_ends_an_evaluation(finished_store: Path) -> None:
     command = [SCRIPT, "eval", "--all", "--store", str(finished_store), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=60)

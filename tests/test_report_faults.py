@@ -12,6 +12,7 @@ import pytest
 
 from petl_bench.config import plan
 from petl_bench.store import ROW, Store
+from tests import processes
 from tests.conftest import SCRIPT, error_of, make_row, petl, quickly
 
 FULL = ["task=digits,surfaces,sprites_loc,sprites_ori,shapes_count", "protocol=fixed"]
@@ -156,7 +157,7 @@ def test_a_device_as_output_adds_to_where_stdout_goes(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("before\n")
     with (tmp_path / "log").open("a") as log:
         command = [SCRIPT, "report", "--store", str(tmp_path / "store"), "--out", "/dev/stdout"]
-        subprocess.run(command, stdout=log, stderr=subprocess.DEVNULL, check=True)
+        processes.run(command, stdout=log, stderr=subprocess.DEVNULL, check=True)
     kept = (tmp_path / "log").read_text()
     assert kept.startswith("before\n")
     assert "linear" in kept

@@ -17,6 +17,7 @@ from petl_bench.config import plan
 from petl_bench.run.identity import identify, resolve_tasks
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import Cache
+from tests import processes
 from tests.conftest import (
     LONG,
     SCRIPT,
@@ -39,7 +40,7 @@ def begin(store: Path, *overrides: str) -> subprocess.Popen[bytes]:
     """A sweep in a session of its own, its messages in a file beside the store."""
     with Path(f"{store}.log").open("ab") as log:
         command = [SCRIPT, "sweep", "--store", str(store), *overrides]
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return processes.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def planned(overrides: list[str]) -> set[str]:
@@ -148,7 +149,7 @@ def test_two_sweeps_at_once_share_the_work(tmp_path: Path) -> None:
         with log.open("wb") as file:
             command = [SCRIPT, "sweep", "--store", str(store), *overrides, "launcher.workers=1", "--json"]
             out = (tmp_path / name).open("wb")
-            sweeps.append(subprocess.Popen(command, stdout=out, stderr=file))
+            sweeps.append(processes.Popen(command, stdout=out, stderr=file))
         logs.append(log)
     for sweep in sweeps:
         assert sweep.wait(timeout=240) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 
 from petl_bench.config import plan
 from petl_bench.dev.tune import choose, written
+from tests import processes
 
 
 def test_the_best_mean_wins_and_the_smaller_value_on_a_tie() -> None:
@@ -43,6 +43,6 @@ def test_rates_are_chosen_by_training(tmp_path: Path) -> None:
     """At a rate of 1e-9 the head stays as it begins, which is no better than chance."""
     out = tmp_path / "tuned.yaml"
     command = f"-m petl_bench.dev.tune --lrs 1e-9,0.01 --seeds 0 --workers 1 --out {out} linear"
-    subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
+    processes.run([sys.executable, *command.split()], check=True)
     (table,) = yaml.safe_load(out.read_text())["tables"]
     assert table["lrs"] == {run.task.name: 0.01 for run in plan(["adapter=linear"]).runs}
