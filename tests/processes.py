@@ -21,7 +21,7 @@ from typing import Any
 
 SCRIPT = str(Path(sys.executable).with_name("petl-bench"))
 ROOT = Path(__file__).parent.parent
-READ_AT_START = ("PYTHONHASHSEED", "OMP_NUM_THREADS")
+READ_AT_START = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "HF_ENDPOINT", "HF_HOME")
 VARIABLE = "PETL_BENCH_FORK_SERVER"
 """Where the server of this session listens; xdist's workers share it."""
 

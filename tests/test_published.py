@@ -208,7 +208,7 @@ def test_json_and_csv_keep_published_rows_out_of_ours(tmp_path: Path) -> None:
     done = quickly("report", "--store", store, "--format", "csv", "--against", "published")
     assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 19
     assert done.stdout == report(store, "csv")
-    assert "csv holds rows of the store only" in done.stderr
+    assert "csv holds only rows of the store" in done.stderr
 
 
 def test_a_caution_where_published_rows_do_not_compare(finished_store: Path, tmp_path: Path) -> None:
