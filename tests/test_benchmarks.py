@@ -103,7 +103,7 @@ def test_all_19_tasks_give_a_complete_table(swept: Swept, capsys, monkeypatch) -
     assert line["mean_of_tasks"]["mean"] == pytest.approx(fmean(accuracy.values()))
     assert (line["mean_of_tasks"]["n"], line["mean_of_tasks"]["std"]) == (1, None)
     assert {cell["task"]: cell["mean"] for cell in content["rows"]} == accuracy
-    assert any("data sets are altered" in warning for warning in content["warnings"])
+    assert any("data sets of this table were altered" in warning for warning in content["warnings"])
 
 
 def test_the_sweep_warns_of_other_weights_and_other_sizes(swept: Swept) -> None:
