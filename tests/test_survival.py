@@ -33,7 +33,7 @@ from tests.conftest import (
 
 POCKET = ["sweep=pocket", "seed=0", "train.epochs=1"]
 """All tasks and methods of the bundled suite: 25 runs."""
-KILLS = 200 if LONG else 50
+KILLS = 200 if LONG else 25
 
 
 def begin(store: Path, *overrides: str) -> subprocess.Popen[bytes]:
@@ -81,7 +81,7 @@ class Storm:
             wait_until(lambda: self.look() > count or sweep.poll() is not None)
         time.sleep(self.chance.expovariate(8))
         # mostly those at work; now and then the sweep itself, or the server of its processes
-        which = {20: "sweep", 40: "helper", 140: "sweep", 170: "helper"}.get(self.kills, "worker")
+        which = {10: "sweep", 20: "helper", 140: "sweep", 170: "helper"}.get(self.kills, "worker")
         helpers = [pid for pid in session_processes(sweep.pid) if parent_of(pid) == self.sweep.pid]
         workers = workers_of(sweep.pid)
         victims = {"worker": workers, "helper": helpers, "sweep": [sweep.pid]}[which]
