@@ -291,6 +291,12 @@ def pytest_configure(config: pytest.Config) -> None:
         processes.start_server()
 
 
+def pytest_runtest_teardown() -> None:
+    """Return to one thread after a test of `bench`: with more, the workers of xdist delay each other."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
 WAITING = ("test_ray", "test_survival", "test_slurm", "test_interrupts", "test_launch", "test_bench")
 """Files whose tests wait for processes most of their time: begun first, they do so beside the others."""
 
