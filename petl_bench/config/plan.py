@@ -30,6 +30,8 @@ FACTS = ("name", "quantized")
 """Keys of a group's files that are no settings."""
 LATE = ("task", *PLAIN)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
+WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tuned")
+"""Groups whose options are set after composing as well, where no override changes one of their settings."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,10 @@ def _expand(overrides: list[str]) -> Plan:
     runs: dict[str, tuple[RunSpec, list[str]]] = {}
     config: dict[str, Any] = {}
     for combination in itertools.product(*axes_of.values()):
-        lines = dict(zip(axes_of, combination, strict=True))
-        early = [line for key, line in lines.items() if key not in LATE]
-        late = {key: _value(line) for key, line in lines.items() if key in LATE}
-        config = _composed(tuple(early + _of_suite(late.get("task", default["task"]["name"]), axes_of)))
-        task = late.get("task", config["task"]["name"])
-        spec = run_spec(
-            {**config, **late, "task": task}, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of))
-        )
+        config = _config(dict(zip(axes_of, combination, strict=True)), default["task"]["name"])
+        spec = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of)))
         key = json.dumps(spec_to_dict(spec), sort_keys=True)
-        runs.setdefault(key, (spec, list(lines.values())))
+        runs.setdefault(key, (spec, list(combination)))
     chosen_launcher = dict(config["launcher"])
     launcher = typed(LAUNCHERS[chosen_launcher.pop("name")], chosen_launcher, "launcher.")
     specs, alone = map(list, zip(*runs.values(), strict=True))
@@ -112,9 +108,25 @@ def _sweep(*choice: str) -> tuple[dict[str, Any], dict[str, str]]:
     return container(own), dict(composed.hydra.sweeper.params or {})
 
 
+def _config(lines: Mapping[str, str], default_task: str) -> dict[str, Any]:
+    """Return the configuration of one combination: its overrides by key, as `key=value`."""
+    late = {key: _value(line) for key, line in lines.items() if key in LATE}
+    late.setdefault("task", default_task)
+    chosen = {**_of_suite(late["task"]), **lines}
+    whole = {group for group in WHOLE if not any(key.startswith(f"{group}.") for key in lines)}
+    early = (line for key, line in chosen.items() if key not in LATE and key not in whole)
+    options_of = {key: _option(key, _value(line)) for key, line in chosen.items() if key in whole}
+    return _composed(tuple(early)) | options_of | late
+
+
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     return container(_compose(list(overrides)))
+
+
+@functools.cache
+def _option(group: str, name: str) -> dict[str, Any]:
+    return group_config(group, name)
 
 
 @functools.cache
@@ -124,12 +136,12 @@ def _value(line: str) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def _of_suite(task: str, chosen: Mapping[str, Any]) -> list[str]:
-    """Return overrides for the recipe and the tuned values of the task's suite, unless they are chosen."""
+def _of_suite(task: str) -> dict[str, str]:
+    """Return overrides for the recipe and the tuned values of the task's suite."""
     suite = manifests()[task].suite
     train = suite if suite in options("train") else "vtab"
     tuned = suite if suite in options("tuned") else "none"
-    return [f"{key}={name}" for key, name in (("train", train), ("tuned", tuned)) if key not in chosen]
+    return {"train": f"train={train}", "tuned": f"tuned={tuned}"}
 
 
 def _checked(override: Override) -> Override:
