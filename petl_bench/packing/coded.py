@@ -32,6 +32,8 @@ from petl_bench.packing.predict import ONE, RATES, Integers
 
 MODES = 1 + 2 * len(RATES)
 """Number of modes."""
+AT_ONCE = 1 << 19
+"""Largest number of codes that are predicted at once when modes are compared; more take longer each."""
 MAX_BITS_PER_BYTE = 1_600
 """Maximum bits of codes per byte of a stream; a stream that would be shorter is padded with zeros."""
 MAX_POSITIONS = 1 << 14
@@ -83,10 +85,17 @@ def _best_modes(matrices: Sequence[CodeMatrix], held: Held) -> Modes:
     """Return the mode of each matrix, 1 or more, with the shortest code for its signs."""
     modes = MODES if any(matrix.words is not None for matrix in matrices) else SEEDED
     lengths = np.zeros((modes, len(matrices)))
-    for mode in range(1, modes):
-        for stack, values in held:
-            trace = stack.trace(values, np.full(len(matrices), mode), signs_only=True)
-            np.add.at(lengths[mode], stack.owners, code_lengths(*trace))
+    for stack, values in held:
+        together = max(1, AT_ONCE // max(values.size, 1))
+        for first in range(1, modes, together):
+            tried = np.arange(first, min(first + together, modes))
+            many, copies = stack.repeated(len(tried), len(matrices)), np.tile(values, (len(tried), 1, 1))
+            trace = many.trace(copies, np.repeat(tried, len(matrices)), signs_only=True)
+            for mode, *one in zip(
+                tried, *(np.split(part, len(tried), axis=1) for part in trace), strict=True
+            ):
+                # Contiguous as the trace of one mode is: the order of a sum may decide between equal modes.
+                np.add.at(lengths[mode], stack.owners, code_lengths(*map(np.ascontiguousarray, one)))
     return 1 + lengths[1:].argmin(0)
 
 

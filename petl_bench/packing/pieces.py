@@ -82,6 +82,11 @@ class PieceStack:
         """Index of the matrix of each piece: (pieces,)."""
         return np.array([index for index, _ in self.places])
 
+    def repeated(self, times: int, matrices: int) -> PieceStack:
+        """Return copies of the stack; the matrices of copy k are numbered from k * `matrices`."""
+        places = [(copy * matrices + index, number) for copy in range(times) for index, number in self.places]
+        return PieceStack(places, self.bits, np.tile(self.initial, (times, 1, 1)))
+
     def predictor(self, modes: Modes) -> Predictor:
         """Return a predictor of the pieces, given the modes (1 or more) of all matrices."""
         own = modes[self.owners]
