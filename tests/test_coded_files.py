@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,6 +36,11 @@ def frozen_file(seed="7"):
     return AdapterFile(metadata, tensors, head, code=True)
 
 
+@cache
+def frozen_bytes():
+    return dump(frozen_file())
+
+
 def test_the_format_is_frozen():
     """Values printed when format 2 was made: others mean that files of before cannot be read."""
     assert initialization.words(1, "adapter.0.down", (2, 2)).tolist() == WORDS
@@ -52,7 +58,7 @@ TABLE = "7ab3d9b6d4bda2ed27a89c15189ea062959e1e8c938bfa375bb38de310552ce8"
 @given(st.data())
 @settings(deadline=None, max_examples=100)
 def test_a_flipped_bit_anywhere_in_a_coded_file_is_refused(data):
-    content = bytearray(dump(frozen_file()))
+    content = bytearray(frozen_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(UserError, match="here"):
         load(bytes(content), "here")
@@ -148,7 +154,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", list(HOSTILE))
 def test_a_forged_file_is_refused(kind):
     with pytest.raises(UserError, match=r"^here: damaged adapter file"):
-        load(forged(dump(frozen_file()), HOSTILE[kind]), "here")
+        load(forged(frozen_bytes(), HOSTILE[kind]), "here")
 
 
 def test_a_forged_mode_is_refused():
@@ -159,7 +165,7 @@ def test_a_forged_mode_is_refused():
 @given(st.integers(0, 2**32))
 @settings(deadline=None, max_examples=50)
 def test_a_forged_stream_is_read_as_other_codes_or_refused(noise):
-    content = dump(frozen_file())
+    content = frozen_bytes()
     words = np.random.default_rng(noise).integers(0, 256, 24, dtype=np.uint8).tobytes()
     head = 4 * (24 + 0)  # the head's floats stand behind the adapter's stream
     bad = forged(content, lambda text: text, lambda data: data[: -head - 24] + words + data[-head:])

@@ -28,7 +28,7 @@ from petl_bench.cli import app
 from petl_bench.config import options as options_of
 from petl_bench.config import plan
 from petl_bench.dev.documentation import filled
-from tests import trees
+from tests import processes, trees
 from tests.conftest import json_lines, quickly
 from tests.test_floors import FLOORS
 
@@ -272,7 +272,7 @@ def test_the_new_adapter_of_the_extending_page_trains_packs_reloads_and_agrees(t
     both = [[*line, "--store", "store", "--json"] for line in (shortened(words), ["eval", "--all"])]
     command = [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(both)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = processes.run(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     lines = json_lines(done.stdout)
     rows, again = lines[:2], lines[2:]

@@ -21,8 +21,8 @@ from petl_bench.packing import describe, dump, load
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import read_metadata
 from petl_bench.train import Pixels, Training, compiled, fit, outputs
-from tests import tiny
-from tests.conftest import json_lines, pick, quickly
+from tests import tiny, trees
+from tests.conftest import json_lines, long, pick, quickly
 
 CPU = torch.device("cpu")
 TRAINING_THE_BACKBONE = ("bitfit", "full")
@@ -260,12 +260,11 @@ def test_a_matrix_of_several_blocks_is_quantized_once_a_pass(monkeypatch):
 
 def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
     precisions = ["fp32", *LOWER]
-    store = tmp_path / "store"
-    few = ["sweep=none", "task=digits", "adapter=lora", "protocol=fixed", "train.epochs=1"]
-    done = quickly(
-        *("sweep", *few, "train.warmup_epochs=0", f"precision={','.join(precisions)}"),
-        *("launcher=local", "--store", store),
-    )
+    store, sizes = tmp_path / "store", {"train": 64, "val": 16, "test": 32}
+    trees.vtab_task(tmp_path / "data", 4, sizes, ".png")
+    few = ["sweep=none", "task=folder", f"data.root={tmp_path / 'data'}", f"data.cache={tmp_path / 'cache'}"]
+    few += ["adapter=lora", "protocol=fixed", "scale=1", "train.epochs=1", "train.warmup_epochs=0"]
+    done = quickly("sweep", *few, f"precision={','.join(precisions)}", "launcher=local", "--store", store)
     assert done.returncode == 0, done.stderr
     rows = {precision: pick(store, precision=precision) for precision in precisions}
     assert len({row["run_id"] for row in rows.values()}) == len(precisions)
@@ -274,7 +273,9 @@ def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
         path = store / row["run_id"] / "adapter.safetensors"
         # The file alone says in what it is to be evaluated.
         assert read_metadata(load(path.read_bytes(), "here"), "here").precision == precision
-        (again,) = json_lines(quickly("eval", path, "--json").stdout)
+        done = quickly("eval", path, "--task", "folder", "--root", tmp_path / "data", "--json")
+        assert done.returncode == 0, done.stderr
+        (again,) = json_lines(done.stdout)
         assert (again["acc"], again["precision"]) == (row["acc"], precision)
     titles = [line for line in quickly("report", "--store", store).stdout.splitlines() if "accuracy" in line]
     assert sorted(title.count(f", {name},") for title in titles for name in LOWER) == [0, 0, 0, 0, 1, 1]
@@ -320,6 +321,7 @@ def test_lowering_leaves_the_inputs_and_outputs_in_float32():
     torch.testing.assert_close(network(x), twin(x), rtol=0, atol=0.05)
 
 
+@long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
 def test_compiled_training_is_the_same_training(monkeypatch):
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # more are processes that import torch

@@ -18,7 +18,7 @@ from tests.engines import PATIENCE, SWEEP, alive, assert_same, finish, first_at_
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
-RAY = ["launcher=ray", "launcher.workers=2", "launcher.heartbeat=1"]
+RAY = ["launcher=ray", "launcher.workers=1", "launcher.heartbeat=1"]
 
 
 def test_a_worker_killed_in_the_middle(tmp_path: Path, engine_reference: Path) -> None:

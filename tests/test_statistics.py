@@ -241,8 +241,8 @@ def test_what_both_lines_share_changes_nothing(steps: list[int], shift: int) -> 
     assert [getattr(c, x) for x in numbers] == [getattr(raised, x) for x in numbers]
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.lists(st.lists(st.integers(-30, 30), min_size=6, max_size=6), min_size=1, max_size=4))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.lists(st.integers(-30, 30), min_size=6, max_size=6), min_size=1, max_size=3))
 def test_p_values_are_chances_and_adjusting_never_lowers_one(table: list[list[int]]) -> None:
     lines: dict[Setting, list[float]] = {FLOAT: [0.5] * 6}
     lines |= {Setting(bits=1 + n): [0.5 + s / 1000 for s in steps] for n, steps in enumerate(table)}

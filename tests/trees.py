@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,10 @@ def write_list(path: Path, lines: Sequence[tuple[str, int]]) -> None:
     path.write_text("".join(f"{name} {label}\n" for name, label in lines))
 
 
-def vtab(root: Path, tasks: Sequence[Manifest] = VTAB) -> Path:
+def vtab(root: Path, tasks: Sequence[Manifest] = VTAB, fewer: Collection[str] = ()) -> Path:
     """Write tasks with 1,000 training images and small test sets; return the override file that states these.
+
+    The tasks named in `fewer` have 200 training images.
 
     svhn and eurosat hold PNG files, the others JPEG; svhn, cifar, dsprites and others are smaller than 32
     pixels, resisc45 and kitti larger.
@@ -79,11 +81,14 @@ def vtab(root: Path, tasks: Sequence[Manifest] = VTAB) -> Path:
     overrides = {}
     for manifest in tasks:
         name = manifest.folders[0]
-        sizes = manifest.splits | {"test": max(TESTS * manifest.classes, 20)}
+        changed = {"test": max(TESTS * manifest.classes, 20)}
+        if manifest.name in fewer:
+            changed = {"train": 160, "val": 40, **changed}
+        sizes = manifest.splits | changed
         suffix = ".png" if name in ("svhn", "eurosat") else ".jpg"
         side = 40 if name in ("resisc45", "kitti") else 24
         vtab_task(root / name, manifest.classes, sizes, suffix, side, manifest.train_classes)
-        overrides[manifest.name] = {"splits": {"test": sizes["test"]}}
+        overrides[manifest.name] = {"splits": changed}
     path = root.parent / f"{root.name}-override.yaml"
     path.write_text(yaml.safe_dump(overrides))
     return path
