@@ -154,13 +154,15 @@ spawn = multiprocessing.util.spawnv_passfds
 
 
 def fork_instead(path: bytes, command: Sequence[str], files: Sequence[int]) -> int:
-    """Start a process of multiprocessing; its server of processes as a fork, which has the imports too."""
-    text = command[-1]
-    if "multiprocessing.forkserver" not in text:
+    """Start a process of multiprocessing; one that imports torch as a fork, which has the imports too."""
+    text, *arguments = command[command.index("-c") + 1 :]
+    kind = next((kind for kind in ("forkserver", "spawn") if f"multiprocessing.{kind} " in text), None)
+    if kind is None:
         return spawn(path, command, files)
     if (pid := os.fork()) != 0:
         return pid
-    Path("/proc/self/comm").write_text("forkserver")  # for tests.conftest.workers_of
+    Path("/proc/self/comm").write_text(kind)  # for tests.conftest.workers_of
+    sys.argv = ["-c", *arguments]
     kept = [2, *sorted(files), os.sysconf("SC_OPEN_MAX")]
     for before, after in itertools.pairwise(kept):
         os.closerange(before + 1, after)
