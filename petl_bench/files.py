@@ -1,0 +1,102 @@
+"""Reading of files that others made: refused by kind and size before they are read, text decoded one way."""
+
+from __future__ import annotations
+
+import codecs
+import stat
+from pathlib import Path
+
+from petl_bench.errors import UserError
+
+MB = 10**6
+SETTINGS_LIMIT = 1 * MB
+"""Maximum bytes of a file of settings: YAML of conf/, manifests, `data.override`."""
+RECORD_LIMIT = 100 * MB
+"""Maximum bytes of a JSON file of a store."""
+ADAPTER_LIMIT = 2000 * MB
+"""Maximum bytes of an adapter file or a .bin file of PETL-ViT."""
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def flaw(path: Path, limit: int) -> str:
+    """Return why a file is not read, without opening it: not a regular file, or too large; empty if neither.
+
+    Links are followed. Opening a pipe waits for its writer, and a device such as /dev/zero never ends.
+
+    Args:
+        limit: maximum number of bytes.
+
+    Raises:
+        OSError: the file does not exist or cannot be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'of another kind')}, not a regular file"
+    if status.st_size > limit:
+        return f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have"
+    return ""
+
+
+def regular(path: Path, limit: int, where: str = "") -> Path:
+    """Return the path of a file that may be read.
+
+    Args:
+        limit: maximum number of bytes.
+        where: name of the file in messages, for example `data.override=sizes.yaml`; empty: its path.
+
+    Raises:
+        UserError: it does not exist, is not a regular file (but a pipe, a device, a directory), or is too
+            large.
+    """
+    where = where or str(path)
+    try:
+        problem = flaw(path, limit)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a null byte in the path
+        raise UserError(f"{where}: cannot be read: {error}") from error
+    if problem:
+        raise UserError(f"{where}: {problem}")
+    return path
+
+
+def read_bytes(path: Path, limit: int, where: str = "") -> bytes:
+    """Return the content of a file; see `regular`.
+
+    Raises:
+        UserError: it cannot be read, is not a regular file, or is too large.
+    """
+    try:
+        return regular(path, limit, where).read_bytes()
+    except OSError as error:
+        raise UserError(f"{where or path}: cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path, limit: int, where: str = "") -> str:
+    """Return the text of a file; see `regular`.
+
+    Raises:
+        UserError: it cannot be read, is not a regular file, is too large, or is not text.
+    """
+    return decoded(read_bytes(path, limit, where), where or str(path))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Return the text of some bytes: UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        UserError: the bytes are neither.
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{where}, line {line}: is not UTF-8 text ({error.reason})") from error
