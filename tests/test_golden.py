@@ -18,7 +18,7 @@ def test_stand_ins_are_what_their_script_writes() -> None:
     for name, content in expected.items():
         assert (golden.STAND_INS / name).read_bytes() == content, name
     found = {p.relative_to(golden.STAND_INS).as_posix() for p in golden.STAND_INS.rglob("*") if p.is_file()}
-    others = {"README.md", "released-scales.csv", "released-bytes.csv"}
+    others = {"README.md", "released-scales.csv", "released-bytes.csv", "published-scales.csv"}
     assert {name for name in found - others if not name.endswith((".py", ".pyc"))} == set(expected)
 
 
@@ -58,6 +58,22 @@ def test_the_carried_facts_are_of_all_released_checkpoints() -> None:
             rows = {(row["method"], int(row["dim"]), row["task"]): row for row in csv.DictReader(file)}
         assert {key: float(row["scale"]) for key, row in rows.items()} == scales
         assert {key: float(row["bytes"]) for key, row in rows.items()} == sizes
+
+
+def test_the_carried_scales_are_those_of_the_repositories() -> None:
+    carried = golden.published()
+    assert len(carried) == 114  # 19 tasks, 6 methods with their placements
+    table = golden.AUTHORS / "published-scales.csv"
+    if table.is_file():
+        with table.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["method"] != "repblock_few_shot"]
+        starts = {"True": "xavier", "False": "identity", "": ""}
+        assert carried == {
+            (row["method"], row["task"]): golden.Published(
+                float(row["scale"]), row["rank_or_hidden"] or starts[row["xavier_init"]]
+            )
+            for row in rows
+        }
 
 
 @pytest.mark.parametrize("few_shot", golden.FEW_SHOT_SETS, ids=str)

@@ -52,6 +52,7 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     settings |= unused
     if protocol.name != "sealed":
         about = {"adapter": parts.adapter.name, "head": settings["head"], "hidden": chosen.hidden}
+        about |= {f"adapter.{key}": value for key, value in parts.adapter.settings.items()}
         if settings["scale"] is None:
             settings["scale"] = _tuned_scale(config, about, task.name)
         if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
@@ -86,12 +87,26 @@ def _tuned_scale(config: Mapping[str, Any], about: Mapping[str, Any], task: str)
     """
     scale = _tuned(config, "scales", about, task)
     if scale is None:
-        said = " ".join(f"{key}={value}" for key, value in about.items())
+        said = _text({key: about[key] for key in ("adapter", "head", "hidden")})
+        known = [
+            {key: table[key] for key in about if table.get(key, about[key]) != about[key]}
+            for table in _tables(config)
+            if table.get("adapter", about["adapter"]) == about["adapter"] and task in table.get("scales", {})
+        ]
+        nearest = [_text(other) for other in known if len(other) == min(map(len, known))]
         raise UserError(
-            f"conf/tuned has no scale for {said} task={task}: give one, for example scale=1.0, "
+            f"conf/tuned has no scale for {said} task={task}{', only for ' if nearest else ''}"
+            f"{' or '.join(nearest)}: give one, for example scale=1.0, "
             "or let it be chosen on val: protocol=sealed"
         )
     return scale
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    """Return settings as overrides, for example `adapter=lora hidden=4`."""
+    return " ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -136,13 +151,27 @@ def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task:
         what: `scales` or `lrs`.
         about: settings of the run that a table may be restricted to.
     """
+    for table in _tables(values):
+        fits = all(table.get(key, value) == value for key, value in about.items())
+        if fits and task in (found := table.get(what, {})):
+            return float(found[task])
+    return None
+
+
+def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the tables of conf/tuned.
+
+    Raises:
+        UserError: they do not have the form of such tables.
+    """
+    tables = values["tuned"]["tables"]
     try:
-        for table in values["tuned"]["tables"]:
-            fits = all(table.get(key, value) == value for key, value in about.items())
-            if fits and task in (found := table.get(what, {})):
-                return float(found[task])
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        for table in tables:
+            for what in ("scales", "lrs"):
+                for value in table.get(what, {}).values():
+                    float(value)
+    except (TypeError, AttributeError, ValueError) as error:
         raise UserError(
             "tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}, lrs: {TASK: 0.001}}"
         ) from error
-    return None
+    return list(tables)

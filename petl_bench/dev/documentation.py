@@ -10,7 +10,8 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
     method_settings NAMES   the settings of adapter methods, with their defaults
     method_sizes NAMES      trainable parameters and bytes of adapter methods
-    method_tuned NAMES      scales and learning rates of adapter methods in conf/tuned
+    method_tuned NAMES      scales and learning rates of adapter methods in conf/tuned/pocket.yaml
+    method_published NAMES  scales of adapter methods in conf/tuned/vtab.yaml
     method_index FOLDER     all adapter methods, with links to their pages in FOLDER
 
 `.readme/NAME.jsonl` holds rows as `petl-bench sweep ... --json` prints them.
@@ -30,7 +31,13 @@ from typing import Any
 
 from petl_bench.config.keys import keys
 from petl_bench.data import manifests
-from petl_bench.dev.method_tables import index_table, settings_table, sizes_table, tuned_table
+from petl_bench.dev.method_tables import (
+    index_table,
+    published_table,
+    settings_table,
+    sizes_table,
+    tuned_table,
+)
 from petl_bench.errors import UserError
 from petl_bench.report import FORMATS, MARGIN, Report, build
 from petl_bench.report.text import markdown_tables
@@ -144,6 +151,7 @@ KINDS: Mapping[str, Kind] = {
     "settings": _settings,
     "method_settings": lambda documentation, page, names: settings_table(names.split()),
     "method_sizes": lambda documentation, page, names: sizes_table(names.split()),
+    "method_published": lambda documentation, page, names: published_table(names.split()),
     "method_tuned": lambda documentation, page, names: tuned_table(names.split()),
     "method_index": lambda documentation, page, folder: index_table(documentation.root / folder),
 }

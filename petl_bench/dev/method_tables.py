@@ -61,6 +61,24 @@ def tuned_table(names: Iterable[str]) -> str:
     )
 
 
+def published_table(names: Iterable[str]) -> str:
+    """Return the table of the scales of methods in `conf/tuned/vtab.yaml`, the tasks grouped by scale."""
+    wanted = list(names)
+    rows = [["Adapter", "Placement", "Chosen with", "`scale`", "Tasks `vtab_...`"]]
+    for table in group_config("tuned", "vtab")["tables"]:
+        if table["adapter"] not in wanted:
+            continue
+        place = [f"`{key}={str(v).lower()}`" for key, v in table.items() if key.startswith("adapter.")]
+        chosen = [f"`{each}`" for each in table["note"].removeprefix("chosen with ").split()]
+        for scale in sorted(set(table["scales"].values())):
+            tasks = [task.removeprefix("vtab_") for task, s in table["scales"].items() if s == scale]
+            cells = [" ".join(place), " ".join(chosen), f"{scale:g}", ", ".join(tasks)]
+            rows.append([f"`{table['adapter']}`", *cells])
+    if not any(row[1] for row in rows[1:]):
+        rows = [[adapter, *others] for adapter, _, *others in rows]
+    return _markdown(rows)
+
+
 def index_table(folder: Path) -> str:
     """Return the table of all methods with links to their pages.
 

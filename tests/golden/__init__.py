@@ -80,6 +80,30 @@ def released(fact: str) -> dict[tuple[str, int, str], float]:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a repository publishes for one method and task.
+
+    Attributes:
+        chosen: setting that belongs to the scale: the rank of FacT, the initializer of Convpass's kernel.
+    """
+
+    scale: float
+    chosen: str
+
+
+@cache
+def published() -> dict[tuple[str, str], Published]:
+    """Return (method, data set) -> the scale that the method's repository publishes for VTAB-1K."""
+    found = {}
+    with (STAND_INS / "published-scales.csv").open() as file:
+        for row in csv.DictReader(file):
+            for method in ("fact_tt", "fact_tk", "convpass", "convpass_attn", "repblock", "repattn"):
+                chosen = row.get(f"{method}_rank") or row.get(f"{method}_conv") or ""
+                found[method, row["task"]] = Published(float(row[method]), chosen)
+    return found
+
+
+@dataclass(frozen=True)
 class FewShotSet:
     """Lists of a few-shot set in the folder of oxford-pets, and the manifest that states their hashes.
 
