@@ -25,9 +25,15 @@ from petl_bench.types import Cache, ResultRow, RunSpec, changed_text, run_id
 from tests import processes, trees
 from tests.processes import SCRIPT
 
+LONG = bool(os.environ.get("PETL_BENCH_LONG"))
+long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")
+
 # A loaded machine is no fault of the code: no deadlines, no complaint about slow data.
 hypothesis.settings.register_profile(
-    "petl-bench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "petl-bench",
+    deadline=None,
+    max_examples=200 if LONG else 30,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("petl-bench")
 
@@ -41,9 +47,6 @@ pytest.register_assert_rewrite(
         "tests.verifying",
     )
 )
-
-LONG = bool(os.environ.get("PETL_BENCH_LONG"))
-long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")
 
 SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
 """2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.numpy import save
@@ -70,7 +70,6 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(*content, strict=True)
 
 
-@settings(deadline=None, max_examples=60)
 @given(adapter_files())
 def test_load_inverts_dump(file):
     data = dump(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
@@ -150,7 +150,6 @@ def test_one_channel_counts_as_three_equal_ones() -> None:
         assert torch.equal(first[0, index], second[0, index])
 
 
-@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**40),
     epoch=st.integers(0, 999),

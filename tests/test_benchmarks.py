@@ -43,7 +43,7 @@ def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, boo
 
 
 FULL = {"vtab_sun397", "vtab_patch_camelyon"}
-"""Tasks with 1,000 training images, one of many classes and one of few; the others have 200."""
+"""Tasks with 1,000 training images, one of many classes and one of few; the others have fewer."""
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +91,9 @@ def test_all_19_tasks_give_a_complete_table(swept: Swept, capsys, monkeypatch) -
     assert len(swept.rows) == 19
     for row in swept.rows:
         test = max(trees.TESTS * manifests()[row["task"]].classes, 20)
-        full = row["task"] in FULL
-        assert (row["n_train"], row["n_test"], row["suite"]) == (1000 if full else 200, test, "vtab")
-        fewer = "" if full else "splits.train=160,splits.val=40,"
+        few = {} if row["task"] in FULL else trees.few(manifests()[row["task"]])
+        assert (row["n_train"], row["n_test"], row["suite"]) == (sum(few.values()) or 1000, test, "vtab")
+        fewer = "".join(f"splits.{split}={count}," for split, count in few.items())
         assert row["data_override"] == f"{fewer}splits.test={test}"
     done = call(capsys, monkeypatch, "report", "--store", swept.store, "--format", "json")
     assert done.returncode == 0, done.stderr

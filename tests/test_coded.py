@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -18,6 +18,7 @@ from tests import golden
 from tests.conftest import error_of, pick, quickly
 from tests.golden.make import FLIPPED
 from tests.reference.predict import code_length, logistic
+from tests.test_protocols import made
 
 
 def matrices_of(names, shapes, bits, seed):
@@ -45,7 +46,6 @@ def payloads(draw):
 
 
 @given(payloads())
-@settings(deadline=None)
 def test_the_stream_gives_back_all_that_was_put_into_it(case):
     shapes, bits, codes, seed = case
     matrices = matrices_of("abcd"[: len(shapes)], shapes, bits, seed)
@@ -63,7 +63,6 @@ def test_the_stream_gives_back_all_that_was_put_into_it(case):
 
 
 @given(payloads(), st.sampled_from([4, 3, 2]))
-@settings(deadline=None)
 def test_a_section_is_never_longer_than_raw_and_reads_back(case, statistics):
     shapes, bits, codes, seed = case
     entries = [Entry(f"t{i}", shape, b) for i, (shape, b) in enumerate(zip(shapes, bits, strict=True))]
@@ -201,13 +200,13 @@ def test_modes_fit_their_bits():
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """A store of small 1-bit runs at scale 1, with exact and with short statistics."""
-    store = tmp_path_factory.mktemp("own")
-    done = quickly(
-        *("sweep", "--store", store, "task=surfaces", "adapter=adaptformer,lora", "bits=1", "scale=1"),
-        *("protocol=fixed", "train.epochs=3", "statistics=exact,short", "launcher=local", "seed=2"),
-    )
+    folder = tmp_path_factory.mktemp("own")
+    tree = made(folder, {"train": 96, "val": 32, "test": 16})
+    changes = {"adapter": "adaptformer,lora", "hidden": 16, "scale": 1, "protocol": "fixed", "seed": 2}
+    changes |= {"train.epochs": 3, "statistics": "exact,short"}
+    done = quickly("sweep", "--store", folder / "store", *tree.settings(**changes))
     assert done.returncode == 0, done.stderr
-    return store
+    return folder / "store"
 
 
 @pytest.mark.parametrize("adapter", ["adaptformer", "lora"])

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.numpy import save
@@ -56,7 +56,6 @@ TABLE = "7ab3d9b6d4bda2ed27a89c15189ea062959e1e8c938bfa375bb38de310552ce8"
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=100)
 def test_a_flipped_bit_anywhere_in_a_coded_file_is_refused(data):
     content = bytearray(frozen_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -163,7 +162,6 @@ def test_a_forged_mode_is_refused():
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=50)
 def test_a_forged_stream_is_read_as_other_codes_or_refused(noise):
     content = frozen_bytes()
     words = np.random.default_rng(noise).integers(0, 256, 24, dtype=np.uint8).tobytes()

@@ -47,7 +47,6 @@ def own_share(mixed: Tensor) -> float:
     return shares.mean().item()
 
 
-@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from([(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)]),
@@ -92,7 +91,6 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert len({*first, *shares(1)}) == 8
 
 
-@settings(max_examples=30)
 @given(smoothing=st.floats(0, 0.9), seed=st.integers(0, 1000))
 def test_label_smoothing_equals_its_closed_form(smoothing: float, seed: int) -> None:
     """(1 - s) * CE(label) + s * mean over classes of CE(class): Szegedy et al. 2016, section 7."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from petl_bench import data
@@ -177,7 +177,6 @@ def planned(tree: Tree) -> RunSpec:
     return tree.spec(protocol="sealed")
 
 
-@settings(max_examples=30)
 @given(
     scales=st.lists(POSITIVE, min_size=1, max_size=4, unique=True),
     rates=st.lists(POSITIVE, max_size=3, unique=True),

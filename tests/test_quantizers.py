@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -183,7 +183,6 @@ tensors = st.builds(
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))
-@settings(deadline=None, max_examples=60)
 @given(weight=tensors, bits=st.integers(1, 8))
 def test_decode_of_encode_is_the_forward(name, weight, bits):
     quantizer = FakeQuantize(name, bits)
@@ -199,7 +198,6 @@ def test_decode_of_encode_is_the_forward(name, weight, bits):
 
 
 @pytest.mark.parametrize("name", ["l1_median", "lloyd_max", "minmax"])
-@settings(deadline=None, max_examples=60)
 @given(weight=tensors, bits=st.integers(1, 8))
 def test_forward_equals_the_reference(name, weight, bits):
     found, expected = FakeQuantize(name, bits)(weight), reference_forward(name, weight, bits)

@@ -20,6 +20,7 @@ from tests.conftest import error_of, json_lines, pick, quickly
 from tests.reference.adapted import Reference
 from tests.reference.predict import code_length
 from tests.reference.training import cross_entropy
+from tests.test_protocols import made
 
 ROLES = {"adaptformer": ["down", "up"], "lora": ["q.down", "q.up", "v.down", "v.up"]}
 
@@ -119,12 +120,13 @@ def test_a_step_adds_the_log_odds_of_the_model(bits):
 
 
 def test_a_rate_weight_makes_the_coded_file_smaller(tmp_path):
-    done = quickly(
-        *("sweep", "--store", tmp_path, "task=digits", "adapter=linear,adaptformer", "bits=1,32"),
-        *("rate_weight=0,0.1", "train.epochs=6", "launcher=local"),
-    )
+    tree = made(tmp_path, {"train": 96, "val": 32, "test": 16})
+    changes = {"adapter": "linear,adaptformer", "bits": "1,32", "hidden": 16, "rate_weight": "0,0.5"}
+    changes |= {"protocol": "fixed", "scale": 1, "train.epochs": 6, "train.warmup_epochs": 1}
+    done = quickly("sweep", "--store", tmp_path / "store", *tree.settings(**changes))
     assert done.returncode == 0, done.stderr
-    plain, short = (pick(tmp_path, bits=1, rate_weight=weight) for weight in (0.0, 0.1))
+    tmp_path /= "store"
+    plain, short = (pick(tmp_path, bits=1, rate_weight=weight) for weight in (0.0, 0.5))
     assert short["bytes_adapter"] < 0.95 * plain["bytes_adapter"]
     assert short["bytes_adapter_raw"] == plain["bytes_adapter_raw"]
     # What has no codes has no use for the weight: one run each of linear and of 32 bits.
@@ -155,11 +157,11 @@ def test_a_rate_weight_out_of_range_is_refused(value):
 
 
 def test_rows_and_tables_name_settings_that_are_not_the_defaults(tmp_path):
-    done = quickly(
-        *("sweep", "--store", tmp_path, "task=digits", "adapter=adaptformer", "bits=1"),
-        *("adapter.share=1,0", "train.epochs=1", "launcher=local"),
-    )
+    tree = made(tmp_path, {"train": 24, "val": 8, "test": 16})
+    changes = {"protocol": "fixed", "scale": 1, "train.epochs": 1, "adapter.share": "1,0"}
+    done = quickly("sweep", "--store", tmp_path / "store", *tree.settings(**changes))
     assert done.returncode == 0, done.stderr
+    tmp_path /= "store"
     assert (
         pick(tmp_path, settings="share=0")["bytes_adapter_raw"] * 4
         == pick(tmp_path, settings="")["bytes_adapter_raw"]

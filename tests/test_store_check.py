@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from petl_bench.errors import DamagedError
@@ -304,7 +304,6 @@ def vars_of(data: bytes) -> dict:
     return json.loads(data)
 
 
-@settings(max_examples=250)
 @given(st.sampled_from([ADAPTER, ROW, SPEC]), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 @example(ROW, 0.0, 1)
 @example(SPEC, 0.999999, 32)

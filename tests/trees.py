@@ -73,7 +73,7 @@ def write_list(path: Path, lines: Sequence[tuple[str, int]]) -> None:
 def vtab(root: Path, tasks: Sequence[Manifest] = VTAB, fewer: Collection[str] = ()) -> Path:
     """Write tasks with 1,000 training images and small test sets; return the override file that states these.
 
-    The tasks named in `fewer` have 200 training images.
+    The tasks named in `fewer` have 80, those of many classes 200.
 
     svhn and eurosat hold PNG files, the others JPEG; svhn, cifar, dsprites and others are smaller than 32
     pixels, resisc45 and kitti larger.
@@ -83,7 +83,7 @@ def vtab(root: Path, tasks: Sequence[Manifest] = VTAB, fewer: Collection[str] = 
         name = manifest.folders[0]
         changed = {"test": max(TESTS * manifest.classes, 20)}
         if manifest.name in fewer:
-            changed = {"train": 160, "val": 40, **changed}
+            changed = few(manifest) | changed
         sizes = manifest.splits | changed
         suffix = ".png" if name in ("svhn", "eurosat") else ".jpg"
         side = 40 if name in ("resisc45", "kitti") else 24
@@ -92,6 +92,11 @@ def vtab(root: Path, tasks: Sequence[Manifest] = VTAB, fewer: Collection[str] = 
     path = root.parent / f"{root.name}-override.yaml"
     path.write_text(yaml.safe_dump(overrides))
     return path
+
+
+def few(manifest: Manifest) -> dict[str, int]:
+    """Return small sizes of train and val in which every class has an image."""
+    return {"train": 160, "val": 40} if manifest.classes > 64 else {"train": 64, "val": 16}
 
 
 def few_shot(root: Path, chosen: FewShotSet, lists: Sequence[str] = ()) -> Path:
