@@ -140,6 +140,7 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         rate_weight=spec.rate_weight,
         packing=spec.packing,
         statistics=spec.statistics,
+        image_size=spec.backbone.image_size,
         normalization=spec.train.normalization,
         seed=spec.seed,
         epochs=spec.train.epochs,

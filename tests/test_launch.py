@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,25 +114,66 @@ def test_settings_of_another_launcher_are_refused(tmp_path: Path) -> None:
         assert said in error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", setting))
 
 
-# Estimates: of one kind bytes are the same, and seconds go with the epochs
+# Estimates: of one kind bytes are the same, and seconds go with the images and epochs
 
 
 def test_estimates_follow_kinds_and_epochs() -> None:
     lora, linear = plan(["sweep=none", "task=digits", "adapter=lora,linear", "protocol=fixed"]).runs
     costs = Costs()
-    assert costs.of(kind_of(lora)) is None
+    assert costs.seconds(kind_of(lora)) is costs.together({kind_of(lora): 2}) is None
+    assert remaining(costs, {kind_of(lora): 1}, {kind_of(lora): 6}, 5.0) is None  # the first one failed
     for seconds in (1.0, 2.0, 60.0):  # the median of three is not moved by a slow one
-        costs.add(make_row(lora, 0.5, seconds_train=seconds, seconds_search=0.0, bytes_file=100))
-    columns, epochs = kind_of(lora)
-    assert costs.of((columns, epochs)) == (2.0, 100)
-    assert costs.of((columns, 10 * epochs)) == (20.0, 100)
-    # 3 known runs of 2 s, and 2 unknown ones that are taken for 2 s each
-    assert costs.seconds({kind_of(lora): 3, kind_of(linear): 2}) == pytest.approx(10.0)
-    assert costs.seconds({kind_of(linear): 2}) == 2.0
+        costs.add(make_row(lora, 0.5, seconds_train=seconds, seconds_eval=0.5, bytes_file=100))
+    longer = replace(lora, train=replace(lora.train, epochs=10 * lora.train.epochs))
+    assert costs.seconds(kind_of(lora)) == pytest.approx(2.0 + 0.5)
+    assert costs.seconds(kind_of(longer)) == pytest.approx(20.0 + 0.5)
+    assert costs.size(kind_of(longer)) == 100
+    # linear was not run yet: the nearest known kind is LoRA on the same backbone
+    assert costs.together({kind_of(lora): 3, kind_of(linear): 2}) == pytest.approx(5 * 2.5)
+    assert costs.size(kind_of(linear)) is None
     # 4 of them took 5 s together, so 6 more take 7.5
     assert remaining(costs, {kind_of(lora): 4}, {kind_of(lora): 6}, 5.0) == pytest.approx(7.5)
     assert remaining(costs, {}, {kind_of(lora): 6}, 5.0) is None
     assert remaining(costs, {kind_of(lora): 4}, Counter({kind_of(lora): 0}), 5.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("common", "others"),
+    [
+        ("adapter=lora bits=1 train.epochs=6", "adapter=lora bits=32 train.epochs=6"),
+        ("adapter=lora bits=32 train.epochs=6", "adapter=lora bits=32 train.epochs=9"),
+        ("adapter=lora bits=32 train.epochs=9", "adapter=ssf train.epochs=6"),
+        ("adapter=ssf train.epochs=6", "adapter=ssf train.epochs=9"),
+        ("adapter=linear train.epochs=9", "adapter=lora bits=1 backbone.image_size=64"),
+    ],
+)
+def test_the_nearest_kind_of_finished_runs_tells_the_time(common: str, others: str) -> None:
+    """Of a run with LoRA at 1 bit in 6 epochs: its kind, then the adapter, the backbone, and their epochs."""
+    one = ["sweep=none", "task=digits", "protocol=fixed", "scale=1"]
+    costs, (wanted,) = Costs(), plan([*one, "adapter=lora", "bits=1", "train.epochs=6"]).runs
+    for overrides, each in ((common, 1e-3), (others, 7e-3)):
+        (spec,) = plan([*one, *overrides.split()]).runs
+        seconds = each * 1000 * spec.train.epochs  # of the 1,000 training images of digits in each epoch
+        costs.add(make_row(spec, 0.5, seconds_train=seconds, seconds_eval=0.0))
+    assert costs.seconds(kind_of(wanted)) == pytest.approx(6.0)
+
+
+def test_a_search_takes_the_time_of_its_trainings() -> None:
+    one = ["sweep=none", "task=digits", "adapter=lora", "train.epochs=8"]
+    fixed, sealed, halving, elsewhere = (
+        plan([*one, *more]).runs[0]
+        for more in (
+            ["protocol=fixed"],
+            ["protocol=sealed"],
+            ["protocol.rungs=[0.25,0.5]"],
+            ["protocol=fixed", "backbone=vit_b16_in21k"],
+        )
+    )
+    costs = Costs()
+    costs.add(make_row(fixed, 0.5, seconds_train=8.0, seconds_eval=0.0))  # 1 s for an epoch
+    assert costs.seconds(kind_of(sealed)) == pytest.approx(5 * 8 + 8)
+    assert costs.seconds(kind_of(halving)) == pytest.approx(5 * 2 + 3 * 4 + 8)
+    assert costs.seconds(kind_of(elsewhere)) is None
 
 
 def test_progress_counts_what_is_done_failed_and_running(tmp_path: Path, capsys) -> None:

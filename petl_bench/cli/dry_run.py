@@ -1,18 +1,22 @@
-"""Output of `petl-bench sweep --dry-run`: the planned runs, and an estimate of their time and bytes."""
+"""Output of `petl-bench sweep --dry-run`: the planned runs with their recipe, and their time and bytes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from petl_bench.cli.common import duration, print_json, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
+from petl_bench.device import find_devices
 from petl_bench.errors import counted
+from petl_bench.run.search import trainings
 from petl_bench.store import Store
-from petl_bench.types import RunSpec
+from petl_bench.types import AugmentSpec, AverageSpec, LauncherSettings, RunSpec
 
 
 def print_plan(
@@ -20,22 +24,37 @@ def print_plan(
     todo: Mapping[str, RunSpec],
     states: Mapping[str, str],
     store: Store,
+    launcher: LauncherSettings,
     json: bool,
 ) -> None:
-    """Print the numbers of runs by settings and state, and an estimate from finished runs.
+    """Print the numbers of runs by settings and state, what they have in common, and an estimate.
 
     Args:
         runs: planned runs by run_id.
         todo: those of them to be executed.
         states: state of each run in the store.
+        launcher: where they will be executed.
         json: print one object per run instead.
     """
-    rows = usable_rows(store) if store.root.is_dir() else []
+    costs, device = Costs(), _device(launcher)
+    for row in usable_rows(store) if store.root.is_dir() else []:
+        costs.add(row)
     if json:
         for i, spec in runs.items():
             held = {"run_id": i, **cell_of(spec), "seed": spec.seed, "state": states[i], "to_do": i in todo}
-            print_json(held)
+            held |= {"device": device, "train": asdict(spec.train), "trainings": len(trainings(spec))}
+            print_json(held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))})
         return
+    _print_counts(runs, todo, states)
+    specs = [*runs.values()]
+    print(f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}")
+    print(f"input: {_all(_input(spec) for spec in specs)}")
+    print(f"device: {device}, precision {_all(spec.precision for spec in specs)}")
+    print(f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}")
+    _print_estimate([*todo.values()], costs)
+
+
+def _print_counts(runs: Mapping[str, RunSpec], todo: Collection[str], states: Mapping[str, str]) -> None:
     cells = {i: cell_of(spec) for i, spec in runs.items()}
     same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in cells.values()}) == 1}
     shown = [key for key in next(iter(cells.values())) if key not in same]
@@ -48,15 +67,78 @@ def print_plan(
     for values, counter in counts.items():
         table.add_row(*values, *(str(counter[k]) for k in numbers))
     Console(width=160, highlight=False).print(table)
-    print(f"{counted(len(runs), 'run')}, {len(todo)} to do")
-    costs = Costs()
-    for row in rows:
-        costs.add(row)
-    known = [cost for spec in todo.values() if (cost := costs.of(kind_of(spec))) is not None]
-    if todo and not known:
+
+
+def _print_estimate(todo: Collection[RunSpec], costs: Costs) -> None:
+    """Print the time and bytes of the runs to do, as far as finished runs tell them."""
+    kinds = [kind_of(spec) for spec in todo]
+    seconds = [known for kind in kinds if (known := costs.seconds(kind)) is not None]
+    sizes = [known for kind in kinds if (known := costs.size(kind)) is not None]
+    if todo and not seconds:
         print("no estimate of time and bytes: the store holds no finished run of this kind")
     elif todo:
-        seconds, size = sum(cost[0] for cost in known), sum(cost[1] for cost in known)
-        print(f"estimate from finished runs: {duration(seconds)} with one process, {size:,} bytes of files")
-        if unknown := len(todo) - len(known):
-            print(f"(without {counted(unknown, 'run')} of kinds of which the store holds no finished run)")
+        print(f"estimate from finished runs: {duration(sum(seconds))} with one process", end="")
+        print(f", {sum(sizes):,} bytes of files" if sizes else "")
+        if unknown := len(kinds) - len(seconds):
+            print(
+                f"(time without {counted(unknown, 'run')}: the store holds no finished run of the backbone)"
+            )
+        if unknown := len(kinds) - len(sizes):
+            print(f"(bytes without {counted(unknown, 'run')}: the store holds no finished run of this kind)")
+
+
+def _work(todo: Collection[RunSpec]) -> str:
+    """Return the number of trainings where a search makes them more than the runs, with the reason."""
+    count = sum(len(trainings(spec)) for spec in todo)
+    if count == len(todo):
+        return ""
+    candidates = _all(str(len(spec.candidates)) for spec in todo if len(spec.candidates) > 1)
+    return f": {counted(count, 'training')}, because protocol=sealed searches among {candidates} candidates"
+
+
+def _input(spec: RunSpec) -> str:
+    """Describe the input of a run's backbone."""
+    backbone, size, chosen = spec.backbone, spec.backbone.image_size, spec.train.normalization
+    other = f" (the backbone's own is {backbone.normalization})" if backbone.normalization != chosen else ""
+    return f"{size} x {size} pixels of backbone {backbone.display_name}, normalization {chosen}{other}"
+
+
+def _device(launcher: LauncherSettings) -> str:
+    """Return the devices of the runs, as far as this machine knows them."""
+    if launcher.elsewhere:
+        return f"{launcher.device} of the machines of launcher={launcher.name}"
+    return ", ".join(find_devices(launcher.device))
+
+
+UNSEEN = {"train.augment": asdict(AugmentSpec()), "train.average": asdict(AverageSpec())}
+"""Settings of a recipe that are shown only where they are on."""
+MANY = 6
+"""Values of one setting that are shown."""
+
+
+def _settings(parts: Any) -> str:
+    """Return nested settings of several runs as overrides: `train.epochs=100 train.lr=0.001,0.005`."""
+    values: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for key, value in _flat(part):
+            values.setdefault(key, {})[str(value)] = None
+    return " ".join(f"{key}={','.join(_few(held))}" for key, held in values.items())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if value != UNSEEN.get(prefix + key):
+                yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _all(texts: Any) -> str:
+    """Return texts without repetition, the first ones of many."""
+    return ", ".join(_few(dict.fromkeys(texts)))
+
+
+def _few(values: Mapping[str, None]) -> list[str]:
+    found = list(values)
+    return found if len(found) <= MANY else [*found[:MANY], "..."]

@@ -1,12 +1,13 @@
-"""Estimates of the time and bytes of runs from finished runs of the same kind."""
+"""Estimates of the time and bytes of runs from finished runs of the same or of the nearest kind."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import mean, median
 
+from petl_bench.run.search import trainings
 from petl_bench.types import ResultRow, RunSettings, RunSpec, changed_text, declarations, spec_columns
 
 _SHOWN = ("hidden", "bits", "head")
@@ -16,76 +17,142 @@ _OTHERS = tuple(
     for name, known in declarations(RunSettings).items()
     if name not in _SHOWN and known.column in ("table", "row")
 )
-SHOWN_WHERE_VARIED = ("settings", "rungs", *_OTHERS)
+SHOWN_WHERE_VARIED = ("backbone", "image_size", "settings", "rungs", *_OTHERS)
 """Columns that a plan shows only where its runs differ in them."""
-_KIND = ("backbone", "adapter", *_SHOWN, "protocol", *SHOWN_WHERE_VARIED)
-"""Columns of rows; runs that agree in them take about the same time and bytes."""
+_KIND = ("adapter", *_SHOWN, "protocol", *SHOWN_WHERE_VARIED)
+"""Columns of rows; runs that agree in them have adapter files of about the same bytes."""
 Columns = tuple[object, ...]
-Kind = tuple[Columns, int]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Kind of a run: everything that its costs follow from.
+
+    Attributes:
+        columns: its values of the columns _KIND.
+        backbone: name of the backbone and size of its input.
+        adapter: name of the method.
+        epochs: epochs of its last training.
+        trained: training images times epochs, of all its trainings together.
+        tested: test images.
+    """
+
+    columns: Columns
+    backbone: tuple[str, int | None]
+    adapter: str
+    epochs: int
+    trained: float
+    tested: int
+
+
+_NEAREST: tuple[Callable[[Kind], Columns], ...] = (
+    lambda kind: (kind.columns, kind.epochs),
+    lambda kind: (kind.columns,),
+    lambda kind: (kind.adapter, kind.backbone, kind.epochs),
+    lambda kind: (kind.adapter, kind.backbone),
+    lambda kind: (kind.backbone, kind.epochs),
+    lambda kind: (kind.backbone,),
+)
+"""What a finished run must have in common with another one to estimate its time, the nearest first."""
 
 
 def cell_of(spec: RunSpec) -> dict[str, object]:
     """Return the settings of a run that plans show, as the columns of its row."""
-    columns = spec_columns(spec) | {"settings": changed_text(spec.adapter)}
+    columns = spec_columns(spec)
+    columns |= {"settings": changed_text(spec.adapter), "image_size": spec.backbone.image_size}
     names = ("task", "adapter", *_SHOWN, "protocol", "shots", *SHOWN_WHERE_VARIED)
     return {name: columns[name] for name in names}
 
 
 def kind_of(spec: RunSpec) -> Kind:
-    """Return the kind of a run: the columns that decide its costs, and its epochs."""
-    known = {"backbone": spec.backbone.display_name, **cell_of(spec)}
-    return tuple(known[name] for name in _KIND), spec.train.epochs
+    """Return the kind of a planned run whose task is resolved."""
+    cell, splits, task = cell_of(spec), spec.task.splits, spec.task
+    images = task.shots * task.classes if task.shots else splits.get("train", 0) + splits.get("val", 0)
+    return Kind(
+        tuple(cell[name] for name in _KIND),
+        (spec.backbone.display_name, spec.backbone.image_size),
+        spec.adapter.name,
+        spec.train.epochs,
+        images * sum(trainings(spec)),
+        splits.get("test", 0),
+    )
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Costs of a finished run: seconds for one image in training and in evaluation, and bytes of the file."""
+
+    training: float
+    evaluation: float
+    size: int
 
 
 @dataclass
 class Costs:
-    """Costs of finished runs. Runs of one kind have the same bytes, and seconds proportional to their epochs.
+    """Costs of finished runs.
 
     Attributes:
-        seconds_per_epoch: observed seconds per epoch of training, by kind.
-        sizes: observed bytes of adapter files, by kind.
+        alike: finished runs by what they may have in common with others (a function of _NEAREST and its
+            value), and these by kind.
     """
 
-    seconds_per_epoch: dict[Columns, list[float]] = field(default_factory=lambda: defaultdict(list))
-    sizes: dict[Columns, list[int]] = field(default_factory=lambda: defaultdict(list))
+    alike: dict[tuple[int, Columns], dict[Kind, list[_Observed]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
 
     def add(self, row: ResultRow) -> None:
         """Add the costs of a finished run."""
         columns = tuple(getattr(row, name) for name in _KIND)
-        seconds = row.seconds_search + row.seconds_train
-        self.seconds_per_epoch[columns].append(seconds / row.epochs)
-        self.sizes[columns].append(row.bytes_file)
+        kind = Kind(columns, (row.backbone, row.image_size), row.adapter, row.epochs, 0, 0)
+        each = row.seconds_train / max(1, row.epochs * row.n_train)
+        observed = _Observed(each, row.seconds_eval / max(1, row.n_test), row.bytes_file)
+        for number, common in enumerate(_NEAREST):
+            self.alike[number, common(kind)][kind].append(observed)
 
-    def of(self, kind: Kind) -> tuple[float, int] | None:
-        """Return the seconds of one process and the bytes of the file; None if no such run is known."""
-        columns, epochs = kind
-        if columns not in self.sizes:
-            return None
-        return median(self.seconds_per_epoch[columns]) * epochs, int(median(self.sizes[columns]))
+    def seconds(self, kind: Kind) -> float | None:
+        """Return the seconds of a run with one process, or None if no run of its backbone is known.
 
-    def seconds(self, runs: Mapping[Kind, int]) -> float:
-        """Return the seconds of some runs together.
+        They are the mean over the nearest known kinds, of each the median of its runs.
+        """
+        for number, common in enumerate(_NEAREST):
+            if alike := self._of(number, common(kind)):
+                training = mean(median(run.training for run in runs) for runs in alike)
+                evaluation = mean(median(run.evaluation for run in runs) for runs in alike)
+                return training * kind.trained + evaluation * kind.tested
+        return None
 
-        A run of an unknown kind counts as the mean of the others, or as one second if no kind is known.
+    def size(self, kind: Kind) -> int | None:
+        """Return the bytes of a run's adapter file, or None if no run of its kind is known."""
+        sizes = [run.size for runs in self._of(1, (kind.columns,)) for run in runs]
+        return int(median(sizes)) if sizes else None
+
+    def _of(self, number: int, common: Columns) -> list[list[_Observed]]:
+        """Return the finished runs that have this in common, kind by kind."""
+        return list(self.alike.get((number, common), {}).values())
+
+    def together(self, runs: Mapping[Kind, int]) -> float | None:
+        """Return the seconds of some runs together, or None if no run of any of their backbones is known.
+
+        A run of an unknown backbone counts as the mean of the others.
 
         Args:
             runs: number of runs by kind.
         """
-        found = {kind: self.of(kind) for kind in runs}
-        known = {kind: cost[0] for kind, cost in found.items() if cost is not None}
+        known = {kind: seconds for kind in runs if (seconds := self.seconds(kind)) is not None}
         count = sum(runs[kind] for kind in known)
-        total = sum(seconds * runs[kind] for kind, seconds in known.items())
-        return total + (sum(runs.values()) - count) * (total / count if count else 1.0)
+        if not count:
+            return None if sum(runs.values()) else 0.0
+        return sum(seconds * runs[kind] for kind, seconds in known.items()) / count * sum(runs.values())
 
 
 def remaining(
     costs: Costs, done: Mapping[Kind, int], left: Mapping[Kind, int], elapsed: float
 ) -> float | None:
-    """Return the seconds until the runs `left` are done at the speed so far; None before the first is done.
+    """Return the seconds until the runs `left` are done at the speed so far; None where nothing tells them.
 
     Args:
         done: numbers of runs by kind that were done in `elapsed` seconds, by any number of processes.
         left: numbers of the other runs by kind.
     """
-    work = costs.seconds(done)
-    return elapsed * costs.seconds(left) / work if work else None
+    work, rest = costs.together(done), costs.together(left)
+    return elapsed * rest / work if work and rest is not None else None

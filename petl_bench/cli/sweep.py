@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
+from petl_bench.cli.idle import idle
 from petl_bench.cli.progress import Progress, say_failures
 from petl_bench.errors import StoreError, counted
 from petl_bench.store import Store
@@ -70,7 +71,7 @@ def sweep(
         found = zip(resolved, planned.alone, strict=True)
         jobs = {job.run_id: job for job in (job_of(spec, _command(alone, store)) for spec, alone in found)}
     runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_warnings(runs.values()), *warnings]:
+    for warning in [*_warnings([*runs.values()]), *warnings]:
         note(f"warning: {warning}")
     shelf = Store(store)
     states = {i: shelf.state(i) for i in runs}
@@ -78,7 +79,7 @@ def sweep(
     if dry_run:
         from petl_bench.cli.dry_run import print_plan
 
-        print_plan(runs, todo, states, shelf, json)
+        print_plan(runs, todo, states, shelf, planned.launcher, json)
         return
     if todo:
         shelf.create()
@@ -123,8 +124,8 @@ PUBLISHED_SUITES = ("vtab", "fgvc")
 """Suites with published results."""
 
 
-def _warnings(specs: Iterable[RunSpec]) -> list[str]:
-    """Return warnings about runs that are not comparable with published results."""
+def _warnings(specs: Collection[RunSpec]) -> list[str]:
+    """Return warnings: runs that are not comparable with published results, and settings without effect."""
     benchmark = [spec for spec in specs if spec.task.suite in PUBLISHED_SUITES]
     others = sorted({spec.backbone.display_name for spec in benchmark if not spec.backbone.published})
     changed = sorted({f"{spec.task.name} ({spec.task.override})" for spec in benchmark if spec.task.override})
@@ -136,7 +137,7 @@ def _warnings(specs: Iterable[RunSpec]) -> list[str]:
         )
     if changed:
         found.append(f"split sizes differ from the benchmark: {', '.join(changed)}; rows state this")
-    return found
+    return found + idle(specs)
 
 
 def _wanted(state: str, existing: Existing) -> bool:

@@ -24,7 +24,16 @@ from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
-from petl_bench.types import LAUNCHERS, Cache, DataSettings, LauncherSettings, RunSpec, spec_to_dict, typed
+from petl_bench.types import (
+    LAUNCHERS,
+    Cache,
+    DataSettings,
+    LauncherSettings,
+    RunSpec,
+    shortened_warm_up,
+    spec_to_dict,
+    typed,
+)
 
 FACTS = ("name", "quantized")
 """Keys of a group's files that are no settings."""
@@ -77,6 +86,8 @@ def _expand(overrides: list[str]) -> Plan:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
         parsed[key] = override
     _check_options(parsed)
+    if "sweep" not in parsed and _own(parsed):
+        parsed["sweep"] = parser.parse_override("sweep=none")
     default, axes = _sweep(*(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"))
     _check_keys(parsed, default)
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
@@ -100,6 +111,12 @@ def _expand(overrides: list[str]) -> Plan:
     return Plan(specs, alone, launcher, typed(DataSettings, config["data"], "data.").decoded)
 
 
+def _own(parsed: Mapping[str, Override]) -> bool:
+    """Return whether a task of the plan is the user's own data, for which the default sweep is not meant."""
+    tasks = _values(parsed["task"]) if "task" in parsed else []
+    return any(manifests()[task.partition("=")[2]].suite == "own" for task in tasks)
+
+
 @functools.cache
 def _sweep(*choice: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the configuration before any override but `sweep=NAME`, and the axes of that sweep."""
@@ -121,7 +138,16 @@ def _config(lines: Mapping[str, str], default_task: str) -> dict[str, Any]:
 
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return container(_compose(list(overrides)))
+    """Return a composed configuration. A recipe with fewer epochs has a shorter warm-up."""
+    config, given = container(_compose(list(overrides))), {line.partition("=")[0] for line in overrides}
+    if "train.epochs" in given:
+        whole = _composed(tuple(line for line in overrides if not line.startswith("train.")))["train"]
+        config["train"] |= {
+            name: value
+            for name, value in shortened_warm_up(whole, config["train"]["epochs"]).items()
+            if f"train.{name}" not in given
+        }
+    return config
 
 
 @functools.cache

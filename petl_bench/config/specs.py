@@ -68,6 +68,12 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     for name, known in declarations(RunSettings).items():
         if not uses[known.use]:
             settings[name] = known.default
+    require(
+        not settings["rate_weight"] or train.epochs > max(1, train.warmup_epochs),
+        "rate_weight",
+        settings["rate_weight"],
+        f"0 with train.epochs={train.epochs}: it acts from the second epoch on, and after the warm-up",
+    )
     return RunSpec(
         task=task, backbone=parts.backbone, adapter=parts.adapter, protocol=protocol, train=train, **settings
     )

@@ -31,6 +31,8 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     parts = [f"suite {key['suite']}"]
     backbones = {row.key["backbone"] for row in table.rows}
     parts += [f"backbone {backbone}" for backbone in backbones if len(backbones) == 1]
+    sizes = {row.key["image_size"] for row in table.rows} - {None}
+    parts += [f"image size {size}" for size in sizes if len(sizes) == 1]
     for name, usual in USUAL.items():
         held = {setting(row, name) for row in table.rows} - {BLANK}
         parts += [f"{name} {value}" for value in held if len(held) == 1 and value != usual]

@@ -24,7 +24,7 @@ SEPARATED = {
     "epochs": "lengths of training",
 }
 """Settings of tables that a reader could overlook, with the name that a warning gives to several values."""
-ROW_SETTINGS = ["backbone", "adapter", "settings", *_with("row")]
+ROW_SETTINGS = ["backbone", "image_size", "adapter", "settings", *_with("row")]
 """Settings that tell the rows of a table apart, in the order of their columns."""
 TASK_SETTINGS = [*_with("task"), "lr"]
 """Settings that may differ by task within a row; they tell rows apart where a task has several values."""
@@ -47,7 +47,7 @@ USUAL = {
     if _DECLARED[name].usual is not None and name not in OFF_BY_DEFAULT
 }
 """Settings that the title of a table names where all its rows have the same value and it is not this one."""
-WITHOUT_ADAPTER = ("adapter", "head", "backbone", "settings")
+WITHOUT_ADAPTER = ("adapter", "head", "backbone", "image_size", "settings")
 """Settings that a method without adapter weights has, too."""
 NAMED_BY_VALUE = ("settings", "backbone", "quantizer")
 """Settings whose value alone stands in the label of a row: `minmax`, but `packing raw`."""

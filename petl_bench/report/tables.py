@@ -17,6 +17,8 @@ from petl_bench.types import Manifest, ResultRow
 
 BY_TASK = -1.0
 """Placeholder for the scale or learning rate of a row that has a different one for each task."""
+UNKNOWN = -1
+"""Placeholder for the image size of an old row whose spec is lost."""
 TASK, GROUP, MEAN = "task", "group", "mean"
 HEADLINE = (MEAN, "groups")
 """Kinds of columns while means are computed, and the column of the main result."""
@@ -114,6 +116,7 @@ def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tup
         return [], []
     # Files of older runs were raw.
     frame["bytes_adapter_raw"] = frame["bytes_adapter_raw"].fillna(frame["bytes_adapter"])
+    frame["image_size"] = frame["image_size"].astype(float).fillna(UNKNOWN).astype(int)
     frame["altered"] = frame["data_override"] != ""
     frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
     tables = [
@@ -283,6 +286,6 @@ def _order(value: Any) -> tuple[int, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy number as a Python number, and BY_TASK as None."""
+    """Return a NumPy number as a Python number, and a placeholder as None."""
     value = value.item() if hasattr(value, "item") else value
-    return None if value == BY_TASK else value
+    return None if value in (BY_TASK, UNKNOWN) else value

@@ -93,6 +93,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
             | _measurements(result, trained, test, runtime)
             | {
                 "run_id": run_id,
+                "image_size": spec.backbone.image_size,
                 "status": "done",
                 "seconds_eval": round(time.perf_counter() - begin, 3),
                 "backbone_sha256": checksum,

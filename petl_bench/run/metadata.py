@@ -24,7 +24,7 @@ from petl_bench.types import (
 
 logger = logging.getLogger("petl_bench")
 HYPERPARAMETERS = (
-    *("suite", "task", "shots", "split_seed", "backbone", "adapter", "settings"),
+    *("suite", "task", "shots", "split_seed", "backbone", "image_size", "adapter", "settings"),
     *declarations(RunSettings),
     *("protocol", "rungs", "normalization", "epochs", "lr", "recipe"),
 )

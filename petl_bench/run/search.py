@@ -42,6 +42,21 @@ class SearchResult(Generic[Model]):
     seconds: float = 0.0
 
 
+def trainings(spec: RunSpec) -> list[int]:
+    """Return the epochs of each training of a run: those of its search, then that of the winner.
+
+    The winner of a few-shot set is not trained again, since it would use the same images.
+    """
+    candidates, found = len(spec.candidates), []
+    for share in spec.protocol.rungs or [1.0]:
+        if candidates == 1:
+            break
+        found += [round(share * spec.train.epochs)] * candidates
+        candidates = math.ceil(KEPT_FRACTION * candidates)
+    reused = spec.task.shots and spec.train.epochs in found[-1:]
+    return found if reused else [*found, spec.train.epochs]
+
+
 def search(
     spec: RunSpec, attempt: Callable[[RunSpec], tuple[float | None, Model | None]]
 ) -> SearchResult[Model] | None:

@@ -191,8 +191,11 @@ class _RunHooks(Hooks):
 
 
 def _trains_head_only(spec: RunSpec, adapted: Adapted) -> bool:
-    """Return whether the inputs of the head never change, so that one pass through the backbone is enough."""
-    random = spec.train.augment.random or spec.train.drop_path or spec.backbone.has_dropout
+    """Return whether the inputs of the head never change, so that one pass through the backbone is enough.
+
+    Drop path changes a head's inputs only where something before it is trained: without that, it is left out.
+    """
+    random = spec.train.augment.random or spec.backbone.has_dropout
     return not (adapted.adapter.trainable or random)
 
 

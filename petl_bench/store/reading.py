@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,12 +101,18 @@ class Runs:
         return Outcome(job.run_id, job.spec, error=message, cause=cause, elsewhere=True)
 
     def row(self, run_id: str) -> ResultRow:
-        """Return the row of a finished run.
+        """Return the row of a finished run; the image size that an old row lacks is taken from its spec.
 
         Raises:
             DamagedError: the run is not finished, or its row cannot be read.
         """
-        return self._read(self.directory(run_id) / ROW, row_from_dict)
+        row = self._read(self.directory(run_id) / ROW, row_from_dict)
+        if row.image_size is not None:
+            return row
+        try:
+            return replace(row, image_size=self.spec(run_id).backbone.image_size)
+        except DamagedError:
+            return row
 
     def spec(self, run_id: str) -> RunSpec:
         """Return the spec of a run.

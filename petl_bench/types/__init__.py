@@ -34,7 +34,7 @@ from petl_bench.types.parts import (
     ProtocolSpec,
     TaskSpec,
 )
-from petl_bench.types.recipe import NORMALIZATIONS, AugmentSpec, AverageSpec, TrainSpec
+from petl_bench.types.recipe import NORMALIZATIONS, AugmentSpec, AverageSpec, TrainSpec, shortened_warm_up
 from petl_bench.types.row import COLUMNS, ResultRow, row_from_dict, row_to_dict, spec_columns
 from petl_bench.types.run import (
     PROTOCOL_VERSION,
@@ -100,6 +100,7 @@ __all__ = [
     "row_from_dict",
     "row_to_dict",
     "run_id",
+    "shortened_warm_up",
     "spec_columns",
     "spec_from_dict",
     "spec_to_dict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from petl_bench.types.settings import check_ranges, require, setting
 
@@ -12,6 +13,9 @@ ACTIVATIONS = ("full", "exact", "4bit", "2bit")
 
 AVERAGE_WEIGHTS = ("loss", "step")
 """Weights of averaged states: a power of the inverse of the training loss, or of the number of the state."""
+
+WARM_UP = ("warmup_epochs", "schedule_lag")
+"""Settings of a recipe that say when the learning rate has risen to `lr`, in epochs."""
 
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -96,7 +100,9 @@ class AverageSpec:
 class TrainSpec:
     """The training recipe; times in epochs. The files of conf/train state its values."""
 
-    epochs: int = setting("Epochs of training.", least=1)
+    epochs: int = setting(
+        "Epochs of training; with fewer than 2 warm-ups of the recipe, the warm-up keeps its share.", least=1
+    )
     batch_size: int = setting("Images per step.", least=1)
     lr: float = setting(
         "Learning rate of AdamW after the warm-up.", above=0, column="task", follows_bits=True
@@ -109,7 +115,11 @@ class TrainSpec:
         "Epochs that the schedule lags behind: 1 in the released code, which steps it after each epoch.",
         least=0,
     )
-    drop_path: float = setting("Drop path rate (stochastic depth) at the last block.", least=0, below=1)
+    drop_path: float = setting(
+        "Drop path rate (stochastic depth) at the last block; a head alone (linear) ignores it.",
+        least=0,
+        below=1,
+    )
     normalization: str = setting(
         "Pixel normalization: none, imagenet, half, clip, or backbone: that of its pretraining.",
         choices=(*NORMALIZATIONS,),
@@ -142,13 +152,38 @@ class TrainSpec:
             "even, because mixup and cutmix pair images",
         )
 
+    @property
+    def only_warms_up(self) -> bool:
+        """Return whether the training is over before the learning rate reaches `lr`."""
+        return bool(self.warmup_epochs) and self.epochs <= self.warmup_epochs + self.schedule_lag
+
     def shortened(self, share: float) -> TrainSpec:
         """Return the recipe for a share of the epochs; times in epochs shrink too, rounded down."""
         epochs = round(share * self.epochs)
         return replace(
             self,
             epochs=epochs,
-            warmup_epochs=self.warmup_epochs * epochs // self.epochs,
-            schedule_lag=self.schedule_lag * epochs // self.epochs,
+            **{name: getattr(self, name) * epochs // self.epochs for name in WARM_UP},
             average=self.average.shortened(epochs, self.epochs),
         )
+
+
+def shortened_warm_up(recipe: Mapping[str, Any], epochs: object) -> dict[str, int]:
+    """Return the warm-up of a recipe that is run in fewer epochs than its own.
+
+    Where the warm-up would take more than half of them, it takes its share of the recipe, rounded down.
+
+    Args:
+        recipe: values of a recipe, unchecked.
+        epochs: number of epochs chosen for it, unchecked.
+
+    Returns:
+        New values of WARM_UP; empty where the recipe's own ones do.
+    """
+    full, held = recipe["epochs"], {name: recipe[name] for name in WARM_UP}
+    if not all(type(value) is int for value in (epochs, full, *held.values())):
+        return {}
+    assert isinstance(epochs, int)
+    if not 0 < epochs < full or 2 * held["warmup_epochs"] <= epochs:
+        return {}
+    return {name: value * epochs // full for name, value in held.items()}

@@ -29,6 +29,7 @@ class ResultRow(RunSettings):
     settings: str = ""  # of the adapter, where they are not its defaults: "share=0"
     protocol: str
     rungs: str = ""  # protocol sealed: shares of the epochs where it halves its search: "0.25 0.5"
+    image_size: int | None = None  # side of the backbone's input in pixels; None: an old row without its spec
     normalization: str
     epochs: int
     lr: float | None = None  # as chosen, where protocol sealed searches it; tuned, where conf/tuned has one

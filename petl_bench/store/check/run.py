@@ -201,6 +201,8 @@ def _columns_of_spec(spec: RunSpec, row: ResultRow) -> dict[str, object]:
     Values that the protocol chose are expected to be among its candidates.
     """
     columns = spec_columns(spec)
+    if row.image_size is not None:
+        columns["image_size"] = spec.backbone.image_size
     if spec.scale is None and row.scale in spec.protocol.scales:
         columns["scale"] = row.scale
     if row.lr is None or row.lr in spec.protocol.lrs:
