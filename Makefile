@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# One worker per core; the fork server of the tests (tests/fork_server.py) starts beside them.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -n $$($(BIN)/python -c "import os; print(os.cpu_count())")
+# One worker more than cores, because tests of killed processes wait most of their time.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)")
 # Where this is set, every process compiles torch's sources anew: ten seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +12,14 @@ Content = bytes | Iterator[bytes]
 """Bytes of a file, or its pieces in order."""
 
 
-def write_atomic(path: Path, content: Content, mode: int = 0o644) -> None:
+def write_atomic(path: Path, content: Content, mode: int | None = None) -> None:
     """Write a file so that it is complete or absent at any time, even after a power failure.
 
     An existing file is replaced. A killed process may leave a temporary file `.NAME.*` beside it.
 
     Args:
         content: the bytes, or pieces of them that are made while the file is written.
-        mode: permissions of the file.
+        mode: permissions of the file; None: those of a new file, by the umask of this process.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
@@ -29,15 +29,15 @@ def write_atomic(path: Path, content: Content, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def staged(files: Mapping[Path, Content], mode: int = 0o644) -> Iterator[Callable[[Path], None]]:
+def staged(files: Mapping[Path, Content], mode: int | None = None) -> Iterator[Callable[[Path], None]]:
     """Write files under temporary names beside their paths, and yield a function that moves one into place.
 
     A full disk or an exceeded quota is thus noticed before any existing file is touched. Files that were not
     moved into place are removed at the end.
 
     Args:
-        files: content by path.
-        mode: permissions of the files.
+        files: content by path; written in this order.
+        mode: permissions of the files; None: those of a new file, by the umask of this process.
 
     Raises:
         OSError: a file cannot be written; `filename` is its path.
@@ -52,14 +52,16 @@ def staged(files: Mapping[Path, Content], mode: int = 0o644) -> Iterator[Callabl
         for path, content in files.items():
             pieces: Iterable[bytes] = [content] if isinstance(content, bytes) else content
             try:
-                handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-                written[path] = Path(temporary)
-                with os.fdopen(handle, "wb") as file:
+                temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+                # Not by tempfile, whose files nobody else can read, whatever the umask allows.
+                with temporary.open("xb") as file:
+                    written[path] = temporary
                     for piece in pieces:
                         file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
-                os.chmod(temporary, mode)
+                if mode is not None:
+                    os.chmod(temporary, mode)
             except OSError as error:
                 error.filename = str(path)
                 raise

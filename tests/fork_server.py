@@ -47,6 +47,9 @@ def main(address: str) -> Callable[[], object]:
     for name in PRELOADED:
         with contextlib.suppress(Exception):  # said by the process that needs it
             importlib.import_module(name)
+    with contextlib.suppress(Exception):  # the same
+        for sweep in ("none", "demo"):
+            importlib.import_module("petl_bench.config").plan([f"sweep={sweep}"])  # composed once for all
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # collections in the processes leave these objects, and their shared pages, alone

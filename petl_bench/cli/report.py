@@ -161,7 +161,7 @@ def _write(path: Path, data: bytes) -> None:
             with path.open("ab") as stream:
                 stream.write(data)
         else:
-            write_atomic(target, data, target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            write_atomic(target, data, target.stat().st_mode & 0o777 if target.exists() else None)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -1,7 +1,7 @@
 """Safe unpacking of untrusted archives: only plain files, and nothing outside the target folder.
 
 All members of an archive are checked before the first one is written. Files are created with mode "xb" below
-folders created here, and no link is ever created, so a name that passes `_checked` cannot lead elsewhere.
+folders created here, and no link is ever created, so a name that passes `checked` cannot lead elsewhere.
 """
 
 from __future__ import annotations
@@ -12,42 +12,26 @@ import os
 import shutil
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, cast
 
 from petl_bench.data.file_facts import Notify
+from petl_bench.data.members import DEEPEST, Member, checked, is_junk, kind_flaw
 from petl_bench.errors import UserError
+from petl_bench.files import flaw
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-JUNK = frozenset({"__MACOSX", ".DS_Store", ".git", ".cache"})
-"""Files of file managers, git and the hub's client. They are skipped, as are names that begin with `._`."""
+COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+"""Compressions of .tar files by their first bytes; tarfile's own search takes zeros for LZMA, without end."""
 
 CHUNK = 1 << 20
 """Bytes copied at once."""
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One file or folder of an archive.
-
-    Attributes:
-        flaw: reason to refuse it; empty: none.
-        folder: whether it is a folder.
-        size: bytes when unpacked.
-        open: returns its content as a stream.
-    """
-
-    name: str
-    flaw: str
-    folder: bool
-    size: int
-    open: Callable[[], IO[bytes]]
 
 
 def unpack(source: Path, target: Path, notify: Notify) -> None:
@@ -67,10 +51,9 @@ def unpack(source: Path, target: Path, notify: Notify) -> None:
             member that is no plain file or folder, whose name leads outside, or that occurs twice.
         OSError: an error of the disk.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(f"{target}: exists already; archives are unpacked only into a new folder")
-    if not source.exists():
-        raise UserError(f"{source}: no such archive or folder")
+    _require_source(source)
     if not source.is_dir() and _stem(source.name) is None:
         raise UserError(
             f"{source}: its name is not that of an archive; known are {', '.join(SUFFIXES)} and folders "
@@ -80,11 +63,28 @@ def unpack(source: Path, target: Path, notify: Notify) -> None:
     if not source.is_dir():
         _unpack_archive(source, target, str(source), notify, nested=True)
         return
-    files, folders = _checked(list(_tree_members(source)), str(source))
+    files, folders = checked(list(_tree_members(source)), str(source))
     plain = {name: member for name, member in files.items() if _stem(name) is None}
     _write(plain, folders, target, str(source))
     for name in sorted(files.keys() - plain.keys()):
         _unpack_archive(source / name, (target / name).parent, str(source / name), notify, nested=True)
+
+
+def _require_source(source: Path) -> None:
+    """Check that an archive or folder exists, and that an archive is a regular file.
+
+    Raises:
+        UserError: it is missing, a link that leads to itself, a pipe or a device.
+    """
+    try:
+        problem = "" if source.is_dir() else flaw(source, sys.maxsize)
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: no such archive or folder") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{source}: cannot be read as an archive: {reason}") from error
+    if problem:
+        raise UserError(f"{source}: {problem}; give an archive ({', '.join(SUFFIXES)}) or a folder")
 
 
 def _stem(name: str) -> str | None:
@@ -95,7 +95,7 @@ def _stem(name: str) -> str | None:
 
 def _unpack_archive(file: Path, into: Path, where: str, notify: Notify, nested: bool) -> None:
     with _reporting_damage(where), _members(file) as members:
-        files, folders = _checked(members, where)
+        files, folders = checked(members, where)
         tops = {name.partition("/")[0] for name in (*files, *folders)}
         alone = len(tops) == 1 and tops <= folders
         base = into if alone else into / (_stem(file.name) or "")
@@ -128,7 +128,7 @@ def _reporting_damage(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _members(file: Path) -> Iterator[list[_Member]]:
+def _members(file: Path) -> Iterator[list[Member]]:
     """Yield all members of an archive; they can be opened inside this context only."""
     if file.name.lower().endswith(".zip"):
         with zipfile.ZipFile(file) as archive:
@@ -137,9 +137,12 @@ def _members(file: Path) -> Iterator[list[_Member]]:
                 raise zipfile.BadZipFile("its directory is damaged")
             yield [_zip_member(archive, info) for info in archive.infolist()]
         return
-    with tarfile.open(file, "r:*", tarinfo=_StrictHeader) as tar:
+    with file.open("rb") as opened:
+        start = opened.read(6)
+    compression = next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), "")
+    with tarfile.open(file, f"r:{compression}", tarinfo=_StrictHeader) as tar:  # type: ignore[call-overload]
         found = [_tar_member(tar, info) for info in tar.getmembers()]
-        while cast(IO[bytes], tar.fileobj).read(CHUNK):
+        while compression and cast(IO[bytes], tar.fileobj).read(CHUNK):
             pass  # read on to the checksum at the end of a compressed stream, which tarfile never checks
         yield found
 
@@ -160,103 +163,43 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    flaw = _kind(info.external_attr >> 16)  # zero where the archive was not made on Unix
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    problem = kind_flaw(info.external_attr >> 16)  # zero where the archive was not made on Unix
     if info.flag_bits & 0x1:
-        flaw = "is encrypted"
-    return _Member(info.filename, flaw, info.is_dir(), info.file_size, lambda: archive.open(info))
+        problem = "is encrypted"
+    folder = info.filename.endswith("/")  # info.is_dir() fails for an empty name
+    return Member(info.filename, problem, folder, info.file_size, lambda: archive.open(info))
 
 
-def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    flaw = "" if info.isreg() or info.isdir() else "is a device, a pipe or another special file"
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    problem = "" if info.isreg() or info.isdir() else "is a device, a pipe or another special file"
     if info.issym() or info.islnk():
-        flaw = "is a symbolic link" if info.issym() else "is a hard link"
-    return _Member(info.name, flaw, info.isdir(), info.size, lambda: cast(IO[bytes], tar.extractfile(info)))
+        problem = "is a symbolic link" if info.issym() else "is a hard link"
+    return Member(info.name, problem, info.isdir(), info.size, lambda: cast(IO[bytes], tar.extractfile(info)))
 
 
-def _tree_members(source: Path) -> Iterator[_Member]:
+def _tree_members(source: Path) -> Iterator[Member]:
     """Yield the files and folders below a folder, except for junk."""
 
     def stop(error: OSError) -> None:
         raise error
 
     for directory, folders, names in os.walk(source, onerror=stop):
-        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        if len(Path(directory).relative_to(source).parts) > DEEPEST + 1:
+            folders.clear()  # the members found so far are refused, and os.walk is recursive in Python 3.11
         for name in (*folders, *sorted(names)):
             path = Path(directory, name)
             yield _file_member(path, path.relative_to(source).as_posix())
 
 
-def _file_member(path: Path, name: str) -> _Member:
+def _file_member(path: Path, name: str) -> Member:
     status = path.lstat()
     folder = stat.S_ISDIR(status.st_mode)
-    return _Member(name, _kind(status.st_mode), folder, status.st_size, lambda: path.open("rb"))
+    return Member(name, kind_flaw(status.st_mode), folder, status.st_size, lambda: path.open("rb"))
 
 
-def _kind(mode: int) -> str:
-    """Return the flaw of a file mode; empty for plain files and folders."""
-    if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR):
-        return ""
-    return "is a symbolic link" if stat.S_ISLNK(mode) else "is a device, a pipe or another special file"
-
-
-def _name_flaw(name: str) -> str:
-    """Return the flaw of a member's name; empty if it has none."""
-    parts = name.split("/")
-    if name.startswith("/"):
-        return "has an absolute name"
-    if "\\" in name:
-        return "has a backslash in its name"
-    if ".." in parts:
-        return "has '..' in its name"
-    if any(part[1:2] == ":" for part in parts):
-        return "has a drive letter in its name"
-    return ""
-
-
-def _is_junk(part: str) -> bool:
-    return part in JUNK or part.startswith("._")
-
-
-def _checked(members: list[_Member], where: str) -> tuple[dict[str, _Member], set[str]]:
-    """Return the plain files by normalized name, and the names of all folders.
-
-    Raises:
-        UserError: a member is refused.
-    """
-    files: dict[str, _Member] = {}
-    folders: set[str] = set()
-    for member in members:
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        name = "/".join(parts)
-        flaw = _name_flaw(member.name) or member.flaw
-        if not flaw and name in files and not member.folder:
-            flaw = "occurs twice"
-        if not flaw and not name and not member.folder:
-            flaw = "has no name"
-        if flaw:
-            raise _refused(member.name, flaw, where)
-        if any(_is_junk(part) for part in parts):
-            continue
-        if not member.folder:
-            files[name] = member
-            name = name.rpartition("/")[0]
-        while name and name not in folders:
-            folders.add(name)
-            name = name.rpartition("/")[0]
-    for name in sorted(folders & files.keys()):
-        raise _refused(name, "is both a file and a folder", where)
-    return files, folders
-
-
-def _refused(name: str, flaw: str, where: str) -> UserError:
-    return UserError(
-        f"{where}: member {name!r} {flaw}; the archive is refused, because an archive of images needs only "
-        "plain, unencrypted files and folders, each once, with relative names"
-    )
-
-
-def _write(files: Mapping[str, _Member], folders: set[str], base: Path, where: str) -> None:
+def _write(files: Mapping[str, Member], folders: set[str], base: Path, where: str) -> None:
     """Write checked members below the folder `base`.
 
     Raises:

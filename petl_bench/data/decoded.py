@@ -130,7 +130,7 @@ def _mapped(
                     _make_room(folder, int(np.prod(shape)), cache)
                     logger.info("decoding %d images of %s", len(listing), listing.source)
                     # Written, not mapped: a full disk is then an error and not a signal.
-                    write_atomic(path, _npy(shape, _images(listing, facts, pixels)), mode=0o600)
+                    write_atomic(path, _npy(shape, _images(listing, facts, pixels)))
     except OSError as error:
         raise UserError(
             f"data.cache={cache_folder(cache)}: cannot store {_gigabytes(int(np.prod(shape)))} of decoded "

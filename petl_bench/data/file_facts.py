@@ -197,7 +197,7 @@ def _write(index: Path, facts: dict[str, FileFacts]) -> None:
     content = json.dumps({"format": FORMAT, "files": kept}, separators=(",", ":")).encode()
     with suppress(OSError):
         index.parent.mkdir(exist_ok=True)
-        write_atomic(index, content, mode=0o600)
+        write_atomic(index, content)
 
 
 _LUMINANCE = np.fromstring(

@@ -6,9 +6,9 @@ import errno
 import os
 import posixpath
 import re
-import shutil
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from petl_bench.data.archive import unpack
@@ -42,8 +42,9 @@ def prepare(source: Path, root: Path, folders: Folders, notify: Notify) -> list[
             is full.
         OSError: an error of the disk.
     """
-    staging = (root / STAGING).resolve()
-    if staging.is_relative_to(source.resolve()) or source.resolve().is_relative_to(staging):
+    # Path.resolve() fails for links in a circle, which `unpack` refuses in words.
+    inside, given = Path(os.path.realpath(root / STAGING)), Path(os.path.realpath(source))
+    if inside.is_relative_to(given) or given.is_relative_to(inside):
         raise UserError(f"{source}: overlaps with the root {root}; choose a root outside of it")
     with exclusive(root, notify) as staging:
         return [] if complete(root, folders, notify) else place(source, staging, root, folders, notify)
@@ -68,7 +69,7 @@ def exclusive(root: Path, notify: Notify) -> Iterator[Path]:
     with held:
         if staging.exists():
             notify(f"{staging}: removing files of an interrupted prepare command")
-            shutil.rmtree(staging)
+            _remove(staging)
         try:
             yield staging
         except OSError as error:
@@ -79,7 +80,27 @@ def exclusive(root: Path, notify: Notify) -> Iterator[Path]:
                 "removed, folders already in place are complete)"
             ) from error
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):
+                _remove(staging)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, however deep. Folders move to its top before they are emptied, without recursion."""
+    number, token = 0, secrets.token_hex(4)
+    while folder.exists() and (entries := list(os.scandir(folder))):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            for inner in list(os.scandir(entry.path)):
+                if inner.is_dir(follow_symlinks=False):
+                    number += 1
+                    os.rename(inner.path, folder / f".{token}-{number}")
+                else:
+                    os.unlink(inner.path)
+            os.rmdir(entry.path)
+    with suppress(FileNotFoundError):
+        folder.rmdir()
 
 
 def complete(root: Path, folders: Folders, notify: Notify) -> bool:
