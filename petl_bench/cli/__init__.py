@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
@@ -57,6 +59,12 @@ def _options(
     """Handle the options that stand before the command."""
 
 
+@functools.cache
+def _command() -> Callable[[], object]:
+    """Return the parser of all commands; it is made once in a process."""
+    return typer.main.get_command(app)
+
+
 _interruptions: list[int] = []
 
 
@@ -68,7 +76,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        app()
+        _command()()
     except SystemExit:
         if _interruptions:  # a library exits with another code
             sys.exit(130)
