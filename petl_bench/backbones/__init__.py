@@ -2,6 +2,9 @@
 
 weights      weights files that settings name, and their checksums
 pretrained   loading of weights files into timm models
+state_dicts  state dicts in weights files
+comparison   comparison of the tensors of a file and of a model
+misfit       explanation of weights that do not fit
 families     timm models by name, and the sites of each family
 sites        places at which adapters are attached
 precision    precisions in which the frozen part is computed

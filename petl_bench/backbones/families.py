@@ -26,6 +26,7 @@ FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
 """Functions that return the sites of a model, registered under the name of its timm class."""
 
 _checksums: dict[str, str] = {}
+_remarks: dict[str, list[str]] = {}
 
 
 def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]:
@@ -45,7 +46,7 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
     model = create(spec, drop_path)
     path = weights.find(spec.weights)
     if path is not None:
-        pretrained.load(model, path)
+        _remarks[repr(spec)] = pretrained.load(model, path)
     model = freeze_batch_norm_2d(model)  # keeps the statistics of the pretraining
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -61,6 +62,11 @@ def state_checksum(spec: BackboneSpec) -> str:
             digest.update(name.encode() + value.float().contiguous().numpy().tobytes())
         _checksums[key] = digest.hexdigest()
     return _checksums[key]
+
+
+def remarks(spec: BackboneSpec) -> list[str]:
+    """Return remarks about what a backbone that was built has taken from its weights file."""
+    return _remarks.get(repr(spec), [])
 
 
 def create(spec: BackboneSpec, drop_path: float) -> nn.Module:

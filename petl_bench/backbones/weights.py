@@ -9,7 +9,8 @@ from pathlib import Path
 from petl_bench.errors import UserError
 
 ASSETS = Path(__file__).parent / "assets"
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+"""Endings of names of weights files, in small or capital letters."""
 _BUNDLED = "bundled:"
 _NOT_FILES = ("pretrained", "random")
 
@@ -23,7 +24,7 @@ def find(weights: str) -> Path | None:
     if weights in _NOT_FILES:
         return None
     path = bundled(weights) or Path(weights).expanduser()
-    if not path.is_file() or path.suffix not in SUFFIXES:
+    if not path.is_file() or not path.name.lower().endswith(SUFFIXES):
         wrong = "unknown file format" if path.is_file() else "no such file"
         raise UserError(
             f"backbone.weights={weights}: {wrong}; give the path of a {', '.join(SUFFIXES)} file, "

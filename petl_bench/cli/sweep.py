@@ -61,7 +61,7 @@ def sweep(
     """
     from petl_bench.config import plan
     from petl_bench.device import find_precision
-    from petl_bench.run.identity import files_of, job_of, resolve_tasks
+    from petl_bench.run.identity import files_of, job_of, resolve_tasks, weights_remarks
 
     planned = plan(overrides or [])
     warnings: list[str] = []
@@ -73,6 +73,8 @@ def sweep(
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *warnings]:
         note(f"warning: {warning}")
+    for remark in weights_remarks(runs.values()):
+        note(remark)
     shelf = Store(store)
     states = {i: shelf.state(i) for i in runs}
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}

@@ -25,6 +25,18 @@ def backbone_sha256(spec: BackboneSpec) -> str:
     return state_checksum(spec)
 
 
+def weights_remarks(specs: Iterable[RunSpec]) -> list[str]:
+    """Return remarks about what the backbones of identified runs have taken from their weights files."""
+    backbones = {repr(spec.backbone): spec.backbone for spec in specs}
+    files = [known for known in backbones.values() if weights.find(known.weights) is not None]
+    files = [known for known in files if not weights.bundled(known.weights)]
+    if not files:
+        return []
+    from petl_bench.backbones import families
+
+    return [*dict.fromkeys(remark for known in files for remark in families.remarks(known))]
+
+
 def identify(spec: RunSpec) -> str:
     """Return the run's identity; see petl_bench.types.run_id."""
     return run_id(spec, backbone_sha256(spec.backbone))
