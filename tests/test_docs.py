@@ -21,6 +21,8 @@ from typing import Any
 
 import matplotlib
 import pytest
+import timm
+import torch
 import typer
 
 import petl_bench
@@ -107,9 +109,14 @@ def test_nothing_points_outside_the_repository() -> None:
     assert found == []
 
 
+def _joined(block: str) -> list[str]:
+    """Lines of a shell block, those that end in a backslash together with the next."""
+    return block.replace("\\\n", " ").splitlines()
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """Words of every `petl-bench ...` in fenced blocks and code spans, `petl-bench` itself left out."""
-    lines = [line for kind, block in FENCE.findall(text) if kind == "sh" for line in block.splitlines()]
+    lines = [line for kind, block in FENCE.findall(text) if kind == "sh" for line in _joined(block)]
     lines += re.findall(r"`(petl-bench [^`]+)`", FENCE.sub("", text))
     for line in lines:
         if line.startswith("petl-bench "):
@@ -217,6 +224,12 @@ def photos(folder: Path) -> None:
             trees.save(trees.picture(label, number, 40), folder / name / f"{number}.jpg")
 
 
+def checkpoint(path: Path) -> None:
+    """Weights of the model that README.md names, as a user may have saved them."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
+
+
 def shortened(words: list[str]) -> list[str]:
     """The words of a command; a sweep has the settings SHORT."""
     if words[0] != "sweep":
@@ -232,6 +245,8 @@ EXTENDING = "docs/extending.md"
 @pytest.mark.parametrize("name", [n for n in NAMES if MARKED.search(text_of(ROOT / n)) and n != EXTENDING])
 def test_marked_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "photos")
+    if "checkpoint.pth" in text_of(ROOT / name):
+        checkpoint(tmp_path / "checkpoint.pth")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PETL_BENCH_CACHE", str(tmp_path / "cache"))
     for kind, block in MARKED.findall(text_of(ROOT / name)):
