@@ -225,7 +225,7 @@ DAMAGE = {
     "files a list": lambda text: '{"format": 1, "files": []}',
     "fields missing": lambda text: re.sub(r"\[(\d+),[^]]*\]", r"[\1]", text),
     "not text": lambda text: "\udc80\udcff",
-    "of another format": lambda text: text.replace('"format":1', '"format":0'),
+    "of another format": lambda text: text.replace('"format":2', '"format":0'),
 }
 
 

@@ -176,7 +176,7 @@ def tens(folder: Path, cache: Cache, count: int) -> list[Images]:
 
 def age(cache: Cache, seconds: int) -> None:
     """As if all files of the cache had last been used so long ago, or longer."""
-    for path in (Path(cache.directory) / "decoded").glob("*.npy"):
+    for path in (Path(cache.directory) / "decoded").glob("*.npy*"):
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 
 
@@ -187,6 +187,68 @@ def test_a_file_cut_short_is_made_again(tmp_path: Path, cache: Cache) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 100)
     np.testing.assert_array_equal(fill(images, 8, cache), expected)
+
+
+def overwritten_in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-200, os.SEEK_END)
+        file.write(bytes(200))
+
+
+def as_floats(path: Path) -> None:
+    np.save(path, np.load(path).astype(np.float32))
+
+
+def of_another_shape(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+def without_digest(path: Path) -> None:
+    path.with_name(f"{path.name}.sha256").unlink()
+
+
+def with_another_digest(path: Path) -> None:
+    path.with_name(f"{path.name}.sha256").write_text("0" * 64)
+
+
+DAMAGES = [
+    lambda path: np.save(path, np.zeros_like(np.load(path))),  # zeros of the right shape
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(b"PK\3\4" + bytes(100)),
+    lambda path: np.save(path, np.array([{}]), allow_pickle=True),
+    overwritten_in_place,
+    as_floats,
+    of_another_shape,
+    without_digest,
+    with_another_digest,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("known", [True, False], ids=["this process", "another process"])
+def test_a_file_that_is_not_what_was_written_is_made_again(
+    damage, known: bool, tmp_path: Path, cache: Cache, monkeypatch
+) -> None:
+    images = pictures(tmp_path / "images", 5, 12, cache)
+    expected = np.array(fill(images, 8, cache))
+    (path,) = (Path(cache.directory) / "decoded").glob("*.npy")
+    whole = path.read_bytes()
+    fill(images, 8, cache)
+    time.sleep(0.01)  # the clock of file times ticks every few milliseconds
+    damage(path)
+    if not known or damage in (without_digest, with_another_digest):
+        monkeypatch.setattr("petl_bench.data.decoded._believed", set())
+    np.testing.assert_array_equal(fill(images, 8, cache), expected)
+    assert path.read_bytes() == whole
+    assert path.with_name(f"{path.name}.sha256").read_text() == hashlib.sha256(whole).hexdigest()
+
+
+def test_a_digest_is_computed_once_in_a_process(tmp_path: Path, cache: Cache, monkeypatch) -> None:
+    images = pictures(tmp_path / "images", 5, 12, cache)
+    fill(images, 8, cache)
+    fill(images, 8, cache)
+    monkeypatch.setattr(hashlib, "file_digest", None)  # another computation would fail
+    fill(images, 8, cache)
 
 
 def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:

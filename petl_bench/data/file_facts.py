@@ -9,10 +9,11 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from petl_bench.atomic import write_atomic
+from petl_bench.data.images import DEEP, LIMIT, traits
 from petl_bench.errors import UserError
+from petl_bench.files import flaw
 from petl_bench.types import Cache
 
 Advance = Callable[[int], None]
@@ -41,7 +44,7 @@ CHUNK = 256
 """Files between two calls of an Advance."""
 
 THREADS = min(8, os.cpu_count() or 1)
-FORMAT = 1
+FORMAT = 2
 """Version of the kept facts; raised when their meaning changes."""
 
 
@@ -58,6 +61,8 @@ class FileFacts:
         quality: estimated JPEG quality from 1 to 100; 0 for other formats.
         decoded: whether the pixels were decoded, and not only the header.
         error: MISSING, or why the file is no readable image; empty for images.
+        mode, orientation, transparent: see petl_bench.data.images.Traits.
+        frames: number of frames or pages, of which the first is used; 1 where the pixels were not decoded.
     """
 
     size: int
@@ -69,6 +74,20 @@ class FileFacts:
     quality: int = 0
     decoded: bool = False
     error: str = ""
+    mode: str = ""
+    orientation: int = 1
+    transparent: bool = False
+    frames: int = 1
+
+    @property
+    def shown_otherwise(self) -> bool:
+        """Whether petl_bench.data.images.as_shown gives other pixels than as_published."""
+        return self.mode in DEEP or self.orientation != 1 or self.transparent
+
+    def shape(self, shown: bool) -> tuple[int, int]:
+        """Return height and width in pixels; with `shown`, those after turning by the EXIF orientation."""
+        upright = (self.height, self.width)
+        return upright[::-1] if shown and self.orientation >= 5 else upright
 
     @property
     def is_missing(self) -> bool:
@@ -139,23 +158,42 @@ def read_facts(path: Path, decode: bool) -> FileFacts:
     if stat is None:
         return FileFacts(0, 0, "", error=MISSING)
     try:
+        if problem := flaw(path, LIMIT):
+            return FileFacts(*stat, "", decoded=True, error=problem)
         data = path.read_bytes()
     except OSError as error:
         return FileFacts(*stat, "", error=f"cannot be read: {error.strerror}")
-    sha256 = hashlib.sha256(data).hexdigest()
+    return _facts_of(data, FileFacts(*stat, hashlib.sha256(data).hexdigest()), decode)
+
+
+def _facts_of(data: bytes, known: FileFacts, decode: bool) -> FileFacts:
+    """Return the facts of a file's content.
+
+    Args:
+        known: the facts that do not depend on its being an image.
+        decode: also decode the pixels.
+    """
     if not data:
-        return FileFacts(*stat, sha256, decoded=True, error="is an empty file")
+        return replace(known, decoded=True, error="is an empty file")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            quality = _quality(image)
-            facts = FileFacts(*stat, sha256, image.format or "", image.width, image.height, quality, decode)
+            facts = replace(
+                known,
+                format=image.format or "",
+                width=image.width,
+                height=image.height,
+                quality=_quality(image),
+                decoded=decode,
+                **vars(traits(image, data)),
+            )
             if decode:
                 image.load()
+                facts = replace(facts, frames=getattr(image, "n_frames", 1))
             return facts
     except UnidentifiedImageError:
-        return FileFacts(*stat, sha256, decoded=True, error="is no image that can be recognized")
+        return replace(known, decoded=True, error="is no image that can be recognized")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return FileFacts(*stat, sha256, decoded=True, error=f"cannot be decoded: {error}")
+        return replace(known, decoded=True, error=f"cannot be decoded: {error}")
 
 
 def in_threads(
@@ -183,11 +221,11 @@ def _stat(path: str | Path) -> tuple[int, int] | None:
 def _read(index: Path) -> dict[str, FileFacts]:
     """Return the facts kept by earlier calls; a damaged or foreign file counts as empty."""
     try:
-        content = json.loads(index.read_text())
+        content = {} if flaw(index, sys.maxsize) else json.loads(index.read_text())
         if content["format"] != FORMAT:
             return {}
         return {name: FileFacts(*values) for name, values in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

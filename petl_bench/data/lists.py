@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+
+from petl_bench.errors import UserError
+from petl_bench.files import MB, read_text
+
+LIST_LIMIT = 100 * MB
+"""Maximum bytes of a list file."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,12 @@ def read_list(path: Path, folder: Path) -> Listing:
         folder: folder that its paths are relative to.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        fault = Fault("missing_list", str(path), "the list file is not there")
-        return Listing(folder, path, [], np.empty(0, np.int64), [fault])
-    except (OSError, UnicodeDecodeError) as error:
-        fault = Fault("unreadable_list", str(path), f"the list file cannot be read: {error}")
+        text = read_text(path, LIST_LIMIT)
+    except UserError as error:
+        reason = str(error).removeprefix(str(path)).lstrip(":, ").removeprefix("cannot be read: ")
+        fault = Fault("unreadable_list", str(path), f"the list file cannot be read: {reason}")
+        if not os.path.lexists(path):
+            fault = Fault("missing_list", str(path), "the list file is not there")
         return Listing(folder, path, [], np.empty(0, np.int64), [fault])
     names, labels, faults = [], [], []
     for number, line in enumerate(text.splitlines(), 1):

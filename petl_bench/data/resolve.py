@@ -14,6 +14,7 @@ from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generat
 from petl_bench.data.checks import Problem, classes_of, file_problems, label_problems, list_problems
 from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
+from petl_bench.data.images import VERSION
 from petl_bench.data.layouts import LAYOUTS, located
 from petl_bench.data.lists import Listing
 from petl_bench.data.manifest_files import manifests
@@ -73,17 +74,23 @@ def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notif
         name=Path(task.place["root"]).resolve().name if task.suite == "own" else task.name,
         splits={split: len(listings[split]) for split in SPLITS},
         classes=classes_of(task, listings),
-        fingerprint=fingerprint(listings, facts),
+        fingerprint=fingerprint(listings, facts, shown=task.suite == "own"),
     )
 
 
-def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFacts]]) -> str:
-    """Return the SHA-256 over labels and file contents of all listings, independent of names and folders."""
+def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFacts]], shown: bool) -> str:
+    """Return the SHA-256 over labels and file contents of all listings, independent of names and folders.
+
+    Args:
+        shown: images are read by `petl_bench.data.images.as_shown`. Its version joins the hash of each image
+            of which it gives other pixels than `convert("RGB")`, by which all images were once read.
+    """
     whole = hashlib.sha256()
     for part in PARTS:
         sha = hashlib.sha256()
         for label, fact in zip(listings[part].labels, facts[part], strict=True):
-            sha.update(f"{label} {fact.sha256}\n".encode())
+            rule = f" shown {VERSION}" if shown and fact.shown_otherwise else ""
+            sha.update(f"{label} {fact.sha256}{rule}\n".encode())
         whole.update(f"{part} {len(listings[part])} {sha.hexdigest()}\n".encode())
     return whole.hexdigest()
 
@@ -107,9 +114,10 @@ def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = Fal
         return _generated(task, split)
     listings, facts = _found(task, cache)
     listing, known = listings[split], facts[split]
+    shown = task.suite == "own"
     if native:
-        return Split(native_sizes(listing, known, cache), listing.labels)
-    return Split(decoded(listing, known, task.resize, size, cache), listing.labels)
+        return Split(native_sizes(listing, known, cache, shown), listing.labels)
+    return Split(decoded(listing, known, task.resize, size, cache, shown), listing.labels)
 
 
 @cache
@@ -120,7 +128,7 @@ def _found(task: TaskSpec, cache: Cache) -> tuple[dict[str, Listing], dict[str, 
     for part, listing in listings.items():
         _refuse((Problem(task.name, part, f.kind, f.path, f.message) for f in listing.faults), advice)
     facts = _present(task, listings, cache, advice)
-    found = fingerprint(listings, facts)
+    found = fingerprint(listings, facts, shown=task.suite == "own")
     if found != task.fingerprint:
         raise UserError(
             f"task {task.name}: the files in {task.place['lists']} have fingerprint {found[:16]}..., the run "

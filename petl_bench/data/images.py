@@ -1,0 +1,157 @@
+"""Image files as RGB pixels: one rule for each mode of Pillow, in this one place.
+
+Benchmarks are read as their published loaders read them, by Pillow's `convert("RGB")` (`as_published`). It
+clips 16-bit and float images to white or black, drops transparency, and ignores the orientation that a camera
+notes. The user's own data are read as a viewer shows them (`as_shown`):
+
+==========================  ==================================================================================
+Mode, property              Rule
+==========================  ==================================================================================
+1, L, P, RGB, CMYK, others  `convert("RGB")`: grey levels become equal parts of red, green and blue.
+I;16, I                     Grey: the high byte of 16 bits, as Pillow reads 16-bit colour; 0 to 65535.
+F                           Grey: 0 to 1, times 255 and rounded.
+LA, PA, RGBA, transparency  Blended with white, also where a palette or one colour is transparent.
+EXIF orientation            The image is turned and mirrored as it says.
+==========================  ==================================================================================
+
+Values outside these ranges, and dark images of which only black would be left, are refused. Of several frames
+or pages the first is read. Color profiles are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from petl_bench.files import MB
+
+LIMIT = 1000 * MB
+"""Maximum bytes of an image file."""
+
+VERSION = 1
+"""Version of `as_shown`; part of the fingerprint of own data that it reads otherwise than `as_published`."""
+
+DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Modes of more than 8 bits per channel."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Operations that undo an EXIF orientation. Source: CIPA DC-008 (Exif 2.32), tag 274."""
+
+# They name a line of Pillow and no image; what matters of them is told by `petl-bench data verify`.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Properties of an image file by which the two ways of reading differ.
+
+    Attributes:
+        mode: Pillow's name of its kind of pixels.
+        orientation: EXIF orientation from 1 (upright) to 8.
+        transparent: whether any pixel is not opaque.
+    """
+
+    mode: str
+    orientation: int
+    transparent: bool
+
+
+def traits(image: Image.Image, data: bytes) -> Traits:
+    """Return the traits of an opened image; its pixels are decoded only if they may be transparent.
+
+    Args:
+        data: content of its file.
+    """
+    mode, orientation = image.mode, _orientation(image, data)
+    return Traits(mode, orientation, image.has_transparency_data and _any_transparent(image))
+
+
+def as_published(data: bytes) -> Image.Image:
+    """Return the content of an image file as Pillow's `convert("RGB")`.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        image.info.pop("transparency", None)  # it changes no pixel here; Pillow warns about palettes with it
+        return image.convert("RGB")
+
+
+def as_shown(data: bytes) -> Image.Image:
+    """Return the content of an image file in RGB as a viewer shows it on white.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded, or has values
+            outside the range of its mode.
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        orientation = _orientation(opened, data)
+        opened.load()
+        image: Image.Image = opened if opened.mode not in DEEP else _eight_bits(opened)
+        if image.has_transparency_data:
+            colours = image.convert("RGBA")
+            white = Image.new("RGBA", colours.size, "white")
+            image = Image.alpha_composite(white, colours)
+        image = image.convert("RGB")
+        return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """Return the EXIF orientation; 1 for TIFF files, which Pillow turns itself."""
+    if image.format == "TIFF":
+        return 1
+    if image.format == "PNG" and not any(
+        mark in data for mark in (b"eXIf", b"Raw profile type", b"iff:Orientation")
+    ):
+        return 1  # the chunk may stand behind the pixels, so Pillow would decode these to look for it
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # EXIF data that cannot be read are ignored, as viewers do
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def _any_transparent(image: Image.Image) -> bool:
+    if image.mode in DEEP:
+        return bool((np.asarray(image) == image.info["transparency"]).any())
+    return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a grey image of more than 8 bits with 8 bits: mode L, or LA if one of its values is transparent.
+
+    Raises:
+        ValueError: values are outside the range of the mode, or all become black though they are not.
+    """
+    values = np.asarray(image)
+    top = 1 if image.mode == "F" else 65535
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= top):
+        raise ValueError(
+            f"mode {image.mode} with values from {low:g} to {high:g}; it is read from 0 (black) to {top} "
+            "(white); save the image with 8 bits per channel"
+        )
+    grey = np.rint(values * 255.0) if image.mode == "F" else values >> 8
+    if high > 0 and grey.max() == 0:
+        raise ValueError(
+            f"mode {image.mode} with values from {low:g} to {high:g} of {top}: all would become black; save "
+            "the image with 8 bits per channel"
+        )
+    eight = Image.fromarray(grey.astype(np.uint8))
+    if "transparency" in image.info:
+        opaque = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+        eight.putalpha(Image.fromarray(opaque))
+    return eight

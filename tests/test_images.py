@@ -1,0 +1,220 @@
+"""Reading of image files: a known colour goes into every mode and comes back; closed forms are expected."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from petl_bench.data.file_facts import read_facts
+from petl_bench.data.images import DEEP, as_published, as_shown
+from petl_bench.data.lists import Listing
+from petl_bench.data.resolve import PARTS, fingerprint
+
+BYTE = st.integers(0, 255)
+COLOUR = st.tuples(BYTE, BYTE, BYTE)
+
+
+def stored(image: Image.Image, suffix: str = "png", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, suffix, **options)
+    return stream.getvalue()
+
+
+def pixel(data: bytes) -> tuple[int, ...]:
+    """The colour of the first pixel as own data are read."""
+    image = as_shown(data)
+    assert image.mode == "RGB"
+    return image.getpixel((0, 0))
+
+
+def on_white(colour: tuple[int, ...], alpha: int) -> np.ndarray:
+    """alpha * colour + (1 - alpha) * white, in 8 bits."""
+    return (np.array(colour) * alpha + 255 * (255 - alpha)) / 255
+
+
+@settings(max_examples=25)
+@given(COLOUR, BYTE)
+def test_a_colour_comes_back_from_every_mode_of_colour(colour: tuple[int, int, int], alpha: int) -> None:
+    for suffix in ("png", "tiff", "bmp", "ppm"):
+        assert pixel(stored(Image.new("RGB", (2, 1), colour), suffix)) == colour
+    palette = Image.new("P", (2, 1), 1)
+    palette.putpalette([9, 9, 9, *colour])
+    assert pixel(stored(palette)) == pixel(stored(palette, "gif")) == colour
+    # Red is (255 - cyan)(255 - black) / 255, so without black 255 - cyan.
+    cmyk = Image.new("CMYK", (2, 1), (*(255 - value for value in colour), 0))
+    assert pixel(stored(cmyk, "tiff")) == colour
+    for data in (
+        stored(Image.new("RGBA", (2, 1), (*colour, alpha))),
+        stored(Image.new("RGBA", (2, 1), (*colour, alpha)), "tiff"),
+        stored(palette, transparency=bytes([7, alpha])),
+    ):
+        np.testing.assert_allclose(pixel(data), on_white(colour, alpha), atol=0.51)
+    key = Image.new("RGB", (2, 1), colour)
+    assert pixel(stored(key, transparency=colour)) == (255, 255, 255)
+    other = tuple((value + 1) % 256 for value in colour)
+    assert pixel(stored(key, transparency=other)) == colour
+
+
+@settings(max_examples=25)
+@given(BYTE, BYTE)
+def test_a_grey_comes_back_from_every_mode_of_grey(value: int, alpha: int) -> None:
+    grey = (value,) * 3
+    assert pixel(stored(Image.new("L", (2, 1), value))) == grey
+    assert pixel(stored(Image.new("L", (2, 1), value), "tiff")) == grey
+    assert pixel(stored(Image.new("L", (2, 1), value), transparency=value)) == (255, 255, 255)
+    found = pixel(stored(Image.new("LA", (2, 1), (value, alpha))))
+    np.testing.assert_allclose(found, on_white(grey, alpha), atol=0.51)
+    # 16 bits hold an 8-bit value as 257 times it (all bits full) or as 256 times it (low byte empty).
+    for times in (256, 257):
+        deep = Image.fromarray(np.array([[value * times, 65535]], np.uint16))
+        for data in (stored(deep), stored(deep, "tiff"), stored(deep, "ppm")):
+            assert pixel(data) == grey
+        wide = Image.fromarray(np.array([[value * times, 65535]], np.int32))
+        assert pixel(stored(wide, "tiff")) == grey
+        big = Image.frombytes("I;16B", (2, 1), np.array([value * times, 65535], ">u2").tobytes())
+        assert pixel(stored(big, "tiff")) == grey
+        assert pixel(stored(deep, transparency=value * times)) == (255, 255, 255)
+    real = Image.fromarray(np.array([[value / 255, 1]], np.float32))
+    assert pixel(stored(real, "tiff")) == grey
+
+
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (1, 255)])
+def test_two_levels_are_black_and_white(value: int, grey: int) -> None:
+    image = Image.new("1", (2, 1), value)
+    assert {pixel(stored(image, suffix)) for suffix in ("png", "tiff", "bmp")} == {(grey,) * 3}
+
+
+def corners(orientation: int) -> Image.Image:
+    """A 3 x 2 image with four grey corners, as a camera stores it whose picture is 10 20 / 30 40 upright."""
+    upright = np.array([[10, 15, 20], [30, 35, 40]], np.uint8)
+    # Exif 2.32: where row 0 and column 0 of the stored image are in the upright one.
+    undone = {
+        1: upright,
+        2: upright[:, ::-1],  # top right
+        3: upright[::-1, ::-1],  # bottom right
+        4: upright[::-1],  # bottom left
+        5: upright.T,  # left top
+        6: np.rot90(upright, 1),  # right top: to be turned clockwise
+        7: upright.T[::-1, ::-1],  # right bottom
+        8: np.rot90(upright, -1),  # left bottom
+    }
+    return Image.fromarray(np.ascontiguousarray(undone[orientation]))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpeg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_camera_notes(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {"quality": 100} if suffix == "jpeg" else {}
+    if suffix == "tiff":
+        options, exif = {"tiffinfo": {274: orientation}}, Image.Exif()
+    data = stored(corners(orientation), suffix, **({"exif": exif} if exif else {}), **options)
+    found = np.asarray(as_shown(data))[..., 0].astype(int)
+    np.testing.assert_allclose(found, [[10, 15, 20], [30, 35, 40]], atol=2 if suffix == "jpeg" else 0)
+    (tmp_path / "image").write_bytes(data)
+    facts = read_facts(tmp_path / "image", decode=False)
+    assert facts.shape(shown=True) == (2, 3)
+    assert facts.shown_otherwise == (orientation != 1 and suffix != "tiff")  # Pillow turns TIFF files
+
+
+REFUSED = {
+    "negative": np.array([[-1, 9]], np.int32),
+    "more than 16 bits": np.array([[70000, 0]], np.int32),
+    "8 bits in 32": np.array([[200, 3]], np.int32),
+    "8 bits in 16": np.array([[200, 3]], np.uint16),
+    "float to 255": np.array([[200.0, 3]], np.float32),
+    "not a number": np.array([[np.nan, 0.5]], np.float32),
+    "infinite": np.array([[np.inf, 0.5]], np.float32),
+    "tiny": np.array([[1e-9, 0]], np.float32),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_values_that_no_rule_makes_right_are_refused(case: str) -> None:
+    with pytest.raises(ValueError, match=r"mode .* with values from .*; save the image with 8 bits"):
+        as_shown(stored(Image.fromarray(REFUSED[case]), "tiff"))
+
+
+def test_black_stays_black() -> None:
+    for dtype in (np.uint16, np.int32, np.float32):
+        assert pixel(stored(Image.fromarray(np.zeros((2, 2), dtype)), "tiff")) == (0, 0, 0)
+
+
+EVERY = {
+    "1": "png", "L": "png", "LA": "png", "P": "png", "PA": "tiff", "RGB": "png", "RGBA": "png",
+    "CMYK": "tiff", "YCbCr": "jpeg", "LAB": "tiff",
+    "I": "tiff", "F": "tiff", "I;16": "png", "I;16B": "tiff",
+}  # fmt: skip
+"""Every mode in which Pillow opens files, with a format that holds it."""
+
+
+@pytest.mark.parametrize("mode", EVERY)
+def test_facts_say_where_the_two_ways_of_reading_differ(mode: str, tmp_path: Path) -> None:
+    """They differ exactly where `shown_otherwise` says so, and fingerprints of all other own data stay."""
+    image = Image.new(mode, (4, 4))
+    if mode == "PA":
+        image.putpalette([50, 60, 70])
+    data = stored(image, EVERY[mode])
+    (tmp_path / "image").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        facts = read_facts(tmp_path / "image", decode=True)
+        shown = as_shown(data)
+        published = as_published(data)
+    assert not facts.error
+    with Image.open(io.BytesIO(data)) as opened:
+        assert facts.mode == opened.mode
+        np.testing.assert_array_equal(np.asarray(published), np.asarray(opened.convert("RGB")))
+    assert facts.shown_otherwise == (mode in (*DEEP, "LA", "PA", "RGBA"))
+    if mode not in DEEP:  # of these, black is black in both
+        assert facts.shown_otherwise == (shown.tobytes() != published.tobytes())
+
+
+def test_what_is_opaque_is_read_as_before(tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (8, 8, 4)).astype(np.uint8)
+    noise[..., 3] = 255
+    palette = Image.fromarray(noise[..., :3]).convert("P")
+    for data in (
+        stored(Image.fromarray(noise)),
+        stored(Image.fromarray(noise[..., 2:].copy(), "LA")),
+        stored(palette, transparency=bytes([255] * 256)),
+    ):
+        (tmp_path / "image.png").write_bytes(data)
+        facts = read_facts(tmp_path / "image.png", decode=False)
+        assert not facts.shown_otherwise
+        assert as_shown(data).tobytes() == as_published(data).tobytes()
+
+
+def test_the_rule_joins_the_fingerprint_of_own_data_where_it_matters(tmp_path: Path) -> None:
+    names = ["opaque.png", "glass.png"]
+    for name, alpha in zip(names, (255, 0), strict=True):
+        Image.new("RGBA", (2, 2), (1, 2, 3, alpha)).save(tmp_path / name)
+    facts = [read_facts(tmp_path / name, decode=False) for name in names]
+    listing = Listing(tmp_path, tmp_path, names, np.array([0, 1]))
+    hashes = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in names]
+    for shown, mark in ((False, ""), (True, " shown 1")):
+        lines = f"0 {hashes[0]}\n1 {hashes[1]}{mark}\n"
+        part = hashlib.sha256(lines.encode()).hexdigest()
+        whole = "".join(f"{name} 2 {part}\n" for name in PARTS)
+        found = fingerprint(dict.fromkeys(PARTS, listing), dict.fromkeys(PARTS, facts), shown)
+        assert found == hashlib.sha256(whole.encode()).hexdigest()
+
+
+def test_a_palette_with_transparency_warns_of_nothing(tmp_path: Path) -> None:
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([9, 9, 9, 100, 150, 200])
+    data = stored(palette, transparency=bytes([0, 128]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert as_published(data).getpixel((0, 0)) == (100, 150, 200)
+        # (100 * 128 + 255 * 127) / 255 = 177.2, (150 * 128 + 255 * 127) / 255 = 202.3, 227.4
+        assert as_shown(data).getpixel((0, 0)) == (177, 202, 227)
