@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from petl_bench.cli.idle import idle
 from petl_bench.config import options, plan
 from petl_bench.run.search import search, trainings
-from petl_bench.store import ADAPTER
 from petl_bench.train import learning_rate
 from petl_bench.types import RunSpec, run_id
 from tests import trees
@@ -142,14 +141,12 @@ def test_a_rate_weight_in_one_epoch_is_refused() -> None:
 # A head alone
 
 
-def test_a_head_alone_passes_each_image_once_whatever_the_drop_path(tmp_path: Path) -> None:
+def test_a_head_alone_ignores_drop_path_and_passes_each_image_once(tmp_path: Path) -> None:
     overrides = ["sweep=none", "task=digits", "adapter=linear", "train.epochs=4", "launcher=local"]
     done = quickly("sweep", "--store", tmp_path, *overrides, "train.drop_path=0,0.5", "--json")
-    rows = json_lines(done.stdout)
-    assert len({row["run_id"] for row in rows}) == 2
-    assert len({(tmp_path / row["run_id"] / ADAPTER).read_bytes() for row in rows}) == 1
-    for row in rows:  # 1,000 training images, not 4,000
-        assert round(row["images_per_second"] * row["seconds_train"] / row["n_train"]) == 1
+    (row,) = json_lines(done.stdout)  # they are one run
+    # 1,000 training images, not 4,000
+    assert round(row["images_per_second"] * row["seconds_train"] / row["n_train"]) == 1
 
 
 # The plan
