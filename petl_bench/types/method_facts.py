@@ -34,8 +34,8 @@ class MethodFacts:
         group: one of GROUPS.
         tokenwise: whether the change of a token depends on no other token, so that the last block may leave
             out tokens that nothing reads.
-        unused: settings common to all methods, and `train.drop_path`, that this one does not use, with the values that they are
-            recorded with whatever is chosen.
+        unused: settings common to all methods, and `train.drop_path`, that this one does not use, with the
+            values that they are recorded with whatever is chosen.
         nested: name of the setting that states how many of the first ranks are kept, if every rank has
             matrices of its own and files can thus be truncated to fewer ranks; else empty.
     """
