@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from petl_bench.config import plan
-from petl_bench.store import ROW, SPEC, Store
+from petl_bench.store import ADAPTER, ROW, SPEC, Store
 from petl_bench.types import ResultRow, row_to_dict
-from tests.conftest import make_row, quickly
+from tests.conftest import json_lines, make_row, quickly
 
 SIZES = (32, 64, 96)
 
@@ -67,3 +68,20 @@ def test_the_check_of_a_store_compares_the_size_with_the_spec(tmp_path: Path) ->
     path = tmp_path / row.run_id / ROW
     path.write_text(json.dumps(row_to_dict(row) | {"image_size": 33}))
     assert "image_size" in quickly("store", "check", "--store", tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "change", ["backbone.image_size=16", "backbone.label=mine", "backbone.options.depth=2"]
+)
+def test_a_file_holds_what_its_backbones_label_does_not_say(tmp_path: Path, change: str) -> None:
+    """`eval` takes the architecture and size of a label from conf/backbone; these runs have others."""
+    arguments = ["sweep=none", "task=digits", "adapter=linear", "train.epochs=1", "launcher=local", change]
+    if "options" in change:
+        arguments += ["backbone.weights=random"]
+    done = quickly("sweep", "--store", tmp_path, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json_lines(done.stdout)
+    alone = shutil.copy(tmp_path / row["run_id"] / ADAPTER, tmp_path.parent / f"{row['run_id']}.safetensors")
+    (bare,) = json_lines(quickly("eval", alone, "--json").stdout)
+    assert bare["acc"] == row["acc"]
+    assert quickly("store", "check", "--store", tmp_path).returncode == 0

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from petl_bench.backbones import weights
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile, VerifiedFile
 from petl_bench.types import BackboneSpec, ModelSpec, RunSpec, changed, completed
@@ -48,7 +49,7 @@ def short_checksum(sha256: str) -> str:
     return base64.urlsafe_b64encode(bytes.fromhex(sha256)[:16]).decode().rstrip("=")
 
 
-def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
+def describe(spec: RunSpec, backbone_sha256: str, by_label: bool = True) -> dict[str, str]:
     """Return the metadata of a run's adapter file.
 
     Settings of the adapter that have their default values are left out.
@@ -56,7 +57,10 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
     Args:
         spec: the run.
         backbone_sha256: hexadecimal SHA-256 of the weights of its backbone.
+        by_label: whether the label of its backbone, if it has one, says all about the architecture and the
+            size of the input.
     """
+    by_label = by_label and bool(spec.backbone.label)
     metadata = {
         "adapter": spec.adapter.name,
         "hidden": str(spec.hidden),
@@ -67,17 +71,17 @@ def describe(spec: RunSpec, backbone_sha256: str) -> dict[str, str]:
         "seed": str(spec.seed),
         "task": spec.task.name,
         "normalization": spec.train.normalization,
-        "backbone": spec.backbone.display_name,
+        "backbone": spec.backbone.label if by_label else spec.backbone.name,
         "backbone_sha256": short_checksum(backbone_sha256),
     }
     letter = next(letter for letter, precision in _PRECISIONS.items() if precision == spec.precision)
     if letter:
         metadata[_PRECISION] = letter
-    if not spec.backbone.label:
+    if not by_label:
         source = spec.backbone.weights
         metadata["image_size"] = str(spec.backbone.image_size)
         if source != _PRETRAINED:
-            metadata["weights"] = "random" if source == "random" else FROM_FILE
+            metadata["weights"] = source if source == "random" or weights.bundled(source) else FROM_FILE
         metadata |= {_OPTION + key: _compact(value) for key, value in spec.backbone.options.items()}
     return metadata | {SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
 

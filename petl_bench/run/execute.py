@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data, packing
-from petl_bench.config import group_config
+from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
 from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, FileMetadata
@@ -139,7 +139,9 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
         backbone: SHA-256 of the weights of the backbone.
         runtime: how the run is executed.
     """
-    file = adapted.file(packing.describe(spec, backbone), code=spec.packing == "coded")
+    file = adapted.file(
+        packing.describe(spec, backbone, _as_configured(spec.backbone)), code=spec.packing == "coded"
+    )
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
     if spec.statistics == "exact" or not matrices:
         return file
@@ -154,6 +156,15 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
     expected = classes(file)
     shorter = map(file.with_statistic_size, sorted(packing.STATISTIC_SIZES)[:-1])
     return next((short for short in shorter if np.array_equal(classes(short), expected)), file)
+
+
+def _as_configured(backbone: BackboneSpec) -> bool:
+    """Return whether the label of a backbone is that of a file of conf/backbone which describes it fully."""
+    if backbone.label not in options("backbone"):
+        return False
+    known = BackboneSpec(**group_config("backbone", backbone.label))
+    ours, theirs = ((b.name, b.image_size, b.options) for b in (backbone, known))
+    return ours == theirs
 
 
 def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:

@@ -116,7 +116,7 @@ class Run:
             return
         try:
             of_now = all(problem.kind != "older" for problem in self.problems)
-            self._compare(_columns_of_file(sealed, row, of_now), row, ADAPTER)
+            self._compare(_columns_of_file(sealed, row, spec, of_now), row, ADAPTER)
         except (UserError, ValueError) as error:
             self.add("adapter", ADAPTER, f"its metadata cannot be read: {error}")
 
@@ -217,10 +217,13 @@ def _columns_of_spec(spec: RunSpec, row: ResultRow) -> dict[str, object]:
     return columns
 
 
-def _columns_of_file(sealed: VerifiedFile, row: ResultRow, of_now: bool) -> dict[str, object]:
+def _columns_of_file(
+    sealed: VerifiedFile, row: ResultRow, spec: RunSpec | None, of_now: bool
+) -> dict[str, object]:
     """Return the columns that a row must have in common with its adapter file, if the file states them.
 
     Args:
+        spec: the run, whose backbone the file may state by its architecture instead of its label; or None.
         of_now: whether this version wrote the file; earlier versions did not state all precisions.
     """
     adapter, head = sealed.sizes
@@ -237,6 +240,10 @@ def _columns_of_file(sealed: VerifiedFile, row: ResultRow, of_now: bool) -> dict
     stated = sealed.metadata
     for name in ("adapter", "quantizer", "head", "task", "normalization", "backbone"):
         columns |= {name: stated[name]} if name in stated else {}
+    if "image_size" in stated:
+        columns |= {"image_size": int(stated["image_size"])} if row.image_size is not None else {}
+        if spec is not None and stated.get("backbone") == spec.backbone.name:
+            columns["backbone"] = spec.backbone.display_name
     for name in ("hidden", "bits", "seed"):
         columns |= {name: int(stated[name])} if name in stated else {}
     columns |= {"scale": float(stated["scale"])} if "scale" in stated else {}
