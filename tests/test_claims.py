@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.errors import StoreError
-from petl_bench.store import ClaimedError, Claims
+from petl_bench.store import ClaimedError, Claims, Store
 from petl_bench.store.claims import MISSED
 from tests import processes
 from tests.conftest import wait_until
@@ -34,6 +34,11 @@ print("taken", flush=True)
 time.sleep(float(sys.argv[3]))
 claim.__exit__(None, None, None)
 """
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path) -> None:
+    Store(tmp_path).create()
 
 
 def holder(store: Path, seconds: float = 60, beat: float = BEAT) -> subprocess.Popen[str]:
@@ -229,6 +234,7 @@ def test_what_died_while_it_took_a_claim_is_tidied(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".claims").rmdir()
     (tmp_path / ".claims").write_text("a file")
     with pytest.raises(StoreError, match=r"store .*: cannot claim runs there: Not a directory"):
         Claims(tmp_path).take("run", BEAT)

@@ -19,6 +19,7 @@ FLOORS = {
     "__init__": -2,  # the version, which every floor may ask for
     "errors": -1,
     "atomic": -1,
+    "end_with_parent": -1,
     "files": 0,
     "types": 0,
     "registry": 0,

@@ -7,7 +7,10 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from petl_bench.store import ADAPTER, ERROR
 from tests import processes
@@ -15,12 +18,15 @@ from tests.conftest import (
     COLUMNS,
     SCRIPT,
     json_lines,
+    long,
+    parent_of,
     quickly,
     rows_of,
     session_processes,
     wait_until,
     workers_of,
 )
+from tests.engines import at_work
 
 # Interrupts: real processes, real signals
 
@@ -46,6 +52,12 @@ def start(store: Path, *more: str) -> subprocess.Popen[str]:
         start_new_session=True,
         env=environment,
     )
+
+
+def servers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The fork servers of a sweep: one, or none yet."""
+    living = session_processes(process.pid)
+    return [pid for pid, line in living.items() if "forkserver" in line and parent_of(pid) == process.pid]
 
 
 def assert_whole(store: Path, at_least: int) -> int:
@@ -133,6 +145,85 @@ def test_a_worker_killed_before_the_first_run_is_replaced(tmp_path: Path) -> Non
     assert "Traceback" not in messages
     assert len(rows_of(tmp_path / "store")) == 6
     wait_until(lambda: not session_processes(process.pid), 20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_a_sweep_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
+    store = tmp_path / "store"
+    with start(store) as process:
+        wait_until(lambda: at_work(store))
+        process.send_signal(number)  # to the sweep alone, as `kill` does
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    plan, *_, last = messages.splitlines()
+    assert plan.endswith("to do")
+    assert last == "interrupted: finished runs are kept; the same command continues from there"
+    assert "Traceback" not in messages
+    wait_until(lambda: not session_processes(process.pid), 20)
+    assert not at_work(store)  # claims are given up
+
+
+def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with start(store) as process:
+        wait_until(lambda: servers_of(process))
+        os.kill(servers_of(process)[0], signal.SIGKILL)  # before any process
+        process.stdout.readline()
+        at_first = at_work(store)
+        os.kill(servers_of(process)[0], signal.SIGKILL)
+        os.kill(next(iter(at_first.values())), signal.SIGKILL)  # another is needed, and so another server
+        _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "Traceback" not in messages
+    assert len(rows_of(store)) == 6
+    assert messages.count("it will be tried again") <= 1
+    wait_until(lambda: not session_processes(process.pid), 20)
+
+
+# New interpreters, whose fork server takes seconds to import everything
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), (signal.SIGKILL, False)]
+    + [pytest.param(number, True, marks=long) for number in (signal.SIGTERM, signal.SIGHUP)],
+)
+def test_a_sweep_that_ends_early_takes_its_server_along(
+    tmp_path: Path, number: signal.Signals, group: bool
+) -> None:
+    command = [sys.executable, "-m", "petl_bench", "sweep", "--store", str(tmp_path / "store"), *LONG]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_until(lambda: any(map(imports_torch, servers_of(process))))
+        assert not workers_of(process.pid)
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, messages = process.communicate(timeout=60)
+        assert not session_processes(process.pid)  # the server holds stderr: nothing is left of it either
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in messages
+    assert len(messages.splitlines()) <= 2
+
+
+def imports_torch(pid: int) -> bool:
+    """Return whether a process has loaded a library of torch."""
+    try:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+@long
+def test_a_real_fork_server_is_killed_while_it_imports_and_later(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "petl_bench", "sweep", "--store", str(store), *LONG]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_until(lambda: any(map(imports_torch, servers_of(process))))
+        os.kill(servers_of(process)[0], signal.SIGKILL)
+        wait_until(lambda: rows_of(store))
+        os.kill(servers_of(process)[0], signal.SIGKILL)
+        _, messages = process.communicate(timeout=240)
+    assert process.returncode == 0, messages
+    assert "Traceback" not in messages
+    assert len(rows_of(store)) == 6
 
 
 def test_ctrl_c_ends_an_evaluation(finished_store: Path) -> None:

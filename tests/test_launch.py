@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +21,19 @@ import torch
 from petl_bench.cli.estimate import Costs, kind_of, remaining
 from petl_bench.cli.progress import Progress
 from petl_bench.config import plan
-from petl_bench.errors import DivergedError
+from petl_bench.errors import DivergedError, UserError
 from petl_bench.launch.attempt import cause_of
 from petl_bench.store import Store
-from petl_bench.types import CAUSES, Outcome
+from petl_bench.types import (
+    CAUSES,
+    LAUNCHERS,
+    LauncherSettings,
+    Outcome,
+    RaySettings,
+    SlurmSettings,
+    declarations,
+    typed,
+)
 from tests import processes
 from tests.conftest import SCRIPT, error_of, make_row, quickly, rows_of
 
@@ -106,12 +117,47 @@ def test_settings_of_another_launcher_are_refused(tmp_path: Path) -> None:
         message = error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", *overrides))
         assert f"'{overrides[-1].split('=')[0]}' is no setting of launcher=" in message
         assert right in message
-    for setting, said in (
-        ("launcher.heartbeat=0", "a positive number"),
-        ("launcher.retries=-1", "0 or more"),
-        ("launcher.checkpoint=-1", "0 or more"),
-    ):
-        assert said in error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", setting))
+
+
+def outside(kind: type[LauncherSettings]) -> Iterator[tuple[str, object]]:
+    """Values of each setting of a launcher that no run can use: numbers of all sizes, and hostile text."""
+    for key, known in declarations(kind).items():
+        if not isinstance(known.default, str):
+            for value in (-1, -1e-9, 1e10, 1e308, 10**30, math.nan, math.inf, None, "x", "1 2", [1, 2], True):
+                yield key, value
+    yield "compile", "fast"
+    yield from (("device", name) for name in ("", "gpu", "cuda:", "cuda:-1", "cuda:0\n", "cpu:x", "auto "))
+    if kind is RaySettings:
+        yield "gpus", 1.5
+        for address in ("foo", "local", "h:99999", "h:-1", "h:1\n", "a b:1", ":6379", "ray://h:1", "h:٣"):
+            yield "address", address
+    if kind is SlurmSettings:
+        yield "memory_gb", 1e-9
+        yield from (("partition", name) for name in ("a b", "a\tb", "a\n#SBATCH --b"))
+        for options in (
+            "--account='lab",
+            "-A lab",
+            "account=lab",
+            "--a=\n#SBATCH --b",
+            "--",
+            "--=1",
+        ):
+            yield "options", options
+
+
+@pytest.mark.parametrize("kind", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_settings_out_of_range_are_refused(kind: type[LauncherSettings]) -> None:
+    for key, value in outside(kind):
+        with pytest.raises(UserError) as refused:
+            typed(kind, {key: value}, "launcher.")
+        assert str(refused.value).startswith(f"launcher.{key}"), refused.value
+        assert len(str(refused.value)) < 300
+
+
+def test_a_setting_out_of_range_is_refused_before_there_is_a_store(tmp_path: Path) -> None:
+    message = error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", "launcher.threads=100000"))
+    assert message == "launcher.threads=100000 is out of range: it must be in [1, 1024]"
+    assert not (tmp_path / "s").exists()
 
 
 # Estimates: of one kind bytes are the same, and seconds go with the images and epochs

@@ -59,6 +59,9 @@ def _options(
     """Handle the options that stand before the command."""
 
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @functools.cache
 def _command() -> Callable[[], object]:
     """Return the parser of all commands; it is made once in a process."""
@@ -72,18 +75,20 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 success; 1 some runs failed, or a check found problems; 2 an error of usage, configuration
-    or data; 130 interrupted.
+    or data; 130, 143 or 129 interrupted by Ctrl-C, SIGTERM or SIGHUP.
     """
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in INTERRUPTS:
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupted)
     try:
         _command()()
     except SystemExit:
         if _interruptions:  # a library exits with another code
-            sys.exit(130)
+            sys.exit(128 + _interruptions[-1])
         raise
     except Exception as error:
         if _interruptions:  # a library turned it into another error
-            sys.exit(130)
+            sys.exit(128 + _interruptions[-1])
         if "--debug" in sys.argv:
             traceback.print_exc()
         print(f"petl-bench: error: {_message(error)}", file=sys.stderr)
@@ -91,9 +96,9 @@ def main() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Exit at Ctrl-C; all `finally` clauses are run."""
+    """Exit at Ctrl-C and the like; all `finally` clauses are run."""
     _interruptions.append(number)
-    sys.exit(130)
+    sys.exit(128 + number)
 
 
 def _message(error: Exception) -> str:

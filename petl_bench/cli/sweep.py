@@ -169,6 +169,8 @@ def _run(
                         note("stopped at the first failure (--fail-fast)")
                         break
     except StoreError as error:
+        if not store.claims.root.is_dir():  # it has vanished, and what was done with it
+            raise
         done = f"{progress.count - progress.failed} of {progress.total} runs are done and kept"
         raise StoreError(f"{error}; {done}; the same command continues from there") from error
     except (KeyboardInterrupt, SystemExit):

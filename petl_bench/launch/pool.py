@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -19,12 +21,21 @@ from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
 
-PRELOADED = ["petl_bench.cli", "petl_bench.launch.attempt", "petl_bench.launch.preflight"]
+PRELOADED = [
+    "petl_bench.end_with_parent",
+    "petl_bench.cli",
+    "petl_bench.launch.attempt",
+    "petl_bench.launch.preflight",
+]
 """Modules that the fork server imports once for all processes, so that a new process starts at once."""
 PATIENCE = 5
 """Number of times in a row that a process may die before it is ready."""
 GRACE = 5.0
 """Seconds that a process has for giving up its claim when it is told to end."""
+UNKNOWN = 255
+"""Exit code that multiprocessing states for a process whose fork server has ended."""
+REMAINS = 60.0
+"""Seconds that a killed fork server may take to disappear; until then no other can start."""
 
 
 def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
@@ -100,9 +111,9 @@ class _Worker:
         connection, other = context.Pipe()
         process = context.Process(target=_work, args=(other, self.runtime, self.specs))
         try:
-            process.start()
-        except (OSError, EOFError) as error:  # the server of processes is gone; the next start begins another
-            self._count_death(f"their server ended ({type(error).__name__})")
+            _start(process)
+        except (OSError, EOFError):  # the fork server was killed; the next start begins another
+            self._count_death("the server that starts them ended")
         else:
             self.connection, self.process = connection, process
         finally:
@@ -159,8 +170,34 @@ class _Worker:
         return process
 
 
+def _start(process: BaseProcess) -> None:
+    """Start a process by the fork server, and that server if there is none.
+
+    The server, and so its processes, are started with SIGINT blocked, since Ctrl-C is the parent's matter.
+
+    Raises:
+        OSError, EOFError: the server ended meanwhile.
+    """
+    deadline = time.monotonic() + REMAINS
+    while True:
+        multiprocessing.resource_tracker.ensure_running()  # else started below, where it unblocks SIGINT
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            multiprocessing.forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            return process.start()
+        except ConnectionRefusedError:  # a server that was killed, and whose memory is still being freed
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def _how(code: int | None) -> str:
     """Return an exit code in words."""
+    if code == UNKNOWN:
+        return "it is unknown how, for the server that started it had ended"
     if code == -signal.SIGKILL:
         return "SIGKILL (out of memory?)"
     if code is not None and code < 0:
@@ -190,12 +227,14 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
 
 
 def _end_with_parent() -> None:
-    """Make this process end when its parent does, however the parent ends."""
+    """Make this process give its claim up and end when its parent does, however the parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def follow() -> None:
         wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

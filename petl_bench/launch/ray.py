@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import socket
+import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +33,16 @@ def launch(work: Round[RaySettings]) -> Generator[Outcome, None, None]:
     has the outcome `killed`.
 
     Raises:
-        UserError: Ray is missing, there is no such cluster or device, or a model of the plan cannot be built.
+        UserError: Ray is missing or cannot start, there is no such cluster or device, or a model of the plan
+            cannot be built.
     """
     settings = work.settings
     ray = _ray(settings.address)
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         device = _connect(ray, settings)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # Ray's own handler aborts the process
         from petl_bench.launch.preflight import preflight
 
         preflight(work.unchecked)
@@ -42,6 +50,7 @@ def launch(work: Round[RaySettings]) -> Generator[Outcome, None, None]:
             "num_cpus": settings.threads + settings.loaders,
             "num_gpus": 0 if device == "cpu" else settings.gpus,
         }
+        _look_for_room(ray, settings, needs, work.say)
         once = 0 if device == "cpu" else 1  # a process of its own for each run, which frees the GPU's memory
         remote = ray.remote(max_calls=once, max_retries=0, **needs)(_attempt)
         runtime = replace(work.runtime, device=device)
@@ -57,8 +66,16 @@ def launch(work: Round[RaySettings]) -> Generator[Outcome, None, None]:
 
 
 def _ray(address: str) -> Any:
-    if address and TOKEN.expanduser().is_file():
+    token = TOKEN.expanduser()
+    if not address:  # a token of its own, which is in no file and known to this user's processes only
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif token.is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; a cluster without takes it too
+        with suppress(OSError):  # of another owner
+            token.chmod(0o600)  # Ray lets all users of the machine read it
+    # By this Ray calls clusters of several machines off, and all its ports are those of 127.0.0.1 alone.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1" if address else "0"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Without the first, workers warn of a change to come; the second: how long Ray outlives a killed sweep.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -72,31 +89,65 @@ def _ray(address: str) -> Any:
     return ray
 
 
+QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+"""Arguments of ray.init that leave its own messages out."""
+
+
 def _connect(ray: Any, settings: RaySettings) -> str:
     """Start or join a cluster and return the device of its runs."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not settings.address:
-        device = find_device(settings.device)
-        if device != "cpu":
-            device = "cuda"  # the one that Ray lets a process see
-        size = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        cores = settings.workers * (settings.threads + settings.loaders) or None
-        ray.init("local", num_cpus=cores, **size, **quiet)
-    else:
-        _look(settings.address)
-        try:
-            ray.init(settings.address, **quiet)
-            version = ray.get(ray.remote(num_cpus=0, max_retries=0)(_version).remote())
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"launcher.address={settings.address}: {_line(error)}") from error
-        if version != __version__:
-            raise UserError(
-                f"launcher.address={settings.address}: it has petl-bench {version}, not {__version__} as here"
-            )
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+    return _join(ray, settings) if settings.address else _begin(ray, settings)
+
+
+def _begin(ray: Any, settings: RaySettings) -> str:
+    """Start a cluster on this machine."""
+    device = find_device(settings.device)
+    if device != "cpu":
+        device = "cuda"  # the one that Ray lets a process see
+    each = settings.threads + settings.loaders
+    cores = settings.workers * each or max(os.cpu_count() or 1, each)
+    size = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    try:
+        ray.init("local", num_cpus=cores, **size, **QUIET)
+    except Exception as error:
+        raise UserError(f"launcher=ray: Ray cannot start on this machine: {_line(error)}") from error
     return device
+
+
+def _join(ray: Any, settings: RaySettings) -> str:
+    """Connect to a cluster that runs already."""
+    where = f"launcher.address={settings.address}"
+    _look(settings.address)
+    try:
+        ray.init(settings.address, **QUIET)
+        version = ray.get(ray.remote(num_cpus=0, max_retries=0)(_version).remote())
+    except Exception as error:
+        raise UserError(f"{where}: {_line(error)}") from error
+    if version != __version__:
+        raise UserError(f"{where}: it has petl-bench {version}, not {__version__} as here")
+    if settings.device == "auto":
+        return "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+    return settings.device
+
+
+def _look_for_room(
+    ray: Any, settings: RaySettings, needs: dict[str, float], say: Callable[[str], None]
+) -> None:
+    """Say so if no machine of a cluster can take a run now; Ray alone would wait in silence.
+
+    Raises:
+        UserError: the cluster is this machine alone, so that no other can join.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(
+        has.get("CPU", 0) >= needs["num_cpus"] and has.get("GPU", 0) >= needs["num_gpus"] for has in machines
+    ):
+        return
+    wanted = f"{needs['num_cpus']:g} CPUs and {needs['num_gpus']:g} GPUs, which a run needs"
+    if not settings.address:
+        raise UserError(f"launcher.gpus={settings.gpus:g}: this machine does not have {wanted}")
+    say(
+        f"no machine of the cluster has {wanted} (launcher.threads, launcher.gpus); runs wait until one joins"
+    )
 
 
 def _look(address: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import shlex
 import shutil
 import subprocess
 import time
@@ -102,7 +101,6 @@ def _executor(store: Path, settings: SlurmSettings) -> Any:
         raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
     executor = submitit.AutoExecutor(store / FOLDER, settings.cluster, slurm_max_num_timeout=settings.retries)
     cores = settings.threads + settings.loaders
-    options = (option.removeprefix("--").partition("=") for option in shlex.split(settings.options))
     executor.update_parameters(
         name="petl-bench",
         timeout_min=settings.minutes,
@@ -112,7 +110,7 @@ def _executor(store: Path, settings: SlurmSettings) -> Any:
         slurm_partition=settings.partition or None,
         slurm_array_parallelism=settings.jobs,
         slurm_srun_args=[f"--cpus-per-task={cores}"],  # srun does not take it from sbatch since Slurm 22.05
-        slurm_additional_parameters={key: value or True for key, _, value in options},
+        slurm_additional_parameters=settings.sbatch,
     )
     return executor
 

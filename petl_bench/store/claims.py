@@ -69,6 +69,13 @@ class ClaimedError(Exception):
     """Error of a claim that another process holds."""
 
 
+def vanished(store: Path) -> StoreError:
+    """Return the error of a store that was removed, or whose disk is not mounted any more, while in use."""
+    return StoreError(
+        f"store {store}: has vanished (its folder {CLAIMS} is gone); no new one is made in its place"
+    )
+
+
 class Claim:
     """Claim of this process; as a context manager it sends heartbeats, and releases the claim at the end."""
 
@@ -91,8 +98,12 @@ class Claim:
 
         Raises:
             ClaimedError: another process has taken it over, because of missing heartbeats.
+            StoreError: the store has vanished.
         """
         if not self.held:
+            claims = self.file.parent.parent
+            if not claims.is_dir():
+                raise vanished(claims.parent)
             raise ClaimedError(f"{self.file.parent.name}: another process has taken this run over")
 
     def __enter__(self) -> Claim:
@@ -136,14 +147,14 @@ class Claims:
 
         Raises:
             ClaimedError: a living process holds it.
-            StoreError: the store cannot be written.
+            StoreError: the store cannot be written, or has vanished since `Store.create`.
         """
         token = secrets.token_hex(8)
         owner = Owner(platform.node(), os.getpid(), _machine(), _born(os.getpid()) or "", heartbeat)
         prepared, place = self.root / f".{token}", self.root / run_id
         self.clear([run_id])
         try:
-            prepared.mkdir(parents=True)
+            prepared.mkdir()
             (prepared / token).write_text(json.dumps(asdict(owner)))
             os.rename(prepared, place)
         except OSError as error:
@@ -153,6 +164,8 @@ class Claims:
             _remove(prepared / token)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise ClaimedError(f"{run_id}: another process is at work on this run") from error
+            if error.errno == errno.ENOENT:
+                raise vanished(self.store) from error
             raise StoreError(f"store {self.store}: cannot claim runs there: {error.strerror}") from error
         return Claim(place / token, heartbeat)
 

@@ -26,7 +26,7 @@ class Store(Runs):
     """Store of runs, for reading and writing. Any number of processes may write different runs."""
 
     def create(self) -> None:
-        """Create the directory of the store.
+        """Create the directory of the store, and in it that of claims, without which it counts as vanished.
 
         Raises:
             StoreError: it cannot be created or written.
@@ -37,6 +37,7 @@ class Store(Runs):
                 file.write(bytes(4096))  # size of the smallest run, to notice a full disk before training
                 file.flush()
                 os.fsync(file.fileno())
+            self.claims.root.mkdir(exist_ok=True)
 
     def open(self, run_id: str) -> Path:
         """Return the directory of a run, created if needed, without remains of an earlier attempt.
@@ -48,7 +49,7 @@ class Store(Runs):
         """
         directory = self.directory(run_id)
         with self._writing():
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
             for pattern in (
                 "events.out.tfevents.*",
                 LOG,
@@ -102,7 +103,7 @@ class Store(Runs):
         directory = self.directory(run_id)
         files = {directory / SPEC: to_json(spec_to_dict(spec)), directory / ERROR: to_json(error)}
         with self._writing():
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
             with staged(files) as place:
                 for path in files:
                     place(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +15,11 @@ COMPILERS = ("none", "default", "reduce-overhead")
 CLUSTERS = ("slurm", "local")
 """Executors of submitit."""
 
-AT_LEAST_ONE = "1 or more"
+CORES = 1024
+GPUS = 64
+MANY = 100_000
+LEAST_MEMORY = 0.01  # GB
+"""Bounds of values: no machine has more cores or GPUs, and Slurm takes 0 MB for all the memory there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +30,13 @@ class ProcessSettings:
         "CPU threads of each run; another number may change the last bits of results.",
         1,
         least=1,
-        right=AT_LEAST_ONE,
+        most=CORES,
     )
     loaders: int = setting(
-        "Processes of each run that augment images (train=fgvc); 0: none besides the run's own.", 0, least=0
+        "Processes of each run that augment images (train=fgvc); 0: none besides the run's own.",
+        0,
+        least=0,
+        most=CORES,
     )
     compile: str = setting(
         "torch.compile of the training step: none, default, or reduce-overhead (CUDA graphs, untested).",
@@ -35,12 +44,16 @@ class ProcessSettings:
         choices=COMPILERS,
     )
     checkpoint: int = setting(
-        "Epochs between two checkpoints, from which an interrupted run resumes; 0: none.", 0, least=0
+        "Epochs between two checkpoints, from which an interrupted run resumes; 0: none.",
+        0,
+        least=0,
+        most=MANY,
     )
     heartbeat: float = setting(
         "Seconds between two signs of life of a run; after eight without one another sweep may take it over.",
         10.0,
-        above=0,
+        least=0.1,
+        most=3600,
     )
 
 
@@ -52,11 +65,16 @@ class LauncherSettings(ProcessSettings):
 
     device: str = setting("Device of the runs; auto: a GPU (cuda) if there is one, else the CPU.", "auto")
     retries: int = setting(
-        "Times that a run is repeated after its process was killed or its device failed.", 1, least=0
+        "Times that a run is repeated after its process was killed or its device failed.",
+        1,
+        least=0,
+        most=MANY,
     )
 
     def __post_init__(self) -> None:
         check_ranges(self, "launcher.")
+        fine = re.fullmatch(r"auto|cpu|(cuda|xpu|mps|hpu)(:\d{1,3})?", self.device, re.ASCII) is not None
+        require(fine, "launcher.device", self.device, "auto, cpu, cuda, cuda:N or another device of torch")
 
     @property
     def elsewhere(self) -> bool:
@@ -79,7 +97,10 @@ class PoolSettings(LauncherSettings):
 
     device: str = setting("Devices of the runs; auto: every GPU, else the CPU; cuda:1: this one.", "auto")
     workers: int = setting(
-        "Number of processes, spread over the devices; 0: one per GPU or per `threads` cores.", 0, least=0
+        "Number of processes, spread over the devices; 0: one per GPU or per `threads` cores.",
+        0,
+        least=0,
+        most=CORES,
     )
 
 
@@ -92,15 +113,17 @@ class RaySettings(LauncherSettings):
     address: str = setting(
         "Empty: a cluster of its own; auto: the one that runs on this machine; or HOST:PORT.", ""
     )
-    workers: int = setting("Runs at a time; 0: as many as the cluster has room for.", 0, least=0)
+    workers: int = setting("Runs at a time; 0: as many as the cluster has room for.", 0, least=0, most=MANY)
     gpus: float = setting(
-        "GPUs of each run, unless it runs on the CPU; 0.5: two runs share one.", 1.0, least=0
+        "GPUs of each run, unless it runs on the CPU; 0.5: two runs share one.", 1.0, least=0, most=GPUS
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole = self.gpus < 1 or self.gpus % 1 == 0
         require(whole, "launcher.gpus", self.gpus, "a whole number, or a fraction below 1")
+        known = self.address in ("", "auto") or _is_host_and_port(self.address)
+        require(known, "launcher.address", self.address, "empty, auto, or HOST:PORT")
 
     @property
     def elsewhere(self) -> bool:
@@ -117,23 +140,51 @@ class SlurmSettings(LauncherSettings):
     cluster: str = setting(
         "slurm, or local: processes of this machine, for trying it out.", "slurm", choices=CLUSTERS
     )
-    runs_per_job: int = setting("Runs of each job, one after another.", 8, least=1, right=AT_LEAST_ONE)
-    jobs: int = setting("Maximum number of jobs at a time.", 64, least=1, right=AT_LEAST_ONE)
+    runs_per_job: int = setting("Runs of each job, one after another.", 8, least=1, most=MANY)
+    jobs: int = setting("Maximum number of jobs at a time.", 64, least=1, most=MANY)
     minutes: int = setting(
         "Time limit of each job; one that needs more is queued again, `retries` times.",
         240,
         least=1,
-        right=AT_LEAST_ONE,
+        most=MANY,
     )
     partition: str = setting("Partition of the cluster; empty: its default.", "")
-    gpus: int = setting("GPUs of each job; none with device=cpu.", 1, least=0)
-    memory_gb: float = setting("Memory of each job in GB; 0: the cluster's default.", 0.0, least=0)
+    gpus: int = setting("GPUs of each job; none with device=cpu.", 1, least=0, most=GPUS)
+    memory_gb: float = setting("Memory of each job in GB; 0: the cluster's default.", 0.0, least=0, most=MANY)
     options: str = setting("Further options of sbatch, for example '--account=lab --qos=low'.", "")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        enough = self.memory_gb == 0 or self.memory_gb >= LEAST_MEMORY
+        require(enough, "launcher.memory_gb", self.memory_gb, f"0, or {LEAST_MEMORY} or more")
+        fine = re.fullmatch(r"[!-~]*", self.partition) is not None
+        require(fine, "launcher.partition", self.partition, "the name of a partition, without spaces")
+        right = "options of the form --NAME or --NAME=VALUE, with quotes around spaces"
+        require(self._options() is not None, "launcher.options", self.options, right)
+
+    @property
+    def sbatch(self) -> dict[str, str | bool]:
+        """Further options of sbatch by name, without the leading dashes; True for those without a value."""
+        return self._options() or {}
+
+    def _options(self) -> dict[str, str | bool] | None:
+        try:
+            words = [re.fullmatch(r"--([a-z][a-z-]*)(?:=(.+))?", word) for word in shlex.split(self.options)]
+        except ValueError:  # an open quote
+            return None
+        if not self.options.isprintable() or not all(words):
+            return None
+        return {word[1]: word[2] or True for word in words if word is not None}
 
     @property
     def elsewhere(self) -> bool:
         """Return whether runs go to machines whose hardware this one does not know."""
         return True
+
+
+def _is_host_and_port(address: str) -> bool:
+    found = re.fullmatch(r"[\w.-]+:(\d{1,5})|\[[\da-f:.]+\]:(\d{1,5})", address, re.ASCII | re.IGNORECASE)
+    return found is not None and 0 < int(found[1] or found[2]) < 2**16
 
 
 LAUNCHERS: dict[str, type[LauncherSettings]] = {
