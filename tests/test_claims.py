@@ -240,6 +240,20 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         Claims(tmp_path).take("run", BEAT)
 
 
+def test_a_store_that_vanishes_is_said_and_not_made_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.create()
+    with store.claims.take("run", BEAT) as claim:
+        store.root.rename(tmp_path / "elsewhere")
+        for mounted in (False, True):  # nothing is there, or the empty folder of a disk that is not mounted
+            if mounted:
+                store.root.mkdir()
+            for action in (claim.require, lambda: store.claims.take("other", BEAT)):
+                with pytest.raises(StoreError, match="has vanished"):
+                    action()
+    assert os.listdir(store.root) == []
+
+
 def test_owners_compare_as_they_should() -> None:
     from petl_bench.store.claims import Owner, _born, _machine
 

@@ -180,6 +180,20 @@ def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path
     wait_until(lambda: not session_processes(process.pid), 20)
 
 
+def test_a_store_that_vanishes_ends_the_sweep_and_is_not_made_anew(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with start(store) as process:
+        process.stdout.readline()
+        store.rename(tmp_path / "elsewhere")
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert messages.splitlines()[-1].startswith(f"petl-bench: error: store {store}: has vanished")
+    assert "Traceback" not in messages
+    assert not store.exists()
+    (tmp_path / "elsewhere").rename(store)  # brought back, it is continued
+    finish(store, assert_whole(store, 1))
+
+
 # New interpreters, whose fork server takes seconds to import everything
 
 

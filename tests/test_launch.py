@@ -225,6 +225,7 @@ def test_a_search_takes_the_time_of_its_trainings() -> None:
 def test_progress_counts_what_is_done_failed_and_running(tmp_path: Path, capsys) -> None:
     specs = {f"run{i}": s for i, s in enumerate(plan(["sweep=none", "seed=0,1,2,3", "scale=1"]).runs)}
     store = Store(tmp_path)
+    store.create()
     progress = Progress(specs, [], store)
     assert progress.state() == "0 running, 0 bytes"
     with store.claims.take("run3", 10), store.claims.take("another", 10):
