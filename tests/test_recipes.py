@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from petl_bench.cli.idle import idle
 from petl_bench.config import options, plan
+from petl_bench.run.metadata import recipe_hash
 from petl_bench.run.search import search, trainings
+from petl_bench.store import Store
 from petl_bench.train import learning_rate
-from petl_bench.types import RunSpec, run_id
+from petl_bench.types import RunSpec, run_id, spec_to_dict, stored_id
 from tests import trees
-from tests.conftest import WEIGHTS, error_of, json_lines, quickly
+from tests.conftest import WEIGHTS, error_of, json_lines, make_row, quickly
 
 ONE = ["sweep=none", "task=digits", "adapter=lora", "scale=1"]
 OWN = ["tree", "folder"]
@@ -147,6 +150,27 @@ def test_a_head_alone_ignores_drop_path_and_passes_each_image_once(tmp_path: Pat
     (row,) = json_lines(done.stdout)  # they are one run
     # 1,000 training images, not 4,000
     assert round(row["images_per_second"] * row["seconds_train"] / row["n_train"]) == 1
+
+
+def test_a_head_alone_is_compared_with_adapters_of_the_same_recipe(tmp_path: Path) -> None:
+    """Its identity has no drop path, but it was trained by the recipe: one table."""
+    linear, lora = plan(["sweep=none", "task=vtab_dtd", "adapter=linear,lora", "scale=1"]).runs
+    assert recipe_hash(linear) == recipe_hash(lora)
+    without = [replace(spec, train=replace(spec.train, drop_path=0.0)) for spec in (linear, lora)]
+    assert [
+        run_id(a, WEIGHTS) == run_id(b, WEIGHTS) for a, b in zip((linear, lora), without, strict=True)
+    ] == [
+        True,
+        False,
+    ]
+    # A store of 0.1.0 has it under the id with drop path: older, not damaged.
+    old = stored_id(spec_to_dict(linear), WEIGHTS, 4)
+    assert old != run_id(linear, WEIGHTS)
+    Store(tmp_path).put(linear, make_row(linear, 0.5, run_id=old), b"adapter")
+    found = json_lines(quickly("store", "check", "--store", tmp_path, "--json").stdout)
+    kinds = {problem["kind"] for problem in found if "kind" in problem}
+    assert "older" in kinds
+    assert "identity" not in kinds
 
 
 # The plan

@@ -50,8 +50,6 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     settings = {name: getattr(chosen, name) for name in PLAIN if name not in FEW_SHOT}
     settings |= {name: config[name]["name"] for name in declarations(RunSettings) if name not in PLAIN}
     settings |= {name: value for name, value in unused.items() if name in settings}
-    if "train.drop_path" in unused:
-        train = replace(train, drop_path=unused["train.drop_path"])
     if protocol.name != "sealed":
         about = {"adapter": parts.adapter.name, "head": settings["head"], "hidden": chosen.hidden}
         about |= {f"adapter.{key}": value for key, value in parts.adapter.settings.items()}

@@ -34,8 +34,9 @@ class MethodFacts:
         group: one of GROUPS.
         tokenwise: whether the change of a token depends on no other token, so that the last block may leave
             out tokens that nothing reads.
-        unused: settings common to all methods, and `train.drop_path`, that this one does not use, with the
-            values that they are recorded with whatever is chosen.
+        unused: settings common to all methods that this one does not use, with the values that they are
+            recorded with whatever is chosen. Those of the recipe (`train.drop_path`) are recorded as chosen,
+            since methods are compared by recipe, and have this value in the identity of the run.
         nested: name of the setting that states how many of the first ranks are kept, if every rank has
             matrices of its own and files can thus be truncated to fewer ranks; else empty.
     """

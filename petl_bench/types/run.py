@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from petl_bench.types.fields import check_keys
+from petl_bench.types.method_facts import methods
 from petl_bench.types.parts import (
     FLOAT_BITS,
     PACKINGS,
@@ -230,10 +231,18 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     return stored_id(spec_to_dict(spec), backbone_sha256)
 
 
-def stored_id(
-    values: Mapping[str, Any], backbone_sha256: str, protocol_version: int = PROTOCOL_VERSION
-) -> str:
-    """Return the run_id of a spec as `spec_to_dict` gives it, with the fields and the version of its time.
+_RECIPE = "train."
+"""Prefix of settings of the recipe."""
+
+
+def stored_id(values: Mapping[str, Any], backbone_sha256: str, protocol_version: int | None = None) -> str:
+    """Return the run_id of a spec as `spec_to_dict` gives it, with the fields of its time.
+
+    Args:
+        values: the spec.
+        backbone_sha256: checksum of the backbone weights.
+        protocol_version: None for the id that a sweep gives today; else that of petl-bench 0.1.0 and
+            earlier under this version, when all methods had the whole recipe in their identity.
 
     Raises:
         KeyError, TypeError, ValueError: it is no spec of any time.
@@ -241,6 +250,12 @@ def stored_id(
     identity = identity_of(RunSpec, values)
     if identity["task"]["suite"] == "own":  # named after its folder
         del identity["task"]["name"]
+    if protocol_version is None:
+        protocol_version = PROTOCOL_VERSION
+        known = methods().get(identity["adapter"]["name"])
+        for name, value in (known.unused if known else {}).items():
+            if name.startswith(_RECIPE):
+                identity["train"][name.removeprefix(_RECIPE)] = value
     protocol = identity["protocol"]
     if protocol_version < 2 and isinstance(protocol, Mapping) and not protocol.get("rungs"):
         identity["protocol"] = {key: value for key, value in protocol.items() if key != "rungs"}
