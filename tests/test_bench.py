@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,18 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
 
 
 def test_a_whole_run_and_a_command_in_a_table(capsys, monkeypatch) -> None:
-    done = bench(capsys, monkeypatch, "run", "help", "--quick")
+    names = ("run", "run_fp32", "run_fp32_one_evaluation", "run_12_blocks")
+    done = bench(capsys, monkeypatch, *names, "help", "--quick", "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "4 training and 80 test images" in done.stdout
+    text = " ".join(done.stdout.split())  # notes are wrapped
+    for name in names:
+        precision = "[a-z0-9]+" if name == "run" else "fp32"
+        theirs = "1 evaluation" if name in names[2:] else "2 evaluations"  # one after each of the 2 epochs
+        assert re.search(
+            rf" {name}: tiny ViT, 2 blocks, [^:]*, 4 training and 80 test images [^:]*ours in {precision} "
+            rf"with 1 evaluation, the reference in fp32 with {theirs} ",
+            text,
+        )
     assert "--quick" in done.stdout
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("│ help")]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
@@ -134,3 +144,9 @@ def test_targets_hold_for_the_sizes_they_are_meant_for() -> None:
     faster = measure.paired([(1.0, 10.0)])
     assert Measurement(case, Setting(), faster).met is True
     assert Measurement(case, Setting(), faster).to_dict()["unit"] == "ours / reference"
+
+
+def test_a_run_of_12_blocks_has_the_whole_backbone() -> None:
+    assert Setting().backbone.options == {"depth": 4}
+    assert Setting(depth=12).blocks == Setting("cuda:0").blocks == 12
+    assert Setting(quick=True, depth=12).blocks == Setting(quick=True).blocks == 2

@@ -123,7 +123,7 @@ def test_training_learns_and_looks_ten_times(folder, monkeypatch):
     monkeypatch.setattr(reference_loop, "accuracy", lambda *arguments: looks.append(len(looks)) or 0.5)
     plain = Reference(tiny.model_spec(bits=1))
     before = [parameter.detach().clone() for parameter in plain.trainable]
-    assert reference_loop.train(plain, folder, 32, epochs=20, batch=5, device="cpu") == 0.5
+    assert reference_loop.train(plain, folder, 32, epochs=20, evaluations=10, batch=5, device="cpu") == 0.5
     assert len(looks) == 10
     assert all(not torch.equal(a, b) for a, b in zip(before, plain.trainable, strict=True))
 

@@ -23,12 +23,14 @@ class Setting:
         threads: number of CPU threads of torch.
         wanted_rounds: number of timings of each side; 0 for the default of each case.
         quick: use tiny sizes, which only show that everything works.
+        depth: number of blocks of the backbone; 0 for 4 on the CPU and 12 on a GPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     wanted_rounds: int = 0
     quick: bool = False
+    depth: int = 0
 
     def rounds(self, usual: int) -> int:
         """Return the number of rounds of a case whose default is `usual`."""
@@ -40,10 +42,11 @@ class Setting:
 
     @property
     def backbone(self) -> BackboneSpec:
-        """ViT-B/16 with random weights, with only 4 blocks on the CPU; with `quick` a tiny ViT."""
+        """ViT-B/16 with random weights and `depth` blocks; with `quick` a tiny ViT."""
         if self.quick:
             return BackboneSpec("vit_tiny_patch16_224", "random", 32, dict(_TINY))
-        return BackboneSpec("vit_base_patch16_224", "random", 224, {} if self.on_gpu else {"depth": 4})
+        depth = self.depth or (12 if self.on_gpu else 4)
+        return BackboneSpec("vit_base_patch16_224", "random", 224, {} if depth == 12 else {"depth": depth})
 
     @property
     def blocks(self) -> int:

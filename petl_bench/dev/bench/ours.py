@@ -14,7 +14,6 @@ from petl_bench.config import plan
 from petl_bench.data import Split
 from petl_bench.dev.bench.case import CLASSES, HIDDEN, Setting
 from petl_bench.dev.bench.measure import Work
-from petl_bench.device import find_precision
 from petl_bench.model import Adapted, assemble, restore
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import execute
@@ -86,22 +85,17 @@ def quantizer(bits: int, weights: Sequence[Tensor], gradients: Sequence[Tensor])
     return lambda: torch.autograd.grad([quantize(latent) for latent in latents], latents, upstream)
 
 
-def run_precision(setting: Setting) -> str:
-    """Return the precision that `precision=auto` selects on the device."""
-    return find_precision("auto", setting.device)
-
-
-def run(root: Path, scratch: Path, setting: Setting, epochs: int, batch: int) -> None:
+def run(root: Path, scratch: Path, setting: Setting, precision: str, epochs: int, batch: int) -> None:
     """Execute a complete run on image files, from the plan to the stored result.
 
     Args:
         root: folder of the images and their lists.
         scratch: new folder for store and cache.
         setting: device and sizes.
+        precision: a name of PRECISIONS, resolved.
         epochs: number of training epochs.
         batch: training batch size.
     """
-    precision = run_precision(setting)
     planned = plan(
         [
             "sweep=none",

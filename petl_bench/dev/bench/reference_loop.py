@@ -1,6 +1,6 @@
 """Training loop of the reference, which decodes every image file again whenever it needs it.
 
-Like the released code it evaluates the test images ten times during training and keeps the best accuracy.
+Like the released code it evaluates the test images several times during training and keeps the best accuracy.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.dev.bench.reference import Reference
 from petl_bench.train.evaluation import evaluation_batch
-
-EVALUATIONS = 10
 
 
 class Files(Dataset[tuple[Tensor, int]]):
@@ -64,8 +62,10 @@ def optimizer_of(model: Reference) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.trainable, lr=1e-3, weight_decay=1e-4)
 
 
-def train(model: Reference, root: Path, side: int, epochs: int, batch: int, device: str) -> float:
-    """Train a model and return the best of ten test accuracies. Evaluation batches have petl_bench's size.
+def train(
+    model: Reference, root: Path, side: int, epochs: int, evaluations: int, batch: int, device: str
+) -> float:
+    """Train a model and return the best of its test accuracies. Evaluation batches have petl_bench's size.
 
     Four processes load images on a GPU, as in the released code. On the CPU there are none, because they
     would compete with the training for its cores.
@@ -75,6 +75,7 @@ def train(model: Reference, root: Path, side: int, epochs: int, batch: int, devi
         root: folder of the images and their lists.
         side: image size in pixels.
         epochs: number of training epochs.
+        evaluations: number of evaluations of all test images, at equal intervals.
         batch: training batch size.
         device: device to train on.
     """
@@ -91,6 +92,6 @@ def train(model: Reference, root: Path, side: int, epochs: int, batch: int, devi
             group["lr"] = 5e-4 * (1 + math.cos(math.pi * epoch / epochs))
         for images, labels in batches:
             step(model, optimizer, images.to(device), labels.to(device))
-        if (epoch + 1) % max(1, epochs // EVALUATIONS) == 0:
+        if (epoch + 1) % max(1, epochs // evaluations) == 0:
             best = max(best, accuracy(model, evaluated, device))
     return best
