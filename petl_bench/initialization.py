@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Values = NDArray[np.float32]
 Initializer = Callable[[int, str, tuple[int, int]], Values]
@@ -68,6 +67,8 @@ def normal(std: float, cutoff: float = math.inf) -> Initializer:
     """
 
     def initialize(seed: int, name: str, shape: tuple[int, int]) -> Values:
+        from scipy.special import ndtr, ndtri
+
         low, high = ndtr(-cutoff), ndtr(cutoff)
         return (std * ndtri(low + _probabilities(seed, name, shape) * (high - low))).astype(np.float32)
 
