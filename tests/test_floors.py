@@ -280,6 +280,16 @@ def test_data_and_packing_are_imported_without_torch_and_hydra(module: str, tmp_
     assert not {"torch", "timm", "hydra", "omegaconf"} & set(done.stdout.split())
 
 
+def test_reading_a_file_needs_no_scipy_and_executing_a_run_no_hydra(tmp_path: Path) -> None:
+    for module, unwanted in (("packing", {"scipy"}), ("launch.attempt", {"hydra", "omegaconf"})):
+        program = f"import sys, petl_bench.{module}; print(*sys.modules)"
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ
+        )
+        assert not unwanted & set(done.stdout.split())
+
+
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     heavy = {"torch", "timm", "hydra", "omegaconf", "pandas", "numpy", "rich"}
     assert not loaded("--help", cwd=tmp_path) & heavy

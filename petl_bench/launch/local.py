@@ -17,8 +17,7 @@ def launch(work: Round[LocalSettings]) -> Generator[Outcome, None, None]:
         UserError: there is no such device, or a model of the plan cannot be built; nothing has run then.
     """
     runtime = replace(work.runtime, device=find_device(work.settings.device))
-    from petl_bench.launch.attempt import attempt
-    from petl_bench.launch.preflight import preflight
+    from petl_bench.launch.preload import attempt, preflight
 
     preflight(work.unchecked)
     for job in work.jobs:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import solve_banded
 from torch import Tensor, nn
 
 from petl_bench.errors import UserError
@@ -211,6 +210,8 @@ def solve(levels: Levels, system: Callable[[Levels], tuple[Levels, Levels]]) -> 
     Returns:
         The levels (n,), made exactly symmetric around 0.
     """
+    from scipy.linalg import solve_banded
+
     residual, jacobian = system(levels)
     for _ in range(100):
         step = solve_banded((1, 1), jacobian, residual)

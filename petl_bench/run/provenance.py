@@ -20,7 +20,7 @@ def provenance(device: str) -> dict[str, object]:
     return {
         "device": device_name(device),
         "version": __version__,
-        "torch_version": torch.__version__,
+        "torch_version": str(torch.__version__),  # its own class would make every reader import torch
         "pillow_version": PIL.__version__,
         **_git_state(),
     }
