@@ -12,11 +12,13 @@ components of W that matter most stay frozen. C is the mean over images of X^T X
 divided by its largest magnitude, plus 0.01 times the mean of its diagonal on the diagonal. Finally, up_0 and
 down_0 are scaled to equal norms without changing their product.
 
-Source: repository iboing/CorDA. It doubles the share of 0.01 until the product of C and its inverse is close
-to the identity, which in float64 is always the case. Translations by this project: the images are the task's
-own training images, also in kpa, where the source takes images like those of the pretraining; the sites in a
-vision transformer; `allocation`; and quantization, for which up_0 and down_0 are quantized as the trained
-pair is. In the attention of Swin each window counts as an image.
+Source: repository iboing/CorDA. It divides X by the magnitude of its largest entry, which is less than the
+largest magnitude where negative entries are larger, and may be close to zero; otherwise its C is the same. It
+doubles the share of 0.01 until the product of C and its inverse is close to the identity, which in float64 is
+always the case. Translations by this project: the images are the task's own training images, also in kpa,
+where the source takes images like those of the pretraining; the sites in a vision transformer; `allocation`;
+and quantization, for which up_0 and down_0 are quantized as the trained pair is. In the attention of Swin
+each window counts as an image.
 
 up_0 and down_0 depend on images, so they are stored: a file has twice the bytes of its trained pairs. They
 are computed before training. Until then both pairs hold the same random numbers, which also is the frozen
