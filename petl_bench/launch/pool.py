@@ -21,12 +21,7 @@ from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
 
-PRELOADED = [
-    "petl_bench.end_with_parent",
-    "petl_bench.cli",
-    "petl_bench.launch.attempt",
-    "petl_bench.launch.preflight",
-]
+PRELOADED = ["petl_bench.end_with_parent", "petl_bench.cli", "petl_bench.launch.preload"]
 """Modules that the fork server imports once for all processes, so that a new process starts at once."""
 PATIENCE = 5
 """Number of times in a row that a process may die before it is ready."""
@@ -211,8 +206,7 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # gives its claim up
     _end_with_parent()
     from petl_bench.device import find_device
-    from petl_bench.launch.attempt import attempt
-    from petl_bench.launch.preflight import preflight
+    from petl_bench.launch.preload import attempt, preflight
 
     try:
         find_device(runtime.device)
