@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import timm
-import torch
 from timm.layers import LayerNorm2d
 from timm.models.convnext import ConvNeXt
 from timm.models.lowformer import LowFormer, LowFormerBlock, ResidualBlock
@@ -17,8 +15,9 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from petl_bench.backbones import pretrained, weights
+from petl_bench.backbones.creation import create
 from petl_bench.backbones.sites import BlockSites, Branch, Operation, Sites, Slot, TokenGrid
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
@@ -67,38 +66,6 @@ def state_checksum(spec: BackboneSpec) -> str:
 def remarks(spec: BackboneSpec) -> list[str]:
     """Return remarks about what a backbone that was built has taken from its weights file."""
     return _remarks.get(repr(spec), [])
-
-
-def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
-    """Create a timm model without classifier, with timm's pretrained weights or random weights of seed 0.
-
-    Args:
-        spec: architecture; only `pretrained` weights are loaded.
-        drop_path: stochastic depth rate at the last block.
-
-    Raises:
-        UserError: timm has no such model or cannot build it.
-    """
-    if not timm.is_model(spec.name):
-        hint = did_you_mean(spec.name, timm.list_models())
-        raise UserError(f"backbone.name={spec.name}: timm has no such model; {hint[:300]}")
-    random_state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    try:
-        # Only architectures with a fixed input size have this argument; a ConvNeXt has none.
-        sized = timm.get_pretrained_cfg(spec.name).fixed_input_size
-        return timm.create_model(
-            spec.name,
-            pretrained=spec.weights == "pretrained",
-            num_classes=0,
-            drop_path_rate=drop_path,
-            **({"img_size": spec.image_size} if sized else {}),
-            **spec.options,
-        )
-    except (TypeError, RuntimeError, OSError, AssertionError) as error:
-        raise UserError(f"backbone {spec.display_name}: timm cannot build it: {error}") from error
-    finally:
-        torch.random.set_rng_state(random_state)
 
 
 @FAMILIES.register("VisionTransformer")

@@ -99,7 +99,8 @@ def _work(todo: Collection[RunSpec]) -> str:
 def _input(spec: RunSpec) -> str:
     """Describe the input of a run's backbone."""
     backbone, size, chosen = spec.backbone, spec.backbone.image_size, spec.train.normalization
-    other = f" (the backbone's own is {backbone.normalization})" if backbone.normalization != chosen else ""
+    own = backbone.normalization if backbone.label or backbone.normalization != "none" else chosen
+    other = f" (the backbone's own is {own})" if own != chosen else ""
     return f"{size} x {size} pixels of backbone {backbone.display_name}, normalization {chosen}{other}"
 
 

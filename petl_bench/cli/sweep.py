@@ -61,11 +61,13 @@ def sweep(
     """
     from petl_bench.config import plan
     from petl_bench.device import find_precision
-    from petl_bench.run.identity import files_of, job_of, resolve_tasks, weights_remarks
+    from petl_bench.run.identity import current_backbones, files_of, job_of, resolve_tasks, weights_remarks
 
     planned = plan(overrides or [])
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
+    remarks: list[str] = []
+    specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
         resolved = resolve_tasks(specs, planned.cache, counter, warnings.append)
         found = zip(resolved, planned.alone, strict=True)
@@ -73,7 +75,7 @@ def sweep(
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *warnings]:
         note(f"warning: {warning}")
-    for remark in weights_remarks(runs.values()):
+    for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
     shelf = Store(store)
     states = {i: shelf.state(i) for i in runs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
@@ -28,6 +28,14 @@ PARTS: dict[str, type] = {
     "data": DataSettings,
 }
 """Dataclasses of the settings whose keys have a prefix."""
+
+FREE = tuple(
+    f"{group}.{name}"
+    for group, kind in PARTS.items()
+    for name, hint in get_type_hints(kind).items()
+    if name in declarations(kind) and get_origin(hint) is dict
+)
+"""Settings that are dictionaries of any keys, such as `backbone.options`."""
 
 FEW_SHOT = ("shots", "split_seed")
 """Settings of a task that are chosen for the run."""

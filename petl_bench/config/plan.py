@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from petl_bench.config.files import CONF_DIR, group_config, groups, options, store_declared
-from petl_bench.config.keys import PLAIN, store_settings
+from petl_bench.config.keys import FREE, PLAIN, store_settings
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
@@ -216,6 +216,10 @@ def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
     """Refuse keys that are neither groups nor settings, and facts of data sets."""
     roots = groups()
     known = roots | set(_flat_keys(own))
+    if {"backbone.image_size", "backbone.options.img_size"} <= parsed.keys():
+        raise UserError(
+            "backbone.image_size and backbone.options.img_size are one setting: give backbone.image_size"
+        )
     for key in parsed.keys() - roots:
         root = key.split(".")[0]
         if root == "task":
@@ -223,6 +227,8 @@ def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
         if root in roots and key.startswith(tuple(f"{root}.{fact}" for fact in FACTS)) and root != "backbone":
             choices = " or ".join(f"{root}={name}" for name in options(root))
             raise UserError(f"{key!r} cannot be overridden: choose with {choices}")
+        if _is_free(key):
+            continue
         if isinstance(own.get(key), dict):
             raise UserError(f"{key!r} is a group of settings: {', '.join(f'{key}.{k}' for k in own[key])}")
         if key not in known and root not in ("adapter", "backbone", "launcher", "protocol"):
@@ -230,9 +236,16 @@ def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
             raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
 
 
+def _is_free(key: str) -> bool:
+    """Return whether a key is a dictionary of any keys, or stands in one."""
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
 def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
+    # Hydra adds keys that a configuration lacks only after ++.
+    lines = [f"++{line}" if _is_free(line.split("=")[0]) else line for line in overrides]
     try:
-        return compose("config", overrides=overrides, return_hydra_config=hydra)
+        return compose("config", overrides=lines, return_hydra_config=hydra)
     except ConfigCompositionException as error:
         for key in (line.split("=")[0] for line in overrides if f"'{line.split('=')[0]}'" in str(error)):
             group = key.split(".")[0]

@@ -131,8 +131,8 @@ def _parts(groups: str) -> _Parts:
     name = adapter.pop("name")
     defaults = method(name).defaults
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
-    backbone = typed(BackboneSpec, values["backbone"], "backbone.")
     train = values["train"]
+    backbone = _backbone(values["backbone"], train["normalization"] == "backbone")
     if train["normalization"] == "backbone":
         train["normalization"] = backbone.normalization
     protocol = typed(ProtocolSpec, values["protocol"], "protocol.")
@@ -148,6 +148,27 @@ def _parts(groups: str) -> _Parts:
     if not recipe.average.checkpoints:
         recipe = replace(recipe, average=AverageSpec())
     return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe)
+
+
+def _backbone(values: Mapping[str, Any], normalized: bool) -> BackboneSpec:
+    """Return the backbone of a configuration.
+
+    Args:
+        normalized: whether the recipe normalizes pixels as the pretraining did. Only then is that looked up
+            in timm, which takes seconds to import.
+    """
+    backbone = typed(BackboneSpec, values, "backbone.")
+    if "img_size" in backbone.options:  # timm's name of the image size
+        options = dict(backbone.options)
+        sized = {**values, "image_size": options.pop("img_size"), "options": options}
+        backbone = typed(BackboneSpec, sized, "backbone.")
+    if backbone.normalization != "timm":
+        return backbone
+    if not normalized:
+        return replace(backbone, normalization="none")
+    from petl_bench.backbones.creation import normalization
+
+    return replace(backbone, normalization=normalization(backbone.name))
 
 
 def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task: str) -> float | None:

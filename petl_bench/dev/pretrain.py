@@ -25,7 +25,8 @@ from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from petl_bench.backbones import families, weights
+from petl_bench.backbones import weights
+from petl_bench.backbones.creation import create
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
 from petl_bench.types import BackboneSpec
@@ -159,7 +160,7 @@ def pretrain(fashion: Path, steps: int) -> tuple[nn.Module, dict[str, float]]:
     """
     torch.manual_seed(0)
     spec = BackboneSpec(**group_config("backbone", "pocket") | {"weights": "random"})
-    model = families.create(spec, drop_path=0.0)
+    model = create(spec, drop_path=0.0)
     network = nn.Sequential(model, nn.Linear(spec.options["embed_dim"], FASHION_CLASSES + CONTOUR_CLASSES))
     mixture = Mixture(*read_fashion(fashion, "train"), seed=1)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)

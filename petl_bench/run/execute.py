@@ -163,7 +163,8 @@ def _as_configured(backbone: BackboneSpec) -> bool:
     if backbone.label not in options("backbone"):
         return False
     known = BackboneSpec(**group_config("backbone", backbone.label))
-    ours, theirs = ((b.name, b.image_size, b.options) for b in (backbone, known))
+    # Other weights are told by their checksum, and their files are named to `eval`; random ones have none.
+    ours, theirs = ((b.name, b.image_size, b.options, b.weights == "random") for b in (backbone, known))
     return ours == theirs
 
 

@@ -25,6 +25,29 @@ def backbone_sha256(spec: BackboneSpec) -> str:
     return state_checksum(spec)
 
 
+def current_backbones(specs: Iterable[RunSpec], note: Notify) -> list[RunSpec]:
+    """Return the runs with the present names of architectures in place of those that timm has deprecated.
+
+    Args:
+        specs: runs of a plan.
+        note: called once with a remark about each deprecated name.
+
+    Raises:
+        UserError: timm has no such architecture.
+    """
+    specs = list(specs)
+    now: dict[str, str] = {}
+    for backbone in {repr(spec.backbone): spec.backbone for spec in specs}.values():
+        name = now[backbone.name] = backbone.name
+        if not weights.bundled(backbone.weights):
+            from petl_bench.backbones.creation import current_name
+
+            now[name] = current_name(name)
+        if now[name] != name:
+            note(f"backbone.name={name}: timm has deprecated this name; {now[name]} is used")
+    return [replace(s, backbone=replace(s.backbone, name=now[s.backbone.name])) for s in specs]
+
+
 def weights_remarks(specs: Iterable[RunSpec]) -> list[str]:
     """Return remarks about what the backbones of identified runs have taken from their weights files."""
     backbones = {repr(spec.backbone): spec.backbone for spec in specs}

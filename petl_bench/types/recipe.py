@@ -22,6 +22,7 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "sat493m": ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143)),
 }
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
@@ -121,7 +122,7 @@ class TrainSpec:
         below=1,
     )
     normalization: str = setting(
-        "Pixel normalization: none, imagenet, half, clip, or backbone: that of its pretraining.",
+        "Pixel normalization: none, imagenet, half, clip, sat493m, or backbone: that of its pretraining.",
         choices=(*NORMALIZATIONS,),
     )
     augment: AugmentSpec = setting("Augmentation of the training images.", value=AugmentSpec)
