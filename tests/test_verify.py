@@ -58,6 +58,7 @@ def test_a_clean_tree_passes_and_its_facts_are_told(clean: tuple[Path, Path], wa
     for name, facts in expected.items():
         settled = resolve(plan_task(name, settings(root, override)), Cache(str(warm)))
         facts |= {"task": name, "fingerprint": settled.fingerprint, "notes": [], "problems": 0}
+        facts |= {"modes": {"RGB": facts["images"]}, "sizes": ["24x24"] * 3, "classes": [], "left_out": []}
         assert tasks[name] == facts
     assert tasks["vtab_dtd"]["fingerprint"] != tasks["vtab_svhn"]["fingerprint"]
 

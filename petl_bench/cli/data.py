@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import Counter as Tally
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +18,12 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
+from petl_bench.cli.data_report import print_reports, summary
 from petl_bench.errors import UserError, counted, did_you_mean
 
 if TYPE_CHECKING:
-    from petl_bench.data.checks import Problem
     from petl_bench.data.verify import TaskReport
-    from petl_bench.types import Manifest
+    from petl_bench.types import Cache, Manifest, TaskSpec
 
 app = typer.Typer(no_args_is_help=True, help="Verify, prepare and describe data sets.")
 
@@ -33,22 +32,37 @@ SuiteArgument = Annotated[
     typer.Argument(metavar="SUITE", help="vtab, fgvc, or a task or pattern, e.g. vtab_cifar or 'vtab_d*'."),
 ]
 RootArgument = Annotated[Path, typer.Option("--root", help="Folder of the data sets.")]
-SHOWN = 5
-"""Problems of one kind, task and split that are printed below the table; --json prints all."""
+SettingsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SETTINGS]...",
+        help="Own data: settings of the sweep that choose images, e.g. data.images=500 split_seed=1.",
+    ),
+]
+OWN_SETTINGS = ("data.images", "split_seed", "data.cache", "data.cache_gb")
+"""Settings of a sweep that `data verify` and `data info` take for own data."""
 
 
 @app.command("verify")
 def verify(
     suite: SuiteArgument,
     root: RootArgument,
+    settings: SettingsArgument = None,
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check the files of data sets and print all problems.
 
-    Checked are lists, numbers of images, labels, every image, and whether training and test share images. The
-    exit code is 1 if there is any problem.
+    Checked are lists, numbers of images, labels, every image, and whether training and test share images. For
+    own data (folder or tree), classes, sizes and modes of images and files left out are shown, for the images
+    that a sweep with the same settings uses. The exit code is 1 if there is any problem.
     """
+    _verify(suite, root, settings or [], override, json, decode=True)
+
+
+def _verify(
+    suite: str, root: Path, overrides: Sequence[str], override: Path | None, json: bool, decode: bool
+) -> None:
     from petl_bench.config import overridden, plan_task
     from petl_bench.data import expected_files
     from petl_bench.data.verify import verify as verify_task
@@ -57,22 +71,29 @@ def verify(
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder")
     settings = data_settings(root, override)
+    own = all(manifest.suite == "own" for manifest in manifests)
+    if overrides and not own:
+        raise UserError(f"{overrides[0]}: only own data (folder or tree) take settings here")
     reports = _whole_root(suite, root, manifests)
     if not reports:
         facts = [overridden(manifest, str(override or ""))[0] for manifest in manifests]
         specs = [plan_task(m.name, settings, *(m.shots[:1] or [1])) for m in manifests]
-        listed = [sum(known.lines for known in m.lists.values()) for m in manifests]
+        cache = settings.decoded
+        if overrides:
+            specs, cache = _as_swept(manifests, root, overrides)
+            facts = [manifest for manifest in manifests for spec in specs if spec.source == manifest.source]
+        listed = [sum(known.lines for known in m.lists.values()) for m in facts]
         total = sum(lines or expected_files(spec) for lines, spec in zip(listed, specs, strict=True))
         with Counter("files", total) as counter:
             for spec, manifest in zip(specs, facts, strict=True):
-                reports.append(verify_task(spec, manifest, settings.decoded, counter))
+                reports.append(verify_task(spec, manifest, cache, counter, decode))
     wrong = sum(len(report.problems) for report in reports)
     if json:
         for problem in (problem for report in reports for problem in report.problems):
             print_json(asdict(problem))
-        print_json(_summary(suite, root, reports))
+        print_json(summary(suite, root, reports))
     else:
-        _print(reports)
+        print_reports(reports)
     if wrong:
         note(f"{counted(wrong, 'problem')} in {root}")
         raise typer.Exit(1)
@@ -116,7 +137,28 @@ def prepare(
         known = f"; {suite} is at {', '.join(hubs)}" if hubs else ""
         raise UserError(f"give either --archive PATH or --from-hub OWNER/NAME{known}")
     note(f"placed {', '.join(placed) or 'nothing new'}; now verifying")
-    verify(suite, root, override, json)
+    _verify(suite, root, [], override, json, decode=True)
+
+
+def _as_swept(
+    manifests: Sequence[Manifest], root: Path, overrides: Sequence[str]
+) -> tuple[list[TaskSpec], Cache]:
+    """Return the tasks of own data as a sweep with these settings plans them, and its cache.
+
+    Raises:
+        UserError: a setting is unknown, does not choose images, or has a bad value.
+    """
+    from petl_bench.config import plan
+
+    for setting in overrides:
+        if setting.partition("=")[0] not in OWN_SETTINGS:
+            raise UserError(f"{setting}: known here are {', '.join(OWN_SETTINGS)}; --root names the folder")
+    tasks: dict[str, TaskSpec] = {}
+    for manifest in manifests:
+        planned = plan(["sweep=none", "adapter=linear", f"task={manifest.name}", *overrides])
+        for run in planned.runs:
+            tasks.setdefault(repr(run.task), replace(run.task, place={"root": str(root)}))
+    return list(tasks.values()), planned.cache
 
 
 def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
@@ -131,9 +173,14 @@ def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
 
 @app.command("info")
 def info(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")], json: JsonOption = False
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
+    settings: SettingsArgument = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Own data: folder to describe, without decoding images.")
+    ] = None,
+    json: JsonOption = False,
 ) -> None:
-    """Print the manifest of a task.
+    """Print the manifest of a task, or describe a folder of own data.
 
     A manifest states the sizes, layout, preprocessing, license and origin of a data set.
     """
@@ -141,6 +188,11 @@ def info(
 
     if task not in manifests():
         raise UserError(f"unknown task {task!r}: {did_you_mean(task, manifests())}")
+    if root is not None and manifests()[task].suite == "own":
+        _verify(task, root, settings or [], None, json, decode=False)
+        return
+    if root is not None or settings:
+        raise UserError(f"data info {task}: only own data (folder or tree) are described, with --root DIR")
     facts = asdict(manifests()[task])
     if json:
         print_json(facts)
@@ -191,61 +243,3 @@ def _whole_root(suite: str, root: Path, manifests: Sequence[Manifest]) -> list[T
         message = f"holds no folder of {suite} but those of {other}: wrong suite? `data verify {other}`"
         return [TaskReport("", [Problem("", "", "wrong_suite", str(root), message)])]
     return []
-
-
-def _summary(suite: str, root: Path, reports: Sequence[TaskReport]) -> dict[str, Any]:
-    tasks = [
-        {key: value for key, value in asdict(report).items() if key != "problems"}
-        | {"problems": len(report.problems)}
-        for report in reports
-        if report.task
-    ]
-    wrong = sum(len(report.problems) for report in reports)
-    return {
-        "summary": True,
-        "suite": suite,
-        "root": str(root),
-        "ok": not wrong,
-        "problems": wrong,
-        "tasks": tasks,
-    }
-
-
-def _print(reports: Sequence[TaskReport]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=130, highlight=False)
-    table = Table("task", "images", "formats", "JPEG quality", "fingerprint", "problems")
-    for report in reports:
-        total = max(sum(report.formats.values()), 1)
-        formats = ", ".join(f"{name} {100 * n / total:.0f}%" for name, n in report.formats.items())
-        quality = "{}..{}..{}".format(*report.jpeg_quality) if report.jpeg_quality else "-"
-        cells = (
-            report.task or "-",
-            f"{report.images:,}",
-            formats or "-",
-            quality,
-            report.fingerprint[:16] or "-",
-        )
-        table.add_row(*cells, str(len(report.problems)))
-    console.print(table)
-    for report in reports:
-        for line in (*_lines(report.problems), *(f"{report.task}: note: {text}" for text in report.notes)):
-            console.print(line, markup=False, soft_wrap=True)
-
-
-def _lines(problems: Sequence[Problem]) -> list[str]:
-    """Return the first few problems of each kind, and the numbers of further ones."""
-    shown: Tally[tuple[str, str]] = Tally()
-    lines = []
-    for problem in problems:
-        cell = (problem.split, problem.kind)
-        shown[cell] += 1
-        if shown[cell] <= SHOWN:
-            where = " ".join(part for part in (problem.task, problem.split) if part)
-            lines.append(f"{where}: {problem.kind}: {problem.path}: {problem.message}".removeprefix(": "))
-    more = [
-        f"... and {n - SHOWN} more {kind} {split}".rstrip() for (split, kind), n in shown.items() if n > SHOWN
-    ]
-    return lines + more

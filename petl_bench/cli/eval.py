@@ -122,11 +122,13 @@ def _run(store: Store, run_id: str) -> Target:
 def _task(name: str, settings: DataSettings) -> TaskSpec:
     from petl_bench.config import plan_task
     from petl_bench.data import manifests, resolve
+    from petl_bench.data.tree import split_folders
 
     if name not in manifests():
         own = "your own data are named by their layout: --task folder --root DIR"
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}; {own}")
-    if manifests()[name].source == "tree" and not (Path(settings.folder) / "test").is_dir():
+    root = Path(settings.folder)
+    if manifests()[name].source == "tree" and not (root.is_dir() and "test" in split_folders(root)):
         raise UserError(
             "--task tree: which images are for test depends on the run's draw (data.images, split_seed), "
             "which an adapter file does not state; evaluate the run in its store, or a tree with train/ and "

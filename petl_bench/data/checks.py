@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from petl_bench.data.file_facts import FileFacts
 from petl_bench.data.layouts import folder_of, foreign
-from petl_bench.data.lists import Listing
+from petl_bench.data.lists import Fault, Listing
 from petl_bench.types import SPLITS, TRAINVAL, Manifest, TaskSpec
 
 
@@ -44,9 +46,12 @@ def list_problems(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Lis
         manifest: the manifest of the task.
         listings: lists by split, or by name for the training lists of a few-shot set.
     """
+    reported: set[Fault] = set()
     for part, listing in listings.items():
         for fault in listing.faults:
-            yield Problem(task.name, part, fault.kind, fault.path, fault.message)
+            if fault not in reported:  # parts that are drawn from one tree have the same faults
+                yield Problem(task.name, part, fault.kind, fault.path, fault.message)
+            reported.add(fault)
         if not listing.names and not listing.faults:
             message = f"no image is left for {part}; data.images={task.drawn} of them are drawn for training"
             yield Problem(task.name, part, "empty_list", str(listing.source), message)
@@ -79,6 +84,40 @@ def label_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[
                 f"{listing.names[first]}; the {classes} classes are 0 to {classes - 1}"
             )
             yield Problem(task.name, part, "label_range", str(listing.source), message)
+
+
+def class_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[Problem]:
+    """Check that the user's own data have at least two classes, and training images of each.
+
+    The labels of benchmarks are compared with their manifests instead. Lists with faults are not examined.
+    """
+    if task.suite != "own" or any(listing.faults for listing in listings.values()):
+        return
+    if not listings[TRAINVAL].names:
+        return
+    training = listings[TRAINVAL]
+    known, classes, names = np.unique(training.labels), classes_of(task, listings), training.classes
+    where, problem = str(training.source), partial(Problem, task.name, TRAINVAL)
+    if classes == 1 or len(names) == 1:
+        one = f"the folder {names[0]}/" if names else "label 0"
+        higher = f"; is data.root={training.source / names[0]} meant?" if names else ""
+        yield problem("class_count", where, f"holds a single class, {one}{higher}")
+    elif len(known) < classes and known.min() >= 0:
+        first = next((label for label, found in enumerate(known) if label != found), len(known))
+        said = f"the folder {names[first]}/" if names else f"label {first}"
+        message = f"{classes - len(known)} of {classes} classes have no training image, the first is {said}; "
+        if names:
+            message += f"data.images={task.drawn} are too few: one image of each class is needed"
+        else:
+            message += f"found are {_ranges(known)}, labels must be 0, 1, 2, ... without gaps"
+        yield problem("class_coverage", where, message)
+
+
+def _ranges(labels: NDArray[np.int64]) -> str:
+    """Return the first few of some sorted numbers as ranges, for example `1 to 5, 7`."""
+    runs = np.split(labels, np.flatnonzero(np.diff(labels) != 1) + 1)
+    shown = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:4]]
+    return ", ".join(shown) + (", ..." if len(runs) > 4 else "")
 
 
 def file_problems(

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from petl_bench.data.lists import Fault, Listing, read_list
+from petl_bench.data.lists import Listing, read_list
+from petl_bench.data.tree import tree_listings
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.types import TRAINVAL, Manifest, TaskSpec
@@ -19,8 +18,6 @@ VTAB_LISTS = {
     TRAINVAL: "train800val200.txt",
     "test": "test.txt",
 }
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-"""Suffixes of image files in a folder tree."""
 
 
 @dataclass(frozen=True)
@@ -100,64 +97,10 @@ def _few_shot_listings(task: TaskSpec) -> dict[str, Listing]:
     return {"train": train, "val": val, TRAINVAL: train, "test": test}
 
 
-def _tree_listings(task: TaskSpec) -> dict[str, Listing]:
-    """Return the listings of a folder tree `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` alone.
-
-    Classes are the sorted folder names. `task.drawn` images, or all if there are fewer, are drawn by
-    `task.split_seed` for trainval; four fifths of them are train. Without a test folder, the remaining images
-    are test. A folder val/ is not used.
-    """
-    root = Path(task.place["images"])
-    parted = (root / "train").is_dir() and (root / "test").is_dir()
-    odd = sorted({"train", "test", "val"} & set(_classes(root)))
-    if odd and not parted:
-        raise UserError(
-            f"{root}: holds {', '.join(f'{name}/' for name in odd)} but not both train/ and test/; a tree "
-            "must have train/CLASS/ and test/CLASS/, or CLASS/ alone"
-        )
-    pool = _walk(root, "train" if parted else "")
-    order = np.random.RandomState(task.split_seed).permutation(len(pool))
-    drawn = min(task.drawn, len(pool))
-    cut = drawn * 4 // 5
-    parts = {"train": order[:cut], "val": order[cut:drawn], TRAINVAL: order[:drawn]}
-    listings = {split: _chosen(pool, np.asarray(index)) for split, index in parts.items()}
-    if parted:
-        test = _walk(root, "test")
-        classes = _classes(root / "train")
-        if _classes(root / "test") != classes:
-            fault = Fault("class_coverage", str(root), "train/ and test/ do not hold the same class folders")
-            test.faults.append(fault)
-        return listings | {"test": test}
-    return listings | {"test": _chosen(pool, np.sort(order[drawn:]))}
-
-
-def _classes(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _walk(root: Path, part: str) -> Listing:
-    """Return all images of the class folders in `root/part`."""
-    folder = root / part
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(_classes(folder)):
-        found = (path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGES)
-        names += sorted(path.relative_to(root).as_posix() for path in found)
-        labels += [label] * (len(names) - len(labels))
-    faults = [] if names else [Fault("empty_folder", str(folder), "it holds no class folder with images")]
-    return Listing(root, folder, names, np.array(labels, np.int64), faults)
-
-
-def _chosen(pool: Listing, index: np.ndarray) -> Listing:
-    """Return the images of a listing at some indices."""
-    names = [pool.names[i] for i in index]
-    return Listing(pool.folder, pool.source, names, pool.labels[index], pool.faults)
-
-
 LAYOUTS.register("vtab")(Layout(_vtab_place, _vtab_listings, split_folders=True))
 LAYOUTS.register("folder")(Layout(_own_place, _vtab_listings))
 LAYOUTS.register("few_shot")(Layout(_few_shot_place, _few_shot_listings))
-LAYOUTS.register("tree")(Layout(_own_place, _tree_listings))
+LAYOUTS.register("tree")(Layout(_own_place, tree_listings))
 
 
 def folder_of(split: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +43,8 @@ class Listing:
         names: paths of the images.
         labels: (N,).
         faults: lines that could not be used, and other faults.
+        classes: names of the classes by label, where they are known.
+        left_out: paths below `folder` that are not used, by reason.
     """
 
     folder: Path
@@ -49,6 +52,8 @@ class Listing:
     names: list[str]
     labels: NDArray[np.int64]
     faults: list[Fault] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -11,13 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generate
-from petl_bench.data.checks import Problem, classes_of, file_problems, label_problems, list_problems
+from petl_bench.data.checks import (
+    Problem,
+    class_problems,
+    classes_of,
+    file_problems,
+    label_problems,
+    list_problems,
+)
 from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
 from petl_bench.data.images import VERSION
 from petl_bench.data.layouts import LAYOUTS, located
 from petl_bench.data.lists import Listing
 from petl_bench.data.manifest_files import manifests
+from petl_bench.data.tree import LITTERED
 from petl_bench.errors import UserError
 from petl_bench.types import SPLITS, TRAINVAL, Cache, Manifest, TaskSpec
 
@@ -58,7 +66,8 @@ def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notif
     listings = LAYOUTS.get(task.source).listings(task)
     advice = f"`petl-bench data verify {task.suite} --root {task.place['root']}` lists all problems"
     if task.suite == "own":
-        advice = "see `petl-bench data info folder` for the layout"
+        advice = f"`petl-bench data verify {task.source} --root {task.place['root']}` shows what is there"
+    _refuse(class_problems(task, listings), advice)
     _refuse(list_problems(task, manifest, listings), advice)
     _refuse(label_problems(task, listings), advice)
     facts = _present(task, listings, cache, advice, advance)
@@ -69,6 +78,10 @@ def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notif
             f"{shared} test images of {task.name} are training or val images too; `petl-bench data verify` "
             "names them"
         )
+    left_out = {reason: paths for reason, paths in listings["train"].left_out.items() if reason != LITTERED}
+    if left_out:
+        counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in left_out.items())
+        warn(f"{task.place['root']}: left out are {counts}; {advice}")
     return replace(
         task,
         name=Path(task.place["root"]).resolve().name if task.suite == "own" else task.name,

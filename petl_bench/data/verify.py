@@ -13,6 +13,7 @@ import numpy as np
 
 from petl_bench.data.checks import (
     Problem,
+    class_problems,
     classes_of,
     count_problem,
     file_problems,
@@ -20,6 +21,7 @@ from petl_bench.data.checks import (
     label_problems,
     list_problems,
 )
+from petl_bench.data.describe import class_counts, contradictions, left_out_of, reading_notes, sizes_of
 from petl_bench.data.file_facts import Advance, FileFacts, file_facts, ignore
 from petl_bench.data.layouts import LAYOUTS, few_shot_list, folder_of, located
 from petl_bench.data.lists import Listing
@@ -39,6 +41,10 @@ class TaskReport:
         fingerprint: the fingerprint that rows of runs state; for a few-shot set, a hash over the fingerprints
             of all its training lists; empty if files are missing.
         notes: facts worth knowing that are no problems.
+        modes: number of files of each mode of pixels, as Pillow names it.
+        sizes: the smallest, the median and the largest image by area, as `WIDTHxHEIGHT`.
+        classes: own data: images of each class in train, val and test, as the sweep would use them.
+        left_out: own data: files that are not used, by reason: their number, and the path of the first.
     """
 
     task: str
@@ -48,6 +54,10 @@ class TaskReport:
     jpeg_quality: list[int] = field(default_factory=list)
     fingerprint: str = ""
     notes: list[str] = field(default_factory=list)
+    modes: dict[str, int] = field(default_factory=dict)
+    sizes: list[str] = field(default_factory=list)
+    classes: list[dict[str, str | int]] = field(default_factory=list)
+    left_out: list[dict[str, str | int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -67,24 +77,29 @@ class _Task:
         return Problem(self.spec.name, split, kind, str(path), message)
 
 
-def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, advance: Advance = ignore) -> TaskReport:
+def verify(
+    spec: TaskSpec, manifest: Manifest, cache: Cache, advance: Advance = ignore, decode: bool = True
+) -> TaskReport:
     """Check all files of one planned task and report every problem.
 
     Args:
         manifest: the manifest of the task, with the user's overrides of split sizes.
         cache: where facts of files are kept between calls.
         advance: called with the number of files that were read since its last call.
+        decode: also decode the pixels of all images.
     """
     try:
         spec = located(spec, manifest)
+        task = _Task(spec, manifest, _parts(spec, manifest))
     except UserError as error:
         root = Path(spec.place["root"])
+        kind = "layout" if "lists" in spec.place else "missing_folder"
         message = str(error).removeprefix(f"{root}: ")
-        return TaskReport(spec.name, [Problem(spec.name, "", "missing_folder", str(root), message)])
-    task = _Task(spec, manifest, _parts(spec, manifest))
+        return TaskReport(spec.name, [Problem(spec.name, "", kind, str(root), message)])
     names = [name for listing in task.parts.values() for name in listing.names]
-    facts = file_facts(task.folder, names, cache, decode=True, advance=advance)
+    facts = file_facts(task.folder, names, cache, decode=decode, advance=advance)
     problems = [
+        *class_problems(spec, task.parts),
         *list_problems(spec, manifest, task.parts),
         *_repeated_lines(task),
         *_trainval_size(task),
@@ -94,7 +109,7 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, advance: Advance = 
         *_strays(task),
     ]
     repeated = [*_repeats(task, facts)]
-    notes = []
+    notes = contradictions(task.parts, facts) if spec.suite == "own" else []
     if manifest.repeats and repeated:
         count = sum(problem.split == "test" for problem in repeated)
         notes.append(f"{count} test images are training images too: {manifest.repeats}")
@@ -110,7 +125,11 @@ def verify(spec: TaskSpec, manifest: Manifest, cache: Cache, advance: Advance = 
         dict(Counter(fact.format or "unknown" for fact in facts.values()).most_common()),
         [quality[0], quality[len(quality) // 2], quality[-1]] if quality else [],
         _fingerprint(task, facts) if complete else "",
-        notes,
+        notes + reading_notes(facts, shown=spec.suite == "own"),
+        dict(Counter(fact.mode for fact in facts.values() if fact.mode).most_common()),
+        sizes_of(facts, shown=spec.suite == "own"),
+        class_counts(task.parts) if spec.suite == "own" else [],
+        left_out_of(task.parts) if spec.suite == "own" else [],
     )
 
 
