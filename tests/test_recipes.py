@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petl_bench.cli.idle import idle
+from petl_bench.cli.idle import idle, unused
 from petl_bench.config import options, plan
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.run.search import search, trainings
@@ -132,6 +132,47 @@ def test_what_cannot_act_is_said(overrides: list[str], said: str) -> None:
 def test_what_can_act_is_not_complained_about(overrides: list[str]) -> None:
     held = [line for line in ONE if not (line.startswith("adapter") and overrides[0].startswith("adapter"))]
     assert idle(plan([*held, *overrides]).runs) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["shots=4"], "shots"),
+        (["split_seed=2"], "split_seed"),
+        (["task=folder", "data.images=50"], "data.images"),
+        (["adapter=linear", "hidden=4"], "hidden"),
+        (["adapter=ssf", "scale=2"], "scale"),
+        (["adapter=bitfit", "bits=1,4"], "bits"),
+        (["bits=32", "quantizer=minmax"], "quantizer"),
+        (["bits=32", "rate_weight=0.1"], "rate_weight"),
+        (["scale=1", "protocol.scales=[1,10]"], "protocol.scales"),
+        (["train.average.every=2"], "train.average.every"),
+    ],
+)
+def test_a_setting_that_no_run_uses_is_said(overrides: list[str], key: str) -> None:
+    held = {
+        line.partition("=")[0]: line for line in ["sweep=none", "task=digits", "adapter=lora", *overrides]
+    }
+    (sentence,) = unused(held.values(), plan([*held.values()]).runs)
+    assert sentence.startswith(key)
+    assert "has no effect" in sentence
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["adapter=linear,lora", "hidden=4", "bits=1,32", "scale=2", "quantizer=minmax", "rate_weight=0.1"],
+        ["task=fgvc_cars", "shots=4", "split_seed=2"],
+        ["task=tree", "data.images=50", "split_seed=2"],
+        ["protocol.scales=[2]"],
+        ["train.average.every=1", "train.average.checkpoints=2"],
+    ],
+)
+def test_a_setting_that_some_run_uses_is_not_complained_about(overrides: list[str]) -> None:
+    held = {
+        line.partition("=")[0]: line for line in ["sweep=none", "task=digits", "adapter=lora", *overrides]
+    }
+    assert unused(held.values(), plan([*held.values()]).runs) == []
 
 
 def test_a_rate_weight_in_one_epoch_is_refused() -> None:

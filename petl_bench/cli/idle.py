@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from petl_bench.types import RunSpec, method
+from petl_bench.types import FLOAT_BITS, RunSpec, method
+
+
+def _has(name: str) -> Callable[[RunSpec], bool]:
+    return lambda spec: name not in method(spec.adapter.name).unused
+
+
+_USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
+    "shots": (lambda spec: spec.task.shots, "only few-shot sets (fgvc_*) have shots"),
+    "split_seed": (lambda spec: spec.task.shots or spec.task.drawn, "only fgvc_* and task=tree are drawn"),
+    "data.images": (lambda spec: spec.task.drawn, "only images of task=tree are drawn"),
+    "hidden": (_has("hidden"), "the adapter has no hidden units"),
+    "scale": (_has("scale"), "the adapter has no scale"),
+    "protocol.scales": (_has("scale"), "the adapter has no scale"),
+    "bits": (_has("bits"), "the adapter has no matrices"),
+    "quantizer": (lambda spec: spec.bits != FLOAT_BITS, "nothing is quantized"),
+    "rate_weight": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
+    **{
+        f"train.average.{name}": (
+            lambda spec: spec.train.average.checkpoints,
+            "train.average.checkpoints is 0, so nothing is averaged",
+        )
+        for name in ("every", "by", "power")
+    },
+}
+"""Keys that not every run has a use for: whether a run has it, and why others do not."""
+
+
+def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
+    """Return a sentence for each override that no run of its plan has a use for."""
+    given = {override.partition("=")[0]: override for override in overrides}
+    both = (
+        ["protocol.scales has no effect: scale is given"]
+        if {"scale", "protocol.scales"} <= given.keys()
+        else []
+    )
+    return both + [
+        f"{given[key]} has no effect: {why}"
+        for key, (used, why) in _USED.items()
+        if key in given and not any(map(used, specs))
+    ]
 
 
 def idle(specs: Iterable[RunSpec]) -> list[str]:

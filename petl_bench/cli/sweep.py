@@ -21,7 +21,7 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
-from petl_bench.cli.idle import idle
+from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.progress import Progress, say_failures
 from petl_bench.errors import StoreError, counted
 from petl_bench.store import Store
@@ -73,7 +73,7 @@ def sweep(
         found = zip(resolved, planned.alone, strict=True)
         jobs = {job.run_id: job for job in (job_of(spec, _command(alone, store)) for spec, alone in found)}
     runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_warnings([*runs.values()]), *warnings]:
+    for warning in [*_warnings([*runs.values()]), *unused(overrides or [], runs.values()), *warnings]:
         note(f"warning: {warning}")
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
