@@ -115,7 +115,8 @@ def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tup
     if frame.empty:
         return [], []
     # Files of older runs were raw.
-    frame["bytes_adapter_raw"] = frame["bytes_adapter_raw"].fillna(frame["bytes_adapter"])
+    raw = frame["bytes_adapter_raw"].astype(float).fillna(frame["bytes_adapter"])
+    frame["bytes_adapter_raw"] = raw.astype(int)
     frame["image_size"] = frame["image_size"].astype(float).fillna(UNKNOWN).astype(int)
     frame["altered"] = frame["data_override"] != ""
     frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
