@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from petl_bench.atomic import staged, write_atomic
+from petl_bench.store import Store
 from petl_bench.store.claims import Claims
 from petl_bench.types import Cache
 from tests.decoding import fill, pictures
@@ -32,6 +33,7 @@ def test_files_and_folders_of_a_shared_cache_or_store_follow_the_umask(tmp_path:
     home = tmp_path / "home"
     cache = Cache(str(home / "cache"))
     fill(pictures(tmp_path / "images", 3, 12, cache), 8, cache)
+    Store(home / "store").create()
     with Claims(home / "store").take("0123456789ab", heartbeat=5):
         write_atomic(home / "store/row.json", b"{}")
         assert modes(home) == {"files": {0o666 & ~umask}, "folders": {0o777 & ~umask}}
