@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from petl_bench.launch import preload
 from petl_bench.run.identity import identify
+from petl_bench.run.provenance import provenance
 from petl_bench.store import Store
 from petl_bench.types import AugmentSpec, ProtocolSpec, run_id
 from tests.conftest import pick, rows_of
@@ -69,6 +72,16 @@ def test_the_log_ends_with_the_result(finished_store: Path) -> None:
     for row in rows_of(finished_store):
         log = (finished_store / row["run_id"] / "run.log").read_text().splitlines()
         assert f"acc {row['acc']:.4f}, {row['bytes_file']} bytes" in log[-1]
+
+
+def test_a_row_can_be_sent_to_a_process_without_torch() -> None:
+    """Pickle imports the module of every class that it meets; torch's version has a class of torch."""
+    assert {type(value) for value in provenance("cpu").values()} <= {str, bool}
+
+
+def test_the_collector_works_again_after_the_imports_of_a_process() -> None:
+    assert preload.attempt
+    assert gc.isenabled()
 
 
 def test_a_row_is_strict_json_with_every_column_of_the_contract(finished_store: Path) -> None:
