@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from petl_bench.errors import UserError
@@ -192,7 +193,7 @@ def identity_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         kind: the dataclass that declares which of its fields are identity.
         values: its values as a JSON object, possibly of an older version; unknown keys are kept.
     """
-    hints, known, found = get_type_hints(kind), declarations(kind), {}
+    hints, known, found = _hints(kind), declarations(kind), {}
     for name, value in values.items():
         declared = known.get(name)
         if declared is not None and not declared.identity:
@@ -205,6 +206,12 @@ def identity_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Return the types of a dataclass's fields; finding them takes most of the time of an identity."""
+    return get_type_hints(kind)
 
 
 def _plain(before: Any) -> Any:
