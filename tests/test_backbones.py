@@ -205,6 +205,7 @@ def test_convolutions_in_place_of_linears_take_adaptformer_but_no_lora():
     ("name", "message"),
     [
         ("resnet18", "unknown backbone family 'ResNet'"),
+        ("resnet18", "supported are ViT .*EVA-02, DINOv3, BEiT, Swin, Swin-V2, ConvNeXt and LowFormer"),
         ("vit_tiny_patch61_224", "timm has no such model"),
         ("vit_tiny_patch16_224.nonsense", "nonsense"),
         ("vit_small_patch16_18x2_224", "blocks of type ParallelThingsBlock are not plain"),

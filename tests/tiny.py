@@ -48,7 +48,22 @@ FAMILIES = {
         {"width_list": [8, 8, 8, 30, 30], "depth_list": [0, 0, 0, 1, 1], "head_widths": [16, 24]},
     ),
 }
-"""A small backbone of each family, by the name of its timm class."""
+"""A small backbone of the families on which every method is tested, by the name of its timm class."""
+_SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+FURTHER = {
+    "EVA-02": BackboneSpec("eva02_tiny_patch14_224", "random", 32, _SMALL),
+    "EVA-02 with separate projections": BackboneSpec("eva02_base_patch14_224", "random", 32, _SMALL),
+    "DINOv3": BackboneSpec("vit_small_patch16_dinov3", "random", 32, _SMALL),
+    "BEiT": BackboneSpec("beit_base_patch16_224", "random", 32, _SMALL),
+    "DeiT distilled": BackboneSpec("deit_tiny_distilled_patch16_224", "random", 32, _SMALL),
+    "Swin-V2": BackboneSpec(
+        "swinv2_tiny_window8_256",
+        "random",
+        32,
+        {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+    ),
+}
+"""Small backbones of the other families, by their names in papers."""
 WITH_LINEARS = [family for family in FAMILIES if family != "LowFormer"]
 """Families that accept updates of linears, such as LoRA."""
 CLASSES = 5

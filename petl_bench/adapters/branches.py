@@ -51,7 +51,7 @@ def joined(block: BlockSites, sites: str) -> dict[str, Branch]:
         UserError: the block has no branch in this role.
     """
     if one_of("sites", sites, SITES) == "both":
-        return dict(block.branches)
+        return dict(block.branches) or {"mlp": block.branch("mlp")}  # refuses a block without branches
     return {sites: block.branch(sites)}
 
 

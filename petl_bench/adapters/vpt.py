@@ -113,6 +113,11 @@ def _prompted(sites: Sites, shape: Shape, dropout: float, deep: bool) -> Attache
             "this adapter adds tokens to the sequence of a vision transformer, but the backbone keeps its "
             "tokens in rows and columns: choose another adapter or backbone"
         )
+    if sites.fixed_tokens:
+        raise UserError(
+            "this adapter adds tokens to the sequence, but the attention of this backbone knows each token "
+            "by its position: choose another adapter or backbone"
+        )
     if count < 1:
         raise UserError(f"hidden={count} is out of range: this adapter needs at least 1 prompt")
     attached = Attached()

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
 from timm.layers import LayerNorm2d
+from timm.models.beit import Beit
 from timm.models.convnext import ConvNeXt
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.lowformer import LowFormer, LowFormerBlock, ResidualBlock
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from petl_bench.backbones import pretrained, weights
 from petl_bench.backbones.creation import create
-from petl_bench.backbones.sites import BlockSites, Branch, Operation, Sites, Slot, TokenGrid
+from petl_bench.backbones.sites import BlockSites, Branch, Operation, SharedSlot, Sites, Slot, TokenGrid
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
 FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
 """Functions that return the sites of a model, registered under the name of its timm class."""
+
+SUPPORTED = (
+    "ViT (also DeiT, DINO, DINOv2, MAE, CLIP, SigLIP), EVA-02, DINOv3, BEiT, Swin, Swin-V2, ConvNeXt "
+    "and LowFormer"
+)
+"""The families in the words of their papers."""
 
 _checksums: dict[str, str] = {}
 _remarks: dict[str, list[str]] = {}
@@ -49,7 +61,13 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
     model = freeze_batch_norm_2d(model)  # keeps the statistics of the pretraining
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model, FAMILIES.get(type(model).__name__)(model)
+    family = type(model).__name__
+    if family not in FAMILIES:
+        raise UserError(
+            f"backbone {spec.display_name}: unknown backbone family {family!r}, which has no places for "
+            f"adapters here; supported are {SUPPORTED}"
+        )
+    return model, FAMILIES.get(family)(model)
 
 
 def state_checksum(spec: BackboneSpec) -> str:
@@ -71,28 +89,70 @@ def remarks(spec: BackboneSpec) -> list[str]:
 @FAMILIES.register("VisionTransformer")
 def _vision_transformer(model: nn.Module) -> Sites:
     assert isinstance(model, VisionTransformer)
-    blocks = [_transformer_block(Slot(model.blocks, str(i)), "ls2") for i in range(len(model.blocks))]
-    first = model.global_pool == "token" and model.attn_pool is None
-    layout = TokenGrid(model.num_prefix_tokens, model.patch_embed.grid_size)
+    return _plain(model, "ls2")
+
+
+@FAMILIES.register("VisionTransformerDistilled")
+def _distilled(model: nn.Module) -> Sites:
+    """Return the sites of a DeiT with a distillation token: the head reads the mean of two tokens."""
+    assert isinstance(model, VisionTransformerDistilled)
+    return replace(_plain(model, "ls2"), head=SharedSlot(model, "head", "head_dist"), first_token=False)
+
+
+@FAMILIES.register("Eva")
+def _eva(model: nn.Module) -> Sites:
+    """Return the sites of EVA, EVA-02 and DINOv3, whose attention rotates queries and keys by position."""
+    assert isinstance(model, Eva)
+    return replace(_plain(model), fixed_tokens=model.rope is not None)
+
+
+@FAMILIES.register("Beit")
+def _beit(model: nn.Module) -> Sites:
+    """Return the sites of BEiT, whose attention has a bias for each pair of positions."""
+    assert isinstance(model, Beit)
+    return replace(_plain(model), fixed_tokens=True)
+
+
+def _plain(model: Any, *further: str) -> Sites:
+    """Return the sites of a transformer with one sequence of tokens.
+
+    Args:
+        further: what its blocks have besides the parts of all plain blocks.
+    """
+    blocks = [_transformer_block(Slot(model.blocks, str(i)), *further) for i in range(len(model.blocks))]
+    first = model.global_pool == "token" and getattr(model, "attn_pool", None) is None
     return Sites(
         blocks,
         dict(model.named_parameters()),
         Slot(model, "head"),
         model.num_features,
         _operations(model),
-        layout,
+        TokenGrid(model.num_prefix_tokens, model.patch_embed.grid_size),
         first,
     )
 
 
 @FAMILIES.register("SwinTransformer")
+@FAMILIES.register("SwinTransformerV2")
 def _swin_transformer(model: nn.Module) -> Sites:
-    assert isinstance(model, SwinTransformer)
+    """Return the sites of Swin and Swin-V2.
+
+    The blocks of Swin-V2 normalize the output of a branch, not its input, so that they have linears only.
+    """
+    assert isinstance(model, SwinTransformer | SwinTransformerV2)
     slots = [Slot(stage.blocks, str(i)) for stage in model.layers for i in range(len(stage.blocks))]
-    # The bias-free linear of a patch merging is one operation with the norm before it (dongzelian/SSF).
-    operations = [found for found in _operations(model) if found.slot.name != "reduction"]
+    blocks = [_transformer_block(slot) for slot in slots]
+    if isinstance(model, SwinTransformerV2):
+        blocks = [replace(block, branches={}) for block in blocks]
+    # The bias-free linear of a patch merging is one operation with the norm beside it (dongzelian/SSF); the
+    # linears of Swin-V2 in a Sequential compute its position biases.
+    operations = [
+        found
+        for found in _operations(model)
+        if found.slot.name != "reduction" and type(found.slot.parent) is not nn.Sequential
+    ]
     return Sites(
-        [_transformer_block(slot) for slot in slots],
+        blocks,
         dict(model.named_parameters()),
         Slot(model.head, "fc"),
         model.num_features,
@@ -104,15 +164,46 @@ def _swin_transformer(model: nn.Module) -> Sites:
 def _transformer_block(slot: Slot, *further: str) -> BlockSites:
     block: Any = slot.get()
     needed = ("norm1", "attn", "drop_path1", "norm2", "mlp", "drop_path2", *further)
-    if not all(hasattr(block, name) for name in needed):
+    if not all(hasattr(block, name) for name in needed) or type(block).__name__.endswith("PostNorm"):
         raise UserError(f"backbone: blocks of type {type(block).__name__} are not plain transformer blocks")
+    _fuse_qkv(block.attn)
     linears = {role: Slot(block.attn, role) for role in ("qkv", "proj")}
-    linears |= {role: Slot(block.mlp, role) for role in ("fc1", "fc2")}
+    linears |= {role: Slot(block.mlp, role) for role in ("fc1", "fc2") if hasattr(block.mlp, role)}
     branches = {
         "attention": Branch(Slot(block, "norm1"), Slot(block, "drop_path1")),
         "mlp": Branch(Slot(block, "norm2"), Slot(block, "drop_path2")),
     }
     return BlockSites(slot, block.attn.qkv.in_features, linears, branches)
+
+
+def _fuse_qkv(attention: Any) -> None:
+    """Replace separate projections or biases of queries, keys and values by one linear `qkv`, in place."""
+    parts: list[Any] = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj")]
+    biases: list[Any] = [getattr(attention, name, None) for name in ("q_bias", "k_bias", "v_bias")]
+    if all(parts):
+        if len({len(part.weight) for part in parts}) > 1:
+            raise UserError(
+                "backbone: attention with fewer heads for keys and values than for queries has no sites for "
+                "adapters"
+            )
+        weight, biases = torch.cat([part.weight for part in parts]), [part.bias for part in parts]
+    elif biases[0] is not None:
+        weight = attention.qkv.weight
+    else:
+        return
+    given = [bias for bias in biases if bias is not None]
+    fused = nn.Linear(weight.shape[1], len(weight), bias=bool(given), device=weight.device).requires_grad_(
+        False
+    )
+    fused.weight.copy_(weight)
+    if given:
+        fused.bias.copy_(
+            torch.cat([torch.zeros(len(weight) // 3) if bias is None else bias for bias in biases])
+        )
+    for name in ("q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"):
+        if hasattr(attention, name):
+            setattr(attention, name, None)
+    attention.qkv = fused
 
 
 @FAMILIES.register("ConvNeXt")

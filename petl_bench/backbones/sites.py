@@ -34,6 +34,22 @@ class Slot:
         setattr(self.parent, self.name, module)
 
 
+@dataclass(frozen=True)
+class SharedSlot(Slot):
+    """A slot of one submodule that its parent applies in two places.
+
+    Attributes:
+        twin: second attribute of the parent, which receives the same module.
+    """
+
+    twin: str
+
+    def set(self, module: nn.Module) -> None:
+        """Replace the submodule in both places."""
+        super().set(module)
+        setattr(self.parent, self.twin, module)
+
+
 def widths(slot: Slot) -> tuple[int, int]:
     """Return the numbers of inputs and outputs of the linear in a slot, before an adapter replaces it."""
     linear = slot.get()
@@ -210,10 +226,13 @@ class BlockSites:
         return self.branches[role]
 
 
+_PLURALS = {"linear": "linears", "branch": "branches"}
+
+
 def _missing(what: str, role: str, found: Iterable[str]) -> UserError:
     return UserError(
         f"this adapter needs a {what} {role!r} in every block of the backbone, whose blocks have "
-        f"{', '.join(found) or f'no {what}s'}: choose another adapter or backbone"
+        f"{', '.join(found) or f'no {_PLURALS[what]}'}: choose another adapter or backbone"
     )
 
 
@@ -230,6 +249,8 @@ class Sites:
             Swin's patch merging, which form one operation with their norms.
         layout: arrangement of the tokens, the same in all blocks except for the size of the grid.
         first_token: whether the head reads only the first token of the last block.
+        fixed_tokens: whether attention knows positions by the place in the sequence, so that no tokens can be
+            added.
     """
 
     blocks: list[BlockSites]
@@ -239,6 +260,7 @@ class Sites:
     operations: list[Operation]
     layout: TokenGrid
     first_token: bool = False
+    fixed_tokens: bool = False
 
     def drop_unread(self) -> None:
         """Skip the last block's work on tokens that the head does not read; for tokenwise adapters."""
