@@ -1,8 +1,7 @@
 """Imports of all that executes runs, without the work of the garbage collector.
 
-Imports of torch and timm make many objects and hardly any garbage: with the collector paused they take a
-quarter less time. Afterwards these objects are frozen: no collection visits them again, and forked processes
-share their memory.
+Imports of torch and timm make many objects and hardly any garbage: with the collector paused they take less time.
+The objects are not frozen: at the end of a process the collector must find them, or triton reports leaks.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ try:
     from petl_bench.launch.attempt import attempt
     from petl_bench.launch.preflight import preflight
 finally:
-    gc.freeze()
     gc.enable()
 
 __all__ = ["attempt", "preflight"]
