@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.file_facts import read_facts
 from petl_bench.data.images import DEEP, as_published, as_shown
 from petl_bench.data.lists import Listing
 from petl_bench.data.resolve import PARTS, fingerprint
+from petl_bench.types import Cache
 
 BYTE = st.integers(0, 255)
 COLOUR = st.tuples(BYTE, BYTE, BYTE)
@@ -124,6 +126,25 @@ def test_an_image_is_turned_as_its_camera_notes(orientation: int, suffix: str, t
     facts = read_facts(tmp_path / "image", decode=False)
     assert facts.shape(shown=True) == (2, 3)
     assert facts.shown_otherwise == (orientation != 1 and suffix != "tiff")  # Pillow turns TIFF files
+
+
+def test_turned_images_reach_the_model_upright(tmp_path: Path) -> None:
+    """In native sizes, in one small size, and resized; a benchmark with the same files is not turned."""
+    exif, names = Image.Exif(), ["a.png", "b.png"]
+    exif[0x0112] = 6
+    for name in names:
+        corners(6).save(tmp_path / name, exif=exif)
+    facts = [read_facts(tmp_path / name, decode=False) for name in names]
+    listing, cache = Listing(tmp_path, tmp_path, names, np.array([0, 1])), Cache(str(tmp_path / "cache"))
+    upright = np.array([[10, 15, 20], [30, 35, 40]], np.uint8)
+    for shown, expected in ((True, upright), (False, np.asarray(corners(6)))):
+        native = native_sizes(listing, facts, cache, shown)
+        assert (native.heights[0], native.widths[0]) == expected.shape
+        assert native.flat.reshape(2, *expected.shape, 3)[1, ..., 0].tolist() == expected.tolist()
+        small = decoded(listing, facts, "stretch", 8, cache, shown)
+        assert small[1, 2].tolist() == expected.tolist()
+        large = np.asarray(Image.fromarray(expected).resize((2, 2), Image.Resampling.BICUBIC))
+        assert decoded(listing, facts, "stretch", 2, cache, shown)[0, 1].tolist() == large.tolist()
 
 
 REFUSED = {

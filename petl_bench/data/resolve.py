@@ -146,6 +146,7 @@ def _found(task: TaskSpec, cache: Cache) -> tuple[dict[str, Listing], dict[str, 
         raise UserError(
             f"task {task.name}: the files in {task.place['lists']} have fingerprint {found[:16]}..., the run "
             f"was planned for {task.fingerprint[:16]}...; they have changed, or are another copy"
+            + (", or an earlier version read or drew them otherwise" if task.suite == "own" else "")
         )
     return listings, facts
 
