@@ -1,7 +1,8 @@
 """Imports of all that executes runs, without the work of the garbage collector.
 
-Imports of torch and timm make many objects and hardly any garbage: with the collector paused they take less time.
-The objects are not frozen: at the end of a process the collector must find them, or triton reports leaks.
+Imports of torch and timm make many objects and hardly any garbage: with the collector paused they take
+less time. The objects are not frozen: at the end of a process the collector must find them, or triton
+reports leaks.
 """
 
 from __future__ import annotations
