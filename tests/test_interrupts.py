@@ -190,8 +190,7 @@ def test_a_store_that_vanishes_ends_the_sweep_and_is_not_made_anew(tmp_path: Pat
     assert messages.splitlines()[-1].startswith(f"petl-bench: error: store {store}: has vanished")
     assert "Traceback" not in messages
     assert not store.exists()
-    (tmp_path / "elsewhere").rename(store)  # brought back, it is continued
-    finish(store, assert_whole(store, 1))
+    assert_whole(tmp_path / "elsewhere", 1)
 
 
 # New interpreters, whose fork server takes seconds to import everything

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from petl_bench.config import plan
 from petl_bench.errors import StoreError
 from petl_bench.store import ADAPTER, ASIDE, ROW, Store
 from petl_bench.store.check import check, repair
-from tests.conftest import SWEEP, error_of, json_lines, mounted, quickly
+from tests.conftest import SWEEP, error_of, json_lines, make_row, mounted, quickly
 from tests.test_store_check import edit, first, flip
 
 SERIAL = [*SWEEP, "launcher=local"]
@@ -187,6 +188,47 @@ def test_a_sweep_into_a_full_disk_trains_nothing(full_disk: Path) -> None:
     done = quickly("sweep", "--store", full_disk / "store", *SERIAL)
     assert error_of(done) == f"store {full_disk / 'store'}: cannot write there: No space left on device"
     assert len(list((full_disk / "store").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("file", "is a file, not a directory"),
+        ("file/below", "cannot be read: Not a directory"),
+        ("pipe", "is a file, not a directory"),
+        ("dangling", "is a link to nowhere, which is not there"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("x" * 256, "cannot be read: File name too long"),
+        (os.fsdecode(b"\xff"), "its path is not UTF-8, as TensorBoard needs it"),
+    ],
+)
+def test_places_where_no_store_can_be(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(StoreError) as refused:
+        Store(tmp_path / name).check_place()
+    assert str(refused.value) == f"store {tmp_path / name}: {said}"
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "[red]x[/red]", "{run_id}%s*?", "ünï-日本", "-dash", "a,b=c", "$X"]
+)
+def test_places_of_any_name_hold_a_store(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / name)
+    store.create()
+    spec = plan(["sweep=none", "scale=1"]).runs[0]
+    row = make_row(spec, 0.5)
+    with store.claims.take(row.run_id, 1):
+        assert store.claims.running() == {row.run_id}
+        store.open(row.run_id)
+        store.put(spec, row, b"adapter")
+    assert [found.run_id for found in store.rows()] == [row.run_id]
+    assert store.find(row.run_id[:6]) == row.run_id
 
 
 def test_runs_of_others_are_said_and_stay(finished_store: Path) -> None:

@@ -63,7 +63,8 @@ def sweep(
     from petl_bench.device import find_precision
     from petl_bench.run.identity import current_backbones, files_of, job_of, resolve_tasks, weights_remarks
 
-    planned = plan(overrides or [])
+    planned, shelf = plan(overrides or []), Store(store)
+    shelf.check_place()
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
     remarks: list[str] = []
@@ -77,7 +78,6 @@ def sweep(
         note(f"warning: {warning}")
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
-    shelf = Store(store)
     states = {i: shelf.state(i) for i in runs}
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}
     if dry_run:

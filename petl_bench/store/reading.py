@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from petl_bench.errors import DamagedError, UserError, did_you_mean
+from petl_bench.errors import DamagedError, StoreError, UserError, did_you_mean
 from petl_bench.store.claims import Claims
 from petl_bench.store.files import from_json
 from petl_bench.types import (
@@ -53,6 +54,27 @@ class Runs:
     @property
     def claims(self) -> Claims:
         return Claims(self.root)
+
+    def check_place(self) -> None:
+        """Check that a store is or can be there.
+
+        Raises:
+            StoreError: its path is no directory, cannot be read, or has a name that not all libraries take.
+        """
+        where = f"store {self.root}: "
+        try:
+            str(self.root.absolute()).encode()
+            if not stat.S_ISDIR(os.stat(self.root).st_mode):
+                raise StoreError(f"{where}is a file, not a directory")
+        except UnicodeEncodeError as error:
+            raise StoreError(f"{where}its path is not UTF-8, as TensorBoard needs it") from error
+        except FileNotFoundError as error:
+            if os.path.lexists(self.root):
+                raise StoreError(
+                    f"{where}is a link to {os.readlink(self.root)}, which is not there"
+                ) from error
+        except OSError as error:
+            raise StoreError(f"{where}cannot be read: {error.strerror}") from error
 
     def state(self, run_id: str) -> str:
         """Return the state of a run.
