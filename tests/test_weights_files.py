@@ -1,13 +1,16 @@
 """Weights files as trainings leave them: wrapped, prefixed, of another architecture, damaged."""
 
 import dataclasses
+import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import petl_bench
 from petl_bench.backbones import families, misfit, pretrained, weights
 from petl_bench.errors import UserError
 from petl_bench.types import BackboneSpec
@@ -44,6 +47,7 @@ ARCHITECTURES = {
         "convnext_atto", "random", 32, {"depths": [1, 1, 1, 1], "dims": [WIDTH] * 4, "conv_mlp": False}
     ),
     "lowformer": tiny.FAMILIES["LowFormer"],
+    **tiny.FURTHER,
 }
 """Architectures of one width that share the names of many tensors."""
 
@@ -255,15 +259,21 @@ def test_whole_numbers_are_no_weights(tmp_path):
     assert "of another shape" in refused(VIT, tmp_path / "w.pth")
 
 
-def test_a_sweep_says_what_it_takes_and_refuses_before_anything_runs(tmp_path):
-    options = {"backbone": "timm", "backbone.name": "vit_tiny_patch16_224", "backbone.image_size": 32}
-    overrides = [
-        "sweep=none",
-        "task=digits",
-        "scale=1",
-        *(f"{key}={value}" for key, value in options.items()),
+def test_pickled_objects_are_loaded_nowhere():
+    calls = [
+        (path, call)
+        for path in Path(petl_bench.__file__).parent.rglob("*.py")
+        for call in re.findall(r"torch\.load\([^)]*\)", path.read_text())
     ]
-    state = families.build(BackboneSpec("vit_tiny_patch16_224", "random", 32))[0].state_dict()
+    assert calls
+    assert all("weights_only=True" in call for _, call in calls), calls
+
+
+def test_a_sweep_says_what_it_takes_and_refuses_before_anything_runs(tmp_path):
+    own = ["backbone=timm", f"backbone.name={VIT.name}", f"backbone.image_size={VIT.image_size}"]
+    own += [f"backbone.options.{key}={value}" for key, value in VIT.options.items()]
+    overrides = ["sweep=none", "task=digits", "scale=1", *own]
+    state = state_of("vit")
     torch.save({"module." + name: value for name, value in state.items()}, tmp_path / "w.pth.tar")
     given = f"backbone.weights={tmp_path / 'w.pth.tar'}"
     done = quickly("sweep", "--dry-run", *overrides, given, cwd=tmp_path)
