@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from unicodedata import category
 
 
 class UserError(Exception):
@@ -63,3 +65,33 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     return "known: " + ", ".join(names) if names else "none is known"
+
+
+def shown(text: str) -> str:
+    """Return a text as one line in which no character steers a terminal: such ones are escaped, as in \\x1b.
+
+    Names of files may hold any bytes; those that are not UTF-8 are shown as in \\udcff.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+WORD, MESSAGE = 200, 1800
+"""Maximum characters of one word of a message, and of a message."""
+
+
+def presentable(message: str) -> str:
+    """Return a message as one printable line of bounded length, whatever values of the user it repeats."""
+    line = shown(re.sub(r"\s*\n\s*", " ", message.strip()))
+    line = re.sub(rf"\S{{{WORD + 1},}}", lambda match: _shortened(match[0], WORD), line)
+    return _shortened(line, MESSAGE)
+
+
+def _shortened(text: str, most: int) -> str:
+    """Return a text with its middle left out where it has too many characters."""
+    if len(text) <= most:
+        return text
+    gap = f"[...{len(text) - most:,} more characters...]"
+    begin = (most - len(gap)) * 3 // 4
+    return f"{text[:begin]}{gap}{text[len(text) - (most - len(gap) - begin) :]}"

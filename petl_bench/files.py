@@ -5,6 +5,9 @@ from __future__ import annotations
 import codecs
 import stat
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from petl_bench.errors import UserError
 
@@ -100,3 +103,61 @@ def decoded(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{where}, line {line}: is not UTF-8 text ({error.reason})") from error
+
+
+MOST_VALUES = 100_000
+"""Maximum number of values of a YAML file once its aliases are written out."""
+_FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
+"""Errors of YAML's constructors."""
+
+
+def read_yaml(path: Path, where: str = "", loader: type[Any] = yaml.SafeLoader) -> Any:
+    """Return the content of a YAML file of settings.
+
+    Args:
+        where: name of the file in messages; empty: its path.
+        loader: loader of the yaml package.
+
+    Raises:
+        UserError: the file cannot be read or is not valid YAML; the message states the line.
+    """
+    where = where or str(path)
+    return parse_yaml(read_text(path, SETTINGS_LIMIT, where), where, loader)
+
+
+def parse_yaml(text: str, where: str, loader: type[Any] = yaml.SafeLoader) -> Any:
+    """Return the content of a YAML text; see `read_yaml`.
+
+    Raises:
+        UserError: it is not valid YAML, or its aliases stand for too much.
+    """
+    try:
+        content = yaml.load(text, loader)  # noqa: S506 - SafeLoader or a subclass of it
+        values = _count(content, {})
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: not valid YAML: it is nested too deeply, or contains itself") from error
+    except _FOREIGN as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from error
+    if values > MOST_VALUES:
+        raise UserError(f"{where}: has more than {MOST_VALUES:,} values, counting each alias")
+    return content
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Return the number of values in nested lists and dictionaries, each alias counted.
+
+    Raises:
+        RecursionError: a value contains itself.
+    """
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) not in known:
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]

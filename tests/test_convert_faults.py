@@ -54,7 +54,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict, named: list[str], t
 def test_a_foreign_yaml_is_refused(content: bytes, tmp_path: Path) -> None:
     source = theirs(tmp_path)
     source.with_suffix(".yaml").write_bytes(content)
-    assert "x.yaml: " in refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
+    assert "x.yaml" in refused(tmp_path, source, tmp_path / "out", "--to", "petl-bench")
 
 
 def test_missing_options_are_named_with_what_would_fit(tmp_path: Path) -> None:

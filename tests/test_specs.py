@@ -29,7 +29,7 @@ from petl_bench.types import (
 from tests.conftest import WEIGHTS
 
 names = st.text(min_size=1, max_size=8)
-floats = st.floats(min_value=1e-12, max_value=1e12)
+floats = st.floats(min_value=1e-12, max_value=1e4)
 values = st.one_of(st.booleans(), st.integers(-9, 9), floats, names)
 tasks = st.builds(
     TaskSpec,
@@ -51,7 +51,7 @@ backbones = st.builds(
     BackboneSpec,
     name=names,
     weights=names,
-    image_size=st.integers(1, 512),
+    image_size=st.integers(8, 512),
     options=st.dictionaries(names, values),
     label=names,
     normalization=st.sampled_from(sorted(NORMALIZATIONS)),

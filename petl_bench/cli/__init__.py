@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +23,8 @@ from petl_bench.cli import ls as ls_command
 from petl_bench.cli import report as report_command
 from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
-from petl_bench.errors import UserError
+from petl_bench.cli.common import note
+from petl_bench.errors import UserError, out_of_memory, presentable
 
 app = typer.Typer(
     name="petl-bench",
@@ -63,12 +65,13 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @functools.cache
-def _command() -> Callable[[], object]:
+def _command() -> Callable[..., Any]:
     """Return the parser of all commands; it is made once in a process."""
     return typer.main.get_command(app)
 
 
 _interruptions: list[int] = []
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # which Typer does not export
 
 
 def main() -> None:
@@ -80,8 +83,11 @@ def main() -> None:
     for number in INTERRUPTS:
         if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding may lack characters
     try:
-        _command()()
+        sys.exit(_command()(standalone_mode=False) or 0)
     except SystemExit:
         if _interruptions:  # a library exits with another code
             sys.exit(128 + _interruptions[-1])
@@ -91,7 +97,12 @@ def main() -> None:
             sys.exit(128 + _interruptions[-1])
         if "--debug" in sys.argv:
             traceback.print_exc()
-        print(f"petl-bench: error: {_message(error)}", file=sys.stderr)
+        if isinstance(error, _UsageError):
+            if type(error).__name__ != "NoArgsIsHelpError":  # whose message is the help text
+                error.message = presentable(error.message)
+            error.show()
+        else:
+            note(f"petl-bench: error: {_message(error)}")
         sys.exit(2)
 
 
@@ -106,4 +117,6 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
+    if out_of_memory(error):
+        return "the memory of this machine does not suffice for this command"
     return f"{type(error).__name__}: {error} (a bug of petl-bench; `petl-bench --debug COMMAND` shows where)"

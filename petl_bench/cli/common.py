@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.errors import DamagedError, UserError, counted
+from petl_bench.errors import DamagedError, UserError, counted, presentable, shown
 from petl_bench.types import DataSettings, ResultRow
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from petl_bench.store import Store
 
 StoreOption = Annotated[
@@ -25,9 +27,26 @@ JsonOption = Annotated[
 DEFAULT_STORE = Path("results")
 
 
+def say(*lines: str) -> None:
+    """Print lines of results on stdout; control characters, which names may hold, are shown escaped."""
+    print("\n".join(map(shown, lines)), flush=True)
+
+
 def note(message: str) -> None:
-    """Print a message that is not a result, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a message that is not a result, on stderr, as one line."""
+    print(presentable(message), file=sys.stderr, flush=True)
+
+
+def command(text: str) -> None:
+    """Print a command to copy, on stderr, in full."""
+    print(f"    {shown(text)}", file=sys.stderr, flush=True)
+
+
+def cells(*values: object) -> list[Text]:
+    """Return the cells of a row of a table; see `say`. What looks like markup of rich is text."""
+    from rich.text import Text
+
+    return [Text(shown(str(value))) for value in values]
 
 
 def print_json(values: Mapping[str, Any]) -> None:

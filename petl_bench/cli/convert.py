@@ -14,6 +14,7 @@ import typer
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import note
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.files import ADAPTER_LIMIT, read_bytes
 
 _NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
 """Settings that a .bin file does not state. Its head follows from its size, and the task is optional."""
@@ -108,10 +109,7 @@ def convert(
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return read_bytes(path, ADAPTER_LIMIT)
 
 
 def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ranks: int | None) -> bytes:
@@ -155,7 +153,7 @@ def _exported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]
 
     file = load(data, str(source))
     contents = petl_vit.write(file, str(source))
-    held = petl_vit.settings(file)
+    held = petl_vit.settings(file, str(source))
     for name, value in options.items():
         if value != held[name]:
             raise UserError(f"--{name} {value}: {source} has {name} {held[name] or 'not stated'}")

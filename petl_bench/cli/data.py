@@ -17,6 +17,7 @@ from petl_bench.cli.common import (
     data_settings,
     note,
     print_json,
+    say,
 )
 from petl_bench.cli.data_report import print_reports, summary
 from petl_bench.errors import UserError, counted, did_you_mean
@@ -200,9 +201,9 @@ def info(
     about, lists = facts.pop("about"), facts.pop("lists")
     for key, value in {**facts, **about}.items():
         if value not in ("", [], {}, 0):
-            print(f"{key:<14} {value}")
+            say(f"{key:<14} {value}")
     for name, held in lists.items():
-        print(f"{name:<40} {held['lines']} lines, SHA-256 {held['sha256']}")
+        say(f"{name:<40} {held['lines']} lines, SHA-256 {held['sha256']}")
 
 
 def _manifests(suite: str) -> list[Manifest]:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petl_bench.cli.common import cells, say
+
 if TYPE_CHECKING:
     from petl_bench.data.checks import Problem
     from petl_bench.data.verify import TaskReport
@@ -50,20 +52,20 @@ def print_reports(reports: Sequence[TaskReport]) -> None:
         total = max(sum(report.formats.values()), 1)
         formats = ", ".join(f"{name} {100 * n / total:.0f}%" for name, n in report.formats.items())
         quality = "{}..{}..{}".format(*report.jpeg_quality) if report.jpeg_quality else "-"
-        cells = (
+        facts = (
             report.task or "-",
             f"{report.images:,}",
             formats or "-",
             quality,
             report.fingerprint[:16] or "-",
         )
-        table.add_row(*cells, str(len(report.problems)))
+        table.add_row(*cells(*facts, len(report.problems)))
     console.print(table)
     for report in reports:
         for line in _description(report):
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
         for line in (*_lines(report.problems), *(f"{report.task}: note: {text}" for text in report.notes)):
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
 
 
 def _lines(problems: Sequence[Problem]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from petl_bench.cli.common import duration, print_json, usable_rows
+from petl_bench.cli.common import cells, duration, print_json, say, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.device import find_devices
 from petl_bench.errors import counted
@@ -47,25 +47,25 @@ def print_plan(
         return
     _print_counts(runs, todo, states)
     specs = [*runs.values()]
-    print(f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}")
-    print(f"input: {_all(_input(spec) for spec in specs)}")
-    print(f"device: {device}, precision {_all(spec.precision for spec in specs)}")
-    print(f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}")
+    say(f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}")
+    say(f"input: {_all(_input(spec) for spec in specs)}")
+    say(f"device: {device}, precision {_all(spec.precision for spec in specs)}")
+    say(f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}")
     _print_estimate([*todo.values()], costs)
 
 
 def _print_counts(runs: Mapping[str, RunSpec], todo: Collection[str], states: Mapping[str, str]) -> None:
-    cells = {i: cell_of(spec) for i, spec in runs.items()}
-    same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in cells.values()}) == 1}
-    shown = [key for key in next(iter(cells.values())) if key not in same]
+    held = {i: cell_of(spec) for i, spec in runs.items()}
+    same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in held.values()}) == 1}
+    shown = [key for key in next(iter(held.values())) if key not in same]
     numbers = ["runs", "done", "failed", *({"damaged"} & set(states.values())), "to do"]
     table = Table(*shown, *numbers)
     counts: dict[tuple[str, ...], Counter[str]] = {}
-    for i, cell in cells.items():
+    for i, cell in held.items():
         counter = counts.setdefault(tuple(str(cell[key]) for key in shown), Counter())
         counter.update(["runs", states[i], *(["to do"] if i in todo else [])])
     for values, counter in counts.items():
-        table.add_row(*values, *(str(counter[k]) for k in numbers))
+        table.add_row(*cells(*values, *(counter[k] for k in numbers)))
     Console(width=160, highlight=False).print(table)
 
 
@@ -75,16 +75,14 @@ def _print_estimate(todo: Collection[RunSpec], costs: Costs) -> None:
     seconds = [known for kind in kinds if (known := costs.seconds(kind)) is not None]
     sizes = [known for kind in kinds if (known := costs.size(kind)) is not None]
     if todo and not seconds:
-        print("no estimate of time and bytes: the store holds no finished run of this kind")
+        say("no estimate of time and bytes: the store holds no finished run of this kind")
     elif todo:
-        print(f"estimate from finished runs: {duration(sum(seconds))} with one process", end="")
-        print(f", {sum(sizes):,} bytes of files" if sizes else "")
+        held = f", {sum(sizes):,} bytes of files" if sizes else ""
+        say(f"estimate from finished runs: {duration(sum(seconds))} with one process{held}")
         if unknown := len(kinds) - len(seconds):
-            print(
-                f"(time without {counted(unknown, 'run')}: the store holds no finished run of the backbone)"
-            )
+            say(f"(time without {counted(unknown, 'run')}: the store holds no finished run of the backbone)")
         if unknown := len(kinds) - len(sizes):
-            print(f"(bytes without {counted(unknown, 'run')}: the store holds no finished run of this kind)")
+            say(f"(bytes without {counted(unknown, 'run')}: the store holds no finished run of this kind)")
 
 
 def _work(todo: Collection[RunSpec]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +18,11 @@ from petl_bench.cli.common import (
     data_settings,
     note,
     print_json,
+    say,
     usable_rows,
 )
 from petl_bench.errors import UserError, counted, did_you_mean
+from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_dict
 
@@ -92,7 +95,7 @@ def evaluate(
         else:
             verdict = {None: "", True: " = row", False: f" DISAGREES with row {result['acc_row']}"}
             where = target.run_id or target.path
-            print(f"{where} {result['task']}: acc {result['acc']:.4f}{verdict[result['agrees']]}")
+            say(f"{where} {result['task']}: acc {result['acc']:.4f}{verdict[result['agrees']]}")
     if disagree:
         note(f"{disagree} of {len(found)} disagree with their row")
     if failed:
@@ -167,10 +170,7 @@ def _evaluate(
     from petl_bench.run.execute import read_metadata, score
 
     where = str(target.path)
-    try:
-        file = packing.load(target.path.read_bytes(), where)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read: {error.strerror}") from error
+    file = packing.load(read_bytes(target.path, ADAPTER_LIMIT), where)
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, row_to_dict(row)
@@ -185,7 +185,9 @@ def _evaluate(
         if not (task or facts.task):
             raise UserError(f"{where}: does not state its task; name it with --task")
         own, backbone = task or _task(facts.task, settings), facts.model.backbone
-        known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(file.metadata)
+        known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(
+            packing.stated_facts(file, where)
+        )
         known["precision"] = facts.precision
     if weights is not None:
         backbone = replace(backbone, weights=weights)
@@ -200,9 +202,6 @@ def _evaluate(
     return result | {"acc_row": stored, "agrees": None if stored is None else stored == right.accuracy}
 
 
-def _columns(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the columns of a row that the metadata of an adapter file states."""
-    names = ("adapter", "quantizer", "head", "normalization", "backbone")
-    columns: dict[str, Any] = {name: metadata[name] for name in names}
-    numbers = {"hidden": int(metadata["hidden"]), "bits": int(metadata["bits"])}
-    return columns | numbers | {"scale": float(metadata["scale"])}
+def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row that the metadata of an adapter file states, besides its task."""
+    return {name: value for name, value in facts.items() if name != "task"}

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import JsonOption, print_json
-from petl_bench.errors import UserError
+from petl_bench.cli.common import JsonOption, cells, print_json, say
+from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER
 
 
@@ -23,18 +23,14 @@ def inspect(
     from rich.table import Table
 
     path = file / ADAPTER if file.is_dir() else file
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    facts = _facts(data, str(path))
+    facts = _facts(read_bytes(path, ADAPTER_LIMIT), str(path))
     if json:
         print_json(facts)
         return
     tensors = facts.pop("tensors")
     facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
     for key, value in facts.items():
-        print(f"{key:<18} {value}")
+        say(f"{key:<18} {value}")
     table = Table("part", "tensor", "shape", "bits", "packing")
     for name in ("raw bytes", "bytes", "raw bits per weight", "bits per weight"):
         table.add_column(name, justify="right")
@@ -42,15 +38,15 @@ def inspect(
         sizes = [str(t["bytes_raw"]), str(t["bytes"])]
         sizes += [f"{t[key]:.3f}" for key in ("bits_per_weight_raw", "bits_per_weight")]
         shape = "x".join(map(str, t["shape"]))
-        table.add_row(t["part"], t["name"], shape, str(t["bits"]), t["packing"], *sizes)
+        table.add_row(*cells(t["part"], t["name"], shape, t["bits"], t["packing"], *sizes))
     Console(width=100, highlight=False).print(table)
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:
-    from petl_bench.packing import load, stated_precision, stated_settings
+    from petl_bench.packing import load, stated_classes, stated_facts, stated_precision, stated_settings
 
     file = load(data, where)
-    meta = file.metadata
+    meta = stated_facts(file, where)
     tensors: list[dict[str, Any]] = [
         {"part": part, "name": t.entry.name, "shape": list(t.entry.shape), "bits": t.entry.bits}
         | {"bytes": size, "bytes_raw": t.entry.nbytes, "packing": packing}
@@ -65,16 +61,16 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
     ]
     return {
         "adapter": meta["adapter"],
-        "settings": stated_settings(file),
-        "hidden": int(meta["hidden"]),
-        "bits": int(meta["bits"]),
+        "settings": stated_settings(file, where),
+        "hidden": meta["hidden"],
+        "bits": meta["bits"],
         "quantizer": meta["quantizer"],
         "head": meta["head"],
         "backbone": meta["backbone"],
         "task": meta["task"],
-        "precision": stated_precision(file, "the file"),
-        "scale": float(meta["scale"]),
-        "classes": next(t["shape"][0] for t in tensors if t["part"] == "head"),
+        "precision": stated_precision(file, where),
+        "scale": meta["scale"],
+        "classes": stated_classes(file, where),
         "bytes_adapter": file.bytes_adapter,
         "bytes_adapter_raw": file.bytes_adapter_raw,
         "bytes_head": file.bytes_head,

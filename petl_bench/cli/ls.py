@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import JsonOption, note, print_json
+from petl_bench.cli.common import JsonOption, cells, note, print_json, say
 
 
 class Kind(StrEnum):
@@ -111,11 +111,11 @@ def _columns(lines: list[list[str]]) -> None:
     """Print aligned columns, with numbers right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = [
+        padded = [
             f"{cell:>{width}}" if cell.replace(",", "").isdigit() else f"{cell:<{width}}"
             for cell, width in zip(line, widths, strict=True)
         ]
-        print("  ".join(cells).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def _table(entries: list[dict[str, Any]]) -> None:
@@ -129,7 +129,7 @@ def _table(entries: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("description", overflow="fold")
     for entry in entries:
-        table.add_row(entry["name"], *_facts(entry))
+        table.add_row(*cells(entry["name"], *_facts(entry)))
     console = Console(width=120, highlight=False)
     console.print(table, markup=False)
     console.print("trainable parameters and bytes on ViT-B/16 with the default settings, without the head")

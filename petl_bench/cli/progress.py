@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from petl_bench.cli.common import duration, note
+from petl_bench.cli.common import command, duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
-from petl_bench.errors import counted
+from petl_bench.errors import counted, presentable
 from petl_bench.store import Store
 from petl_bench.types import Outcome, ResultRow, RunSettings, RunSpec, changed_text, declarations
 
@@ -77,7 +77,7 @@ class Progress:
         if self.console is None:
             note(message)
         else:
-            self.console.print(message, markup=False, highlight=False)
+            self.console.print(presentable(message), markup=False, highlight=False)
 
     def state(self) -> str:
         """Return the state in words, for example `1 failed, 2 running, 140,032 bytes, 3 min left`."""
@@ -116,8 +116,8 @@ def say_failures(failed: Iterable[Outcome], store: Store) -> None:
     note(f"{counted(len(outcomes), 'run')} failed ({each}); details are in {store.root}/RUN_ID/error.json:")
     for outcome in outcomes[:SHOWN]:
         note(f"  {label(outcome)}: {' '.join((outcome.error or '').split())}")
-        if command := store.failure(outcome.run_id).get("command"):
-            note(f"    {command}")
+        if repeat := store.failure(outcome.run_id).get("command"):
+            command(repeat)
     if len(outcomes) > SHOWN:
         note(f"  and {len(outcomes) - SHOWN} more")
 

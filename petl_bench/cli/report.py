@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petl_bench.atomic import write_atomic
-from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, usable_rows
+from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
@@ -92,7 +93,7 @@ def report(
     if out is None:
         _print(str(form))
     else:
-        _write(out, form if isinstance(form, bytes) else form.encode())
+        _write(out, form if isinstance(form, bytes) else form.encode(errors="backslashreplace"))
         note(f"wrote {out}")
 
 
@@ -115,19 +116,16 @@ def _rows(store: Store) -> list[ResultRow]:
 
 
 def _print(text: str) -> None:
-    """Print a text.
-
-    Raises:
-        UserError: the encoding of stdout lacks a character.
-    """
+    """Print a text; characters that the encoding of stdout lacks are escaped, with a warning."""
     try:
-        print(text, end="")
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError as error:
-        lacking = error.object[error.start : error.end]
-        raise UserError(
-            f"stdout has the encoding {error.encoding}, which lacks {lacking!r}: set "
+        lacking = error.object[error.start]
+        note(
+            f"warning: stdout has the encoding {error.encoding}, which lacks {lacking!r}: set "
             "PYTHONIOENCODING=utf-8, or name a file with --out"
-        ) from error
+        )
+    say(*text.removesuffix("\n").split("\n"))
 
 
 def _draw(content: Report, folder: Path) -> None:

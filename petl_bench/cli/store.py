@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, Counter, JsonOption, StoreOption, note, print_json
+from petl_bench.cli.common import DEFAULT_STORE, Counter, JsonOption, StoreOption, note, print_json, say
 from petl_bench.errors import counted
 from petl_bench.store import Store
 
@@ -53,15 +53,15 @@ def check(
         if json:
             print_json(asdict(problem))
         else:
-            print(_shown(f"{problem.run_id}: {problem.kind}: {problem.path}: {problem.message}"))
+            say(f"{problem.run_id}: {problem.kind}: {problem.path}: {problem.message}")
     moved = set_aside(shelf, result, busy) if repair else {}
     left = {problem.run_id for problem in result.damage} - set(moved)
     if json:
         print_json(_summary(store, result, moved, left))
     else:
         for name, where in moved.items():
-            print(_shown(f"{name}: set aside: {where}"))
-        print(_in_words(result))
+            say(f"{name}: set aside: {where}")
+        say(_in_words(result))
     if left:
         way_out = f"`petl-bench store check --repair --store {store}` moves the damaged files away"
         kept = "they cannot be read by this user or are being executed, and were left in place"
@@ -93,8 +93,3 @@ def _in_words(result: CheckResult) -> str:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-
-
-def _shown(text: str) -> str:
-    """Return a text as one line of printable characters, whatever the names of files are."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

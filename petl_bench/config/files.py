@@ -8,10 +8,13 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
 
-from petl_bench.config.schema import container
+from petl_bench.config.schema import container, first_paragraph
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.files import SETTINGS_LIMIT, read_bytes, read_text, read_yaml
 from petl_bench.types import LAUNCHERS, declarations, method, methods
 
 _PACKAGE = Path(__file__).parent.parent
@@ -69,7 +72,7 @@ def description(group: str, name: str) -> str:
         return method(name).description
     if group == "launcher" and name in LAUNCHERS:
         return (LAUNCHERS[name].__doc__ or "").partition("\n")[0]
-    lines = (CONF_DIR / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = read_text(CONF_DIR / group / f"{name}.yaml", SETTINGS_LIMIT).splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
@@ -84,7 +87,55 @@ def group_config(group: str, name: str) -> dict[str, Any]:
         raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
     if name in (contents := _declared(group)):
         return contents[name]
-    return container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"))
+    return _content(CONF_DIR / group / f"{name}.yaml")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return the content of a file of conf/.
+
+    Raises:
+        UserError: it cannot be read, is not valid YAML, or lacks a key that its group needs.
+    """
+    where = f"conf/{path.relative_to(CONF_DIR)}"
+    content = read_yaml(path, where, get_yaml_loader())
+    content = {} if content is None else content  # nothing but comments
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{where}: expected lines KEY: VALUE")
+    for key, kind in _NEEDED.get(path.parent.name, {}).items():
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"{where}: lacks {key}, or it is not {kind.__name__}")
+    try:
+        return container(OmegaConf.create(content))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {first_paragraph(error)}") from error
+
+
+_NEEDED: Mapping[str, Mapping[str, type]] = {
+    "backbone": {"name": str},
+    "head": {"name": str, "quantized": bool},
+    "protocol": {"name": str},
+    "quantizer": {"name": str},
+}
+"""Keys that the files of a group must have."""
+
+
+def check_files(errors: bool = False) -> None:
+    """Check the files of conf/ before Hydra reads them: kind, size, and aliases, which it would write out.
+
+    Args:
+        errors: whether to find all errors of YAML, too, which takes longer.
+
+    Raises:
+        UserError: a file cannot be used; the message states the line.
+    """
+    for path in sorted(CONF_DIR.rglob("*.yaml")):
+        where = f"conf/{path.relative_to(CONF_DIR)}"
+        if errors or b"&" in read_bytes(path, SETTINGS_LIMIT, where):
+            _content(path)
+            try:
+                path.read_text(encoding="utf-8")  # as Hydra does
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: is not UTF-8 text: {error.reason}") from error
 
 
 def _declared(group: str) -> dict[str, dict[str, Any]]:

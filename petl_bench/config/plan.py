@@ -6,6 +6,7 @@ import difflib
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from petl_bench.config.files import CONF_DIR, group_config, groups, options, store_declared
+from petl_bench.config.files import CONF_DIR, check_files, group_config, groups, options, store_declared
 from petl_bench.config.keys import FREE, PLAIN, store_settings
+from petl_bench.config.overrides import parse, values_of
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
@@ -41,6 +43,10 @@ LATE = ("task", *PLAIN)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
 WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tuned")
 """Groups whose options are set after composing as well, where no override changes one of their settings."""
+
+
+MOST_RUNS = 100_000
+"""Maximum number of combinations, beyond which an override is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     """
     store_declared()
     store_settings()
+    check_files()
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
             return _expand(list(overrides))
@@ -73,14 +80,19 @@ def plan(overrides: Sequence[str]) -> Plan:
                 f"override {error.override!r} cannot be read: expected KEY=VALUE or KEY=A,B, with special "
                 f"characters in quotes ({first_paragraph(error)})"
             ) from error
-        except (HydraException, OmegaConfBaseException) as error:
+        except UserError:
+            raise
+        except Exception as error:
+            check_files(errors=True)  # a file of conf/ that was edited
+            if not isinstance(error, HydraException | OmegaConfBaseException):
+                raise
             raise UserError(first_paragraph(error)) from error
 
 
 def _expand(overrides: list[str]) -> Plan:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     parsed: dict[str, Override] = {}
-    for override in map(_checked, parser.parse_overrides(overrides)):
+    for override in parse(parser, overrides):
         key = override.get_key_element()
         if key in parsed:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
@@ -91,8 +103,11 @@ def _expand(overrides: list[str]) -> Plan:
     default, axes = _sweep(*(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep"))
     _check_keys(parsed, default)
     own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
-    chosen = list(map(_checked, parser.parse_overrides(own))) + list(parsed.values())
-    axes_of = {override.get_key_element(): _values(override) for override in chosen}
+    chosen = list(parse(parser, own)) + list(parsed.values())
+    axes_of = {override.get_key_element(): values_of(override) for override in chosen}
+    combinations = math.prod(map(len, axes_of.values()))
+    if combinations > MOST_RUNS:
+        raise UserError(f"the settings span {combinations:,} runs, more than the {MOST_RUNS:,} of one sweep")
     runs: dict[str, tuple[RunSpec, list[str]]] = {}
     config: dict[str, Any] = {}
     for combination in itertools.product(*axes_of.values()):
@@ -113,7 +128,7 @@ def _expand(overrides: list[str]) -> Plan:
 
 def _own(parsed: Mapping[str, Override]) -> bool:
     """Return whether a task of the plan is the user's own data, for which the default sweep is not meant."""
-    tasks = _values(parsed["task"]) if "task" in parsed else []
+    tasks = values_of(parsed["task"]) if "task" in parsed else []
     return any(manifests()[task.partition("=")[2]].suite == "own" for task in tasks)
 
 
@@ -170,44 +185,10 @@ def _of_suite(task: str) -> dict[str, str]:
     return {"train": f"train={train}", "tuned": f"tuned={tuned}"}
 
 
-def _checked(override: Override) -> Override:
-    """Return the override unless it is an addition, a deletion, or a random or continuous sweep.
-
-    Raises:
-        UserError: it is one.
-    """
-    value = override.value()
-    key = override.get_key_element()
-    if override.is_add() or override.is_force_add() or override.is_delete():
-        raise UserError(f"{override.input_line!r}: only KEY=VALUE overrides are taken, no + and no ~")
-    if isinstance(value, IntervalSweep):
-        raise UserError(
-            f"{override.input_line!r}: interval() has infinitely many values; list some of them: {key}=1,2,3"
-        )
-    if isinstance(value, Sweep) and getattr(value, "shuffle", False):
-        raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
-    if key == "sweep" and override.is_sweep_override():
-        raise UserError(f"{override.input_line!r}: one sweep at a time")
-    if key == "seed" and not all(v.split("=")[1].isdigit() for v in _values(override)):
-        raise UserError(f"{override.input_line!r}: a seed is a whole number, 0 or more")
-    return override
-
-
-def _values(override: Override) -> list[str]:
-    """Return ["key=a", "key=b"] for `key=a,b`; a plain override is a sweep over one value."""
-    if not override.is_sweep_override():
-        assert override.input_line is not None
-        return [override.input_line]
-    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    if not values:
-        raise UserError(f"{override.input_line!r} matches nothing")
-    return values
-
-
 def _check_options(parsed: Mapping[str, Override]) -> None:
     """Refuse overrides of a group that name an option which does not exist."""
     for key in groups() & parsed.keys():
-        for name in (value.split("=", 1)[1] for value in _values(parsed[key])):
+        for name in (value.split("=", 1)[1] for value in values_of(parsed[key])):
             if name not in options(key):
                 raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, options(key))}")
 

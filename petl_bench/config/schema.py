@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from petl_bench.errors import UserError
+from petl_bench.types.fields import MOST
 
 
 def like(default: Any, value: Any, key: str) -> Any:
@@ -15,6 +16,8 @@ def like(default: Any, value: Any, key: str) -> Any:
     Raises:
         UserError: it has another type.
     """
+    if isinstance(value, int | float) and not abs(value) < MOST:  # not a number neither
+        raise UserError(f"{key}={value} is out of range: it must be a finite number, and below 2**63")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

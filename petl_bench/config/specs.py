@@ -23,6 +23,7 @@ from petl_bench.types import (
     RunSpec,
     TaskSpec,
     TrainSpec,
+    check_range,
     declarations,
     method,
     require,
@@ -40,6 +41,8 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
         UserError: a value has a wrong type or range, or there is no scale to take.
     """
     chosen = typed(_Plain, {name: config[name] for name in PLAIN}, "")
+    for name in FEW_SHOT:
+        check_range(PLAIN[name], getattr(chosen, name), name)
     parts = _parts(json.dumps({name: config[name] for name in ("adapter", "backbone", "protocol", "train")}))
     unused, protocol, train = method(parts.adapter.name).unused, parts.protocol, parts.train
     task = plan_task(

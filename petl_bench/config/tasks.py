@@ -6,10 +6,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.files import read_yaml
 from petl_bench.types import SPLITS, DataSettings, Manifest, TaskSpec
 
 
@@ -26,8 +25,6 @@ def plan_task(name: str, data: DataSettings, shots: int = 1, split_seed: int = 0
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}")
     manifest, changes = overridden(manifests()[name], data.override)
     few_shot, tree = bool(manifest.shots), manifest.source == "tree"
-    if tree and not 0 <= split_seed < 2**32:
-        raise UserError(f"split_seed={split_seed} is out of range: it must be 0 or more, and below 2**32")
     for key, value, known in (
         ("shots", shots, manifest.shots),
         ("split_seed", split_seed, manifest.split_seeds),
@@ -74,18 +71,17 @@ def overridden(manifest: Manifest, file: str) -> tuple[Manifest, str]:
 
 @cache
 def _overrides(file: str) -> dict[str, dict[str, int]]:
-    path = Path(file).expanduser()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"data.override={file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"data.override={file}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(Path(file).expanduser(), f"data.override={file}")
     if not isinstance(content, dict):
         raise UserError(f"data.override={file}: expected lines `TASK: {{splits: {{test: 40}}}}`")
     found = {}
     for task, facts in content.items():
-        if task not in manifests() or not manifests()[task].splits or manifests()[task].fingerprint:
+        if (
+            not isinstance(task, str)
+            or task not in manifests()
+            or not manifests()[task].splits
+            or manifests()[task].fingerprint
+        ):
             raise UserError(f"data.override={file}: {task!r} is no task whose sizes can be overridden")
         sizes = facts.get("splits") if isinstance(facts, dict) and set(facts) == {"splits"} else None
         if not isinstance(sizes, dict) or not all(type(n) is int and n > 0 for n in sizes.values()):

@@ -128,7 +128,7 @@ def file_facts(
         advance: called with the number of files processed since its last call.
     """
     index = (
-        cache_folder(cache) / "files" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()}.json"
+        cache_folder(cache) / "files" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()}.json"
     )
     known = _read(index)
     facts, todo = {}, []

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from petl_bench.errors import UserError
+from petl_bench.files import SETTINGS_LIMIT, parse_yaml, read_text
 from petl_bench.types import RESIZES, SPLITS, Manifest, typed
 
 _PACKAGE = Path(__file__).parent.parent
@@ -26,10 +25,7 @@ def manifests() -> Mapping[str, Manifest]:
     """
     found = {}
     for path in sorted(MANIFEST_DIR.glob("*.yaml")):
-        try:
-            manifest = read_manifest(path.read_text(encoding="utf-8"), path.name)
-        except yaml.YAMLError as error:
-            raise UserError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
+        manifest = read_manifest(read_text(path, SETTINGS_LIMIT, path.name), path.name)
         if manifest.name != path.stem:
             raise UserError(f"{path.name}: name is {manifest.name!r}, it must be {path.stem!r}")
         found[path.stem] = manifest
@@ -43,10 +39,10 @@ def read_manifest(text: str, where: str) -> Manifest:
         where: name of the file, for error messages.
 
     Raises:
-        UserError: a key is unknown, missing or mistyped, or the facts contradict each other.
-        yaml.YAMLError: the text is not valid YAML.
+        UserError: the text is not valid YAML, a key is unknown, missing or mistyped, or the facts contradict
+            each other.
     """
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: holds no facts; a manifest consists of lines KEY: VALUE")
     manifest = typed(Manifest, content, f"{where}: ")

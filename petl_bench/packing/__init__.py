@@ -9,6 +9,8 @@ from petl_bench.packing.metadata import (
     describe,
     interpret,
     short_checksum,
+    stated_classes,
+    stated_facts,
     stated_precision,
     stated_settings,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "pack",
     "packed_size",
     "short_checksum",
+    "stated_classes",
+    "stated_facts",
     "stated_precision",
     "stated_settings",
     "truncate",

@@ -6,11 +6,22 @@ import ast
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from petl_bench.backbones import weights
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, did_you_mean
 from petl_bench.packing.file import AdapterFile, VerifiedFile
-from petl_bench.types import BackboneSpec, ModelSpec, RunSpec, changed, completed
+from petl_bench.types import (
+    NORMALIZATIONS,
+    BackboneSpec,
+    ModelSpec,
+    RunSettings,
+    RunSpec,
+    changed,
+    check_range,
+    completed,
+    declarations,
+)
 
 SETTING = "a."
 """Prefix of the adapter's own settings; prefixes are short because the size of a file is limited."""
@@ -97,33 +108,73 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
     Raises:
         UserError: an entry is missing or cannot be read.
     """
-    metadata = file.metadata
+    metadata, facts = file.metadata, stated_facts(file, where)
     try:
         if "image_size" in metadata:
-            options, size = _settings(metadata, _OPTION), int(metadata["image_size"])
+            options, size = _settings(metadata, _OPTION, where), int(metadata["image_size"])
             source = metadata.get("weights", _PRETRAINED)
-            backbone = BackboneSpec(metadata["backbone"], source, size, options)
+            backbone = BackboneSpec(facts["backbone"], source, size, options)
         else:
-            backbone = bundled(metadata["backbone"])
-        model = ModelSpec(
-            backbone,
-            completed(metadata["adapter"], stated_settings(file)),
-            int(metadata["hidden"]),
-            float(metadata["scale"]),
-            metadata["quantizer"],
-            int(metadata["bits"]),
-            metadata["head"],
-            next(t.entry.shape[0] for t in file.head if t.entry.name == "weight"),
-        )
-        return FileMetadata(
-            model,
-            metadata["task"],
-            metadata["normalization"],
-            stated_precision(file, where),
-            metadata.get("backbone_sha256"),
-        )
-    except (KeyError, ValueError, SyntaxError, StopIteration) as error:
+            backbone = bundled(facts["backbone"])
+        adapter = completed(facts["adapter"], stated_settings(file, where))
+    except (UserError, ValueError) as error:
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
+    numbers = facts["hidden"], facts["scale"], facts["quantizer"], facts["bits"]
+    return FileMetadata(
+        ModelSpec(backbone, adapter, *numbers, facts["head"], stated_classes(file, where)),
+        facts["task"],
+        facts["normalization"],
+        stated_precision(file, where),
+        metadata.get("backbone_sha256"),
+    )
+
+
+_FACTS = ("adapter", "hidden", "bits", "quantizer", "scale", "head", "task", "normalization", "backbone")
+"""Entries that every file has."""
+
+
+def stated_facts(file: AdapterFile, where: str) -> dict[str, Any]:
+    """Return the entries that every file has, checked by the declarations of the settings of their names.
+
+    Args:
+        where: path of the file, for messages.
+
+    Raises:
+        UserError: an entry is missing, or has a value out of range.
+    """
+    facts: dict[str, Any] = {}
+    for name in _FACTS:
+        text = file.metadata.get(name)
+        if text is None:
+            raise UserError(f"{where}: the adapter file's metadata cannot be read: they lack {name}")
+        known = declarations(RunSettings).get(name)
+        kind = _KINDS.get(name, str)
+        try:
+            facts[name] = kind(text)
+            if known is not None:
+                check_range(known, facts[name], name)
+        except (ValueError, UserError) as error:
+            said = f"{name}={text!r}" + (f": it must be {known.right}" if known is not None else "")
+            raise UserError(f"{where}: the adapter file's metadata cannot be read: {said}") from error
+    if facts["normalization"] not in NORMALIZATIONS:
+        hint = did_you_mean(facts["normalization"], NORMALIZATIONS)
+        raise UserError(f"{where}: unknown normalization {facts['normalization']!r}: {hint}")
+    return facts
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {"hidden": int, "bits": int, "scale": float}
+
+
+def stated_classes(file: AdapterFile, where: str) -> int:
+    """Return the number of classes of a file's head.
+
+    Raises:
+        UserError: the file has no head.
+    """
+    shapes = [t.entry.shape for t in file.head if t.entry.name == "weight"]
+    if not shapes or len(shapes[0]) != 2:
+        raise UserError(f"{where}: damaged adapter file: it has no head with one row per class")
+    return shapes[0][0]
 
 
 def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
@@ -139,9 +190,13 @@ def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
     return _PRECISIONS[letter]
 
 
-def stated_settings(file: AdapterFile) -> dict[str, object]:
-    """Return the adapter's own settings that a file states; others have the defaults of the method."""
-    return _settings(file.metadata, SETTING)
+def stated_settings(file: AdapterFile, where: str) -> dict[str, object]:
+    """Return the adapter's own settings that a file states; others have the defaults of the method.
+
+    Raises:
+        UserError: a setting cannot be read.
+    """
+    return _settings(file.metadata, SETTING, where)
 
 
 def _compact(value: object) -> str:
@@ -149,6 +204,13 @@ def _compact(value: object) -> str:
     return f"[{','.join(map(_compact, value))}]" if isinstance(value, list) else repr(value)
 
 
-def _settings(metadata: dict[str, str], prefix: str) -> dict[str, object]:
-    found = {key: value for key, value in metadata.items() if key.startswith(prefix)}
-    return {key.removeprefix(prefix): ast.literal_eval(value) for key, value in found.items()}
+def _settings(metadata: dict[str, str], prefix: str, where: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, text in metadata.items():
+        if key.startswith(prefix):
+            try:
+                found[key.removeprefix(prefix)] = ast.literal_eval(text)
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+                said = f"{key}={text!r}: expected a literal of Python"
+                raise UserError(f"{where}: the adapter file's metadata cannot be read: {said}") from error
+    return found

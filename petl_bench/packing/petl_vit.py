@@ -18,7 +18,9 @@ import numpy as np
 import yaml
 
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.files import decoded, parse_yaml
 from petl_bench.packing.file import AdapterFile
+from petl_bench.packing.metadata import stated_classes, stated_facts
 from petl_bench.packing.section import SectionFormat
 from petl_bench.packing.tensors import Entry, StoredTensor
 from petl_bench.types import FLOAT_BITS
@@ -209,7 +211,7 @@ def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
     Raises:
         UserError: the authors' format does not support the file.
     """
-    meta, stated = file.metadata, settings(file)
+    meta, stated = file.metadata, settings(file, where)
     fixed = {"quantizer": QUANTIZER, "backbone": BACKBONE, "normalization": NORMALIZATION}
     values = {name: stated[name] for name in LAYOUT_FIELDS}
     _check(values, where)
@@ -229,12 +231,15 @@ def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
     return data, yaml.safe_dump(beside).encode()
 
 
-def settings(file: AdapterFile) -> dict[str, Any]:
-    """Return the settings of an adapter file that a .bin does not state, scale and task included."""
-    meta = file.metadata
-    numbers = {"hidden": int(meta["hidden"]), "bits": int(meta["bits"]), "scale": float(meta["scale"])}
-    names = {name: meta[name] for name in ("adapter", "head", "task")}
-    return numbers | names | {"classes": file.head[0].entry.shape[0]}
+def settings(file: AdapterFile, where: str) -> dict[str, Any]:
+    """Return the settings of an adapter file that a .bin does not state, scale and task included.
+
+    Raises:
+        UserError: the file does not state one, or states an impossible value.
+    """
+    facts = stated_facts(file, where)
+    kept = {name: facts[name] for name in ("hidden", "bits", "scale", "adapter", "head", "task")}
+    return kept | {"classes": stated_classes(file, where)}
 
 
 def read_settings(text: bytes, where: str) -> dict[str, Any]:
@@ -250,10 +255,7 @@ def read_settings(text: bytes, where: str) -> dict[str, Any]:
     Raises:
         UserError: the text is not valid YAML, or a value is invalid.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(decoded(text, where), where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: holds no settings; the authors' .yaml has lines KEY: VALUE")
     if content.get("backbone", _THEIR_BACKBONE) != _THEIR_BACKBONE:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from petl_bench import data
 from petl_bench.backbones import weights
 from petl_bench.data.file_facts import Advance, Notify, ignore
+from petl_bench.errors import UserError
 from petl_bench.types import BackboneSpec, Cache, Job, RunSpec, TaskSpec, run_id
 
 
@@ -96,7 +97,7 @@ def resolve_tasks(
         warn: called with the text of each warning.
 
     Raises:
-        UserError: data are missing or differ from the manifest.
+        UserError: data are missing or differ from the manifest, or have fewer images than one batch.
     """
     resolved: dict[str, TaskSpec] = {}
     runs = []
@@ -105,4 +106,23 @@ def resolve_tasks(
         if key not in resolved:
             resolved[key] = data.resolve(spec.task, cache, advance, warn)
         runs.append(replace(spec, task=resolved[key]))
+        _require_a_batch(runs[-1])
     return runs
+
+
+def _require_a_batch(spec: RunSpec) -> None:
+    """Refuse a batch that is larger than the smallest training set of a run.
+
+    A search trains without val, and a few-shot set never trains on it.
+
+    Raises:
+        UserError: the training set has fewer images.
+    """
+    splits, size = spec.task.splits, spec.train.batch_size
+    alone = bool(spec.task.shots) or len(spec.candidates) > 1
+    images = splits.get("train", 0) + (0 if alone else splits.get("val", 0))
+    if "train" in splits and images < size:
+        raise UserError(
+            f"train.batch_size={size}: the training set of {spec.task.name} has {images} images, "
+            "not one batch"
+        )

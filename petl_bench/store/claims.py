@@ -32,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 
 from petl_bench.errors import StoreError
+from petl_bench.store.files import from_json
 
 CLAIMS = ".claims"
 MISSED = 8
@@ -247,8 +248,8 @@ def _remove(file: Path) -> None:
 def _read(file: Path) -> Owner | None:
     """Return the owner that a claim file states; None if it is missing or damaged."""
     try:
-        return Owner(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Owner(**from_json(file))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

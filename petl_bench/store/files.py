@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from petl_bench.files import RECORD_LIMIT, flaw
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:
@@ -23,11 +24,11 @@ def from_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError, RecursionError: it does not hold JSON, or is no plain file (reading a pipe could block).
+        ValueError, RecursionError: it does not hold JSON, or is a pipe, a device or too large.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is no plain file")
-    return json.loads(path.read_text(encoding="utf-8"))
+    if problem := flaw(path, RECORD_LIMIT):
+        raise ValueError(f"it {problem}")
+    return json.loads(path.read_bytes())
 
 
 def new_folder(wanted: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from petl_bench.errors import DamagedError, StoreError, UserError, did_you_mean
+from petl_bench.files import RECORD_LIMIT, read_bytes
 from petl_bench.store.claims import Claims
 from petl_bench.store.files import from_json
 from petl_bench.types import (
@@ -106,8 +107,8 @@ class Runs:
         """Return a hash of the result or failure that a run has now; empty if it has none."""
         for name in (ROW, ERROR):
             try:
-                content = (self.directory(run_id) / name).read_bytes()
-            except OSError:
+                content = read_bytes(self.directory(run_id) / name, RECORD_LIMIT)
+            except UserError:
                 continue
             return hashlib.sha256(content).hexdigest()
         return ""

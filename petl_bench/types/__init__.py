@@ -45,7 +45,7 @@ from petl_bench.types.run import (
     spec_to_dict,
     stored_id,
 )
-from petl_bench.types.settings import Column, Setting, declarations, identity_of, require
+from petl_bench.types.settings import Column, Setting, check_range, declarations, identity_of, require
 
 __all__ = [
     "CAUSES",
@@ -91,6 +91,7 @@ __all__ = [
     "TrainSpec",
     "changed",
     "changed_text",
+    "check_range",
     "completed",
     "declarations",
     "identity_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -106,7 +107,7 @@ def _value(hint: Any, value: object, key: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return typed(hint, value, f"{key}.")
     if hint is float and type(value) is int:
-        found = float(value)
+        found = float(value) if abs(value) < MOST else math.inf if value > 0 else -math.inf
     elif hint is str and type(value) in (int, float):
         found = str(value)
     elif origin in (list, tuple) and isinstance(value, list | tuple):
@@ -117,6 +118,9 @@ def _value(hint: Any, value: object, key: str) -> Any:
         raise UserError(f"{key}={value!r}: expected {_NAMES[origin]}")
     return found
 
+
+MOST = 2**63
+"""Bound on whole numbers, which stores and generators hold in 64 bits."""
 
 _NAMES: dict[Any, str] = {
     int: "a whole number",

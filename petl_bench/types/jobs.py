@@ -28,12 +28,15 @@ class DataSettings:
     cache: str = setting(
         "Folder of decoded images; empty: $PETL_BENCH_CACHE, else petl-bench in the user's cache folder.", ""
     )
-    cache_gb: float = setting("Space that decoded images may take, in GB (1e9 bytes).", 50.0, above=0)
+    cache_gb: float = setting(
+        "Space that decoded images may take, in GB (1e9 bytes).", 50.0, above=0, most=10**9
+    )
     override: str = setting("YAML file of split sizes that differ from the manifests; every row says so.", "")
     images: int = setting(
         "task=tree: images drawn for training, a fifth of them for val.",
         1000,
         least=2,
+        most=10**9,
         right="a whole number, 2 or more",
     )
 

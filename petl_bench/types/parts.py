@@ -44,11 +44,16 @@ class TaskSpec:
     fingerprint: str
     """SHA-256 over the images and labels of all splits; checked whenever the data are loaded."""
     resize: str = "stretch"
-    shots: int = setting("Few-shot sets: training images per class.", 1, value=0, before=0)
+    shots: int = setting(
+        "Few-shot sets: training images per class.", 1, value=0, before=0, least=0, most=10**6
+    )
     split_seed: int = setting(
         "Few-shot sets and folder trees: number of the draw of the training images.",
         0,
         before=0,
+        least=0,
+        below=2**32,
+        right="0 or more, and below 2**32",
         column="repetition",
     )
     drawn: int = 0
@@ -75,7 +80,9 @@ class BackboneSpec:
         "`pretrained`, `random`, the path of a weights file, or `bundled:FILE` for a file of the package.",
         identity=False,
     )
-    image_size: int = setting("Height and width of the input in pixels.", least=1)
+    image_size: int = setting(
+        "Height and width of the input in pixels.", least=8, most=4096, right="8 to 4096 pixels"
+    )
     options: dict[str, Any] = setting(
         "Further keyword arguments of timm.create_model.", value=dict, before=dict
     )
@@ -129,6 +136,7 @@ class ProtocolSpec:
         value=tuple,
         before=tuple,
         above=0,
+        most=10**9,
         right="positive numbers",
     )
     lrs: tuple[float, ...] = setting(
@@ -136,6 +144,7 @@ class ProtocolSpec:
         value=tuple,
         before=tuple,
         above=0,
+        most=10**4,
         right="positive numbers",
     )
     rungs: tuple[float, ...] = setting(
@@ -143,7 +152,7 @@ class ProtocolSpec:
         value=tuple,
         before=tuple,
     )
-    every: int = setting("peek: epochs between two looks at test.", value=0, before=0)
+    every: int = setting("peek: epochs between two looks at test.", value=0, before=0, least=0, most=10**6)
 
     def __post_init__(self) -> None:
         freeze(self, "scales", "lrs", "rungs")

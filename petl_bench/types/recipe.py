@@ -8,6 +8,9 @@ from typing import Any
 
 from petl_bench.types.settings import check_ranges, require, setting
 
+MOST_EPOCHS, MOST_RATE = 10**6, 10**4
+"""Bounds for sanity: of numbers of epochs or images, and of learning rates and weight decay."""
+
 ACTIVATIONS = ("full", "exact", "4bit", "2bit")
 """Activations of the backbone that are kept for the backward pass (petl_bench.backbones.activations)."""
 
@@ -38,15 +41,15 @@ class AugmentSpec:
     crop: bool = setting(
         "Whether to train on random resized crops and horizontal flips.", False, before=False
     )
-    color_jitter: float = setting("Strength of color jitter, with crops.", 0.0, before=0.0, least=0)
+    color_jitter: float = setting("Strength of color jitter, with crops.", 0.0, before=0.0, least=0, most=100)
     auto_augment: str = setting(
         "timm's policy string, for example rand-m9-mstd0.5-inc1, with crops.", "", before=""
     )
     erasing: float = setting(
         "Probability that a rectangle of an image is erased.", 0.0, before=0.0, least=0, most=1
     )
-    mixup: float = setting("Alpha of mixup; 0: none.", 0.0, before=0.0, least=0)
-    cutmix: float = setting("Alpha of CutMix; 0: none.", 0.0, before=0.0, least=0)
+    mixup: float = setting("Alpha of mixup; 0: none.", 0.0, before=0.0, least=0, most=1000)
+    cutmix: float = setting("Alpha of CutMix; 0: none.", 0.0, before=0.0, least=0, most=1000)
     smoothing: float = setting("Label smoothing.", 0.0, before=0.0, least=0, most=1)
 
     def __post_init__(self) -> None:
@@ -63,10 +66,19 @@ class AverageSpec:
     """A weighted mean of a training's last states instead of the last one (arXiv 2504.18580)."""
 
     checkpoints: int = setting(
-        "Number of states to average; 0: the last epoch alone.", 0, before=0, least=0, right="0, or 2 or more"
+        "Number of states to average; 0: the last epoch alone.",
+        0,
+        before=0,
+        least=0,
+        most=MOST_EPOCHS,
+        right="0, or 2 or more",
     )
     every: int = setting(
-        "Epochs between two averaged states; the last is that of the last epoch.", 10, before=10, least=1
+        "Epochs between two averaged states; the last is that of the last epoch.",
+        10,
+        before=10,
+        least=1,
+        most=MOST_EPOCHS,
     )
     by: str = setting(
         "Whether weights grow with 1 / training loss or with the number of the epoch.",
@@ -102,19 +114,22 @@ class TrainSpec:
     """The training recipe; times in epochs. The files of conf/train state its values."""
 
     epochs: int = setting(
-        "Epochs of training; with fewer than 2 warm-ups of the recipe, the warm-up keeps its share.", least=1
+        "Epochs of training; with fewer than 2 warm-ups of the recipe, the warm-up keeps its share.",
+        least=1,
+        most=MOST_EPOCHS,
     )
-    batch_size: int = setting("Images per step.", least=1)
+    batch_size: int = setting("Images per step.", least=1, most=MOST_EPOCHS)
     lr: float = setting(
-        "Learning rate of AdamW after the warm-up.", above=0, column="task", follows_bits=True
+        "Learning rate of AdamW after the warm-up.", above=0, most=MOST_RATE, column="task", follows_bits=True
     )
-    weight_decay: float = setting("Weight decay of AdamW.", least=0)
-    warmup_epochs: int = setting("Epochs of linear warm-up.", least=0)
-    warmup_lr: float = setting("Learning rate at the beginning of the warm-up.", least=0)
-    min_lr: float = setting("Learning rate at the end of the cosine schedule.", least=0)
+    weight_decay: float = setting("Weight decay of AdamW.", least=0, most=MOST_RATE)
+    warmup_epochs: int = setting("Epochs of linear warm-up.", least=0, most=MOST_EPOCHS)
+    warmup_lr: float = setting("Learning rate at the beginning of the warm-up.", least=0, most=MOST_RATE)
+    min_lr: float = setting("Learning rate at the end of the cosine schedule.", least=0, most=MOST_RATE)
     schedule_lag: int = setting(
         "Epochs that the schedule lags behind: 1 in the released code, which steps it after each epoch.",
         least=0,
+        most=MOST_EPOCHS,
     )
     drop_path: float = setting(
         "Drop path rate (stochastic depth) at the last block; a head alone (linear) ignores it.",

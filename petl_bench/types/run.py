@@ -24,6 +24,8 @@ from petl_bench.types.parts import (
 from petl_bench.types.recipe import AugmentSpec, AverageSpec, TrainSpec
 from petl_bench.types.settings import check_ranges, completed_with_before, identity_of, require, setting
 
+MOST_HIDDEN, MOST_FACTOR = 65_536, 10**9
+"""Bounds for sanity: beyond any model, and far below the largest float32."""
 PROTOCOL_VERSION = 4
 """Raised whenever settings come to mean another number; part of every run's identity.
 
@@ -41,13 +43,15 @@ class RunSettings:
         "Hidden units of the adapter, the rank of its update.",
         16,
         least=0,
-        right="a number of hidden units, 0 or more",
+        most=MOST_HIDDEN,
+        right=f"a number of hidden units, 0 or more, at most {MOST_HIDDEN:,}",
         column="row",
     )
     scale: float | None = setting(
         "Factor on the adapter's output; null: as the protocol chooses it.",
         None,
         above=0,
+        most=MOST_FACTOR,
         column="task",
         follows_bits=True,
     )
@@ -85,6 +89,7 @@ class RunSettings:
         0.0,
         before=0.0,
         least=0,
+        most=MOST_FACTOR,
         column="row",
         follows_bits=True,
         usual=0.0,
@@ -113,7 +118,12 @@ class RunSettings:
         use="codes",
     )
     seed: int = setting(
-        "Seed of initialization, data order, augmentation and dropout.", 0, least=0, column="repetition"
+        "Seed of initialization, data order, augmentation and dropout.",
+        0,
+        least=0,
+        below=2**63,
+        right="a whole number, 0 or more, below 2**63",
+        column="repetition",
     )
 
 

@@ -99,7 +99,7 @@ def setting(
             return all(map(allows, number))
         fine = not choices or number in choices
         if bounded:
-            fine = fine and math.isfinite(number)
+            fine = fine and (isinstance(number, int) or math.isfinite(number))
         fine = fine and (least is None or number >= least) and (above is None or number > above)
         return fine and (most is None or number <= most) and (below is None or number < below)
 
@@ -114,6 +114,8 @@ def setting(
 
 
 _SETTING = "setting"
+LARGE = 1000
+"""Upper bounds from here on are for sanity, and are named after the lower one."""
 
 
 def _in_words(
@@ -125,6 +127,8 @@ def _in_words(
 ) -> str:
     if choices:
         return "one of " + ", ".join(map(str, choices))
+    if most is not None and most >= LARGE:
+        return f"{_in_words(least, above, None, None, ())}, at most {most:,}"
     if least is not None and (most is not None or below is not None):
         return f"in [{least:g}, {most:g}]" if most is not None else f"in [{least:g}, {below:g})"
     if least is not None:
@@ -170,10 +174,17 @@ def check_ranges(declaring: Any, prefix: str = "") -> None:
         UserError: a value is not allowed.
     """
     for name, known in declarations(type(declaring)).items():
-        value = getattr(declaring, name)
-        if value is not None and not known.allows(value):
-            shown = list(value) if isinstance(value, tuple) else value
-            require(False, prefix + name, shown, known.right)
+        check_range(known, getattr(declaring, name), prefix + name)
+
+
+def check_range(known: Setting, value: Any, key: str) -> None:
+    """Check one value of a declared setting.
+
+    Raises:
+        UserError: it is not allowed.
+    """
+    if value is not None and not known.allows(value):
+        require(False, key, list(value) if isinstance(value, tuple) else value, known.right)
 
 
 def require(fine: bool, key: str, value: object, right: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from petl_bench.errors import DamagedError, UserError
+from petl_bench.files import ADAPTER_LIMIT, flaw
 from petl_bench.packing import VerifiedFile, short_checksum, stated_precision, verify
 from petl_bench.store import ADAPTER, ERROR, FILES, ROW, SEARCH, SPEC, Store, from_json
 from petl_bench.types import PROTOCOL_VERSION, ResultRow, RunSpec, spec_columns, spec_to_dict, stored_id
@@ -152,8 +153,8 @@ class Run:
         """Return the adapter file if it is valid."""
         path = self.store.directory(self.name) / ADAPTER
         try:
-            if path.exists() and not path.is_file():
-                raise UserError(f"{path}: is not a plain file")
+            if problem := flaw(path, ADAPTER_LIMIT):
+                raise UserError(problem)
             return verify(path.read_bytes(), str(path))
         except OSError as error:
             kind = "forbidden" if isinstance(error, PermissionError) else "adapter"

@@ -1,0 +1,70 @@
+"""Overrides in Hydra's grammar: parsed, and those refused that a plan has no use for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
+
+from petl_bench.errors import UserError
+
+MOST_VALUES = 10_000
+"""Maximum number of values of one override, beyond which it is a mistake."""
+
+
+def parse(parser: OverridesParser, lines: Sequence[str]) -> Iterator[Override]:
+    """Yield the parsed overrides.
+
+    Raises:
+        UserError: one cannot be parsed, or is an addition, a deletion, or a random or continuous sweep.
+        OverrideParseException: one is not in Hydra's grammar.
+    """
+    for line in lines:
+        try:
+            yield from map(_checked, parser.parse_overrides([line]))
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise UserError(f"override {line!r} cannot be read: {why}") from error
+
+
+def _checked(override: Override) -> Override:
+    """Return the override unless it is an addition, a deletion, or a random or continuous sweep.
+
+    Raises:
+        UserError: it is one.
+    """
+    value = override.value()
+    key = override.get_key_element()
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise UserError(f"{override.input_line!r}: only KEY=VALUE overrides are taken, no + and no ~")
+    if isinstance(value, IntervalSweep):
+        raise UserError(
+            f"{override.input_line!r}: interval() has infinitely many values; list some of them: {key}=1,2,3"
+        )
+    if isinstance(value, Sweep) and getattr(value, "shuffle", False):
+        raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
+    if key == "sweep" and override.is_sweep_override():
+        raise UserError(f"{override.input_line!r}: one sweep at a time")
+    if key == "seed" and not all(v.split("=")[1].isdigit() for v in values_of(override)):
+        raise UserError(f"{override.input_line!r}: a seed is a whole number, 0 or more")
+    return override
+
+
+def values_of(override: Override) -> list[str]:
+    """Return ["key=a", "key=b"] for `key=a,b`; a plain override is a sweep over one value."""
+    if not override.is_sweep_override():
+        assert override.input_line is not None
+        return [override.input_line]
+    key = override.get_key_element()
+    try:
+        texts = override.sweep_string_iterator()
+        values = [f"{key}={value}" for value in itertools.islice(texts, MOST_VALUES + 1)]
+    except (ValueError, ArithmeticError) as error:  # range() with a step of 0, or to infinity
+        raise UserError(f"{override.input_line!r} has no values: {error}") from error
+    if len(values) > MOST_VALUES:
+        raise UserError(f"{override.input_line!r} has more than {MOST_VALUES:,} values")
+    if not values:
+        raise UserError(f"{override.input_line!r} matches nothing")
+    return values
