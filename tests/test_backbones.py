@@ -11,7 +11,6 @@ from timm.layers import DropPath
 from petl_bench import adapters
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
-from petl_bench.backbones.families import FAMILIES
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
@@ -21,14 +20,14 @@ from tests import tiny
 from tests.agreeing import check_reload
 
 SCALE = 3.0
-every_family = pytest.mark.parametrize("family", list(FAMILIES))
+every_family = pytest.mark.parametrize("family", list(tiny.FAMILIES))
 CLASSIC = ["linear", "adaptformer", "lora", "bitfit", "full"]
-"""What all others do in each family is in tests/test_methods.py."""
+"""All others are tested in tests/test_methods.py, and further families in tests/test_families.py."""
 every_pair = pytest.mark.parametrize(
     ("family", "adapter"),
     [
         (family, adapter)
-        for family in FAMILIES
+        for family in tiny.FAMILIES
         for adapter in CLASSIC
         if (family, adapter) != ("LowFormer", "lora")
     ],
