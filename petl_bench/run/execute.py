@@ -58,7 +58,8 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
     Args:
         job: the run, its task resolved (petl_bench.data.resolve).
         runtime: how the run is executed.
-        claim: this process' claim of the run, which must still be held when the results are stored.
+        claim: this process' claim of the run, which must still be held when the results are stored; without
+            one the store is created if needed.
 
     Raises:
         UserError: backbone, adapter, settings or data do not fit, or the store cannot be written.
@@ -70,6 +71,8 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         raise UserError(
             f"run {run_id}: the weights of {spec.backbone.display_name} differ from those planned"
         )
+    if claim is None:
+        store.create()
     directory = store.open(run_id)
     with LogFile(directory), SummaryWriter(str(directory)) as log:
         logger.info("run %s: %s", run_id, spec)
