@@ -33,15 +33,15 @@ def run(setting: Setting, precision: str, evaluations: int, depth: int = 0) -> T
     precision = find_precision(precision, setting.device)
     epochs = 2 if setting.quick else 100
     training = setting.batch if setting.on_gpu else 4
-    test = training * TEST_PER_TRAINING_IMAGE
+    test, classes = training * TEST_PER_TRAINING_IMAGE, min(CLASSES, training - photos.validation(training))
     taken = []
     with tempfile.TemporaryDirectory(prefix="petl-bench-") as folder:
         data = Path(folder) / "data"
-        photos.write_task(data, training, test, CLASSES)
+        photos.write_task(data, training, test, classes)
         for number in range(setting.rounds(1)):
             scratch = Path(folder) / str(number)
             mine = partial(ours.run, data, scratch, setting, precision, epochs, training)
-            theirs = partial(reference_run, data, setting, epochs, evaluations, training)
+            theirs = partial(reference_run, data, classes, setting, epochs, evaluations, training)
             order = (mine, theirs) if number % 2 == 0 else (theirs, mine)
             found = {work: seconds_of(work, setting.device) for work in order}
             taken.append((found[mine], found[theirs]))
@@ -53,10 +53,12 @@ def run(setting: Setting, precision: str, evaluations: int, depth: int = 0) -> T
     return paired(taken, note)
 
 
-def reference_run(data: Path, setting: Setting, epochs: int, evaluations: int, batch: int) -> None:
+def reference_run(
+    data: Path, classes: int, setting: Setting, epochs: int, evaluations: int, batch: int
+) -> None:
     """Train the reference on the same files with its own loop."""
     torch.set_num_threads(setting.threads)
-    model = Reference(ours.model_spec(setting), ours.DROP_PATH)
+    model = Reference(replace(ours.model_spec(setting), classes=classes), ours.DROP_PATH)
     side = setting.backbone.image_size
     reference_loop.train(model, data, side, epochs, evaluations, batch, setting.device)
 

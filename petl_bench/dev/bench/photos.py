@@ -26,8 +26,13 @@ def photo(number: int) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
 
 
+def validation(training: int) -> int:
+    """Return how many of the training images are val: a fifth, at least one."""
+    return max(1, training // 5)
+
+
 def write_task(root: Path, training: int, test: int, classes: int) -> None:
-    """Write a folder of photos in VTAB's layout; a fifth of the training images, at least one, is val.
+    """Write a folder of photos in VTAB's layout; see `validation`.
 
     Args:
         root: folder to fill.
@@ -35,7 +40,7 @@ def write_task(root: Path, training: int, test: int, classes: int) -> None:
         test: number of test images.
         classes: number of classes.
     """
-    val = max(1, training // 5)
+    val = validation(training)
     counts = {"train800": training - val, "val200": val, "test": test}
     lines: dict[str, list[str]] = {}
     number = 0
