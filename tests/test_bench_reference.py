@@ -98,7 +98,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(("part", "split"), [("train800val200", TRAINVAL), ("test", "test")])
 def test_the_loop_reads_the_images_that_we_train_on(folder, tmp_path, part, split):
     settings = ["sweep=none", "task=folder", f"data.root='{folder}'", f"data.cache='{tmp_path}'"]
-    planned = plan([*settings, "protocol=fixed", "scale=1"])
+    planned = plan([*settings, "protocol=fixed", "scale=1", "train.batch_size=2"])
     (spec,) = resolve_tasks(planned.runs, planned.cache)
     expected = data.load(spec.task, split, 32, planned.cache)
     found = reference_loop.Files(folder, part, 32)

@@ -156,7 +156,7 @@ def test_settings_out_of_range_are_refused(kind: type[LauncherSettings]) -> None
 
 def test_a_setting_out_of_range_is_refused_before_there_is_a_store(tmp_path: Path) -> None:
     message = error_of(quickly("sweep", "--store", tmp_path / "s", "task=digits", "launcher.threads=100000"))
-    assert message == "launcher.threads=100000 is out of range: it must be in [1, 1024]"
+    assert message == "launcher.threads=100000 is out of range: it must be at least 1, at most 1,024"
     assert not (tmp_path / "s").exists()
 
 

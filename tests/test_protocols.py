@@ -322,6 +322,7 @@ def test_test_files_that_changed_are_found_out_only_after_training(tmp_path: Pat
         before = path.stat()
         path.write_bytes(bytes(before.st_size))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    Store(tmp_path / "store").create()
     outcome = attempt(job_of(spec), tree.runtime(tmp_path / "store"))
     assert outcome.row is None
     assert outcome.error is not None

@@ -255,12 +255,13 @@ def test_the_plan_says_what_will_be_done(tmp_path: Path) -> None:
         tmp_path / "store",
         *own,
         "train.epochs=10",
+        "train.batch_size=4",
         "launcher.device=cpu",
     ]
     done = quickly(*arguments, **environment)
     assert done.returncode == 0, done.stderr
     said = {line.partition(":")[0]: line for line in done.stdout.splitlines()}
-    assert "train.epochs=10 train.batch_size=64 train.lr=0.001 " in said["recipe"]
+    assert "train.epochs=10 train.batch_size=4 train.lr=0.001 " in said["recipe"]
     assert " train.warmup_epochs=1 " in said["recipe"]
     assert said["input"] == "input: 32 x 32 pixels of backbone pocket, normalization none"
     assert said["device"] == "device: cpu, precision fp32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import timm.data.constants as published
 import torch
 from hypothesis import example, given
@@ -119,11 +120,13 @@ def test_pixels_are_pillows_enlargement_in_zero_to_one(channels: int, shape: tup
         np.testing.assert_array_equal(own.numpy(), colour.astype(np.float32) / np.float32(255))
 
 
+SATELLITE = timm.get_pretrained_cfg("vit_large_patch16_dinov3.sat493m")
 PUBLISHED = {
     "none": ((0, 0, 0), (1, 1, 1)),
     "imagenet": (published.IMAGENET_DEFAULT_MEAN, published.IMAGENET_DEFAULT_STD),
     "half": (published.IMAGENET_INCEPTION_MEAN, published.IMAGENET_INCEPTION_STD),
     "clip": (published.OPENAI_CLIP_MEAN, published.OPENAI_CLIP_STD),
+    "sat493m": (SATELLITE.mean, SATELLITE.std),
 }
 """As timm states them, with which the backbones were pretrained."""
 

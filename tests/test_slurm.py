@@ -75,7 +75,7 @@ def test_no_slurm_here(tmp_path: Path) -> None:
     [
         ("launcher.gpus=0.5", "launcher.gpus=0.5"),
         ("launcher.cluster=lokal", "one of slurm, local"),
-        ("launcher.runs_per_job=0", "in [1, 100000]"),
+        ("launcher.runs_per_job=0", "at least 1, at most 100,000"),
         ("launcher.address=auto", "launcher=ray"),
         ("precision=auto", "precision=bf16"),
     ],

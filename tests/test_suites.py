@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_a_chosen_recipe_wins_over_that_of_the_suite() -> None:
         for chosen in (recipe("pocket"), recipe("fgvc_noah"))
     )
     for task, name in OF_SUITES.items():  # a single setting keeps the rest of the suite's recipe
-        expected = dataclasses.replace(recipe(name), epochs=3)
+        # Shares of 3 epochs: 2 of 6 are 1, 10 of 100 are 0.
+        warm_up = 1 if name == "pocket" else 0
+        expected = dataclasses.replace(recipe(name), epochs=3, warmup_epochs=warm_up, schedule_lag=0)
         assert one(f"task={task}", "train.epochs=3").train == expected
 
 
@@ -107,9 +110,12 @@ def test_a_tuned_rate_holds_unless_one_is_chosen() -> None:
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_a_recipe_may_take_the_normalization_of_the_backbone(backbone: str) -> None:
     own = group_config("backbone", backbone).get("normalization", "none")
+    if own == "timm":
+        own = "half"  # of vit_base_patch16_224, by its configuration in timm
     spec = one(f"backbone={backbone}", "train.normalization=backbone")
     assert spec.train.normalization == own  # a row says what it was, not where it came from
-    assert spec == one(f"backbone={backbone}", f"train.normalization={own}")
+    same = one(f"backbone={backbone}", f"train.normalization={own}")
+    assert run_id(spec, WEIGHTS) == run_id(same, WEIGHTS)
     assert one(f"backbone={backbone}").train.normalization == "none"
 
 
@@ -154,7 +160,6 @@ def test_few_shot_axes_multiply() -> None:
         ("shots=3", "shots=1,2,4,8,16"),
         ("shots=0", "shots=1,2,4,8,16"),
         ("split_seed=3", "split_seed=0,1,2"),
-        ("split_seed=-1", "split_seed=0,1,2"),
     ],
 )
 def test_few_shot_lists_that_nobody_drew_are_refused(override: str, known: str) -> None:
@@ -221,14 +226,15 @@ def test_a_bad_file_of_sizes_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         one("task=vtab_cifar", f"data.override={file}")
     message = str(caught.value)
-    assert message.startswith(f"data.override={file}: ")
+    assert re.match(rf"data\.override={re.escape(str(file))}(, line \d+(, column \d+)?)?: ", message)
     assert named in message
     assert "\n" not in message
 
 
 def test_a_file_of_sizes_must_be_there(tmp_path: Path) -> None:
-    for path, what in [(tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")]:
-        with pytest.raises(UserError, match=f"data.override={path}: cannot be read: {what}"):
+    missing, kind = "cannot be read: No such file", "is a directory, not a regular file"
+    for path, what in [(tmp_path / "none.yaml", missing), (tmp_path, kind)]:
+        with pytest.raises(UserError, match=f"data.override={path}: {what}"):
             one("task=vtab_cifar", f"data.override={path}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from petl_bench.atomic import staged
 from petl_bench.errors import StoreError
+from petl_bench.store.claims import vanished
 from petl_bench.store.files import new_folder, to_json
 from petl_bench.store.reading import ADAPTER, CHECKPOINTS, ERROR, FILES, LOG, ROW, SEARCH, SPEC, Runs
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_to_dict
@@ -154,6 +155,8 @@ class Store(Runs):
         try:
             yield
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not self.root.exists():
+                raise vanished(self.root) from error
             where = ""
             with suppress(ValueError, TypeError):
                 where = str(Path(error.filename).relative_to(self.root)) if named else ""

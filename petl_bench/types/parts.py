@@ -136,7 +136,7 @@ class ProtocolSpec:
         value=tuple,
         before=tuple,
         above=0,
-        most=10**9,
+        most=1e38,
         right="positive numbers",
     )
     lrs: tuple[float, ...] = setting(
@@ -144,7 +144,7 @@ class ProtocolSpec:
         value=tuple,
         before=tuple,
         above=0,
-        most=10**4,
+        most=1e38,
         right="positive numbers",
     )
     rungs: tuple[float, ...] = setting(

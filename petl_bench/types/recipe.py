@@ -8,8 +8,8 @@ from typing import Any
 
 from petl_bench.types.settings import check_ranges, require, setting
 
-MOST_EPOCHS, MOST_RATE = 10**6, 10**4
-"""Bounds for sanity: of numbers of epochs or images, and of learning rates and weight decay."""
+MOST_EPOCHS, MOST_RATE = 10**6, 1e38
+"""Bounds: of numbers of epochs or images for sanity, of rates and decay by what float32 holds."""
 
 ACTIVATIONS = ("full", "exact", "4bit", "2bit")
 """Activations of the backbone that are kept for the backward pass (petl_bench.backbones.activations)."""

@@ -24,8 +24,8 @@ from petl_bench.types.parts import (
 from petl_bench.types.recipe import AugmentSpec, AverageSpec, TrainSpec
 from petl_bench.types.settings import check_ranges, completed_with_before, identity_of, require, setting
 
-MOST_HIDDEN, MOST_FACTOR = 65_536, 10**9
-"""Bounds for sanity: beyond any model, and far below the largest float32."""
+MOST_HIDDEN, MOST_FACTOR = 10**6, 1e38
+"""Bounds: beyond any model, and of what float32 holds."""
 PROTOCOL_VERSION = 4
 """Raised whenever settings come to mean another number; part of every run's identity.
 

@@ -128,7 +128,8 @@ def _in_words(
     if choices:
         return "one of " + ", ".join(map(str, choices))
     if most is not None and most >= LARGE:
-        return f"{_in_words(least, above, None, None, ())}, at most {most:,}"
+        largest = f"{most:,}" if isinstance(most, int) else f"{most:g}"
+        return f"{_in_words(least, above, None, None, ())}, at most {largest}"
     if least is not None and (most is not None or below is not None):
         return f"in [{least:g}, {most:g}]" if most is not None else f"in [{least:g}, {below:g})"
     if least is not None:
