@@ -169,8 +169,8 @@ def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path
         wait_until(lambda: servers_of(process))
         os.kill(servers_of(process)[0], signal.SIGKILL)  # before any process
         process.stdout.readline()
-        at_first = at_work(store)
-        wait_until(lambda: servers_of(process))
+        at_first: dict[str, int] = {}
+        wait_until(lambda: at_first.update(at_work(store)) or (at_first and servers_of(process)))
         os.kill(servers_of(process)[0], signal.SIGKILL)
         os.kill(next(iter(at_first.values())), signal.SIGKILL)  # another is needed, and so another server
         _, messages = process.communicate(timeout=120)

@@ -198,7 +198,7 @@ def test_sizes_may_be_overridden(tmp_path: Path) -> None:
 
 BAD_OVERRIDES = {
     "not YAML": ("vtab_cifar: [", "not valid YAML"),
-    "not text": ("\udcff", "not valid YAML"),
+    "not text": ("\udcff", "is not UTF-8 text"),
     "empty": ("", "expected lines `TASK"),
     "a list": ("- vtab_cifar", "expected lines `TASK"),
     "no such task": ("vtab_cifra: {splits: {test: 40}}", "'vtab_cifra' is no task"),
