@@ -73,15 +73,15 @@ import resource
 from pathlib import Path
 from petl_bench.cli import main
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 400 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (held + 800 * 2**20,) * 2)
 main()
 """
 
 
 def test_out_of_memory_is_a_failure_of_one_run(tmp_path: Path) -> None:
-    # 400 MB hold a small run, and not 25 million float32 weights in training.
+    # 800 MB hold a small run, and not 250 million float32 weights.
     command = [sys.executable, "-c", LITTLE_MEMORY, "sweep", "--store", str(tmp_path), "sweep=none"]
-    command += ["task=digits", "protocol=fixed", "scale=1", "adapter=lora", "bits=32", "hidden=100000,4"]
+    command += ["task=digits", "protocol=fixed", "scale=1", "adapter=lora", "bits=32", "hidden=1000000,4"]
     done = processes.run([*command, "train.epochs=1", "launcher=local"])
     assert done.returncode == 1, done.stderr
     assert [row["hidden"] for row in rows_of(tmp_path)] == [4]

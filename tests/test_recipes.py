@@ -96,7 +96,7 @@ def test_a_warm_up_that_is_given_stays_and_the_plan_says_what_it_does(tmp_path: 
     assert run_id(spec, WEIGHTS) != run_id(one(*given_[:2]), WEIGHTS)  # other numbers, another id
     done = quickly("sweep", "--dry-run", "--store", tmp_path / "store", *ONE, *given_)
     (warning,) = done.stderr.splitlines()
-    assert "train.warmup_epochs=10 take all of train.epochs=10" in warning
+    assert "train.warmup_epochs=10 and train.schedule_lag=1 take all of train.epochs=10" in warning
     assert "train.warmup_epochs=10 " in done.stdout
 
 

@@ -155,7 +155,7 @@ def _config(lines: Mapping[str, str], default_task: str) -> dict[str, Any]:
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a composed configuration. A recipe with fewer epochs has a shorter warm-up."""
     config, given = container(_compose(list(overrides))), {line.partition("=")[0] for line in overrides}
-    if "train.epochs" in given:
+    if "train.epochs" in given and "train.warmup_epochs" not in given:
         whole = _composed(tuple(line for line in overrides if not line.startswith("train.")))["train"]
         config["train"] |= {
             name: value
