@@ -53,7 +53,7 @@ _NEAREST: tuple[Callable[[Kind], Columns], ...] = (
     lambda kind: (kind.backbone, kind.epochs),
     lambda kind: (kind.backbone,),
 )
-"""What a finished run must have in common with another one to estimate its time, the nearest first."""
+"""Properties that a finished run shares with a planned one whose time it tells, the nearest kind first."""
 
 
 def cell_of(spec: RunSpec) -> dict[str, object]:

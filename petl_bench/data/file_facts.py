@@ -81,7 +81,7 @@ class FileFacts:
 
     @property
     def shown_otherwise(self) -> bool:
-        """Whether petl_bench.data.images.as_shown gives other pixels than as_published."""
+        """Return whether petl_bench.data.images.as_shown gives other pixels than as_published."""
         return self.mode in DEEP or self.orientation != 1 or self.transparent
 
     def shape(self, shown: bool) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def released(fact: str) -> dict[tuple[str, int, str], float]:
 
 @dataclass(frozen=True)
 class Published:
-    """What a repository publishes for one method and task.
+    """Scale that a repository publishes for one method and task.
 
     Attributes:
         chosen: setting that belongs to the scale: the rank of FacT, the initializer of Convpass's kernel.
