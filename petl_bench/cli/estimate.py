@@ -66,15 +66,14 @@ def cell_of(spec: RunSpec) -> dict[str, object]:
 
 def kind_of(spec: RunSpec) -> Kind:
     """Return the kind of a planned run whose task is resolved."""
-    cell, splits, task = cell_of(spec), spec.task.splits, spec.task
-    images = task.shots * task.classes if task.shots else splits.get("train", 0) + splits.get("val", 0)
+    cell = cell_of(spec)
     return Kind(
         tuple(cell[name] for name in _KIND),
         (spec.backbone.display_name, spec.backbone.image_size),
         spec.adapter.name,
         spec.train.epochs,
-        images * sum(trainings(spec)),
-        splits.get("test", 0),
+        spec.task.training_images * sum(trainings(spec)),
+        spec.task.splits.get("test", 0),
     )
 
 

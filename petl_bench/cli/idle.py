@@ -72,16 +72,9 @@ def _sentences(spec: RunSpec) -> Iterator[str]:
             "train.augment.color_jitter and train.augment.auto_augment have no effect without "
             "train.augment.crop=true"
         )
-    steps = _steps(spec)
+    steps = train.epochs * (spec.task.training_images // train.batch_size)  # of the last training
     if method(spec.adapter.name).nested and 0 < steps < spec.hidden:
         yield (
             f"adapter={spec.adapter.name} draws one of {spec.hidden} ranks in each step, and a run has only "
             f"{steps} steps: some ranks are never drawn; choose more epochs or fewer hidden units"
         )
-
-
-def _steps(spec: RunSpec) -> int:
-    """Return the number of steps of the last training; 0 where the number of images is not known."""
-    splits, shots = spec.task.splits, spec.task.shots
-    images = shots * spec.task.classes if shots else splits.get("train", 0) + splits.get("val", 0)
-    return spec.train.epochs * (images // spec.train.batch_size)

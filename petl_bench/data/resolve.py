@@ -43,8 +43,7 @@ def expected_files(task: TaskSpec) -> int:
     """Estimate the number of files that `resolve` will read; 0 where it is unknown."""
     if task.source in GENERATORS:
         return 0
-    training = task.splits.get("train", 0) + task.splits.get("val", 0)
-    return sum(task.splits.values()) + (task.shots * task.classes if task.shots else training)
+    return sum(task.splits.values()) + task.training_images
 
 
 def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notify = ignore) -> TaskSpec:

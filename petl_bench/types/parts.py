@@ -70,6 +70,11 @@ class TaskSpec:
     def __post_init__(self) -> None:
         freeze(self, "splits", "place")
 
+    @property
+    def training_images(self) -> int:
+        """Return the number of images of a run's last training; 0 before the files are found."""
+        return self.shots * self.classes or self.splits.get("train", 0) + self.splits.get("val", 0)
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
