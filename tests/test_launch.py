@@ -194,7 +194,7 @@ def test_estimates_follow_kinds_and_epochs() -> None:
     ],
 )
 def test_the_nearest_kind_of_finished_runs_tells_the_time(common: str, others: str) -> None:
-    """Estimate a run with LoRA at 1 bit in 6 epochs by its kind, then by adapter, backbone and their epochs."""
+    """Estimate a run with LoRA at 1 bit in 6 epochs by its kind, then adapter, backbone and epochs."""
     one = ["sweep=none", "task=digits", "protocol=fixed", "scale=1"]
     costs, (wanted,) = Costs(), plan([*one, "adapter=lora", "bits=1", "train.epochs=6"]).runs
     for overrides, each in ((common, 1e-3), (others, 7e-3)):
