@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO, Self, cast
 
 from petl_bench.data.file_facts import Notify
-from petl_bench.data.members import DEEPEST, Member, checked, is_junk, kind_flaw
+from petl_bench.data.members import DEEPEST, Member, checked, kind_flaw
+from petl_bench.data.tree import is_litter
 from petl_bench.errors import UserError
 from petl_bench.files import flaw
 
@@ -38,8 +39,8 @@ def unpack(source: Path, target: Path, notify: Notify) -> None:
     """Unpack an archive, or a folder of archives and plain files, into the new folder `target`.
 
     An archive is unpacked into a folder named after it unless it has a single top-level folder. Archives
-    inside an archive are unpacked too, one level deep. Files get mode 0644 and folders 0755; files of JUNK
-    are skipped. After a failure the content of `target` is incomplete.
+    inside an archive are unpacked too, one level deep. Files get mode 0644 and folders 0755; litter
+    (`is_litter`) is skipped. After a failure the content of `target` is incomplete.
 
     Args:
         source: the archive or folder.
@@ -185,7 +186,7 @@ def _tree_members(source: Path) -> Iterator[Member]:
         raise error
 
     for directory, folders, names in os.walk(source, onerror=stop):
-        folders[:] = sorted(name for name in folders if not is_junk(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
         if len(Path(directory).relative_to(source).parts) > DEEPEST + 1:
             folders.clear()  # the members found so far are refused, and os.walk is recursive in Python 3.11
         for name in (*folders, *sorted(names)):

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
+from petl_bench.data.tree import is_litter
 from petl_bench.errors import UserError
 
-JUNK = frozenset({"__MACOSX", ".DS_Store", ".git", ".cache"})
-"""Files of file managers, git and the hub's client. They are skipped, as are names that begin with `._`."""
 DEEPEST, LONGEST_NAME, LONGEST_PATH = 64, 255, 1024
 """Folders in a member's name, and bytes of one part and of the whole: what every file system can hold."""
 SHOWN = 120
@@ -60,11 +59,6 @@ def _name_flaw(name: str) -> str:
     return next((flaw for flaw, present in flaws.items() if present), "")
 
 
-def is_junk(part: str) -> bool:
-    """Return whether a part of a name is that of a file or folder to skip."""
-    return part in JUNK or part.startswith("._")
-
-
 def checked(members: list[Member], where: str) -> tuple[dict[str, Member], set[str]]:
     """Return the plain files by normalized name, and the names of all folders.
 
@@ -83,7 +77,7 @@ def checked(members: list[Member], where: str) -> tuple[dict[str, Member], set[s
             problem = "has no name"
         if problem:
             raise _refused(member.name, problem, where)
-        if any(is_junk(part) for part in parts):
+        if any(map(is_litter, parts)):
             continue
         if not member.folder:
             files[name] = member
