@@ -16,6 +16,8 @@ from petl_bench.data import manifest_files
 from petl_bench.run import execute  # noqa: F401 - imports torch and timm, which takes seconds
 from tests import hostile, trees
 from tests.conftest import LONG, quickly
+from tests.hostile.inputs import ONE
+from tests.hostile.settings import MANIFEST_DIR
 
 COUNTS = {
     "setting": 40,
@@ -91,7 +93,7 @@ def test_a_hostile_input_is_refused_in_one_short_message(
                 _forget()
                 edited.setattr(files, "CONF_DIR", attempt.conf or files.CONF_DIR)
                 edited.setattr(sys.modules[plan.__module__], "CONF_DIR", files.CONF_DIR)
-                edited.setattr(manifest_files, "MANIFEST_DIR", attempt.manifests or hostile.MANIFEST_DIR)
+                edited.setattr(manifest_files, "MANIFEST_DIR", attempt.manifests or MANIFEST_DIR)
             held = files_of(folder)
             signal.alarm(SECONDS)
             done = quickly(*attempt.arguments, cwd=tmp_path)
@@ -138,7 +140,7 @@ RANGES = [
 
 @pytest.mark.parametrize(("overrides", "named"), RANGES, ids=[o[:30] for o, _ in RANGES])
 def test_a_number_out_of_range_is_refused_by_the_plan(overrides: str, named: str, tmp_path: Path) -> None:
-    arguments = [*hostile.ONE[:2], *overrides.split()]
+    arguments = [*ONE[:2], *overrides.split()]
     done = quickly("sweep", "--store", tmp_path / "store", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("petl-bench: error: ")
