@@ -101,6 +101,10 @@ def test_a_new_manifest_is_a_new_task(manifest_dir: Path) -> None:
     keys = ("name", "suite", "group", "classes", "source", "splits", "fingerprint", "resize")
     assert spec.task == TaskSpec(**{key: facts[key] for key in keys})
     assert spec.train == recipe("vtab")  # of a suite without a recipe of its own
+    (manifest_dir / "figures.yaml").unlink()
+    manifests.cache_clear()
+    with pytest.raises(UserError, match="matches nothing"):
+        plan(["sweep=none", "task=glob(fig*)"])
 
 
 def test_a_few_shot_manifest_gives_no_training_size() -> None:

@@ -47,13 +47,16 @@ _DECLARED: Mapping[str, Callable[[], dict[str, dict[str, Any]]]] = {
 
 
 def store_declared() -> None:
-    """Give Hydra the options that are declared in Python, unless it has them."""
+    """Give Hydra exactly the options that are declared in Python now."""
     store = ConfigStore.instance()
     for group, contents in _DECLARED.items():
-        stored = store.repo.get(group, {})
-        for name, node in contents().items():
-            if f"{name}.yaml" not in stored:
-                store.store(group=group, name=name, node=node)
+        declared = {f"{name}.yaml": (name, node) for name, node in contents().items()}
+        stored = store.repo.setdefault(group, {})
+        for file in stored.keys() - declared.keys():
+            del stored[file]
+        for file in declared.keys() - stored.keys():
+            name, node = declared[file]
+            store.store(group=group, name=name, node=node)
 
 
 def groups() -> set[str]:
