@@ -34,9 +34,9 @@ def test_eval_all_agrees_in_a_new_process(finished_store: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     lines = json_lines(done.stdout)
     for line, row in zip(lines, rows_of(finished_store), strict=True):
-        assert set(line) == COLUMNS | {"acc_row", "agrees"}
+        assert set(line) == COLUMNS | {"acc_row", "agrees", "predictions_differ"}
         assert line["acc"] == line["acc_row"] == row["acc"]
-        assert line["agrees"] is True
+        assert (line["agrees"], line["predictions_differ"]) == (True, 0)
 
 
 def test_eval_takes_a_run_id_a_directory_or_a_file(

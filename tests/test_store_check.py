@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from petl_bench.errors import DamagedError
-from petl_bench.store import ADAPTER, ASIDE, ERROR, ROW, SEARCH, SPEC, Store
+from petl_bench.store import ADAPTER, ASIDE, ERROR, PREDICTIONS, ROW, SEARCH, SPEC, Store
 from petl_bench.store.check import NOTES, Run, check, nobody, repair
 from petl_bench.types import row_from_dict, spec_from_dict, stored_id
 from tests.conftest import error_of, json_lines, pick, quickly, rows_of
@@ -62,6 +62,11 @@ def swap_files(run: Path) -> None:
     (other / ADAPTER).write_bytes(mine)
 
 
+def swap_predictions(run: Path) -> None:
+    other = run.parent / pick(run.parent, task="digits", adapter="lora", bits=1)["run_id"]
+    shutil.copy(other / PREDICTIONS, run / PREDICTIONS)
+
+
 def as_loop(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.name)
@@ -107,6 +112,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "adapters swapped": (swap_files, "mismatch"),
     "search garbage": (lambda run: (run / SEARCH).write_bytes(b"\xff\xfe"), "search"),
     "search empty": (lambda run: (run / SEARCH).write_text("{}"), "search"),
+    "predictions cut": (lambda run: os.truncate(run / PREDICTIONS, 20), "predictions"),
+    "predictions empty": (lambda run: os.truncate(run / PREDICTIONS, 0), "predictions"),
+    "predictions a pipe": (lambda run: as_pipe(run / PREDICTIONS), "predictions"),
+    "predictions of another run": (swap_predictions, "predictions"),
+    "row of another accuracy": (lambda run: edit(run / ROW, acc=0.0), "predictions"),
+    "row of other predictions": (lambda run: edit(run / ROW, predictions="0" * 16), "predictions"),
     "error garbage": (lambda run: (run / ERROR).write_text("[]"), "error"),
     "left half file": (lambda run: (run / f".{ROW}.x1y2z3").write_text("{"), "litter"),
     "a file instead": (lambda run: (shutil.rmtree(run), run.write_text("")), "no_directory"),
@@ -282,7 +293,7 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
 
 # What nothing else tells: the columns of a row, or parts of a spec, that stand in one file alone.
 ALONE = {
-    *("acc", "acc_val", "acc_best_peek", "n_train", "n_test", "params_trainable", "recipe", "device"),
+    *("acc_val", "acc_best_peek", "n_train", "params_trainable", "recipe", "device"),
     *("seconds_search", "seconds_train", "seconds_eval", "images_per_second", "peak_memory_bytes"),
     *("version", "git_revision", "git_dirty", "torch_version", "pillow_version", "started_at", "finished_at"),
 }
@@ -304,7 +315,9 @@ def vars_of(data: bytes) -> dict:
     return json.loads(data)
 
 
-@given(st.sampled_from([ADAPTER, ROW, SPEC]), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@given(
+    st.sampled_from([ADAPTER, PREDICTIONS, ROW, SPEC]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+)
 @example(ROW, 0.0, 1)
 @example(SPEC, 0.999999, 32)
 def test_any_flipped_byte_is_named_or_tells_nothing(base: Path, file: str, where: float, mask: int) -> None:

@@ -170,6 +170,7 @@ def test_a_rerun_on_a_full_disk_keeps_the_old_result(full_disk: Path) -> None:
     for write in (
         lambda: store.put(spec, row, adapter + bytes(20_000)),
         lambda: store.put(spec, row, adapter, [{"scale": 1.0}]),
+        lambda: store.put(spec, row, adapter, (), store.predictions(row.run_id)),
         lambda: store.fail(row.run_id, spec, {"message": "x" * 9000}),
     ):
         with pytest.raises(StoreError, match=r"cannot write there: No space left on device \(") as caught:

@@ -15,6 +15,7 @@ import typer
 
 from petl_bench import __version__
 from petl_bench.cli import bench as bench_command
+from petl_bench.cli import compare as compare_command
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
+app.command("compare")(compare_command.compare)
 app.command("report")(report_command.report)
 app.add_typer(data_command.app, name="data")
 app.add_typer(store_command.app, name="store")

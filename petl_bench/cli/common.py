@@ -75,6 +75,28 @@ def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
     return rows
 
 
+def find_run(text: str, store: Store) -> tuple[Store, str]:
+    """Return the store and the run_id of a finished run.
+
+    Args:
+        text: run_id, a unique beginning of it, or the directory of the run.
+        store: store of a run that is given by its run_id.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    from petl_bench.store import ROW, Store
+
+    path = Path(text)
+    if not path.is_dir():
+        if "/" in text or path.suffix:
+            raise UserError(f"{text}: no such file or directory")
+        return store, store.find(text)
+    if not (path / ROW).is_file():
+        raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
+    return Store(path.resolve().parent), path.resolve().name
+
+
 def duration(seconds: float) -> str:
     """Return a duration in s, min or h."""
     if seconds < 100:

@@ -16,6 +16,7 @@ from petl_bench.cli.common import (
     RootOption,
     StoreOption,
     data_settings,
+    find_run,
     note,
     print_json,
     say,
@@ -23,7 +24,7 @@ from petl_bench.cli.common import (
 )
 from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
-from petl_bench.store import ADAPTER, ROW, Store
+from petl_bench.store import ADAPTER, PREDICTIONS, Store
 from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_dict
 
 
@@ -65,8 +66,8 @@ def evaluate(
 ) -> None:
     """Evaluate adapter files again and compare with their rows.
 
-    The accuracy on test is computed from the adapter file and the backbone alone. The exit code is 1 if it
-    differs from the row of a run.
+    The test images are classified from the adapter file and the backbone alone. The exit code is 1 if the
+    accuracy differs from the row of a run, or any prediction from that of the run.
     """
     if bool(targets) == all_runs:
         raise UserError("eval: give either runs, directories or files to evaluate, or --all")
@@ -82,7 +83,7 @@ def evaluate(
     disagree = 0
     for target in found:
         try:
-            result = _evaluate(target, other_task, weights, settings, moved=root is not None)
+            result = _evaluate(target, other_task, weights, settings, elsewhere=root is not None)
         except (UserError, OSError) as error:
             if not all_runs:
                 raise
@@ -93,9 +94,7 @@ def evaluate(
         if json:
             print_json(result)
         else:
-            verdict = {None: "", True: " = row", False: f" DISAGREES with row {result['acc_row']}"}
-            where = target.run_id or target.path
-            say(f"{where} {result['task']}: acc {result['acc']:.4f}{verdict[result['agrees']]}")
+            say(f"{target.run_id or target.path} {result['task']}: acc {result['acc']:.4f}{_verdict(result)}")
     if disagree:
         note(f"{disagree} of {len(found)} disagree with their row")
     if failed:
@@ -104,18 +103,19 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _verdict(result: Mapping[str, Any]) -> str:
+    """Return what the comparison of one evaluation with its row has shown."""
+    if result["agrees"] is not False:
+        return " = row" if result["agrees"] else ""
+    differing = result["predictions_differ"]
+    many = "" if differing is None else f", {differing} of {counted(result['n_test'], 'prediction')} differ"
+    return f" DISAGREES with row {result['acc_row']}{many}"
+
+
 def _find(text: str, store: Store) -> Target:
     """Return the target that a run_id, the directory of a run, or the path of an adapter file names."""
     path = Path(text)
-    if path.is_dir():
-        if not (path / ROW).is_file():
-            raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
-        return _run(Store(path.resolve().parent), path.resolve().name)
-    if path.is_file():
-        return Target(path)
-    if "/" in text or path.suffix:
-        raise UserError(f"{text}: no such file or directory")
-    return _run(store, store.find(text))
+    return Target(path) if path.is_file() else _run(*find_run(text, store))
 
 
 def _run(store: Store, run_id: str) -> Target:
@@ -140,7 +140,7 @@ def _task(name: str, settings: DataSettings) -> TaskSpec:
     return resolve(plan_task(name, settings), DataSettings().decoded)
 
 
-def _moved(task: TaskSpec, root: str) -> TaskSpec:
+def moved(task: TaskSpec, root: str) -> TaskSpec:
     """Return the task of a stored run with its files in another folder.
 
     Raises:
@@ -155,15 +155,17 @@ def _moved(task: TaskSpec, root: str) -> TaskSpec:
 
 
 def _evaluate(
-    target: Target, task: TaskSpec | None, weights: str | None, settings: DataSettings, moved: bool
+    target: Target, task: TaskSpec | None, weights: str | None, settings: DataSettings, elsewhere: bool
 ) -> dict[str, Any]:
-    """Evaluate one file; return the known columns of its row, with `acc_row` and `agrees`.
+    """Evaluate one file; return the known columns of its row, and how it compares with that.
+
+    The keys of the comparison are `acc_row`, `agrees` and `predictions_differ`.
 
     Args:
         task: the task to evaluate on; None: the one that the run or the file states.
         weights: file of backbone weights; None: as the run or the file states.
         settings: location of data, unless a run in a store states it.
-        moved: whether the data of runs in a store are at that location, too.
+        elsewhere: whether the data of runs in a store are at that location, too.
     """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
@@ -174,7 +176,7 @@ def _evaluate(
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, row_to_dict(row)
-        own = _moved(own, settings.folder) if moved and task is None else own
+        own = moved(own, settings.folder) if elsewhere and task is None else own
     else:
         facts = read_metadata(file, where)
         if facts.backbone_checksum is None:
@@ -194,12 +196,24 @@ def _evaluate(
     elif backbone.weights == FROM_FILE:
         raise UserError(f"{where}: was trained on weights from a file; name it with --weights PATH")
     task = task or own
-    right = score(file, backbone, task, Runtime(store="", cache=DataSettings().decoded), where)
-    stored = known["acc"] if task.name == own.name else None
+    found = score(file, backbone, task, Runtime(store="", cache=DataSettings().decoded), where)
+    same = (task.name, task.fingerprint) == (own.name, own.fingerprint)
+    differing, stored = None, known["acc"] if same else None
+    agrees = None if stored is None else stored == found.accuracy
+    if target.store is not None and stored is not None:
+        kept = target.store.predictions(target.run_id)
+        if kept is not None and kept.images != found.images:
+            raise UserError(
+                f"{target.path.with_name(PREDICTIONS)}: holds predictions for {kept.images} images, "
+                f"{task.name} has {found.images}; `petl-bench store check --store {target.store.root}`"
+            )
+        differing = kept.differing(found) if kept is not None else None
+        # Older rows state no hash.
+        agrees = agrees and known["predictions"] in ("", found.digest) and not differing
     facts_of_task: dict[str, Any] = {"task": task.name, "suite": task.suite, "group": task.group}
-    facts_of_task |= {"n_test": right.images, "data_fingerprint": task.fingerprint}
-    result = known | facts_of_task | {"acc": right.accuracy}
-    return result | {"acc_row": stored, "agrees": None if stored is None else stored == right.accuracy}
+    facts_of_task |= {"n_test": found.images, "data_fingerprint": task.fingerprint}
+    result = known | facts_of_task | {"acc": found.accuracy, "predictions": found.digest}
+    return result | {"acc_row": stored, "agrees": agrees, "predictions_differ": differing}
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from petl_bench.data import bundled, layouts, sprites  # noqa: F401 - register generators and layouts
 from petl_bench.data.base import GENERATORS, Ragged, Split, digest, generate
 from petl_bench.data.manifest_files import MANIFEST_DIR, manifests
-from petl_bench.data.resolve import expected_files, load, manifest_of, resolve
+from petl_bench.data.resolve import expected_files, labels, load, manifest_of, resolve
 
 __all__ = [
     "GENERATORS",
@@ -13,6 +13,7 @@ __all__ = [
     "digest",
     "expected_files",
     "generate",
+    "labels",
     "load",
     "manifest_of",
     "manifests",

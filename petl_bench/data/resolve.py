@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from petl_bench.data.base import GENERATORS, Split, concatenate, digest, generate
 from petl_bench.data.checks import (
@@ -130,6 +131,13 @@ def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = Fal
     if native:
         return Split(native_sizes(listing, known, cache, shown), listing.labels)
     return Split(decoded(listing, known, task.resize, size, cache, shown), listing.labels)
+
+
+def labels(task: TaskSpec, split: str, cache: Cache) -> NDArray[np.int64]:
+    """Return the labels (N,) of one split of a resolved task; no image of a file is decoded. See `load`."""
+    if task.source in GENERATORS:
+        return _generated(task, split).labels
+    return np.asarray(_found(task, cache)[0][split].labels, np.int64)
 
 
 @cache

@@ -15,6 +15,7 @@ from petl_bench.packing.metadata import (
     stated_settings,
 )
 from petl_bench.packing.pieces import CodeMatrix
+from petl_bench.packing.predictions import Predictions, compared, unpack_predictions
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 from petl_bench.packing.truncate_ranks import truncate
 
@@ -26,8 +27,10 @@ __all__ = [
     "CodeMatrix",
     "Entry",
     "FileMetadata",
+    "Predictions",
     "StoredTensor",
     "VerifiedFile",
+    "compared",
     "describe",
     "dump",
     "expected_log_odds",
@@ -42,5 +45,6 @@ __all__ = [
     "stated_settings",
     "truncate",
     "unpack",
+    "unpack_predictions",
     "verify",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from petl_bench import data, packing
 from petl_bench.config import group_config, options
 from petl_bench.errors import UserError
 from petl_bench.model import Adapted, restore
-from petl_bench.packing import AdapterFile, FileMetadata
+from petl_bench.packing import AdapterFile, FileMetadata, Predictions
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.run.provenance import peak_memory, provenance
 from petl_bench.run.search import SearchResult
 from petl_bench.run.training import Trained, select, train
 from petl_bench.store import Claim, Store
-from petl_bench.train import Pixels, evaluate, log_epochs, log_result, predict
+from petl_bench.train import Pixels, log_epochs, log_result, predict
 from petl_bench.types import (
     TRAINVAL,
     BackboneSpec,
@@ -34,19 +34,6 @@ from petl_bench.types import (
     TaskSpec,
     row_from_dict,
 )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Test accuracy of a run.
-
-    Attributes:
-        accuracy: fraction of correct predictions, from 0 to 1.
-        images: number of test images.
-    """
-
-    accuracy: float
-    images: int
 
 
 def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow:
@@ -107,17 +94,18 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         log_result(log, hyperparameters(row), results(row))
         if claim is not None:
             claim.require()
-        store.put(spec, row, adapter, result.trials)
+        store.put(spec, row, adapter, result.trials, test if runtime.predictions else None)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
 
 
 def _measurements(
-    result: SearchResult[Trained], trained: Trained, test: Score, runtime: Runtime
+    result: SearchResult[Trained], trained: Trained, test: Predictions, runtime: Runtime
 ) -> dict[str, object]:
     """Return the columns of accuracies, counts, times and memory."""
     return {
         "acc": test.accuracy,
+        "predictions": test.digest,
         "acc_val": result.acc_val,
         "acc_best_peek": max(trained.peeks, default=None),
         "n_train": trained.images,
@@ -171,8 +159,10 @@ def _as_configured(backbone: BackboneSpec) -> bool:
     return ours == theirs
 
 
-def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str) -> Score:
-    """Evaluate an adapter file on test.
+def score(
+    file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Runtime, where: str
+) -> Predictions:
+    """Evaluate an adapter file on test, and return its predictions.
 
     Args:
         file: loaded adapter file.
@@ -199,7 +189,7 @@ def score(file: AdapterFile, backbone: BackboneSpec, task: TaskSpec, runtime: Ru
     network = restore(model, file, where, metadata.precision, device)
     pixels = Pixels(metadata.normalization, backbone.image_size, device)
     images = data.load(task, "test", backbone.image_size, runtime.cache)
-    return Score(evaluate(network, images, pixels), len(images))
+    return packing.compared(predict(network, images, pixels), images.labels, task.classes)
 
 
 def read_metadata(file: AdapterFile, where: str) -> FileMetadata:

@@ -2,7 +2,7 @@
 
 from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import from_json
-from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, ROW, SEARCH, SPEC
+from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, PREDICTIONS, ROW, SEARCH, SPEC
 from petl_bench.store.runs import ASIDE, Store
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ERROR",
     "FILES",
     "LOG",
+    "PREDICTIONS",
     "ROW",
     "SEARCH",
     "SPEC",

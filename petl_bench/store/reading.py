@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from petl_bench.errors import DamagedError, StoreError, UserError, did_you_mean
 from petl_bench.files import RECORD_LIMIT, read_bytes
@@ -25,14 +25,18 @@ from petl_bench.types import (
     spec_from_dict,
 )
 
+if TYPE_CHECKING:
+    from petl_bench.packing import Predictions
+
 ADAPTER = "adapter.safetensors"
 ROW = "row.json"
 SPEC = "spec.json"
 ERROR = "error.json"
 SEARCH = "search.json"
+PREDICTIONS = "predictions.bin"
 LOG = "run.log"
 CHECKPOINTS = "checkpoints"
-FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH)
+FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH, PREDICTIONS)
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, UserError)
 """Errors of parsing a file that this version did not write."""
 
@@ -144,6 +148,22 @@ class Runs:
             DamagedError: spec.json cannot be read.
         """
         return self._read(self.directory(run_id) / SPEC, spec_from_dict)
+
+    def predictions(self, run_id: str) -> Predictions | None:
+        """Return the predictions of a run on the test images; None if it has not kept them.
+
+        Raises:
+            DamagedError: their file cannot be read.
+        """
+        from petl_bench.packing import unpack_predictions
+
+        path = self.directory(run_id) / PREDICTIONS
+        if not self._has(run_id, PREDICTIONS):
+            return None
+        try:
+            return unpack_predictions(read_bytes(path, RECORD_LIMIT), str(path))
+        except UserError as error:
+            raise self._damaged(path, str(error).removeprefix(f"{path}: ")) from error
 
     def failure(self, run_id: str) -> dict[str, str]:
         """Return the content of error.json of a failed run: message, cause and more.

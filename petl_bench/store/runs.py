@@ -9,14 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petl_bench.atomic import staged
 from petl_bench.errors import StoreError
 from petl_bench.store.claims import vanished
 from petl_bench.store.files import new_folder, to_json
-from petl_bench.store.reading import ADAPTER, CHECKPOINTS, ERROR, FILES, LOG, ROW, SEARCH, SPEC, Runs
+from petl_bench.store.reading import (
+    ADAPTER,
+    CHECKPOINTS,
+    ERROR,
+    FILES,
+    LOG,
+    PREDICTIONS,
+    ROW,
+    SEARCH,
+    SPEC,
+    Runs,
+)
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_to_dict
+
+if TYPE_CHECKING:
+    from petl_bench.packing import Predictions
 
 ASIDE = ".damaged"
 """Directory of the store for runs that were set aside. Names with a leading dot are not runs."""
@@ -62,7 +76,12 @@ class Store(Runs):
         return directory
 
     def put(
-        self, spec: RunSpec, row: ResultRow, adapter: bytes, trials: Sequence[Mapping[str, Any]] = ()
+        self,
+        spec: RunSpec,
+        row: ResultRow,
+        adapter: bytes,
+        trials: Sequence[Mapping[str, Any]] = (),
+        predictions: Predictions | None = None,
     ) -> None:
         """Store a finished run and remove its checkpoints.
 
@@ -70,6 +89,7 @@ class Store(Runs):
 
         Args:
             trials: one object per trial of protocol `sealed`, for search.json.
+            predictions: predictions on the test images; None: they are not kept.
 
         Raises:
             StoreError: the store cannot be written; an earlier result of this run is unchanged.
@@ -77,14 +97,16 @@ class Store(Runs):
         files = {ADAPTER: adapter, SPEC: to_json(spec_to_dict(spec))}
         if trials:
             files[SEARCH] = to_json({"trials": list(trials)})
+        if predictions is not None:
+            files[PREDICTIONS] = predictions.pack()
         files[ROW] = to_json(row_to_dict(row))
         directory = self.directory(row.run_id)
         with self._writing():
             directory.mkdir(parents=True, exist_ok=True)
             with staged({directory / name: data for name, data in files.items()}) as place:
                 (directory / ROW).unlink(missing_ok=True)  # an old row must never be beside a new file
-                if not trials:
-                    (directory / SEARCH).unlink(missing_ok=True)
+                for name in {SEARCH, PREDICTIONS} - files.keys():
+                    (directory / name).unlink(missing_ok=True)
                 for name in files:
                     place(directory / name)
             (directory / ERROR).unlink(missing_ok=True)

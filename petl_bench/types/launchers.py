@@ -49,6 +49,9 @@ class ProcessSettings:
         least=0,
         most=MANY,
     )
+    predictions: bool = setting(
+        "Whether each run keeps the classes that it predicts for the test images, about a kilobyte.", True
+    )
     heartbeat: float = setting(
         "Seconds between two signs of life of a run; after eight without one another sweep may take it over.",
         10.0,

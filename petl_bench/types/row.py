@@ -39,6 +39,7 @@ class ResultRow(RunSettings):
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
     status: str  # "done"
     acc: float  # fraction of test images classified correctly by the reloaded file
+    predictions: str = ""  # short hash of the classes predicted for the test images; empty: an older row
     acc_val: float | None  # the winner's on val in its last trial, after training without val
     acc_best_peek: float | None  # best over test evaluations, protocol peek only
     n_train: int

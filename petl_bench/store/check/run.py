@@ -14,7 +14,7 @@ from typing import Any
 from petl_bench.errors import DamagedError, UserError
 from petl_bench.files import ADAPTER_LIMIT, flaw
 from petl_bench.packing import VerifiedFile, short_checksum, stated_precision, verify
-from petl_bench.store import ADAPTER, ERROR, FILES, ROW, SEARCH, SPEC, Store, from_json
+from petl_bench.store import ADAPTER, ERROR, FILES, PREDICTIONS, ROW, SEARCH, SPEC, Store, from_json
 from petl_bench.types import PROTOCOL_VERSION, ResultRow, RunSpec, spec_columns, spec_to_dict, stored_id
 
 DAMAGE = {
@@ -24,6 +24,7 @@ DAMAGE = {
     "mismatch": "row, spec and adapter file contradict each other",
     "identity": "the directory's name is not the run_id",
     "search": "search.json cannot be read",
+    "predictions": "the predictions cannot be read, or are not those of the row",
     "error": "error.json cannot be read",
     "newer": "written by a newer version of petl-bench; this version cannot use it",
     "forbidden": "this user may not read it",
@@ -111,6 +112,7 @@ class Run:
         right = row.acc * row.n_test
         if abs(right - round(right)) > 1e-6 * max(row.n_test, 1):
             self.add("row", ROW, f"acc is {row.acc}, which is no fraction of {row.n_test} images")
+        self._predictions(row)
         if spec is not None:
             self._compare(_columns_of_spec(spec, row), row, SPEC)
         if sealed is None:
@@ -163,7 +165,20 @@ class Run:
             self.add("adapter", ADAPTER, str(error).removeprefix(f"{path}: "))
         return None
 
-    def _compare(self, expected: Mapping[str, object], row: ResultRow, source: str) -> None:
+    def _predictions(self, row: ResultRow) -> None:
+        """Compare the row with the predictions, if the run has kept them."""
+        try:
+            kept = self.store.predictions(self.name)
+        except DamagedError as error:
+            self._unusable(PREDICTIONS, "predictions", error)
+            return
+        if kept is not None:
+            found = {"acc": kept.accuracy, "n_test": kept.images, "predictions": kept.digest}
+            self._compare(found, row, PREDICTIONS, "predictions")
+
+    def _compare(
+        self, expected: Mapping[str, object], row: ResultRow, source: str, kind: str = "mismatch"
+    ) -> None:
         """Report the columns of the row that differ from expected values; an older row may lack some."""
         written = from_json(self.store.directory(self.name) / ROW)
         wrong = [
@@ -172,7 +187,7 @@ class Run:
             if name in written and getattr(row, name) != value
         ]
         if wrong:
-            self.add("mismatch", ROW, "; ".join(wrong))
+            self.add(kind, ROW, "; ".join(wrong))
 
     def _object(self, file: str, kind: str, held: Sequence[str], fine: Callable[[Any], bool]) -> None:
         """Check a JSON file that not every run has."""

@@ -1,0 +1,141 @@
+"""`petl-bench compare`: comparison of two runs by their predictions on the same test images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from petl_bench.cli.common import (
+    DEFAULT_STORE,
+    JsonOption,
+    RootOption,
+    StoreOption,
+    cells,
+    find_run,
+    note,
+    print_json,
+    say,
+)
+from petl_bench.cli.eval import moved
+from petl_bench.errors import UserError, counted
+from petl_bench.store import Store
+from petl_bench.types import DataSettings, ResultRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from petl_bench.packing import Predictions
+    from petl_bench.report.agreement import Agreement
+
+LEVEL = 0.05
+"""Level of the test."""
+MOST_CONFUSIONS = 10
+"""Largest number of confusions that are printed; --json has all of them."""
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run: run_id or directory.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run on the same test images.")],
+    store: StoreOption = DEFAULT_STORE,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare two runs image by image.
+
+    The exact McNemar test says whether one of the two trained files classifies more of the test images
+    correctly than chance explains. Tables show for which classes they differ, and what is confused with what.
+    Other seeds may differ more; `petl-bench report` compares means over seeds and tasks.
+    """
+    from petl_bench.report.agreement import agreement, by_class, confusions
+
+    runs = [find_run(text, Store(store)) for text in (first, second)]
+    rows = [shelf.row(run_id) for shelf, run_id in runs]
+    a, b = (_kept(shelf, run_id) for shelf, run_id in runs)
+    if rows[0].data_fingerprint != rows[1].data_fingerprint or (a.images, a.classes) != (b.images, b.classes):
+        raise UserError(
+            f"run {rows[0].run_id} is on {rows[0].task}, run {rows[1].run_id} on {rows[1].task}"
+            + (" with other images" if rows[0].task == rows[1].task else "")
+            + ": only runs on the same data can be compared image by image"
+        )
+    found, labels = agreement(a, b), _labels(*runs[0], root)
+    result: dict[str, Any] = {"run_a": rows[0].run_id, "run_b": rows[1].run_id, "task": rows[0].task}
+    result |= {"images": a.images, **asdict(found)}
+    result["classes"] = None if labels is None else by_class(a, b, labels)
+    result["confusions"] = None if labels is None else confusions(a, b, labels)
+    if json:
+        print_json(result)
+        return
+    for letter, row, held in zip("AB", rows, (a, b), strict=True):
+        say(f"{letter}  {_named(row)}: {held.correct} of {held.images} right ({100 * held.accuracy:.2f} %)")
+    say(
+        f"right in both {found.both}, only in A {found.only_a}, only in B {found.only_b}, in neither "
+        f"{found.neither}; other predictions for {counted(a.differing(b), 'image')}",
+        f"exact McNemar test: p = {found.p:.3g}: {_verdict(found)}",
+    )
+    if labels is not None:
+        _print_tables(result)
+
+
+def _kept(store: Store, run_id: str) -> Predictions:
+    """Return the predictions of a run.
+
+    Raises:
+        UserError: it has not kept them, or they cannot be read.
+    """
+    kept = store.predictions(run_id)
+    if kept is None:
+        raise UserError(
+            f"run {run_id} of store {store.root} has kept no predictions (it is older, or had "
+            "launcher.predictions=false)"
+        )
+    return kept
+
+
+def _labels(store: Store, run_id: str, root: Path | None) -> NDArray[np.int64] | None:
+    """Return the labels of the test images; None, with a note, if the data are not there."""
+    from petl_bench import data
+
+    try:
+        task = store.spec(run_id).task
+        task = task if root is None else moved(task, str(root))
+        return data.labels(task, "test", DataSettings().decoded)
+    except UserError as error:
+        if root is not None:
+            raise
+        note(f"classes and confusions are left out, since the labels cannot be read: {error}")
+        return None
+
+
+def _named(row: ResultRow) -> str:
+    return f"{row.run_id} {row.task} {row.adapter} h={row.hidden} {row.bits} bit, seed {row.seed}"
+
+
+def _verdict(found: Agreement) -> str:
+    if found.p > LEVEL:
+        return "the difference is within what chance explains"
+    better = "A" if found.only_a > found.only_b else "B"
+    return f"{better} classifies significantly more of these images correctly"
+
+
+def _print_tables(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=100, highlight=False)
+    classes = [held for held in result["classes"] if held["only_a"] or held["only_b"]]
+    if classes:
+        table = Table("class", "images", "right in A", "right in B", "only in A", "only in B")
+        for held in classes:
+            table.add_row(*cells(*held.values()))
+        say("classes in which the runs differ:")
+        console.print(table)
+    if pairs := result["confusions"]:
+        table = Table("label", "predicted", "images in A", "images in B")
+        for held in pairs[:MOST_CONFUSIONS]:
+            table.add_row(*cells(*held.values()))
+        say(f"most frequent confusions ({min(len(pairs), MOST_CONFUSIONS)} of {len(pairs)}):")
+        console.print(table)
