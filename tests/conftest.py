@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
@@ -306,5 +308,28 @@ WAITING = ("test_ray", "test_survival", "test_slurm", "test_interrupts", "test_l
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order of a run; its tests do not depend on it."""
+    """The order of a run, on which no test depends; cases of `sampled` tests are left to `make test-long`."""
     items.sort(key=lambda item: item.path.stem not in WAITING)
+    functions = defaultdict(list)
+    for item in items:
+        if not LONG and isinstance(item, pytest.Function) and item.get_closest_marker("sampled"):
+            functions[item.path, item.originalname].append(item)
+    for cases in functions.values():
+        for item in left_out(cases):
+            item.add_marker(pytest.mark.skip(reason="one of many cases: `make test-long` runs them all"))
+
+
+def left_out(cases: list[pytest.Function]) -> Iterator[pytest.Function]:
+    """The cases that a `sampled` test leaves out: beyond n of them, or beyond those in which every value of
+    every parameter occurs `each` times. Which ones follows from their names alone.
+    """
+    mark = cases[0].get_closest_marker("sampled")
+    assert mark is not None
+    kept, seen = 0, Counter[tuple[str, str]]()
+    for item in sorted(cases, key=lambda item: hashlib.sha256(item.name.encode()).digest()):
+        values = [(name, repr(value)) for name, value in item.callspec.params.items()]
+        if kept >= mark.args[0] if mark.args else all(seen[value] >= mark.kwargs["each"] for value in values):
+            yield item
+            continue
+        kept += 1
+        seen.update(values)

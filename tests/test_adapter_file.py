@@ -214,6 +214,7 @@ def test_head_sizes_follow_the_published_formula():
 
 
 @payloads
+@pytest.mark.sampled(2)
 def test_a_whole_vit_b_file_has_the_published_payload_and_little_more(adapter, hidden, expected):
     # 102 classes: Oxford Flowers 102 (Nilsback and Zisserman 2008).
     model = ModelSpec(
@@ -270,6 +271,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("label", "adapter", "expected"), OTHERS)
+@pytest.mark.sampled(2)
 def test_files_of_other_methods_and_families_have_little_more_than_their_payload(label, adapter, expected):
     smaller = {"name": "vit_tiny_patch16_224"} if adapter == "full" else {}
     backbone = BackboneSpec(**group_config("backbone", label) | {"weights": "random"} | smaller)

@@ -33,6 +33,7 @@ def some_images(count=4):
 
 @every_adapter
 @pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.sampled(each=2)
 def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
     network, sites = families.build(tiny.BACKBONE)
     originals = {id(p): (p, p.detach().clone()) for p in network.parameters()}
@@ -190,6 +191,7 @@ def test_impossible_dropout_is_refused(name, dropout):
 @pytest.mark.parametrize("bits", [1, 3, 32])
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize("name", ["linear", "bitfit", *LOW_RANK])
+@pytest.mark.sampled(each=2)
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(name, head, bits):
     # At 32 bits the released code of arXiv 2307.16867 saves only the head, which breaks a reloaded run.
     check_reload(tiny.model_spec(name, head, bits, scale=3.0, dropout=0.1), epochs=4)

@@ -30,6 +30,7 @@ from petl_bench.train import Pixels
 from petl_bench.train.augment import AugmentedImages, BatchAugmentation
 from petl_bench.types import NORMALIZATIONS, AugmentSpec, Cache, RunSpec, Runtime
 from tests import tiny, trees
+from tests.conftest import long
 
 SIZE = 32
 FULL = AugmentSpec(crop=True, color_jitter=0.4, auto_augment="rand-m9-mstd0.5-inc1")
@@ -84,6 +85,7 @@ def digest() -> str:
     return hashlib.sha256(all_batches(0).numpy().tobytes()).hexdigest()
 
 
+@long
 def test_another_process_makes_the_same_images() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from tests.test_augment import digest; print(digest())"],

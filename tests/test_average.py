@@ -130,6 +130,7 @@ def test_a_shortened_recipe_has_as_many_states():
     "option",
     ["checkpoints=1", "checkpoints=-2", "checkpoints=7", "every=0", "by=accuracy", "power=-1", "power=21"],
 )
+@pytest.mark.sampled(3)
 def test_options_out_of_range_are_refused(option):
     chosen = {"checkpoints": "2", "every": "1"} | dict([option.split("=")])  # of 6 epochs
     overrides = [f"train.average.{key}={value}" for key, value in chosen.items()]

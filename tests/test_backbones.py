@@ -47,6 +47,7 @@ def attached(family, adapter):
 
 @every_pair
 @pytest.mark.parametrize("bits", [1, 32])
+@pytest.mark.sampled(each=2)
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(family, adapter, bits):
     backbone = tiny.FAMILIES[family]
     check_reload(tiny.model_spec(adapter, bits=bits, scale=SCALE, dropout=0.1, backbone=backbone), epochs=2)

@@ -11,7 +11,7 @@ import torch
 from petl_bench.dev.bench import CASES, Measurement, Setting, commands, measure
 from petl_bench.dev.bench.case import Case
 from petl_bench.store import Store
-from tests.conftest import call, error_of, json_lines
+from tests.conftest import call, error_of, json_lines, long
 
 CONTRACT = {"train_step_fp32", "train_step_bf16", "evaluation_fp32", "evaluation_bf16", "run"}
 CONTRACT |= {"quantizer_1bit", "quantizer_2bit", "quantizer_4bit", "quantizer_8bit", "pack_1bit"}
@@ -70,6 +70,7 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
         assert f"] {name}: " in done.stderr
 
 
+@long
 def test_a_whole_run_and_a_command_in_a_table(capsys, monkeypatch) -> None:
     names = ("run", "run_fp32", "run_fp32_one_evaluation", "run_12_blocks")
     done = bench(capsys, monkeypatch, *names, "help", "--quick", "--device", "cpu")

@@ -54,6 +54,7 @@ def test_the_backbone_is_that_of_timm(family, folder):
 
 @every_further
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.sampled(each=2)
 def test_a_reloaded_model_gives_the_logits_of_the_trained_one(family, name):
     spec = tiny.model_spec(name, bits=ADAPTERS.get(name).unused.get("bits", 1), backbone=tiny.FURTHER[family])
     with tiny.skipped_where_refused():

@@ -164,6 +164,7 @@ KINDS = {"pocket": ["bytes", "bits", "difference", "differences"], "grid": ["hid
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.sampled(1)
 def test_files_of_figures(name: str) -> None:
     """One figure of each kind."""
     first, again = drawn(stores()[name]), drawn(stores()[name])
@@ -311,6 +312,7 @@ def tick_texts(axis: mpl.axis.Axis) -> list[Text]:
 
 
 @pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile", "quantizers", "scales"])
+@pytest.mark.sampled(2)
 def test_every_text_can_be_read(name: str) -> None:
     found = drawn(stores()[name])
     for figure in [figure for part, figure in found.items() if not re.search("shots-(2|4|8|16)-", part)]:

@@ -141,6 +141,7 @@ FROZEN = json.loads(FILE.read_text()) if FILE.is_file() else {"plans": {}, "file
 
 
 @pytest.mark.parametrize("name", FROZEN["plans"])
+@pytest.mark.sampled(50)
 def test_identities_and_columns_stay(name: str) -> None:
     assert frozen_plan(name) == FROZEN["plans"][name]
 

@@ -152,6 +152,7 @@ def test_the_rates_of_a_quarter_of_vtabs_recipe() -> None:
 @pytest.mark.parametrize(
     "rungs", ["[0.05]", "[0.25,0.26]", "[0.25,1.5]", "[0]", "[-1]", "[nan]", "[inf]", "0.25", "[a]"]
 )
+@pytest.mark.sampled(3)
 def test_shares_that_make_no_rung_are_refused(rungs: str, tmp_path: Path, capsys, monkeypatch) -> None:
     arguments = [*FIVE, f"protocol.rungs={rungs}"]
     message = error_of(call(capsys, monkeypatch, "sweep", "--store", tmp_path / "store", *arguments))
@@ -233,6 +234,7 @@ def pets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ("scales", "rungs", "trainings"),
     [("[1,10]", "[]", 2), ("[1,10]", "[0.5]", 2 + 1), ("[1,10,30,100]", "[0.5,1]", 4 + 2)],
 )
+@pytest.mark.sampled(2)
 def test_a_few_shot_winner_is_trained_once(
     scales: str, rungs: str, trainings: int, pets: Pets, tmp_path: Path, monkeypatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_store_that_vanishes_ends_the_sweep_and_is_not_made_anew(tmp_path: Pat
     [(signal.SIGINT, True), (signal.SIGKILL, False)]
     + [pytest.param(number, True, marks=long) for number in (signal.SIGTERM, signal.SIGHUP)],
 )
+@pytest.mark.sampled(2)
 def test_a_sweep_that_ends_early_takes_its_server_along(
     tmp_path: Path, number: signal.Signals, group: bool
 ) -> None:

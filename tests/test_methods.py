@@ -94,6 +94,7 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
 
 @every_method
 @pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.sampled(each=2)
 def test_frozen_weights_stay_untouched(name, quantized):
     spec = tiny.model_spec(name, bits=bits_of(name, 1) if quantized else 32)
     before = {key: value.clone() for key, value in families.build(spec.backbone)[0].state_dict().items()}
@@ -127,6 +128,7 @@ def test_starts_at_the_frozen_backbone_where_its_source_says_so(name):
     [("VisionTransformer", bits) for bits in (1, 3, 8, 32)]
     + [(family, bits) for family in tiny.FAMILIES if family != "VisionTransformer" for bits in (1, 32)],
 )
+@pytest.mark.sampled(each=2)
 def test_packed_and_reloaded_it_gives_the_same_logits(name, bits, family):
     spec, adapted = model(name, bits_of(name, bits), family)
     stirred(adapted)
@@ -152,6 +154,7 @@ def test_little_more_than_the_payload_is_in_a_file(name):
 
 @every_method
 @every_family
+@pytest.mark.sampled(each=2)
 def test_gradients_reach_every_trained_tensor(name, family):
     # From a start at zero a factor gets its gradient once the other has moved: two steps.
     _, adapted = model(name, bits_of(name, 1), family)

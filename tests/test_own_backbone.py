@@ -150,6 +150,7 @@ def test_every_normalization_of_the_families_has_a_name():
         ("vit_base_patch16_224_in21k", "half"),
     ],
 )
+@pytest.mark.sampled(1)
 def test_a_recipe_that_normalizes_as_the_backbone_asks_timm(name, normalization, tmp_path):
     own = ["backbone=timm", f"backbone.name={name}"]
     (run,) = plan([*ONE, *own, "train.normalization=backbone"]).runs
@@ -174,6 +175,7 @@ def test_the_plan_tells_the_normalization(normalization, tmp_path):
         ["backbone=pocket", "backbone.weights=random"],
     ],
 )
+@pytest.mark.sampled(1)
 def test_a_file_alone_is_evaluated_with_any_label_and_options(changes, tmp_path):
     done = quickly("sweep", *ONE, *changes, "--store", tmp_path / "store", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -92,6 +92,7 @@ def test_a_drawn_test_set_is_evaluated_in_its_store_only(tmp_path: Path, capsys,
 
 
 @pytest.mark.parametrize("present", [("train", "val"), ("train",), ("test", "rose")])
+@pytest.mark.sampled(1)
 def test_a_tree_with_parts_in_doubt_is_refused(
     tmp_path: Path, capsys, monkeypatch, present: tuple[str, ...]
 ) -> None:

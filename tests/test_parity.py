@@ -67,6 +67,7 @@ class InDouble(nn.Module):
 @pairs
 @heads
 @adapters
+@pytest.mark.sampled(8)
 def test_twenty_training_steps_agree(adapter, head, bits):
     """In float64: float32 rounding moves latents across thresholds within a few steps, by either code."""
     adapted, reference = both(adapter, head, bits)

@@ -50,6 +50,7 @@ def trained(spec, precision="fp32", epochs=2):
 
 
 @pytest.mark.parametrize(("adapter", "precision", "family"), CELLS)
+@pytest.mark.sampled(each=2)
 def test_logits_and_gradients_of_lower_precisions_are_near_those_of_float32(adapter, family, precision):
     spec = tiny.model_spec(adapter, bits=2, backbone=tiny.FAMILIES[family])
     labels = torch.from_numpy(tiny.split(16, seed=5).labels)

@@ -355,6 +355,7 @@ def test_fixed_without_a_known_scale_is_refused_with_the_way_out(
 @pytest.mark.parametrize(
     ("every", "epochs", "looks"), [(2, 5, [2, 4, 5]), (10, 3, [3]), (1, 3, [1, 2, 3]), (2, 4, [2, 4])]
 )
+@pytest.mark.sampled(1)
 def test_peek_looks_every_so_often_and_at_the_end(
     every: int, epochs: int, looks: list[int], tree: Tree
 ) -> None:

@@ -67,6 +67,7 @@ def test_l1_median_is_the_published_table(bits):
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.sampled(each=1)
 def test_levels_agree_with_plain_fixed_point_iteration(name, bits):
     np.testing.assert_allclose(levels_of(name, bits), REFERENCES[name](bits), rtol=0, atol=1e-6)
 

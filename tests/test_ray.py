@@ -149,5 +149,6 @@ def test_ray_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["launcher=ray", "launcher.address=auto", "precision=auto"], "precision=bf16"),
     ],
 )
+@pytest.mark.sampled(2)
 def test_mistakes(tmp_path: Path, overrides: list[str], said: str) -> None:
     assert said in error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, *overrides))

@@ -113,6 +113,7 @@ def test_a_warm_up_that_is_given_stays_and_the_plan_says_what_it_does(tmp_path: 
         (["adapter=dylora", "hidden=32", "train.epochs=1"], "only 31 steps"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_what_cannot_act_is_said(overrides: list[str], said: str) -> None:
     held = [line for line in ONE if line.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
     specs = plan([*held, *overrides, "seed=0,1"]).runs
@@ -228,6 +229,7 @@ def test_a_head_alone_is_compared_with_adapters_of_the_same_recipe(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("task", ["digits", "fgvc_cars"])
+@pytest.mark.sampled(4)
 def test_the_trainings_of_a_plan_are_those_of_the_search(task: str, overrides: list[str]) -> None:
     (spec,) = plan(["sweep=none", f"task={task}", "train.epochs=8", *overrides]).runs
     tried: list[int] = []

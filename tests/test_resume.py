@@ -165,6 +165,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(2)
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(kind: str, tree: Tree, tmp_path: Path) -> None:
     """Killed three times: when one epoch is kept, when two are, and when the adapter file is to be kept."""
     spec = tree.spec(**FIXED | KINDS[kind])

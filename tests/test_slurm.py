@@ -80,6 +80,7 @@ def test_no_slurm_here(tmp_path: Path) -> None:
         ("precision=auto", "precision=bf16"),
     ],
 )
+@pytest.mark.sampled(2)
 def test_mistakes(tmp_path: Path, override: str, said: str) -> None:
     assert said in error_of(quickly("sweep", "--store", tmp_path / "s", *SWEEP, "launcher=slurm", override))
 

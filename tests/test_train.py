@@ -122,6 +122,7 @@ def test_a_loss_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("bits", [1, 32])
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
+@pytest.mark.sampled(each=2)
 def test_only_the_trainable_parameters_change(adapter, bits):
     adapted = tiny.quantized_model(tiny.model_spec(adapter, bits=bits))
     trainable = {id(parameter) for parameter in adapted.trainable}
