@@ -226,6 +226,7 @@ def spec_of(root: Path, cache: Path, recipe: str) -> RunSpec:
 
 
 @pytest.mark.parametrize("recipe", ["fgvc", "fgvc_noah"])
+@pytest.mark.sampled(1)
 def test_training_with_augmentation_gives_one_file_whatever_the_loaders(
     recipe: str, own: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ DAMAGES = [no_root, no_task_folder, a_line_too_few, a_line_too_many, no_list, no
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.sampled(2)
 def test_wrong_data_stop_a_sweep_before_its_first_run(
     damage: Callable[[Bench], str], kitti: Bench, tmp_path: Path, capsys, monkeypatch
 ) -> None:

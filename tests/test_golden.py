@@ -23,6 +23,7 @@ def test_stand_ins_are_what_their_script_writes() -> None:
 
 
 @pytest.mark.parametrize("checkpoint", golden.CHECKPOINTS, ids=str)
+@pytest.mark.sampled(4)
 def test_the_reference_reads_what_it_writes(checkpoint: golden.Checkpoint) -> None:
     data = checkpoint.bin.read_bytes()
     found = released.read(data, checkpoint.method, checkpoint.hidden, checkpoint.classes)

@@ -139,6 +139,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("overrides", "named"), RANGES, ids=[o[:30] for o, _ in RANGES])
+@pytest.mark.sampled(6)
 def test_a_number_out_of_range_is_refused_by_the_plan(overrides: str, named: str, tmp_path: Path) -> None:
     arguments = [*ONE[:2], *overrides.split()]
     done = quickly("sweep", "--store", tmp_path / "store", *arguments, cwd=tmp_path)

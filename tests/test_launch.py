@@ -100,6 +100,7 @@ def test_out_of_memory_is_a_failure_of_one_run(tmp_path: Path) -> None:
         ["sweep=none", "task=digits", "protocol=sealed", "protocol.scales=[0.1,1],[1,10]"],
     ],
 )
+@pytest.mark.sampled(2)
 def test_every_run_has_overrides_that_plan_it_alone(overrides: list[str]) -> None:
     made = plan(overrides)
     assert len(made.alone) == len(made.runs) > 1

@@ -41,6 +41,7 @@ def batch(count=8):
 @pairs
 @heads
 @adapters
+@pytest.mark.sampled(8)
 def test_logits_and_gradients_agree(adapter, head, bits):
     adapted, reference = both(adapter, head, bits)
     _, images, labels = batch()

@@ -175,6 +175,7 @@ def test_linear_updates_are_merged_for_evaluation(family, share):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))
+@pytest.mark.sampled(3)
 def test_training_the_head_on_features_is_training_it_through_the_backbone(family, precision):
     spec = tiny.model_spec("linear", head="binary", backbone=tiny.FAMILIES[family])
     data, recipe, pixels = tiny.split(24), tiny.recipe(6, 8, warmup_epochs=0), tiny.pixels()

@@ -107,6 +107,7 @@ def test_l1_error_at_8_bits_is_that_of_the_converged_codebook():
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.sampled(3)
 def test_each_codebook_is_best_by_its_own_error(bits):
     # By definition: l1_median is the L1 optimum, lloyd_max the L2 optimum; at 1 bit too, but more narrowly.
     median, lloyd = levels_of("l1_median", bits), levels_of("lloyd_max", bits)
@@ -151,6 +152,7 @@ def test_every_codebook_maps_to_a_nearest_level(name, bits):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", ["l1_median", "lloyd_max", "minmax"])
+@pytest.mark.sampled(4)
 def test_forward_and_gradient_equal_the_detach_trick(name, bits):
     weight = random_weight(seed=10 + bits).requires_grad_()
     twin = weight.detach().clone().requires_grad_()

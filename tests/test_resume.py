@@ -189,6 +189,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(kind: str, tree: Tree, 
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0)])
+@pytest.mark.sampled(1)
 def test_augmentation_goes_on_where_it_was(before: int, after: int, own: Path, tmp_path: Path) -> None:
     """Crops, RandAugment, erasing, mixup and cutmix, drop-path and dropout, with and without loaders."""
     cache = Cache(str(tmp_path / "cache"))
@@ -215,6 +216,7 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize(("search", "stride"), [("full", 1), ("halving", 4)])
+@pytest.mark.sampled(1)
 def test_a_search_goes_on_wherever_it_was_killed(
     search: str, stride: int, tree: Tree, tmp_path: Path
 ) -> None:
@@ -233,6 +235,7 @@ def test_a_search_goes_on_wherever_it_was_killed(
     assert log_of(runtime, spec).count("training resumes from epoch") == len(expected.trials) + 1
 
 
+@pytest.mark.sampled(1)
 def test_a_few_shot_winner_that_was_kept_is_not_trained_again(
     pets: Pets,  # noqa: F811
     tmp_path: Path,
@@ -296,6 +299,7 @@ def test_without_the_setting_nothing_is_written(tree: Tree, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("before", "writes", "epoch", "after"), [(1, 4, 3, 2), (2, 2, 2, 1), (3, 2, 3, 100)])
+@pytest.mark.sampled(1)
 def test_the_number_of_epochs_between_checkpoints_may_change(
     before: int, writes: int, epoch: int, after: int, tree: Tree, tmp_path: Path
 ) -> None:
@@ -340,6 +344,7 @@ def folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, emptied, noise, foreign, folder])
+@pytest.mark.sampled(2)
 def test_a_damaged_checkpoint_is_not_used(damage: Callable[[Path], None], tree: Tree, tmp_path: Path) -> None:
     spec, cache = tree.spec(**FIXED | {"adapter": "linear"}), tree.runtime().cache
     expected = unbroken(spec, cache, tmp_path)
@@ -354,6 +359,7 @@ def test_a_damaged_checkpoint_is_not_used(damage: Callable[[Path], None], tree: 
 
 
 @pytest.mark.parametrize("key", ["petl-bench", "torch", "timm", "pillow"])
+@pytest.mark.sampled(2)
 def test_a_checkpoint_of_another_version_is_not_used(
     key: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
