@@ -94,7 +94,9 @@ def evaluate(
         if json:
             print_json(result)
         else:
-            say(f"{target.run_id or target.path} {result['task']}: acc {result['acc']:.4f}{_verdict(result)}")
+            changed = _changed(target) if result["agrees"] is False else ""
+            where = f"{target.run_id or target.path} {result['task']}"
+            say(f"{where}: acc {result['acc']:.4f}{_verdict(result)}{changed}")
     if disagree:
         note(f"{disagree} of {len(found)} disagree with their row")
     if failed:
@@ -110,6 +112,16 @@ def _verdict(result: Mapping[str, Any]) -> str:
     differing = result["predictions_differ"]
     many = "" if differing is None else f", {differing} of {counted(result['n_test'], 'prediction')} differ"
     return f" DISAGREES with row {result['acc_row']}{many}"
+
+
+def _changed(target: Target) -> str:
+    """Say which source code has changed since a run was made; empty if none has, or nothing is known."""
+    from petl_bench.run.source import changed_parts
+
+    if target.store is None:
+        return ""
+    parts = changed_parts(target.store.spec(target.run_id), target.store.row(target.run_id))
+    return f" (source code changed since then: {', '.join(parts)})" if parts else ""
 
 
 def _find(text: str, store: Store) -> Target:

@@ -37,6 +37,7 @@ class Existing(StrEnum):
     skip = "skip"
     rerun = "rerun"
     retry_failed = "retry-failed"
+    rerun_stale = "rerun-stale"
 
 
 def sweep(
@@ -48,7 +49,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without executing it.")] = False,
     existing: Annotated[
         Existing,
-        typer.Option(help="Runs already in the store: skip them, repeat all, or repeat the failed ones."),
+        typer.Option(
+            help="Runs already in the store: skip them, repeat all, the failed ones, or those whose adapter, "
+            "quantizer or head has other source code now."
+        ),
     ] = Existing.skip,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed run.")] = False,
     json: JsonOption = False,
@@ -59,6 +63,7 @@ def sweep(
     tasks is run. The grammar is that of Hydra's overrides, and `petl-bench ls keys` lists all settings. The
     store keeps the row and the adapter file of each run, and runs that are done are skipped.
     """
+    from petl_bench.cli.stale import stale_runs
     from petl_bench.config import plan
     from petl_bench.device import find_precision
     from petl_bench.run.identity import current_backbones, files_of, job_of, resolve_tasks, weights_remarks
@@ -79,7 +84,10 @@ def sweep(
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
     states = {i: shelf.state(i) for i in runs}
-    todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing)}
+    done = {i: shelf.row(i) for i in runs if states[i] == "done"}
+    again = existing is Existing.rerun_stale
+    stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
+    todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
     if dry_run:
         from petl_bench.cli.dry_run import print_plan
 
@@ -89,7 +97,7 @@ def sweep(
         shelf.create()
     kept = [i for i in runs if i not in todo]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
-    rows = [shelf.row(i) for i in kept if states[i] == "done"]
+    rows = [done[i] for i in kept if i in done]
     if json:
         for row in rows:
             print_json(row_to_dict(row))

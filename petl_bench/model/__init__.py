@@ -1,6 +1,6 @@
 """Adapted models, their components and heads, and the costs of adapter methods."""
 
-from petl_bench.model.adapted import HEAD_QUANTIZER, Adapted, Probe, assemble, restore
+from petl_bench.model.adapted import Adapted, Probe, assemble, restore
 from petl_bench.model.component import CODE_BITS, Component
 
-__all__ = ["CODE_BITS", "HEAD_QUANTIZER", "Adapted", "Component", "Probe", "assemble", "restore"]
+__all__ = ["CODE_BITS", "Adapted", "Component", "Probe", "assemble", "restore"]

@@ -19,12 +19,9 @@ from petl_bench.model import heads
 from petl_bench.model.component import Component
 from petl_bench.packing import AdapterFile
 from petl_bench.quantizers import FakeQuantize, LatentStack
-from petl_bench.types import FLOAT_BITS, ModelSpec
+from petl_bench.types import FLOAT_BITS, HEAD_QUANTIZER, ModelSpec
 
 CPU = torch.device("cpu")
-
-HEAD_QUANTIZER = "l1_median"
-"""Quantizer of the binary head, whatever quantizer the adapter uses, as in arXiv 2307.16867."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
-Modules import only from the modules before them: settings, consistency, tables, labels, paired, repeated,
-statistics, sentences, grid, bit_widths, sections, published, cited, content, then the formats: records, text,
-latex, page_rows and page. `figures/` draws tables and rankings and is imported only where figures are asked
-for.
+Modules import only from the modules before them: settings, sources, consistency, tables, labels, paired,
+repeated, statistics, sentences, grid, bit_widths, sections, published, cited, content, then the formats:
+records, text, latex, page_rows and page. `figures/` draws tables and rankings and is imported only where
+figures are asked for.
 """
 
 from __future__ import annotations

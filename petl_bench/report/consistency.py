@@ -9,6 +9,7 @@ PROVENANCE = {
     "git_revision": "git revisions",
     "torch_version": "torch versions",
     "pillow_version": "pillow versions",
+    "source_training": "versions of the training code",
     "device": "devices",
     "backbone_sha256": "weights of one backbone",
     "data_fingerprint": "versions of one task's data",
@@ -16,6 +17,9 @@ PROVENANCE = {
 """Columns in which the runs of a table should agree, with the name that a note gives to several values."""
 WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
 """Columns that should agree only among runs of the same backbone, or of the same task."""
+
+YOUNGER = {"source_training"}
+"""Columns that old rows lack; nothing is known about these."""
 
 
 def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
@@ -30,9 +34,9 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
     """
     notes: list[str] = []
     for column, name in PROVENANCE.items():
-        within = frame.groupby(WITHIN[column]) if column in WITHIN else frame.groupby(lambda _: 0)
-        count = int(within[column].nunique().max())
-        if count > 1:
+        runs = frame[frame[column] != ""] if column in YOUNGER else frame
+        within = runs.groupby(WITHIN[column]) if column in WITHIN else runs.groupby(lambda _: 0)
+        if len(runs) and (count := int(within[column].nunique().max())) > 1:
             notes.append(f"runs come from {count} different {name}")
     if frame["git_dirty"].any():
         notes.append(f"{int(frame['git_dirty'].sum())} runs come from a checkout with uncommitted changes")

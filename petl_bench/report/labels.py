@@ -73,7 +73,7 @@ def setting(row: Row, name: str) -> str:
         return BLANK
     if name == "quantizer" and row.key["quantizer"] == "none":
         return BLANK
-    if row.key[name] is None or (name in OFF_BY_DEFAULT and not row.key[name]):
+    if row.key[name] in (None, "") or (name in OFF_BY_DEFAULT and not row.key[name]):
         return BLANK
     return str(row.key[name])
 

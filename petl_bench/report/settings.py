@@ -30,7 +30,13 @@ TASK_SETTINGS = [*_with("task"), "lr"]
 """Settings that may differ by task within a row; they tell rows apart where a task has several values."""
 REPETITIONS = {"seed": "seeds", "split_seed": "draws of the training images"}
 """Columns in which the repetitions of one cell differ, with the name of several values."""
-WIDTH_SETTINGS = ("lr", *(name for name, known in _DECLARED.items() if known.follows_bits))
+SOURCES = {f"source_{part}": part for part in ("adapter", "quantizer", "head")}
+"""Digests of source code that tell rows apart where they differ, with the part that they are of."""
+WIDTH_SETTINGS = (
+    "lr",
+    "source_quantizer",
+    *(name for name, known in _DECLARED.items() if known.follows_bits),
+)
 """Settings in which a row may differ from the row with the most bits that it is compared with."""
 PREFERRED = (
     *TASK_SETTINGS,
@@ -47,7 +53,7 @@ USUAL = {
     if _DECLARED[name].usual is not None and name not in OFF_BY_DEFAULT
 }
 """Settings that the title of a table names where all its rows have the same value and it is not this one."""
-WITHOUT_ADAPTER = ("adapter", "head", "backbone", "image_size", "settings")
+WITHOUT_ADAPTER = ("adapter", "head", "backbone", "image_size", "settings", "source_adapter", "source_head")
 """Settings that a method without adapter weights has, too."""
 NAMED_BY_VALUE = ("settings", "backbone", "quantizer")
 """Settings whose value alone stands in the label of a row: `minmax`, but `packing raw`."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from petl_bench.report.consistency import inconsistencies
 from petl_bench.report.settings import REPETITIONS, ROW_SETTINGS, SEPARATED, TABLE_SETTINGS, TASK_SETTINGS
+from petl_bench.report.sources import kept_apart
 from petl_bench.types import Manifest, ResultRow
 
 BY_TASK = -1.0
@@ -148,6 +149,8 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
         )
         part = part[~part["task"].isin(strange)]
     names, part = _row_settings(part) if key["protocol"] != "sealed" else (ROW_SETTINGS, part)
+    names, part, apart = kept_apart(part, names)
+    notes += apart
     cell = [*names, "task", *REPETITIONS]
     if part.duplicated(cell).any():
         notes.append(

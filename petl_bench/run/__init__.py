@@ -7,4 +7,5 @@ calibration  access of adapter methods to the training images before the trainin
 identity     run_id of a run, and resolved tasks of a plan
 metadata     columns, log and TensorBoard entries of a run
 provenance   code revision, versions and hardware of a row
+source       digests of the code that makes a run
 """

@@ -21,6 +21,7 @@ from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
 from petl_bench.run.provenance import peak_memory, provenance
 from petl_bench.run.search import SearchResult
+from petl_bench.run.source import sources
 from petl_bench.run.training import Trained, select, train
 from petl_bench.store import Claim, Store
 from petl_bench.train import Pixels, log_epochs, log_result, predict
@@ -80,6 +81,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
             | {"recipe": recipe_hash(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
+            | {f"source_{part}": digest for part, digest in sources(spec).items()}
             | _measurements(result, trained, test, runtime)
             | {
                 "run_id": run_id,

@@ -18,6 +18,7 @@ from petl_bench.run.calibration import calibrate
 from petl_bench.run.identity import identify
 from petl_bench.run.metadata import logger
 from petl_bench.run.search import SearchResult, search
+from petl_bench.run.source import sources
 from petl_bench.train import (
     Average,
     Hooks,
@@ -162,7 +163,7 @@ def _initial_state(spec: RunSpec, runtime: Runtime, split: str, checkpoints: Pat
     """Return the state of a training before its first epoch, with the path of its checkpoint."""
     average = Average(spec.train.average, spec.train.epochs) if spec.train.average.checkpoints else None
     path = checkpoints / f"{identify(spec)}-{split}.safetensors" if checkpoints is not None else None
-    return TrainingState(path, runtime.checkpoint, average)
+    return TrainingState(path, runtime.checkpoint, average, " ".join(sources(spec).values()))
 
 
 class _RunHooks(Hooks):

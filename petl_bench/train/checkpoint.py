@@ -43,6 +43,7 @@ class TrainingState:
         path: the file, whose name identifies the training; None: the state is not saved.
         every: epochs between checkpoints, which may differ between attempts.
         average: mean of the last states, before its first state; None: none.
+        source: digest of the code that trains; a checkpoint of other code is not used.
 
     Attributes:
         losses: mean loss of each epoch so far.
@@ -50,8 +51,10 @@ class TrainingState:
         earlier_seconds: seconds that earlier attempts needed to reach the state that this one began from.
     """
 
-    def __init__(self, path: Path | None = None, every: int = 1, average: Average | None = None) -> None:
-        self.path, self.every, self.average = path, every, average
+    def __init__(
+        self, path: Path | None = None, every: int = 1, average: Average | None = None, source: str = ""
+    ) -> None:
+        self.path, self.every, self.average, self.source = path, every, average, source
         self.losses: list[float] = []
         self.peeks: list[float] = []
         self.earlier_seconds = 0.0
@@ -77,7 +80,7 @@ class TrainingState:
             return self._file is not None
         try:
             progress, tensors = _read(self.path.read_bytes())
-            _check(progress["origin"], _origin(self.path, device))
+            _check(progress["origin"], self._origin(device))
         except FileNotFoundError:
             return False
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -163,7 +166,7 @@ class TrainingState:
             if device.type == "cuda":
                 tensors["generator.cuda"] = torch.cuda.get_rng_state(device)
         progress = {
-            "origin": _origin(self.path, parameters[0].device),
+            "origin": self._origin(parameters[0].device),
             "losses": self.losses,
             "peeks": self.peeks,
             "seconds": self.seconds,
@@ -173,6 +176,11 @@ class TrainingState:
             write_atomic(self.path, _bytes(progress, tensors))
         except OSError as error:
             raise StoreError(f"checkpoint {self.path}: cannot be written: {error.strerror}") from error
+
+    def _origin(self, device: torch.device) -> dict[str, str]:
+        """Return what a checkpoint must have in common with the training that resumes from it."""
+        assert self.path is not None
+        return VERSIONS | {"training": self.path.stem, "device": device.type, "source": self.source}
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -184,11 +192,6 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     (group,) = optimizer.param_groups
     found: list[nn.Parameter] = group["params"]
     return found
-
-
-def _origin(path: Path, device: torch.device) -> dict[str, str]:
-    """Return what a checkpoint must have in common with the training that resumes from it."""
-    return VERSIONS | {"training": path.stem, "device": device.type}
 
 
 def _check(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from petl_bench.types.method_facts import (
 )
 from petl_bench.types.parts import (
     FLOAT_BITS,
+    HEAD_QUANTIZER,
     PACKINGS,
     RESIZES,
     SPLITS,
@@ -51,6 +52,7 @@ __all__ = [
     "CAUSES",
     "COLUMNS",
     "FLOAT_BITS",
+    "HEAD_QUANTIZER",
     "LAUNCHERS",
     "NORMALIZATIONS",
     "NO_FAULT",

@@ -19,6 +19,9 @@ RESIZES = ("stretch", "crop")
 FLOAT_BITS = 32
 """The bit-width that stands for no quantization."""
 
+HEAD_QUANTIZER = "l1_median"
+"""Quantizer of the binary head, whatever quantizer the adapter uses, as in arXiv 2307.16867."""
+
 PRECISIONS = ("fp32", "bf16", "int8", "auto")
 """Precisions in which a frozen backbone is stored and computes; `auto` is resolved by the device."""
 

@@ -64,6 +64,10 @@ class ResultRow(RunSettings):
     git_dirty: bool
     torch_version: str
     pillow_version: str = ""  # decides the last bits of resized images
+    source_adapter: str = ""  # digests of the code that made the row, by part; empty: not used, or an old row
+    source_quantizer: str = ""
+    source_head: str = ""
+    source_training: str = ""  # of the code that all methods share
     started_at: str  # UTC, ISO 8601
     finished_at: str
 
