@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from petl_bench.config import (
     CONF_DIR,
@@ -24,9 +26,10 @@ from petl_bench.types import (
     ProtocolSpec,
     RunSpec,
     run_id,
+    spec_to_dict,
 )
 from tests import golden, processes
-from tests.conftest import WEIGHTS, json_lines, petl
+from tests.conftest import LONG, WEIGHTS, json_lines, petl
 
 ONE = ["sweep=none", "task=digits", "adapter=adaptformer"]
 """Overrides of one run with the values of conf/config.yaml."""
@@ -73,6 +76,42 @@ def test_the_order_is_that_of_the_axes(default: Plan) -> None:
     assert list(dict.fromkeys(r.task.name for r in default.runs)) == TASKS
     assert [r.adapter.name for r in default.runs[:7]] == ["linear", *["adaptformer"] * 3, *["lora"] * 3]
     assert ids(plan([])) == ids(default)
+
+
+GIVEN = {
+    "train.lr": ["1e-3", "0.5", "2"],
+    "train.epochs": ["7", "12"],
+    "train.warmup_epochs": ["0", "3"],
+    "train.normalization": ["imagenet", "'none'"],
+    "train.augment.crop": ["true", "False"],
+    "train.augment.color_jitter": ["0.4"],
+    "train.average.by": ["loss", "'loss'"],
+    "adapter.dropout": ["0", "1e-1"],
+    "adapter.allocation": ["uniform", "middle"],
+    "backbone.image_size": ["64", "32"],
+    "backbone.label": ["mine", "'a b'", "a-b"],
+    "protocol.scales": ["[1]", "[0.1,10]"],
+    "protocol.rungs": ["[0.5]"],
+    "launcher.threads": ["2"],
+    "data.images": ["500"],
+}
+"""Settings of `adapter=lora protocol=sealed launcher=pool`, and values as they may be written."""
+
+
+@settings(max_examples=20 if LONG else 5)
+@given(st.fixed_dictionaries({}, optional={key: st.sampled_from(texts) for key, texts in GIVEN.items()}))
+def test_settings_that_are_changed_after_composing_are_as_hydra_would_compose_them(given: dict) -> None:
+    lines = ["sweep=none", "adapter=lora", "protocol=sealed", "launcher=pool", "bits=1,2"]
+    lines += [f"{key}={text}" for key, text in given.items()]
+    found = plan(lines)
+    with pytest.MonkeyPatch.context() as patch:
+        module = sys.modules[plan.__module__]
+        patch.setattr(module, "_is_plain", lambda line: False)
+        module._composed.cache_clear()
+        composed = plan(lines)
+        module._composed.cache_clear()
+    assert found == composed
+    assert [spec_to_dict(spec) for spec in found.runs] == [spec_to_dict(spec) for spec in composed.runs]
 
 
 def test_another_process_plans_the_same(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def _forget() -> None:
     from hydra.core.config_store import ConfigStore
 
     module = sys.modules[plan.__module__]
-    for name in ("_sweep", "_composed", "_option", "_value"):
+    for name in ("_sweep", "_composed", "_base", "_option", "_value"):
         getattr(module, name).cache_clear()
     manifest_files.manifests.cache_clear()
     ConfigStore.instance().repo.pop("task", None)
