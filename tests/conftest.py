@@ -147,6 +147,7 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         seed=spec.seed,
         epochs=spec.train.epochs,
         lr=spec.train.lr,
+        searched=spec.searched,
         shots=spec.task.shots,
         split_seed=spec.task.split_seed,
         data_override=spec.task.override,

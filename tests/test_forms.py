@@ -60,9 +60,9 @@ def as_text(value: object) -> str:
 def test_csv_has_a_line_a_run_with_the_columns_of_a_row(store: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(quickly("report", "--store", store, "--format", "csv").stdout)))
     rows = rows_of(store)
-    assert list(lines[0]) == list(COLUMNS)
+    assert list(lines[0]) == [*COLUMNS, "variants"]
     assert sorted(lines, key=lambda line: line["run_id"]) == [
-        {name: as_text(value) for name, value in row.items()}
+        {name: as_text(value) for name, value in (row | {"variants": 1}).items()}
         for row in sorted(rows, key=lambda row: row["run_id"])
     ]
 
@@ -72,7 +72,8 @@ def test_parquet_has_the_same_with_types(store: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(tmp_path / "runs.parquet")
     held = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    assert sorted(held, key=lambda row: row["run_id"]) == sorted(rows_of(store), key=lambda r: r["run_id"])
+    rows = [row | {"variants": 1} for row in rows_of(store)]
+    assert sorted(held, key=lambda row: row["run_id"]) == sorted(rows, key=lambda row: row["run_id"])
     kinds = {name: frame[name].dtype.kind for name in ("seed", "acc", "acc_best_peek", "git_dirty")}
     assert kinds == {"seed": "i", "acc": "f", "acc_best_peek": "f", "git_dirty": "b"}  # one of them all None
 

@@ -78,11 +78,11 @@ def report(
         raise UserError(f"--margin {margin:g}: it must be above 0 and at most 100 points of accuracy")
     if format is Format.parquet and out is None:
         raise UserError("--format parquet is binary: name a file with --out")
-    rows = _rows(Store(store))
+    whole = rows = _rows(Store(store))
     for text in filters or []:
         rows = _filtered(rows, text)
     base = out.parent if out else Path()
-    content = build(rows, manifests(), margin / 100, store, against is not None)
+    content = build(rows, manifests(), margin / 100, store, against is not None, whole, filters or [])
     form = FORMATS[format.value](content, base)
     for warning in content.all_warnings:
         note(f"warning: {warning}")

@@ -76,8 +76,9 @@ def sweep(
     specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
         resolved = resolve_tasks(specs, planned.cache, counter, warnings.append)
-        found = zip(resolved, planned.alone, strict=True)
-        jobs = {job.run_id: job for job in (job_of(spec, _command(alone, store)) for spec, alone in found)}
+        found = zip(resolved, planned.alone, planned.origins, strict=True)
+        held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
+        jobs = {job.run_id: job for job in held}
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *unused(overrides or [], runs.values()), *warnings]:
         note(f"warning: {warning}")

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from petl_bench.config.files import CONF_DIR, check_files, group_config, groups, options, store_declared
 from petl_bench.config.keys import FREE, PLAIN, store_settings
+from petl_bench.config.origins import CHOOSING, Origins
 from petl_bench.config.overrides import parse, values_of
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
@@ -32,6 +33,7 @@ from petl_bench.types import (
     Cache,
     DataSettings,
     LauncherSettings,
+    Origin,
     RunSpec,
     shortened_warm_up,
     spec_to_dict,
@@ -57,6 +59,8 @@ class Plan:
     runs: list[RunSpec]
     alone: list[list[str]]
     """Overrides that plan one run alone, for each of the runs."""
+    origins: list[Origin]
+    """Where the scale and the learning rate of each of the runs come from."""
     launcher: LauncherSettings
     cache: Cache
 
@@ -109,22 +113,28 @@ def _expand(overrides: list[str]) -> Plan:
     combinations = math.prod(map(len, axes_of.values()))
     if combinations > MOST_RUNS:
         raise UserError(f"the settings span {combinations:,} runs, more than the {MOST_RUNS:,} of one sweep")
-    runs: dict[str, tuple[RunSpec, list[str]]] = {}
+    sweep = values_of(parsed["sweep"])[0].partition("=")[2] if "sweep" in parsed else _default("sweep")
+    origins = Origins(parsed, axes_of, sweep)
+    runs: dict[str, tuple[RunSpec, list[str], Origin]] = {}
     config: dict[str, Any] = {}
     for combination in itertools.product(*axes_of.values()):
-        config = _config(dict(zip(axes_of, combination, strict=True)), default["task"]["name"])
-        spec = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of)))
+        lines = dict(zip(axes_of, combination, strict=True))
+        config = _config(lines, default["task"]["name"])
+        spec, keys = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of)))
         key = json.dumps(spec_to_dict(spec), sort_keys=True)
-        runs.setdefault(key, (spec, list(combination)))
+        if key not in runs:
+            options_of = {"protocol": _default("protocol"), **_of_suite(config["task"]), **lines}
+            options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
+            runs[key] = spec, list(combination), origins.origin(keys, options_of)
     chosen_launcher = dict(config["launcher"])
     launcher = typed(LAUNCHERS[chosen_launcher.pop("name")], chosen_launcher, "launcher.")
-    specs, alone = map(list, zip(*runs.values(), strict=True))
+    specs, alone, found = map(list, zip(*runs.values(), strict=True))
     if launcher.elsewhere and any(spec.precision == "auto" for spec in specs):
         raise UserError(
             "precision=auto is resolved by the device of this machine, but the runs go to other machines: "
             "choose precision=bf16 or precision=fp32"
         )
-    return Plan(specs, alone, launcher, typed(DataSettings, config["data"], "data.").decoded)
+    return Plan(specs, alone, found, launcher, typed(DataSettings, config["data"], "data.").decoded)
 
 
 def _own(parsed: Mapping[str, Override]) -> bool:
@@ -260,8 +270,8 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
     except ConfigCompositionException as error:
         for key in (line.split("=")[0] for line in overrides if f"'{line.split('=')[0]}'" in str(error)):
             group = key.split(".")[0]
-            default = next(d[group] for d in _groups() if group in d)
-            name = next((o.split("=")[1] for o in overrides if o.startswith(f"{group}=")), default)
+            chosen = (o.split("=")[1] for o in overrides if o.startswith(f"{group}="))
+            name = next(chosen, None) or _default(group)
             settings = {f"{group}.{key}" for key in _flat_keys(group_config(group, name)) if key != "name"}
             owners = [n for n in options(group) if key.removeprefix(f"{group}.") in group_config(group, n)]
             hint = did_you_mean(key, settings) if settings else "it has none"
@@ -271,11 +281,11 @@ def _compose(overrides: list[str], hydra: bool = False) -> DictConfig:
         raise
 
 
-def _groups() -> list[dict[str, str]]:
-    """Return the groups of conf/config.yaml with their default options."""
-    return [
-        entry for entry in OmegaConf.load(CONF_DIR / "config.yaml").defaults if not isinstance(entry, str)
-    ]
+@functools.cache
+def _default(group: str) -> str:
+    """Return the default option of a group, as conf/config.yaml states it."""
+    entries = OmegaConf.load(CONF_DIR / "config.yaml").defaults
+    return next(str(entry[group]) for entry in entries if not isinstance(entry, str) and group in entry)
 
 
 def _flat_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from petl_bench.config.keys import FEW_SHOT, PLAIN
+from petl_bench.config.origins import LEARNED, METHOD, SEARCH
 from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
 from petl_bench.errors import UserError
@@ -18,6 +19,7 @@ from petl_bench.types import (
     AverageSpec,
     BackboneSpec,
     DataSettings,
+    Origin,
     ProtocolSpec,
     RunSettings,
     RunSpec,
@@ -31,8 +33,8 @@ from petl_bench.types import (
 )
 
 
-def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
-    """Return the run of a configuration whose `task` is a name.
+def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Origin]:
+    """Return the run of a configuration whose `task` is a name, and the keys that decided scale and lr.
 
     Args:
         lr_is_chosen: whether `train.lr` counts even where conf/tuned has a learning rate.
@@ -53,15 +55,16 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
     settings = {name: getattr(chosen, name) for name in PLAIN if name not in FEW_SHOT}
     settings |= {name: config[name]["name"] for name in declarations(RunSettings) if name not in PLAIN}
     settings |= {name: value for name, value in unused.items() if name in settings}
+    scale_from, lr_from = "scale", "protocol.lrs" if parts.one_rate else "train.lr"
     if protocol.name != "sealed":
         about = {"adapter": parts.adapter.name, "head": settings["head"], "hidden": chosen.hidden}
         about |= {f"adapter.{key}": value for key, value in parts.adapter.settings.items()}
         if settings["scale"] is None:
-            settings["scale"] = _tuned_scale(config, about, task.name)
+            settings["scale"], scale_from = _tuned_scale(config, about, task.name), TABLES
         if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
-            train = replace(train, lr=lr)
+            train, lr_from = replace(train, lr=lr), TABLES
     if settings["scale"] is None and len(protocol.scales) == 1:
-        settings["scale"] = protocol.scales[0]
+        settings["scale"], scale_from = protocol.scales[0], "protocol.scales"
     if settings["scale"] is not None:
         protocol = replace(protocol, scales=())
     quantized = settings["bits"] != FLOAT_BITS
@@ -77,9 +80,17 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> RunSpec:
         settings["rate_weight"],
         f"0 with train.epochs={train.epochs}: it acts from the second epoch on, and after the warm-up",
     )
-    return RunSpec(
+    spec = RunSpec(
         task=task, backbone=parts.backbone, adapter=parts.adapter, protocol=protocol, train=train, **settings
     )
+    if "scale" in unused:
+        scale_from = METHOD if parts.adapter.settings.get("learned_scale", "none") == "none" else LEARNED
+    return spec, Origin(
+        SEARCH if spec.scale is None else scale_from, SEARCH if spec.protocol.lrs else lr_from
+    )
+
+
+TABLES = "tuned.tables"
 
 
 _Plain = make_dataclass(
@@ -124,6 +135,8 @@ class _Parts:
     backbone: BackboneSpec
     protocol: ProtocolSpec
     train: TrainSpec
+    one_rate: bool
+    """Whether `protocol.lrs` has one rate, which therefore is the recipe's."""
 
 
 @cache
@@ -144,13 +157,14 @@ def _parts(groups: str) -> _Parts:
     }
     if grids["rungs"] == (1.0,):
         grids["rungs"] = ()  # the full search
-    if len(grids["lrs"]) == 1:
+    one_rate = len(grids["lrs"]) == 1
+    if one_rate:
         # Nothing to choose: the same run as with this rate given.
         (train["lr"],), grids["lrs"] = grids["lrs"], ()
     recipe = typed(TrainSpec, train, "train.")
     if not recipe.average.checkpoints:
         recipe = replace(recipe, average=AverageSpec())
-    return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe)
+    return _Parts(AdapterSpec(name, settings), backbone, replace(protocol, **grids), recipe, one_rate)
 
 
 def _backbone(values: Mapping[str, Any], normalized: bool) -> BackboneSpec:

@@ -1,9 +1,9 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
-Modules import only from the modules before them: settings, sources, consistency, tables, labels, paired,
-repeated, statistics, sentences, grid, bit_widths, sections, published, cited, content, then the formats:
-records, text, latex, page_rows and page. `figures/` draws tables and rankings and is imported only where
-figures are asked for.
+Modules import only from the modules before them: settings, sources, consistency, lines, variants, tables,
+labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited, content, then
+the formats: records, text, latex, page_rows and page. `figures/` draws tables and rankings and is imported
+only where figures are asked for.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def html(report: Report, base: Path) -> str:
         published=published_grids(report.tables, report.published),
         footnotes=footnotes(report.published),
         curves=tensorboard(report),
+        variants=report.variants,
     )
     return page(content)
 

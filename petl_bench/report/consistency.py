@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from petl_bench.errors import counted
+from petl_bench.types import COMMAND_LINE
+
 PROVENANCE = {
     "version": "petl-bench versions",
     "git_revision": "git revisions",
@@ -40,6 +43,11 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
             notes.append(f"runs come from {count} different {name}")
     if frame["git_dirty"].any():
         notes.append(f"{int(frame['git_dirty'].sum())} runs come from a checkout with uncommitted changes")
+    for column, name in {"scale_from": "scale", "lr_from": "learning rate"}.items():
+        if given := int((frame[column] == COMMAND_LINE).sum()):
+            notes.append(
+                f"the {name} of {given} of {counted(len(frame), 'run')} was given on the command line"
+            )
     if rates and frame["lr"].nunique() > 1:
         low, high = frame["lr"].min(), frame["lr"].max()
         notes.append(f"learning rates differ: {low:g} to {high:g}")

@@ -12,6 +12,7 @@ from petl_bench.report.published import PublishedRow, cautions, published
 from petl_bench.report.sections import Section, section
 from petl_bench.report.statistics import Comparison, Ranking, compare_widths, ranking
 from petl_bench.report.tables import Table, tabulate
+from petl_bench.report.variants import counts, variants
 from petl_bench.types import Manifest, ResultRow
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Report:
         published: cited results of others; empty where none were asked for.
         margin: largest difference that counts as equivalent, a fraction of 1.
         store: folder of the store that holds the runs.
+        variants: number of variants of each run's cell in the whole store (petl_bench.report.variants).
     """
 
     results: Sequence[ResultRow]
@@ -37,6 +39,7 @@ class Report:
     published: list[PublishedRow]
     margin: float
     store: Path
+    variants: Mapping[str, int]
 
     @cached_property
     def comparisons(self) -> list[list[Comparison]]:
@@ -74,6 +77,8 @@ def build(
     margin: float,
     store: Path,
     cite: bool = False,
+    whole: Sequence[ResultRow] | None = None,
+    filters: Sequence[str] = (),
 ) -> Report:
     """Build a report of finished runs.
 
@@ -83,8 +88,14 @@ def build(
         margin: largest difference in accuracy that counts as equivalent, a fraction of 1.
         store: folder of the store that holds the runs.
         cite: put published results beside ours.
+        whole: all finished runs of the store, of which `results` may be a selection; None: `results`.
+        filters: what selected `results`, as KEY=VALUE.
     """
-    tables, warnings = tabulate(results, tasks)
+    found = variants(results if whole is None else whole)
+    tables, warnings = tabulate(results, tasks, found)
+    if filters and whole is not None:
+        seen = f"{len(results):,} of {len(whole):,}"
+        warnings.insert(0, f"only runs with {' and '.join(filters)} are shown: {seen}")
     cited = published(tasks) if cite else []
     warnings += cautions(tables, cited) if cited else []
-    return Report(results, tables, warnings, cited, margin, store)
+    return Report(results, tables, warnings, cited, margin, store, counts(found))

@@ -9,6 +9,7 @@ from itertools import groupby
 from petl_bench.errors import counted
 from petl_bench.report.labels import BLANK, setting, shown_settings
 from petl_bench.report.tables import BYTES, Row, Statistic, Table
+from petl_bench.report.variants import TRIED
 
 SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
 """Column names of BYTES."""
@@ -147,11 +148,14 @@ def cost_columns(table: Table) -> list[Column]:
 
 
 def percent(value: Statistic) -> str:
-    """Return mean and standard deviation in percent, `83.1 ± 0.4`; only the mean for n = 1."""
+    """Return mean and standard deviation in percent, `83.1 ± 0.4`; only the mean for n = 1.
+
+    The mark TRIED follows where the store holds several variants of a cell.
+    """
     if value.mean is None:
         return BLANK
     std = "" if value.std is None else f" ± {100 * value.std:.1f}"
-    return f"{100 * value.mean:.1f}{std}"
+    return f"{100 * value.mean:.1f}{std}" + (f" {TRIED}" if value.variants > 1 else "")
 
 
 def _ranks(means: Sequence[float | None]) -> list[int]:

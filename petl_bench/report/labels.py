@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from petl_bench.errors import counted
 from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
 from petl_bench.report.tables import Row, Table
+from petl_bench.report.variants import TRIED
 
 BLANK = "-"
 """Text of a cell without a value."""
@@ -53,7 +54,7 @@ def label(row: Row, table: Table, without: Collection[str] = ()) -> str:
     Args:
         row: a row of the table.
         table: the table, whose rows the label tells apart.
-        without: settings to leave out.
+        without: settings to leave out; such a part of a label has no mark.
     """
     shown = {name: setting(row, name) for name in shown_settings(table) if name not in without}
     parts = [] if "adapter" in without else [str(row.key["adapter"])]
@@ -64,7 +65,7 @@ def label(row: Row, table: Table, without: Collection[str] = ()) -> str:
     parts += [
         text if name in NAMED_BY_VALUE else f"{name} {text}" for name, text in shown.items() if text != BLANK
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) + (f" {TRIED}" if row.tried and not without else "")
 
 
 def setting(row: Row, name: str) -> str:

@@ -101,7 +101,7 @@ def _two_rows(cells: Sequence[Cell]) -> list[str]:
     """Return a row of means and, where there are any, a row of standard deviations below it."""
     parts = [(cell, *cell.text.partition(" ± ")) for cell in cells]
     means = _row(_cell(Cell(mean, cell.rank)) for cell, mean, _, _ in parts)
-    stds = [f"\\tiny$\\pm${std}" if std else "" for *_, std in parts]
+    stds = [f"\\tiny$\\pm${_escaped(std)}" if std else "" for *_, std in parts]
     return [f"{means}[-0.5ex]", _row(stds)] if any(stds) else [means]
 
 
@@ -109,7 +109,7 @@ def _cell(cell: Cell) -> str:
     mean, plus_minus, std = cell.text.partition(" ± ")
     shown = "--" if cell.text == BLANK else _escaped(mean)
     shown = MARKS[cell.rank].format(shown)
-    return f"{shown} {{\\scriptsize$\\pm${std}}}" if plus_minus else shown
+    return f"{shown} {{\\scriptsize$\\pm${_escaped(std)}}}" if plus_minus else shown
 
 
 def _sentences(notes: Sequence[str]) -> list[str]:

@@ -57,11 +57,11 @@
   // Column names without spaces, for filters: `mean of groups` becomes mean_of_groups.
   const plain = (name) => name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_|_$/g, "");
 
-  // Compares values as --filter does: `1.0` equals 1, and `83.1` equals `83.1 ± 0.4`.
+  // Compares values as --filter does: `1.0` equals 1, and `83.1` equals `83.1 ± 0.4 ‡`.
   function same(text, value) {
     if (text.toLowerCase() === value) return true;
     const number = Number(value.replaceAll(",", ""));
-    return number === Number(text.split(" ± ")[0].replaceAll(",", "")) && text !== "";
+    return number === Number(text.split(" ")[0].replaceAll(",", "")) && text !== "";
   }
 
   // Turns a query into a test of rows. `columns` have a name and text(row); words are searched for in `words(row)`.

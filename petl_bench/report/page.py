@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -63,6 +63,7 @@ class PageContent:
         published: grids of published results.
         footnotes: footnotes of the published grids.
         curves: command that shows the training curves.
+        variants: number of variants of each run's cell.
     """
 
     title: str
@@ -74,6 +75,7 @@ class PageContent:
     published: Sequence[Grid] = ()
     footnotes: Sequence[str] = ()
     curves: str = ""
+    variants: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def page(content: PageContent) -> str:
         },
         provenance=provenance(content.results),
         shown={name: "t" if name in WORDS else "" for name in SHOWN},
-        runs=Markup(embedded(content.results, content.links)),  # noqa: S704
+        runs=Markup(embedded(content.results, content.links, content.variants)),  # noqa: S704
     )
 
 

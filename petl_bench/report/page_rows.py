@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ RUN_ID = "{}"
 """Placeholder for the run_id in links, so that most runs share one link; no quoted URL contains it."""
 
 
-def embedded(rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]]) -> str:
+def embedded(
+    rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]], variants: Mapping[str, int]
+) -> str:
     """Return all runs as JSON for a script element, column by column.
 
     Args:
         rows: the finished runs.
         links: function from a run_id to relative, quoted URLs of its spec and its adapter file.
+        variants: number of variants of each run's cell.
 
     Returns:
         An object with the texts of the table of runs, all values, and the links.
@@ -55,7 +58,8 @@ def embedded(rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]])
     data = {
         "count": len(rows),
         "shown": {name: _coded([text(row) for row in rows]) for name, text in SHOWN.items()},
-        "all": {held.name: _coded([getattr(row, held.name) for row in rows]) for held in fields(ResultRow)},
+        "all": {held.name: _coded([getattr(row, held.name) for row in rows]) for held in fields(ResultRow)}
+        | {"variants": _coded([variants.get(row.run_id, 1) for row in rows])},
         "links": {
             name: _coded([pair[number] for pair in urls]) for number, name in enumerate(("spec", "adapter"))
         },
@@ -91,6 +95,8 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
         "Pillow": {row.pillow_version for row in rows},
         "device": {row.device for row in rows},
         "recipe": {row.recipe for row in rows},
+        "scale from": {row.scale_from for row in rows},
+        "learning rate from": {row.lr_from for row in rows},
         "backbone weights, SHA-256": {f"{row.backbone}: {row.backbone_sha256}" for row in rows},
         "data fingerprint": {f"{_data(row)}: {row.data_fingerprint}" for row in rows},
         "first started": {min((row.started_at for row in rows), default="")},

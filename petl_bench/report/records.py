@@ -16,18 +16,21 @@ from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
 from petl_bench.types import COLUMNS
 
+VARIANTS = "variants"
+"""Column of the number of variants of a run's cell in the whole store; see petl_bench.report.variants."""
+
 
 def to_csv(report: Report) -> str:
-    """Return the runs as CSV: one run per row, the columns of ResultRow, None as an empty field."""
+    """Return the runs as CSV: one run per row, None as an empty field; the last column is VARIANTS."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*COLUMNS], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*COLUMNS, VARIANTS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(vars, report.results))
+    writer.writerows(vars(row) | {VARIANTS: report.variants[row.run_id]} for row in report.results)
     return buffer.getvalue()
 
 
 def to_parquet(report: Report) -> bytes:
-    """Return the runs as a Parquet file with the columns and types of ResultRow."""
+    """Return the runs as a Parquet file with the columns and types of ResultRow, and VARIANTS."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -36,6 +39,7 @@ def to_parquet(report: Report) -> bytes:
         name: pa.array([getattr(row, name) for row in report.results], types[kinds[0]])
         for name, kinds in COLUMNS.items()
     }
+    columns[VARIANTS] = pa.array([report.variants[row.run_id] for row in report.results], pa.int64())
     buffer = io.BytesIO()
     parquet.write_table(pa.table(columns), buffer)
     return buffer.getvalue()

@@ -24,10 +24,20 @@ SEPARATED = {
     "epochs": "lengths of training",
 }
 """Settings of tables that a reader could overlook, with the name that a warning gives to several values."""
-ROW_SETTINGS = ["backbone", "image_size", "adapter", "settings", *_with("row")]
+ROW_SETTINGS = ["backbone", "image_size", "adapter", "settings", *_with("row"), "searched"]
 """Settings that tell the rows of a table apart, in the order of their columns."""
 TASK_SETTINGS = [*_with("task"), "lr"]
 """Settings that may differ by task within a row; they tell rows apart where a task has several values."""
+CHOSEN = {
+    "scale": "scale",
+    "lr": "learning rate",
+    "searched": "values searched",
+    "rungs": "rungs",
+    "epochs": "epochs",
+    "normalization": "pixel normalization",
+    "recipe": "recipe",
+}
+"""Settings that one could choose by looking at test, with their names; see petl_bench.report.variants."""
 REPETITIONS = {"seed": "seeds", "split_seed": "draws of the training images"}
 """Columns in which the repetitions of one cell differ, with the name of several values."""
 SOURCES = {f"source_{part}": part for part in ("adapter", "quantizer", "head")}
@@ -53,7 +63,9 @@ USUAL = {
     if _DECLARED[name].usual is not None and name not in OFF_BY_DEFAULT
 }
 """Settings that the title of a table names where all its rows have the same value and it is not this one."""
-WITHOUT_ADAPTER = ("adapter", "head", "backbone", "image_size", "settings", "source_adapter", "source_head")
+WITHOUT_ADAPTER = (
+    *("adapter", "head", "backbone", "image_size", "settings", "searched", "source_adapter", "source_head"),
+)
 """Settings that a method without adapter weights has, too."""
 NAMED_BY_VALUE = ("settings", "backbone", "quantizer")
 """Settings whose value alone stands in the label of a row: `minmax`, but `packing raw`."""

@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 
 from petl_bench.report.consistency import inconsistencies
-from petl_bench.report.settings import REPETITIONS, ROW_SETTINGS, SEPARATED, TABLE_SETTINGS, TASK_SETTINGS
-from petl_bench.report.sources import kept_apart
+from petl_bench.report.lines import BY_TASK, told_apart
+from petl_bench.report.settings import REPETITIONS, SEPARATED, TABLE_SETTINGS
+from petl_bench.report.variants import Variants, remark, variants
 from petl_bench.types import Manifest, ResultRow
 
-BY_TASK = -1.0
-"""Placeholder for the scale or learning rate of a row that has a different one for each task."""
 UNKNOWN = -1
 """Placeholder for the image size of an old row whose spec is lost."""
 TASK, GROUP, MEAN = "task", "group", "mean"
@@ -30,12 +29,14 @@ BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "
 class Statistic:
     """Mean and unbiased standard deviation over n repetitions.
 
-    The mean is None where there is no result, the standard deviation is None for n < 2.
+    The mean is None where there is no result, the standard deviation is None for n < 2. `variants` is the
+    largest number of variants of a cell in it (petl_bench.report.variants).
     """
 
     n: int
     mean: float | None
     std: float | None
+    variants: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Row:
     params_trainable: float
     seconds: float
 
+    @property
+    def tried(self) -> bool:
+        """Return whether the store holds several variants of one of its cells."""
+        return any(value.variants > 1 for value in self.tasks.values())
+
 
 @dataclass(frozen=True)
 class Table:
@@ -102,16 +108,20 @@ class Table:
         return list(dict.fromkeys(task.group for task in self.tasks))
 
 
-def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tuple[list[Table], list[str]]:
+def tabulate(
+    results: Sequence[ResultRow], tasks: Mapping[str, Manifest], held: Mapping[str, Variants] | None = None
+) -> tuple[list[Table], list[str]]:
     """Arrange finished runs in tables.
 
     Args:
         results: finished runs.
         tasks: all known tasks by name; they define which tasks the averages of a suite need, and their order.
+        held: variants of each run's cell in the whole store; None: the results are the whole store.
 
     Returns:
         The tables, and warnings about differences between them.
     """
+    held = variants(results) if held is None else held
     frame = pd.DataFrame([vars(row) for row in results])
     if frame.empty:
         return [], []
@@ -119,10 +129,11 @@ def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tup
     raw = frame["bytes_adapter_raw"].astype(float).fillna(frame["bytes_adapter"])
     frame["bytes_adapter_raw"] = raw.astype(int)
     frame["image_size"] = frame["image_size"].astype(float).fillna(UNKNOWN).astype(int)
+    frame["searched"] = frame["searched"].fillna("")
     frame["altered"] = frame["data_override"] != ""
     frame["seconds"] = frame["seconds_search"] + frame["seconds_train"] + frame["seconds_eval"]
     tables = [
-        _table(dict(zip(TABLE_SETTINGS, values, strict=True)), part, tasks)
+        _table(dict(zip(TABLE_SETTINGS, values, strict=True)), part, tasks, held)
         for values, part in frame.groupby(TABLE_SETTINGS, sort=True)
     ]
     warnings = [] if len(tables) == 1 else inconsistencies(frame, rates=False)
@@ -138,7 +149,9 @@ def tabulate(results: Iterable[ResultRow], tasks: Mapping[str, Manifest]) -> tup
     return tables, [warning for warning in [*warnings, *empty] if warning not in said]
 
 
-def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest]) -> Table:
+def _table(
+    key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest], held: Mapping[str, Variants]
+) -> Table:
     key = {name: _plain(value) for name, value in key.items()}
     tasks = _tasks(key["suite"], part, known)
     notes = inconsistencies(part, rates=key["protocol"] != "sealed")
@@ -148,8 +161,7 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             f"results on tasks that suite {key['suite']} does not have are left out: {', '.join(strange)}"
         )
         part = part[~part["task"].isin(strange)]
-    names, part = _row_settings(part) if key["protocol"] != "sealed" else (ROW_SETTINGS, part)
-    names, part, apart = kept_apart(part, names)
+    names, part, apart = told_apart(part, key["protocol"] == "sealed")
     notes += apart
     cell = [*names, "task", *REPETITIONS]
     if part.duplicated(cell).any():
@@ -158,13 +170,14 @@ def _table(key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest
             "(weights, data or settings); the latest run is used (--filter chooses another)"
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
-    rows = [] if latest.empty else _rows(latest, names, tasks, key["protocol"] == "peek")
+    rows = [] if latest.empty else _rows(latest, names, tasks, held, key["protocol"] == "peek")
     rows.sort(key=lambda row: [_order(value) for value in row.key.values()])
     if any(_uneven(row) for row in rows):
         notes.append(
             "not every row has the same seeds on all its tasks: averages are over the seeds that have "
             "results on every task, and comparisons of two rows may be between different seeds"
         )
+    notes += filter(None, [remark(held[run_id] for run_id in part["run_id"])])
     if key["protocol"] == "peek":
         notes.append(
             "accuracies marked † are the best of several evaluations on the test images; they are too high "
@@ -192,29 +205,16 @@ def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> lis
     return [Task(m.name, m.group) for m in facts]
 
 
-def _row_settings(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """Return the settings that tell rows apart, and the runs with those columns prepared.
-
-    A scale or learning rate is among the settings where a configuration has several of them for one task and
-    seed. In the other rows, which may have a different one for each task, that column is left blank.
-    """
-    names = list(ROW_SETTINGS)
-    for name in TASK_SETTINGS:
-        counts = part.groupby([*ROW_SETTINGS, "task", *REPETITIONS])[name].transform("nunique")
-        varied = counts.groupby([part[key] for key in ROW_SETTINGS]).transform("max") > 1
-        if varied.any():
-            names.append(name)
-            part = part.assign(**{name: part[name].where(varied, BY_TASK).fillna(BY_TASK)})
-    return names, part
-
-
-def _rows(latest: pd.DataFrame, names: list[str], tasks: Sequence[Task], peek: bool) -> list[Row]:
+def _rows(
+    latest: pd.DataFrame, names: list[str], tasks: Sequence[Task], held: Mapping[str, Variants], peek: bool
+) -> list[Row]:
     """Return the rows of a table in any order.
 
     Args:
         latest: one run for each row, task and repetition.
         names: settings that tell rows apart.
         tasks: columns of the table.
+        held: variants of each run's cell.
         peek: show the best accuracy on the test images.
     """
     shown = "acc_best_peek" if peek else "acc"
@@ -232,14 +232,20 @@ def _rows(latest: pd.DataFrame, names: list[str], tasks: Sequence[Task], peek: b
     of_tasks: Any = by_task[BYTES].to_dict("index")
     for (*key, task), values in of_tasks.items():
         task_bytes.setdefault(tuple(key), {})[task] = values
+    tried: dict[Any, dict[str, int]] = {}
+    for *key, task, run_id in latest[[*names, "task", "run_id"]].itertuples(index=False, name=None):
+        tried.setdefault(tuple(key), {})[task] = held[run_id].count
     return [
         Row(
             key={name: _plain(value) for name, value in zip(names, key, strict=True)},
-            tasks={t.name: _statistic(values, (TASK, t.name)) for t in tasks},
-            groups={group: _statistic(values, (GROUP, group)) for group in groups},
-            mean_of_groups=_statistic(values, HEADLINE),
-            mean_of_tasks=_statistic(values, (MEAN, "tasks")),
-            last_epoch=_statistic(final[key], HEADLINE) if peek else None,
+            tasks={t.name: _statistic(values, (TASK, t.name), [tried[key].get(t.name, 1)]) for t in tasks},
+            groups={
+                name: _statistic(values, (GROUP, name), [tried[key].get(task, 1) for task in own])
+                for name, own in groups.items()
+            },
+            mean_of_groups=_statistic(values, HEADLINE, tried[key].values()),
+            mean_of_tasks=_statistic(values, (MEAN, "tasks"), tried[key].values()),
+            last_epoch=_statistic(final[key], HEADLINE, tried[key].values()) if peek else None,
             complete=f"{len(task_bytes[key])}/{len(tasks)}",
             task_bytes=task_bytes[key],
             bytes={name: total[key][name] for name in BYTES},
@@ -268,10 +274,9 @@ def _wide(
     return pd.concat([tasks, pd.DataFrame(means | averages)], axis=1)
 
 
-def _statistic(values: Mapping[Any, float], column: tuple[str, str]) -> Statistic:
-    return Statistic(
-        int(values[(*column, "count")]), _number(values[(*column, "mean")]), _number(values[(*column, "std")])
-    )
+def _statistic(values: Mapping[Any, float], column: tuple[str, str], variants: Iterable[int]) -> Statistic:
+    count, mean, std = (values[(*column, name)] for name in ("count", "mean", "std"))
+    return Statistic(int(count), _number(mean), _number(std), max(variants, default=1))
 
 
 def _number(value: float) -> float | None:

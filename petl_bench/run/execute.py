@@ -86,6 +86,9 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
             | {
                 "run_id": run_id,
                 "image_size": spec.backbone.image_size,
+                "searched": spec.searched,
+                "scale_from": job.origin.scale,
+                "lr_from": job.origin.lr,
                 "status": "done",
                 "seconds_eval": round(time.perf_counter() - begin, 3),
                 "backbone_sha256": checksum,

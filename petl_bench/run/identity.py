@@ -9,7 +9,9 @@ from petl_bench import data
 from petl_bench.backbones import weights
 from petl_bench.data.file_facts import Advance, Notify, ignore
 from petl_bench.errors import UserError
-from petl_bench.types import BackboneSpec, Cache, Job, RunSpec, TaskSpec, run_id
+from petl_bench.types import BackboneSpec, Cache, Job, Origin, RunSpec, TaskSpec, run_id
+
+UNKNOWN = Origin()
 
 
 def backbone_sha256(spec: BackboneSpec) -> str:
@@ -66,14 +68,15 @@ def identify(spec: RunSpec) -> str:
     return run_id(spec, backbone_sha256(spec.backbone))
 
 
-def job_of(spec: RunSpec, command: str = "") -> Job:
+def job_of(spec: RunSpec, command: str = "", origin: Origin = UNKNOWN) -> Job:
     """Return the job of a run whose task is resolved.
 
     Args:
         command: command that repeats the run alone.
+        origin: where its scale and learning rate come from.
     """
     checksum = backbone_sha256(spec.backbone)
-    return Job(run_id(spec, checksum), spec, checksum, command=command)
+    return Job(run_id(spec, checksum), spec, checksum, command=command, origin=origin)
 
 
 def files_of(specs: Iterable[RunSpec]) -> int:

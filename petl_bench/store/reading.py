@@ -128,18 +128,19 @@ class Runs:
         return Outcome(job.run_id, job.spec, error=message, cause=cause, elsewhere=True)
 
     def row(self, run_id: str) -> ResultRow:
-        """Return the row of a finished run; the image size that an old row lacks is taken from its spec.
+        """Return the row of a finished run; columns that an old row lacks are taken from its spec.
 
         Raises:
             DamagedError: the run is not finished, or its row cannot be read.
         """
         row = self._read(self.directory(run_id) / ROW, row_from_dict)
-        if row.image_size is not None:
+        if row.image_size is not None and row.searched is not None:
             return row
         try:
-            return replace(row, image_size=self.spec(run_id).backbone.image_size)
+            spec = self.spec(run_id)
         except DamagedError:
             return row
+        return replace(row, image_size=spec.backbone.image_size, searched=spec.searched)
 
     def spec(self, run_id: str) -> RunSpec:
         """Return the spec of a run.

@@ -1,7 +1,17 @@
 """Specs, identities and rows of runs, and the declarations of their settings. Standard library only."""
 
 from petl_bench.types.fields import OtherVersionError, typed
-from petl_bench.types.jobs import CAUSES, NO_FAULT, Cache, DataSettings, Job, Outcome, Runtime
+from petl_bench.types.jobs import (
+    CAUSES,
+    COMMAND_LINE,
+    NO_FAULT,
+    Cache,
+    DataSettings,
+    Job,
+    Origin,
+    Outcome,
+    Runtime,
+)
 from petl_bench.types.launchers import (
     LAUNCHERS,
     LauncherSettings,
@@ -51,6 +61,7 @@ from petl_bench.types.settings import Column, Setting, check_range, declarations
 __all__ = [
     "CAUSES",
     "COLUMNS",
+    "COMMAND_LINE",
     "FLOAT_BITS",
     "HEAD_QUANTIZER",
     "LAUNCHERS",
@@ -77,6 +88,7 @@ __all__ = [
     "Manifest",
     "MethodFacts",
     "ModelSpec",
+    "Origin",
     "OtherVersionError",
     "Outcome",
     "PoolSettings",

@@ -63,6 +63,22 @@ class Runtime(ProcessSettings):
     cache: Cache = field(default_factory=Cache)
 
 
+COMMAND_LINE = "command line"
+"""Origin of a value that an override gave."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the scale and the learning rate of a run come from; no part of its identity.
+
+    Each is `search on val`, `command line`, a file of conf/ with the beginning of its SHA-256, `method` (it
+    has a constant scale), `learned` (the method trains it), or empty where it is unknown.
+    """
+
+    scale: str = ""
+    lr: str = ""
+
+
 @dataclass(frozen=True)
 class Job:
     """One planned run on its way to a process."""
@@ -76,6 +92,7 @@ class Job:
     """State of the run's files when it was planned (Store.stamp): anything newer is another process' work."""
     command: str = ""
     """Command that repeats this run alone."""
+    origin: Origin = Origin()
 
     def __post_init__(self) -> None:
         if self.run_id != (found := run_id(self.spec, self.backbone_sha256)):

@@ -26,6 +26,7 @@ class ResultRow(RunSettings):
     backbone: str
     adapter: str
     scale: float  # the chosen one
+    scale_from: str = ""  # where it comes from (petl_bench.types.Origin); empty: unknown
     settings: str = ""  # of the adapter, where they are not its defaults: "share=0"
     protocol: str
     rungs: str = ""  # protocol sealed: shares of the epochs where it halves its search: "0.25 0.5"
@@ -33,6 +34,10 @@ class ResultRow(RunSettings):
     normalization: str
     epochs: int
     lr: float | None = None  # as chosen, where protocol sealed searches it; tuned, where conf/tuned has one
+    lr_from: str = ""  # where it comes from, as scale_from
+    searched: str | None = (
+        None  # protocol sealed: "scale 0.1 1; lr 0.001 0.01"; None: an old row without its spec
+    )
     recipe: str = ""  # short hash of the recipe, without a learning rate that was given beforehand
     shots: int = 0  # training images per class of a few-shot set, else 0
     split_seed: int = 0  # number of the draw of the training images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -178,6 +178,22 @@ class RunSpec(RunSettings):
             for rate in rates
         ]
 
+    @property
+    def searched(self) -> str:
+        """What protocol `sealed` chooses from, as `scale 0.1 1; lr 0.001 0.01`.
+
+        A scale that was given, and so was not searched, is named as `scale 1 given`. The text is empty for
+        other protocols, and for methods with a constant scale where no learning rates are tried.
+        """
+        if self.protocol.name != "sealed":
+            return ""
+        grids = {"scale": self.protocol.scales, "lr": self.protocol.lrs}
+        found = [f"{name} {_listed(values)}" for name, values in grids.items() if values]
+        known = methods().get(self.adapter.name)
+        if self.scale is not None and "scale" not in (known.unused if known else {}):
+            found.insert(0, f"scale {self.scale:g} given")
+        return "; ".join(found)
+
     def shortened(self, share: float) -> RunSpec:
         """Return a candidate for one rung of the search: the run in a share of the epochs."""
         protocol = replace(self.protocol, rungs=())
@@ -239,6 +255,10 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     """
     assert spec.precision != "auto", "resolved by the device before a run is identified"
     return stored_id(spec_to_dict(spec), backbone_sha256)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 _RECIPE = "train."

@@ -13,6 +13,7 @@ from petl_bench.report.figures.style import Figure, brief, slug
 from petl_bench.report.labels import title
 from petl_bench.report.statistics import Comparison, Ranking
 from petl_bench.report.tables import Table
+from petl_bench.report.variants import TRIED
 
 __all__ = ["Figure", "figures", "pareto"]
 
@@ -52,7 +53,8 @@ def figures(
 
 
 def _context(table: Table, tables: Sequence[Table]) -> str:
-    return brief(title(table, tables), 50)
+    tried = f", {TRIED} held in several variants" if any(row.tried for row in table.rows) else ""
+    return brief(title(table, tables) + tried, 50)
 
 
 def _abbreviated(table: Table) -> Table:

@@ -1,0 +1,60 @@
+"""Origins of the scale and the learning rate of planned runs: an override, a file or a search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from functools import cache
+
+from petl_bench.config.files import CONF_DIR, group_config
+from petl_bench.files import SETTINGS_LIMIT, read_bytes
+from petl_bench.types import COMMAND_LINE, Origin
+
+SEARCH, METHOD, LEARNED = "search on val", "method", "learned"
+"""Origins of values that no setting of the configuration states."""
+CHOOSING = ("protocol", "train", "tuned")
+"""Groups whose files may state a scale or a learning rate, besides that of the sweep."""
+DIGITS = 12
+"""Hexadecimal digits of the SHA-256 of a file that an origin states."""
+
+
+class Origins:
+    """Origins of the values of one plan.
+
+    Args:
+        given: keys of the overrides that the user gave.
+        axes: keys of all overrides, those of the sweep included.
+        sweep: name of the sweep.
+    """
+
+    def __init__(self, given: Collection[str], axes: Collection[str], sweep: str) -> None:
+        own = group_config("sweep", sweep)
+        parts = {key: value for key, value in own.items() if isinstance(value, Mapping)}
+        stated = {f"{group}.{name}" for group, part in parts.items() for name in part}
+        self.given, self.by_sweep, self.sweep = {*given}, {*axes, *own, *stated}, sweep
+        self.stamped = cache(_stamped)  # a file that is edited is read again by the next plan
+
+    def origin(self, keys: Origin, options_of: Mapping[str, str]) -> Origin:
+        """Return where the scale and the learning rate of a run come from.
+
+        Args:
+            keys: for each of them the key that decided it, such as `tuned.tables`, or one of SEARCH, METHOD
+                and LEARNED.
+            options_of: chosen option of the groups CHOOSING.
+        """
+        return Origin(self._source(keys.scale, options_of), self._source(keys.lr, options_of))
+
+    def _source(self, key: str, options_of: Mapping[str, str]) -> str:
+        if key in (SEARCH, METHOD, LEARNED):
+            return key
+        if key in self.given:
+            return COMMAND_LINE
+        group = key.partition(".")[0]
+        return self.stamped(*(("sweep", self.sweep) if key in self.by_sweep else (group, options_of[group])))
+
+
+def _stamped(group: str, name: str) -> str:
+    """Return the name of a file of conf/ with the beginning of its SHA-256."""
+    where = f"conf/{group}/{name}.yaml"
+    content = read_bytes(CONF_DIR / group / f"{name}.yaml", SETTINGS_LIMIT, where)
+    return f"{where} {hashlib.sha256(content).hexdigest()[:DIGITS]}"
