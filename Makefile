@@ -6,7 +6,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -n $$($(BIN)
 unexport PYTHONDONTWRITEBYTECODE
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
-.PHONY: install demo test test-long lint format pocket-backbone pocket-scales readme clean help
+.PHONY: install demo test test-long lint format pocket-backbone pocket-scales pocket19-scales readme clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -43,6 +43,11 @@ pocket-backbone: install ## pretrain the bundled backbone again (about half an h
 
 pocket-scales: install ## choose the scales of conf/tuned/pocket.yaml again, on val (about 20 minutes)
 	$(BIN)/python -m petl_bench.dev.tune
+
+pocket19-scales: install ## choose those of conf/tuned/pocket19.yaml, on val (about an hour; continues if interrupted)
+	$(BIN)/python -m petl_bench.dev.tune --suite pocket19 --seeds 0 --scales 1,3,10 adaptformer lora houlsby fact_tk
+	$(BIN)/python -m petl_bench.dev.tune --suite pocket19 --seeds 0 --lrs 0.0005,0.001,0.002 full
+	$(BIN)/python -m petl_bench.dev.tune --suite pocket19 --seeds 0 --lrs 0.025,0.05,0.125 linear
 
 readme: install ## fill the generated tables, figures and command outputs of README.md and docs/
 	$(BIN)/python -m petl_bench.dev.documentation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,13 +22,18 @@ def digits(count: int) -> Split:
 
     Source: test part (1,797 images) of the UCI data set Optical Recognition of Handwritten Digits.
     """
-    with gzip.open(_file("sklearn", "datasets/data/digits.csv.gz"), "rt") as lines:
+    order, (large, labels) = np.random.RandomState(0).permutation(1797)[:count], digit_scans()
+    return Split(large[order][:, None], labels[order])
+
+
+@cache
+def digit_scans() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return all scans of handwritten digits in 32x32 pixels, and their labels, in the order of the file."""
+    with gzip.open(package_file("sklearn", "datasets/data/digits.csv.gz"), "rt") as lines:
         table = np.loadtxt(lines, delimiter=",").astype(np.int64)  # 64 pixels from 0 to 16, then the digit
-    order = np.random.RandomState(0).permutation(len(table))[:count]
-    scans, labels = table[order, :64].reshape(-1, 8, 8), table[order, 64]
-    small = np.minimum(scans * 16, 255).astype(np.uint8)
+    small = np.minimum(table[:, :64].reshape(-1, 8, 8) * 16, 255).astype(np.uint8)
     large = [Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in small]
-    return Split(np.stack([np.asarray(image) for image in large])[:, None], labels)
+    return np.stack([np.asarray(image) for image in large]), table[:, 64]
 
 
 SURFACES = ("brick", "grass", "gravel", "ihc", "moon")
@@ -40,7 +46,7 @@ def surfaces(count: int) -> Split:
     Training, validation and test crops come from separate columns of each 512x512 image (0 to 255, 256 to
     319, 320 to 511). They are grey, rotated by multiples of 90 degrees, and have equal mean and contrast.
     """
-    grey = [_grey(np.asarray(Image.open(_file("skimage", f"data/{name}.png")))) for name in SURFACES]
+    grey = [luma(np.asarray(Image.open(package_file("skimage", f"data/{name}.png")))) for name in SURFACES]
     random = np.random.RandomState(4)
     label = random.randint(len(SURFACES), size=count).astype(np.int64)
     turn, top = random.randint(4, size=count), random.randint(512 - SIZE + 1, size=count)
@@ -49,11 +55,11 @@ def surfaces(count: int) -> Split:
         low, high = (0, 256) if i < 800 else (256, 320) if i < 1000 else (320, 512)
         left = random.randint(low, high - SIZE + 1)
         crop = grey[label[i]][top[i] : top[i] + SIZE, left : left + SIZE]
-        images[i, 0] = _level(np.rot90(crop, turn[i]))
+        images[i, 0] = leveled(np.rot90(crop, turn[i]))
     return Split(images, label)
 
 
-def _file(package: str, path: str) -> Path:
+def package_file(package: str, path: str) -> Path:
     """Return the path of a file of an installed package without the seconds of importing it."""
     spec = find_spec(package)
     assert spec is not None
@@ -61,13 +67,13 @@ def _file(package: str, path: str) -> Path:
     return Path(spec.origin).parent / path
 
 
-def _grey(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+def luma(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the luma in 0..255, by integer weights; a grey image is returned unchanged."""
     wide = image.astype(np.int64)
     return wide if wide.ndim == 2 else wide @ np.array([299, 587, 114]) // 1000
 
 
-def _level(crop: NDArray[np.int64]) -> NDArray[np.uint8]:
+def leveled(crop: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Normalize a crop to mean 128 and standard deviation 48, so that neither reveals the class."""
     total, count = crop.sum(), crop.size
     std = np.sqrt(float(count * (crop * crop).sum() - total * total)) / count

@@ -8,6 +8,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
+    suite NAME              the tasks of a suite: what they ask for, and how well they can be learned
     method_settings NAMES   the settings of adapter methods, with their defaults
     method_sizes NAMES      trainable parameters and bytes of adapter methods
     method_tuned NAMES      scales and learning rates of adapter methods in conf/tuned/pocket.yaml
@@ -140,6 +141,18 @@ def _declared(group: str) -> Iterator[tuple[str, Any, Setting]]:
                 yield key.name, key.default, key.setting
 
 
+def _suite(documentation: Documentation, page: Path, arguments: str) -> str:
+    tasks = sorted((m for m in manifests().values() if m.suite == arguments), key=lambda task: task.position)
+    lines = [
+        "| Task | Group | Classes | Question | Plain network, 10,000 images (%) |",
+        "| :-- | :-- | --: | :-- | --: |",
+    ]
+    for task in tasks:
+        asks, bound = task.about["asks"], task.about.get("upper_bound", "-")
+        lines.append(f"| `{task.name}` | {task.group} | {task.classes} | {asks} | {bound} |")
+    return "\n".join(lines) + "\n"
+
+
 Kind = Callable[[Documentation, Path, str], str]
 """Documentation, path of the page and arguments of a block -> its Markdown text."""
 
@@ -149,6 +162,7 @@ KINDS: Mapping[str, Kind] = {
     "figure": _figure,
     "output": _output,
     "settings": _settings,
+    "suite": _suite,
     "method_settings": lambda documentation, page, names: settings_table(names.split()),
     "method_sizes": lambda documentation, page, names: sizes_table(names.split()),
     "method_published": lambda documentation, page, names: published_table(names.split()),

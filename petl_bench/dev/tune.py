@@ -1,9 +1,12 @@
-"""Choose the scales and learning rates of conf/tuned/pocket.yaml on val: `python -m petl_bench.dev.tune`.
+"""Choose the scales and learning rates of a bundled suite on val: `python -m petl_bench.dev.tune`.
 
 For each adapter and task, every scale of a grid (with `--lrs`, every learning rate, for methods without a
 scale) is used to train on train and is evaluated on val, at 1 and 32 bits and with one or more seeds. The
 value with the best mean accuracy is chosen, the smaller one on a tie. No test image is read. One value is
-used for all bit-widths so that they are comparable. All other content of the file is kept.
+used for all bit-widths so that they are comparable. All other content of conf/tuned/SUITE.yaml is kept.
+
+The file is written after each adapter and task. The same command starts again where it was interrupted: it
+leaves out what the file holds with the same note.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import yaml
 from rich.progress import track
 
 from petl_bench.config import CONF_DIR, plan
+from petl_bench.data import manifests
 from petl_bench.device import find_precision
 from petl_bench.run.training import validate
 from petl_bench.types import RunSpec, Runtime
@@ -70,29 +74,54 @@ def choose(runs: Sequence[RunSpec], scores: Sequence[float], what: str) -> dict[
 def written(text: str, what: str, note: str, best: dict[str, dict[str, float]]) -> str:
     """Return the text of a file of tables with new values, each in its table or in a new one at the end.
 
+    Values that were chosen in the same way for other tasks are kept.
+
     Args:
         text: text of the file so far; may be empty.
         what: "scales" or "lrs".
         note: how the values were chosen.
         best: adapter -> task -> value.
     """
-    tables: list[dict[str, Any]] = (yaml.safe_load(text) or {}).get("tables", [])
+    tables = _tables(text)
     for adapter, values in best.items():
         known = next((table for table in tables if table["adapter"] == adapter), None)
         if known is None:
             tables.append(known := {"adapter": adapter, "note": ""})
+        same = note in known["note"].split("; ")
         notes = [part for part in known["note"].split("; ") if part and not part.startswith(what)]
         known["note"] = "; ".join([*notes, note])
-        known[what] = values
+        known[what] = {**(known.get(what, {}) if same else {}), **values}
     return HEADER + yaml.safe_dump({"tables": tables}, sort_keys=False, width=200)
+
+
+def left(runs: Sequence[RunSpec], text: str, what: str, note: str) -> list[list[RunSpec]]:
+    """Return the runs of each adapter and task for which a file holds no value that was chosen in this way.
+
+    Args:
+        runs: all runs, those of one adapter and task in any order.
+        text, what, note: see `written`.
+    """
+    held = {
+        (table["adapter"], task)
+        for table in _tables(text)
+        if note in table["note"].split("; ")
+        for task in table.get(what, {})
+    }
+    groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
+    for run in runs:
+        groups[run.adapter.name, run.task.name].append(run)
+    return [group for key, group in groups.items() if key not in held]
+
+
+def _tables(text: str) -> list[dict[str, Any]]:
+    return (yaml.safe_load(text) or {}).get("tables", [])
 
 
 def main() -> None:
     """Run the search on all cores and write the file."""
-    parser = argparse.ArgumentParser(
-        description="Choose scales or learning rates of the bundled suite on val."
-    )
-    parser.add_argument("--out", type=Path, default=CONF_DIR / "tuned" / "pocket.yaml", help="file to update")
+    parser = argparse.ArgumentParser(description="Choose scales or learning rates of a bundled suite on val.")
+    parser.add_argument("--suite", default="pocket", choices=("pocket", "pocket19"))
+    parser.add_argument("--out", type=Path, help="file to update; by default that of the suite in conf/tuned")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes")
     grid = parser.add_mutually_exclusive_group()
     grid.add_argument("--scales", default=SCALES, help="comma-separated scales")
@@ -100,22 +129,28 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1", help="comma-separated seeds")
     parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"], help="names of adapters")
     arguments = parser.parse_args()
+    out = arguments.out or CONF_DIR / "tuned" / f"{arguments.suite}.yaml"
     what, values = ("lrs", arguments.lrs) if arguments.lrs else ("scales", arguments.scales)
     overrides = [
+        f"task={','.join(name for name, m in manifests().items() if m.suite == arguments.suite)}",
         f"adapter={','.join(arguments.adapters)}",
         "bits=1,32",
         f"seed={arguments.seeds}",
         "protocol=fixed",
         f"train.epochs={EPOCHS}",
-        f"{'train.lr' if what == 'lrs' else 'scale'}={values}",
+        *([f"train.lr={values}", "scale=1"] if what == "lrs" else [f"scale={values}"]),
     ]
-    planned = plan(overrides).runs
-    runs = [replace(run, precision=find_precision(run.precision, "cpu")) for run in planned]
-    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
-        scores = list(track(executor.map(score, runs), "validating", total=len(runs)))
     note = f"{what} from {values.replace(',', ', ')} with seeds {arguments.seeds.replace(',', ', ')}"
-    text = arguments.out.read_text() if arguments.out.is_file() else ""
-    arguments.out.write_text(written(text, what, note, choose(runs, scores, what)))
+    text = out.read_text() if out.is_file() else ""
+    planned = left(plan(overrides).runs, text, what, note)
+    groups = [
+        [replace(run, precision=find_precision(run.precision, "cpu")) for run in group] for group in planned
+    ]
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
+        found = [executor.map(score, group) for group in groups]
+        for group, scores in track(zip(groups, found, strict=True), "validating", total=len(groups)):
+            text = written(text, what, note, choose(group, list(scores), what))
+            out.write_text(text)
 
 
 if __name__ == "__main__":

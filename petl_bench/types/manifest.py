@@ -48,4 +48,5 @@ class Manifest:
     lists: dict[str, ListFacts] = field(default_factory=dict)
     """Facts of list files by their names, where known."""
     about: dict[str, str] = field(default_factory=dict)
-    """title, origin (where to get it), licence, version; `hub`: a data set repository that holds it."""
+    """title, origin (where to get it), licence, version; `hub`: a data set repository that holds it;
+    `asks`: the question to each image; `upper_bound`: see petl_bench.dev.upper_bound."""
