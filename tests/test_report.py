@@ -175,6 +175,36 @@ def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
     assert clean.stderr == "warning: only runs with seed=0 are shown: 1 of 2\n"
 
 
+MACHINES = [
+    (
+        {"device": "AMD EPYC", "kernels": "AVX2, 1 thread"},
+        {"device": "Intel Xeon", "kernels": "AVX512, 1 thread"},
+    ),
+    ({"kernels": "AVX2, 1 thread"}, {"kernels": "AVX2, 2 threads"}),
+    ({"device": "AMD EPYC", "kernels": "AVX2, 1 thread"}, {"device": "Intel Xeon"}),  # the second row is old
+]
+
+
+@pytest.mark.parametrize("machines", MACHINES, ids=["processors", "threads", "an old row"])
+def test_a_report_warns_where_one_line_mixes_processors_or_kernels(
+    tmp_path: Path, machines: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    """Seed 0 of LoRA was run here and seed 1 there; each other line is from one machine."""
+    store = Store(tmp_path)
+    for spec in plan(["sweep=none", "task=digits", "adapter=linear,lora", "seed=0,1", "scale=1"]).runs:
+        there = spec.seed if spec.adapter.name == "lora" else 0
+        store.put(spec, make_row(spec, 0.5, **machines[there]), b"adapter")
+    said = [text for text in report_of(tmp_path)["warnings"] if "mix runs of several processors" in text]
+    assert len(said) == 1
+    assert said[0].startswith("rows of lora mix")
+    assert all(value in said[0] for machine in machines for value in machine.values())
+    store.put(spec, make_row(spec, 0.5, **machines[0]), b"adapter")
+    assert report_of(tmp_path)["warnings"] == []
+    old = make_row(spec, 0.5, device=machines[0].get("device", "made-up"))
+    store.put(spec, old, b"adapter")
+    assert report_of(tmp_path)["warnings"] == [], "nothing is known about the kernels of an old row"
+
+
 def report_of(store: Path) -> dict:
     done = quickly("report", "--store", store, "--format", "json")
     assert done.returncode == 0, done.stderr

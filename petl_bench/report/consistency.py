@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from petl_bench.errors import counted
@@ -11,9 +13,11 @@ PROVENANCE = {
     "version": "petl-bench versions",
     "git_revision": "git revisions",
     "torch_version": "torch versions",
+    "timm_version": "timm versions",
     "pillow_version": "pillow versions",
     "source_training": "versions of the training code",
     "device": "devices",
+    "kernels": "kernels",
     "backbone_sha256": "weights of one backbone",
     "data_fingerprint": "versions of one task's data",
 }
@@ -21,7 +25,7 @@ PROVENANCE = {
 WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
 """Columns that should agree only among runs of the same backbone, or of the same task."""
 
-YOUNGER = {"source_training"}
+YOUNGER = {"source_training", "timm_version", "kernels"}
 """Columns that old rows lack; nothing is known about these."""
 
 
@@ -52,3 +56,26 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
         low, high = frame["lr"].min(), frame["lr"].max()
         notes.append(f"learning rates differ: {low:g} to {high:g}")
     return notes
+
+
+def mixed_machines(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Say which rows of a table mix runs of several processors, or of several kernels of one.
+
+    Args:
+        runs: the runs that the table shows.
+        names: settings that tell its rows apart.
+    """
+    if runs.empty:
+        return []
+    known = runs.assign(kernels=runs["kernels"].where(runs["kernels"] != ""))
+    counts = known.groupby([known[name] for name in names])[["device", "kernels"]].transform("nunique")
+    mixed = runs[(counts > 1).any(axis=1)]
+    if mixed.empty:
+        return []
+    pairs = sorted({*zip(mixed["device"], mixed["kernels"], strict=True)})
+    machines = "; ".join(f"{device} ({kernels or 'kernels unknown'})" for device, kernels in pairs)
+    return [
+        f"rows of {', '.join(sorted({*mixed['adapter']}))} mix runs of several processors or kernels "
+        f"({machines}): equal settings can give other accuracies there, below 32 bits above all, and the "
+        "deviations of these rows include that"
+    ]

@@ -92,8 +92,10 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
             row.git_revision + (" with uncommitted changes" if row.git_dirty else "") for row in rows
         },
         "torch": {row.torch_version for row in rows},
+        "timm": {row.timm_version for row in rows},
         "Pillow": {row.pillow_version for row in rows},
         "device": {row.device for row in rows},
+        "kernels": {row.kernels for row in rows},
         "recipe": {row.recipe for row in rows},
         "scale from": {row.scale_from for row in rows},
         "learning rate from": {row.lr_from for row in rows},

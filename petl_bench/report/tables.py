@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from petl_bench.report.consistency import inconsistencies
+from petl_bench.report.consistency import inconsistencies, mixed_machines
 from petl_bench.report.lines import BY_TASK, told_apart
 from petl_bench.report.settings import REPETITIONS, SEPARATED, TABLE_SETTINGS
 from petl_bench.report.variants import Variants, remark, variants
@@ -171,6 +171,7 @@ def _table(
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
     rows = [] if latest.empty else _rows(latest, names, tasks, held, key["protocol"] == "peek")
+    notes += mixed_machines(latest, names)
     rows.sort(key=lambda row: [_order(value) for value in row.key.values()])
     if any(_uneven(row) for row in rows):
         notes.append(

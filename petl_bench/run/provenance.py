@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -9,18 +10,25 @@ from functools import cache
 from pathlib import Path
 
 import PIL
+import timm
 import torch
 
 import petl_bench
 from petl_bench import __version__
+from petl_bench.errors import counted
+
+KERNEL_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that choose other kernels for matrix products than the processor would get."""
 
 
 def provenance(device: str) -> dict[str, object]:
     """Return the columns of a row that state what produced it; they are not part of its identity."""
     return {
         "device": device_name(device),
+        "kernels": kernels(device),
         "version": __version__,
         "torch_version": str(torch.__version__),  # its own class would make every reader import torch
+        "timm_version": timm.__version__,
         "pillow_version": PIL.__version__,
         **_git_state(),
     }
@@ -36,6 +44,19 @@ def peak_memory(device: str) -> int:
 def device_name(device: str) -> str:
     """Return the model name of a GPU, or of the processor."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+
+
+def kernels(device: str) -> str:
+    """Return what decides the order of sums in this process, for example `AVX2, 1 thread`.
+
+    It is the instruction set of torch's kernels (`ATEN_CPU_CAPABILITY` may lower it), the number of threads,
+    and KERNEL_VARIABLES that are set; of a GPU its compute capability.
+    """
+    if device.startswith("cuda"):
+        return "CUDA {}.{}".format(*torch.cuda.get_device_capability(device))
+    chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
+    threads = counted(torch.get_num_threads(), "thread")
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), threads, *chosen])
 
 
 def _processor() -> str:

@@ -62,12 +62,14 @@ class ResultRow(RunSettings):
     images_per_second: float  # through the backbone in training, over seconds_train
     peak_memory_bytes: int
     device: str
+    kernels: str = ""  # instruction set and threads of torch's kernels: "AVX2, 1 thread"
     data_fingerprint: str
     backbone_sha256: str
     version: str
     git_revision: str
     git_dirty: bool
     torch_version: str
+    timm_version: str = ""
     pillow_version: str = ""  # decides the last bits of resized images
     source_adapter: str = ""  # digests of the code that made the row, by part; empty: not used, or an old row
     source_quantizer: str = ""
