@@ -7,6 +7,9 @@ import gc
 import json
 from pathlib import Path
 
+import pytest
+import timm
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.launch import preload
@@ -77,6 +80,17 @@ def test_the_log_ends_with_the_result(finished_store: Path) -> None:
 def test_a_row_can_be_sent_to_a_process_without_torch() -> None:
     """Pickle imports the module of every class that it meets; torch's version has a class of torch."""
     assert {type(value) for value in provenance("cpu").values()} <= {str, bool}
+
+
+def test_a_row_names_the_kernels_and_threads_that_decide_its_last_digits(
+    finished_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of a sweep have one thread; variables that choose other kernels are named where they are set."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert {row["kernels"] for row in rows_of(finished_store)} == {f"{capability}, 1 thread"}
+    assert {row["timm_version"] for row in rows_of(finished_store)} == {timm.__version__}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert str(provenance("cpu")["kernels"]).endswith(", ONEDNN_MAX_CPU_ISA=SSE41")
 
 
 def test_the_collector_works_again_after_the_imports_of_a_process() -> None:
