@@ -162,7 +162,6 @@ def _table(
         )
         part = part[~part["task"].isin(strange)]
     names, part, apart = told_apart(part, key["protocol"] == "sealed")
-    notes += apart
     cell = [*names, "task", *REPETITIONS]
     if part.duplicated(cell).any():
         notes.append(
@@ -171,7 +170,7 @@ def _table(
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
     rows = [] if latest.empty else _rows(latest, names, tasks, held, key["protocol"] == "peek")
-    notes += mixed_machines(latest, names)
+    notes += [*apart, *mixed_machines(latest, names)]
     rows.sort(key=lambda row: [_order(value) for value in row.key.values()])
     if any(_uneven(row) for row in rows):
         notes.append(
