@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from petl_bench.config import (
@@ -12,6 +14,7 @@ from petl_bench.errors import UserError
 from petl_bench.types import (
     AdapterSpec,
 )
+from tests.conftest import error_of, quickly
 from tests.test_config import ONE, one
 
 
@@ -30,6 +33,25 @@ def test_without_quantization_there_is_no_quantizer() -> None:
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match=r"bits is given twice.*bits=1,2"):
         plan([*ONE, "bits=1", "bits=2"])
+
+
+@pytest.mark.parametrize("levels", [17, 30, 60, 120, 300, 3000])
+@pytest.mark.parametrize(("opening", "closing"), ["[]", ("{a:", "}"), ("1,[", "]")])
+def test_a_value_that_is_nested_too_deeply_is_refused(opening: str, closing: str, levels: int) -> None:
+    inner = opening.removeprefix("1,")
+    value = opening + inner * levels + "1" + closing * (levels + 1)
+    for key in ("adapter.dropout", "protocol.scales", "backbone.options.x"):
+        with pytest.raises(UserError, match="is nested too deeply"):
+            plan([*ONE, f"{key}={value}"])
+
+
+def test_a_deleted_working_directory_is_named(tmp_path: Path) -> None:
+    (folder := tmp_path / "gone").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        folder.rmdir()
+        done = quickly("sweep", "task=tree", "data.root=photos", "--store", tmp_path / "store")
+    assert error_of(done) == "the working directory has been deleted: change to another one"
 
 
 def test_settings_of_one_adapter_go_with_that_adapter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import signal
 import sys
 import traceback
@@ -114,10 +115,21 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _is_nowhere() -> bool:
+    """Return whether the working directory has been deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
+        if error.filename is None and _is_nowhere():
+            return "the working directory has been deleted: change to another one"
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):
         return "the memory of this machine does not suffice for this command"

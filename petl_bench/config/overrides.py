@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Sweep
 
 from petl_bench.errors import UserError
 
 MOST_VALUES = 10_000
 """Maximum number of values of one override, beyond which it is a mistake."""
+MOST_LEVELS = 16
+"""Maximum number of lists and dictionaries in each other that one override gives."""
 
 
 def parse(parser: OverridesParser, lines: Sequence[str]) -> Iterator[Override]:
@@ -24,9 +26,10 @@ def parse(parser: OverridesParser, lines: Sequence[str]) -> Iterator[Override]:
     for line in lines:
         try:
             yield from map(_checked, parser.parse_overrides([line]))
-        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
-            why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            raise UserError(f"override {line!r} cannot be read: {why}") from error
+        except RecursionError as error:  # 1,000 brackets
+            raise UserError(f"override {line!r} is nested too deeply") from error
+        except ValueError as error:  # a number of 5,000 digits
+            raise UserError(f"override {line!r} cannot be read: {error}") from error
 
 
 def _checked(override: Override) -> Override:
@@ -45,11 +48,19 @@ def _checked(override: Override) -> Override:
         )
     if isinstance(value, Sweep) and getattr(value, "shuffle", False):
         raise UserError(f"{override.input_line!r}: shuffle() would reorder runs; list the values instead")
+    if _levels(value.list if isinstance(value, ChoiceSweep) else value) > MOST_LEVELS:
+        raise RecursionError
     if key == "sweep" and override.is_sweep_override():
         raise UserError(f"{override.input_line!r}: one sweep at a time")
     if key == "seed" and not all(v.split("=")[1].isdigit() for v in values_of(override)):
         raise UserError(f"{override.input_line!r}: a seed is a whole number, 0 or more")
     return override
+
+
+def _levels(value: object) -> int:
+    """Return the number of lists and dictionaries in each other."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + max(map(_levels, parts), default=0)
 
 
 def values_of(override: Override) -> list[str]:
