@@ -297,6 +297,7 @@ ALONE = {
     *("seconds_search", "seconds_train", "seconds_eval", "images_per_second", "peak_memory_bytes"),
     *("scale_from", "lr_from", "searched"),
     *("version", "git_revision", "git_dirty", "torch_version", "pillow_version", "started_at", "finished_at"),
+    *("kernels", "timm_version", "source_adapter", "source_quantizer", "source_head", "source_training"),
 }
 
 
