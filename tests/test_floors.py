@@ -293,6 +293,8 @@ def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_
         ["report", "--store", finished_store],
         ["ls", "backbones"],
         ["inspect", run],
+        ["show", run],
+        ["compare", run, run],
         ["store", "check", "--store", finished_store],
     ]
     assert not loaded_by(commands, tmp_path) & {"torch", "timm"}

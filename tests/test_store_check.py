@@ -293,7 +293,7 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
 
 # What nothing else tells: the columns of a row, or parts of a spec, that stand in one file alone.
 ALONE = {
-    *("acc_val", "acc_best_peek", "n_train", "params_trainable", "recipe", "device"),
+    *("acc_val", "acc_best_peek", "n_train", "params_trainable", "recipe", "recipe_name", "device"),
     *("seconds_search", "seconds_train", "seconds_eval", "images_per_second", "peak_memory_bytes"),
     *("scale_from", "lr_from", "searched"),
     *("version", "git_revision", "git_dirty", "torch_version", "pillow_version", "started_at", "finished_at"),

@@ -23,6 +23,8 @@ from petl_bench.cli import eval as eval_command
 from petl_bench.cli import inspect as inspect_command
 from petl_bench.cli import ls as ls_command
 from petl_bench.cli import report as report_command
+from petl_bench.cli import rerun as rerun_command
+from petl_bench.cli import show as show_command
 from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
 from petl_bench.cli.common import note
@@ -40,6 +42,8 @@ app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
 app.command("compare")(compare_command.compare)
 app.command("report")(report_command.report)
+app.command("show")(show_command.show)
+app.command("rerun")(rerun_command.rerun)
 app.add_typer(data_command.app, name="data")
 app.add_typer(store_command.app, name="store")
 app.command("ls")(ls_command.ls)

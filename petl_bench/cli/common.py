@@ -75,24 +75,25 @@ def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
     return rows
 
 
-def find_run(text: str, store: Store) -> tuple[Store, str]:
+def find_run(text: str, store: Store, failed: bool = False) -> tuple[Store, str]:
     """Return the store and the run_id of a finished run.
 
     Args:
         text: run_id, a unique beginning of it, or the directory of the run.
         store: store of a run that is given by its run_id.
+        failed: whether a run that failed will do, too.
 
     Raises:
         UserError: there is no such run.
     """
-    from petl_bench.store import ROW, Store
+    from petl_bench.store import ERROR, ROW, Store
 
     path = Path(text)
     if not path.is_dir():
         if "/" in text or path.suffix:
             raise UserError(f"{text}: no such file or directory")
-        return store, store.find(text)
-    if not (path / ROW).is_file():
+        return store, store.find(text, failed)
+    if not (path / ROW).is_file() and not (failed and (path / ERROR).is_file()):
         raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
     return Store(path.resolve().parent), path.resolve().name
 

@@ -54,14 +54,14 @@ def compare(
 
     runs = [find_run(text, Store(store)) for text in (first, second)]
     rows = [shelf.row(run_id) for shelf, run_id in runs]
-    a, b = (_kept(shelf, run_id) for shelf, run_id in runs)
+    a, b = (kept_by(shelf, run_id) for shelf, run_id in runs)
     if rows[0].data_fingerprint != rows[1].data_fingerprint or (a.images, a.classes) != (b.images, b.classes):
         raise UserError(
             f"run {rows[0].run_id} is on {rows[0].task}, run {rows[1].run_id} on {rows[1].task}"
             + (" with other images" if rows[0].task == rows[1].task else "")
             + ": only runs on the same data can be compared image by image"
         )
-    found, labels = agreement(a, b), _labels(*runs[0], root)
+    found, labels = agreement(a, b), labels_of(*runs[0], root)
     result: dict[str, Any] = {"run_a": rows[0].run_id, "run_b": rows[1].run_id, "task": rows[0].task}
     result |= {"images": a.images, **asdict(found)}
     result["classes"] = None if labels is None else by_class(a, b, labels)
@@ -80,7 +80,7 @@ def compare(
         _print_tables(result)
 
 
-def _kept(store: Store, run_id: str) -> Predictions:
+def kept_by(store: Store, run_id: str) -> Predictions:
     """Return the predictions of a run.
 
     Raises:
@@ -95,7 +95,7 @@ def _kept(store: Store, run_id: str) -> Predictions:
     return kept
 
 
-def _labels(store: Store, run_id: str, root: Path | None) -> NDArray[np.int64] | None:
+def labels_of(store: Store, run_id: str, root: Path | None) -> NDArray[np.int64] | None:
     """Return the labels of the test images; None, with a note, if the data are not there."""
     from petl_bench import data
 

@@ -24,6 +24,7 @@ from petl_bench.config.files import CONF_DIR, check_files, group_config, groups,
 from petl_bench.config.keys import FREE, PLAIN, store_settings
 from petl_bench.config.origins import CHOOSING, Origins
 from petl_bench.config.overrides import parse, values_of
+from petl_bench.config.recipes import recipe_of_suite, tuned_of_suite
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
@@ -220,9 +221,7 @@ def _value(line: str) -> Any:
 def _of_suite(task: str) -> dict[str, str]:
     """Return overrides for the recipe and the tuned values of the task's suite."""
     suite = manifests()[task].suite
-    train = suite if suite in options("train") else "vtab"
-    tuned = suite if suite in options("tuned") else "none"
-    return {"train": f"train={train}", "tuned": f"tuned={tuned}"}
+    return {"train": f"train={recipe_of_suite(suite)}", "tuned": f"tuned={tuned_of_suite(suite)}"}
 
 
 def _check_options(parsed: Mapping[str, Override]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, make_dataclass, replace
 from functools import cache
 from typing import Any, get_type_hints
 
+from petl_bench.config.files import group_config
 from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.origins import LEARNED, METHOD, SEARCH
 from petl_bench.config.schema import like
@@ -57,8 +58,7 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     settings |= {name: value for name, value in unused.items() if name in settings}
     scale_from, lr_from = "scale", "protocol.lrs" if parts.one_rate else "train.lr"
     if protocol.name != "sealed":
-        about = {"adapter": parts.adapter.name, "head": settings["head"], "hidden": chosen.hidden}
-        about |= {f"adapter.{key}": value for key, value in parts.adapter.settings.items()}
+        about = _about(parts.adapter, settings["head"], chosen.hidden)
         if settings["scale"] is None:
             settings["scale"], scale_from = _tuned_scale(config, about, task.name), TABLES
         if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
@@ -200,6 +200,24 @@ def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task:
         if fits and task in (found := table.get(what, {})):
             return float(found[task])
     return None
+
+
+def tuned_value(spec: RunSpec, what: str, file: str) -> float | None:
+    """Return the scale or learning rate that a file of conf/tuned has for a run; None if it has none.
+
+    Args:
+        what: `scales` or `lrs`.
+        file: name of the file.
+    """
+    hidden = PLAIN["hidden"].default if "hidden" in method(spec.adapter.name).unused else spec.hidden
+    values = {"tuned": group_config("tuned", file)}
+    return _tuned(values, what, _about(spec.adapter, spec.head, hidden), spec.task.name)
+
+
+def _about(adapter: AdapterSpec, head: str, hidden: int) -> dict[str, Any]:
+    """Return the settings of a run that a table of conf/tuned may be restricted to."""
+    settings = {f"adapter.{key}": value for key, value in adapter.settings.items()}
+    return {"adapter": adapter.name, "head": head, "hidden": hidden, **settings}
 
 
 def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -44,7 +44,8 @@ def plan_task(name: str, data: DataSettings, shots: int = 1, split_seed: int = 0
         split_seed=split_seed if few_shot or tree else 0,
         drawn=data.images if tree else 0,
         override=changes,
-        place={} if manifest.fingerprint else {"root": data.folder},
+        place=({} if manifest.fingerprint else {"root": data.folder})
+        | ({"override": data.override} if changes else {}),
     )
 
 

@@ -50,8 +50,7 @@ def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:
     if not root.is_dir():
         raise UserError(f"data.root={root}: no such folder; it must hold the images of {task.name}")
     layout = LAYOUTS.get(task.source)
-    place = {"root": str(root), **layout.locate(manifest, root)}
-    return replace(task, place=place)
+    return replace(task, place={**task.place, "root": str(root), **layout.locate(manifest, root)})
 
 
 def _first(root: Path, candidates: list[str], what: str, inside: str = "") -> Path:

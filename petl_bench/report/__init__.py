@@ -1,13 +1,14 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
-Modules import only from the modules before them: settings, sources, consistency, lines, variants, tables,
-labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited, content, then
-the formats: records, text, latex, page_rows and page. `figures/` draws tables and rankings and is imported
-only where figures are asked for.
+Modules import only from the modules before them: settings, sources, recipes, consistency, lines, variants,
+tables, labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited,
+content, then the formats: records, text, latex, page_rows and page. `agreement` compares two runs. `figures/`
+draws tables and rankings and is imported only where figures are asked for.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def html(report: Report, base: Path) -> str:
         footnotes=footnotes(report.published),
         curves=tensorboard(report),
         variants=report.variants,
+        store=shlex.quote(str(report.store)),
     )
     return page(content)
 

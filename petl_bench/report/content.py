@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petl_bench.report.published import PublishedRow, cautions, published
+from petl_bench.report.recipes import named
 from petl_bench.report.sections import Section, section
 from petl_bench.report.statistics import Comparison, Ranking, compare_widths, ranking
 from petl_bench.report.tables import Table, tabulate
@@ -91,6 +92,7 @@ def build(
         whole: all finished runs of the store, of which `results` may be a selection; None: `results`.
         filters: what selected `results`, as KEY=VALUE.
     """
+    results = named(results, store)
     found = variants(results if whole is None else whole)
     tables, warnings = tabulate(results, tasks, found)
     if filters and whole is not None:

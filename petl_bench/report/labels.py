@@ -43,7 +43,7 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     parts += [f"{key['epochs']} epochs"]
     parts += [counted(key["shots"], "shot")] if key["shots"] else []
     parts += [f"pixel normalization {key['normalization']}"]
-    parts += [f"recipe {key['recipe']}"] if _differ(tables, "recipe") else []
+    parts += _recipe(table, tables)
     parts += ["altered data"] if key["altered"] else []
     return ", ".join(parts)
 
@@ -90,6 +90,17 @@ def shown_settings(table: Table) -> list[str]:
 def printable(text: str) -> str:
     """Return text on one line without control characters, so that no name can steer a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _recipe(table: Table, tables: Sequence[Table]) -> list[str]:
+    """Return the name of a table's recipe, unless it is that of the suite and no table has another."""
+    key = table.key
+    name = key.get("recipe_name", "")
+    if not _differ(tables, "recipe") and name in ("", key["suite"]):
+        return []
+    same = [other.key for other in tables if other.key.get("recipe_name", "") == name]
+    others = {held["recipe"] for held in same} - {key["recipe"]}
+    return [f"recipe {name} ({key['recipe']})" if name and others else f"recipe {name or key['recipe']}"]
 
 
 def _differ(tables: Sequence[Table], name: str) -> bool:

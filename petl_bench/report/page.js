@@ -187,7 +187,8 @@
     function details(run) {
       const dialog = section.querySelector("dialog");
       dialog.querySelector("h3").textContent = `Run ${idOf(run)}`;
-      dialog.querySelector("p").replaceChildren(...linksOf(run).flatMap((link) => [link, " "]));
+      const command = element("code", {}, `petl-bench show ${idOf(run)} --store ${data.store}`);
+      dialog.querySelector("p").replaceChildren(...linksOf(run).flatMap((link) => [link, " "]), ...(data.store ? [command] : []));
       const pairs = every.flatMap(({ name, text }) => [element("dt", {}, name), element("dd", {}, text(run))]);
       dialog.querySelector("dl").replaceChildren(...pairs);
       dialog.showModal();

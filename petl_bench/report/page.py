@@ -64,6 +64,7 @@ class PageContent:
         footnotes: footnotes of the published grids.
         curves: command that shows the training curves.
         variants: number of variants of each run's cell.
+        store: folder of the store, quoted for a shell.
     """
 
     title: str
@@ -76,6 +77,7 @@ class PageContent:
     footnotes: Sequence[str] = ()
     curves: str = ""
     variants: Mapping[str, int] = field(default_factory=dict)
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def page(content: PageContent) -> str:
         },
         provenance=provenance(content.results),
         shown={name: "t" if name in WORDS else "" for name in SHOWN},
-        runs=Markup(embedded(content.results, content.links, content.variants)),  # noqa: S704
+        runs=Markup(embedded(content.results, content.links, content.store, content.variants)),  # noqa: S704
     )
 
 

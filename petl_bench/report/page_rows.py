@@ -39,17 +39,21 @@ RUN_ID = "{}"
 
 
 def embedded(
-    rows: Sequence[ResultRow], links: Callable[[str], tuple[str, str]], variants: Mapping[str, int]
+    rows: Sequence[ResultRow],
+    links: Callable[[str], tuple[str, str]],
+    store: str,
+    variants: Mapping[str, int],
 ) -> str:
     """Return all runs as JSON for a script element, column by column.
 
     Args:
         rows: the finished runs.
         links: function from a run_id to relative, quoted URLs of its spec and its adapter file.
+        store: folder of the store, quoted for a shell; empty: unknown.
         variants: number of variants of each run's cell.
 
     Returns:
-        An object with the texts of the table of runs, all values, and the links.
+        An object with the texts of the table of runs, all values, the links and the store.
 
     Raises:
         ValueError: a link is not relative.
@@ -57,6 +61,7 @@ def embedded(
     urls = [tuple(_linked(url, row.run_id) for url in links(row.run_id)) for row in rows]
     data = {
         "count": len(rows),
+        "store": store,
         "shown": {name: _coded([text(row) for row in rows]) for name, text in SHOWN.items()},
         "all": {held.name: _coded([getattr(row, held.name) for row in rows]) for held in fields(ResultRow)}
         | {"variants": _coded([variants.get(row.run_id, 1) for row in rows])},
@@ -96,7 +101,7 @@ def provenance(rows: Sequence[ResultRow]) -> dict[str, list[str]]:
         "Pillow": {row.pillow_version for row in rows},
         "device": {row.device for row in rows},
         "kernels": {row.kernels for row in rows},
-        "recipe": {row.recipe for row in rows},
+        "recipe": {f"{row.recipe_name} {row.recipe}".strip() for row in rows},
         "scale from": {row.scale_from for row in rows},
         "learning rate from": {row.lr_from for row in rows},
         "backbone weights, SHA-256": {f"{row.backbone}: {row.backbone_sha256}" for row in rows},

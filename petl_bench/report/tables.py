@@ -125,8 +125,7 @@ def tabulate(
     frame = pd.DataFrame([vars(row) for row in results])
     if frame.empty:
         return [], []
-    # Files of older runs were raw.
-    raw = frame["bytes_adapter_raw"].astype(float).fillna(frame["bytes_adapter"])
+    raw = frame["bytes_adapter_raw"].astype(float).fillna(frame["bytes_adapter"])  # older files were raw
     frame["bytes_adapter_raw"] = raw.astype(int)
     frame["image_size"] = frame["image_size"].astype(float).fillna(UNKNOWN).astype(int)
     frame["searched"] = frame["searched"].fillna("")
@@ -191,6 +190,7 @@ def _table(
     repetition = " and ".join(
         name for column, name in REPETITIONS.items() if latest[column].nunique() > 1 or column == "seed"
     )
+    key["recipe_name"] = next(filter(None, latest["recipe_name"][::-1]), "")
     return Table(key, tasks, rows, notes, repetition)
 
 

@@ -38,6 +38,8 @@ def text(report: Report) -> str:
     for warning in report.warnings:
         console.print(printable(f"note: {warning}"), soft_wrap=True)
     console.print(f"training curves: {tensorboard(report)}", soft_wrap=True)
+    show = f"petl-bench show RUN_ID --store {shlex.quote(str(report.store))}"
+    console.print(f"one run, and the command that repeats it: {show}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 

@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data, packing
 from petl_bench.config import group_config, options
+from petl_bench.config.recipes import recipe_name
 from petl_bench.errors import UserError
 from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, FileMetadata, Predictions
@@ -78,7 +79,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         test = score(file, spec.backbone, spec.task, runtime, run_id)
         row = row_from_dict(
             settings(result.spec)
-            | {"recipe": recipe_hash(spec)}
+            | {"recipe": recipe_hash(spec), "recipe_name": recipe_name(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
             | {f"source_{part}": digest for part, digest in sources(spec).items()}

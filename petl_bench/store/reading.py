@@ -217,19 +217,21 @@ class Runs:
         """Return the run_ids of all runs that failed and have no row."""
         return [name for name in self.names() if self.state(name) in ("failed", "killed")]
 
-    def find(self, run_id: str) -> str:
+    def find(self, run_id: str, failed: bool = False) -> str:
         """Return the full run_id of a finished run.
 
         Args:
             run_id: the run_id or an unambiguous beginning of it.
+            failed: whether a run that failed will do, too.
 
         Raises:
             UserError: no finished run, or several, have that beginning.
         """
-        known = [path.parent.name for path in self.root.glob(f"[!.]*/{ROW}")]
+        files = (ROW, ERROR) if failed else (ROW,)
+        known = sorted({path.parent.name for file in files for path in self.root.glob(f"[!.]*/{file}")})
         found = [name for name in known if name.startswith(run_id)]
         if len(found) != 1:
-            what = "fits several runs" if found else "is no finished run"
+            what = "fits several runs" if found else f"is no finished {'or failed ' if failed else ''}run"
             raise UserError(f"{run_id!r} {what} of store {self.root}: {did_you_mean(run_id, found or known)}")
         return found[0]
 

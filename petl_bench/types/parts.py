@@ -64,7 +64,7 @@ class TaskSpec:
     override: str = ""
     """Facts of the manifest that the user has overridden, as `splits.test=40`; no row then compares."""
     place: dict[str, str] = setting(
-        "Folders of the files: `root` and, once resolved, `lists` and `images`.",
+        "Paths: the folder `root` and, once resolved, `lists` and `images`; the file of `override`.",
         value=dict,
         before=dict,
         identity=False,

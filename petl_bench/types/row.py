@@ -39,6 +39,7 @@ class ResultRow(RunSettings):
         None  # protocol sealed: "scale 0.1 1; lr 0.001 0.01"; None: an old row without its spec
     )
     recipe: str = ""  # short hash of the recipe, without a learning rate that was given beforehand
+    recipe_name: str = ""  # file of conf/train, and what differs from it: "vtab with batch_size=32"
     shots: int = 0  # training images per class of a few-shot set, else 0
     split_seed: int = 0  # number of the draw of the training images
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
