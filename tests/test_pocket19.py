@@ -49,7 +49,7 @@ def test_the_suite_has_the_groups_of_vtab() -> None:
         assert task.about["asks"].endswith("?")
 
 
-@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if "upper_bound" in task.about])
+@every_task
 def test_a_plain_network_learns_each_task_much_better_than_chance(name: str) -> None:
     """The bound in the manifest comes from petl_bench.dev.upper_bound."""
     bound, chance = float(TASKS[name].about["upper_bound"]), 100 / TASKS[name].classes

@@ -148,7 +148,7 @@ def _suite(documentation: Documentation, page: Path, arguments: str) -> str:
         "| :-- | :-- | --: | :-- | --: |",
     ]
     for task in tasks:
-        asks, bound = task.about["asks"], task.about.get("upper_bound", "-")
+        asks, bound = task.about["asks"], task.about["upper_bound"]
         lines.append(f"| `{task.name}` | {task.group} | {task.classes} | {asks} | {bound} |")
     return "\n".join(lines) + "\n"
 
