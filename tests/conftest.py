@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 
 import hypothesis
@@ -123,7 +125,7 @@ def parent_of(pid: int) -> int:
 
 
 def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
-    """A row with made-up results, as `Store.put` takes it."""
+    """A row with made-up results, as `Store.put` takes it; its test set has as many images as `acc` needs."""
     row = ResultRow(
         suite=spec.task.suite,
         task=spec.task.name,
@@ -180,7 +182,13 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         started_at="2026-01-01T00:00:00+00:00",
         finished_at="2026-01-01T00:00:01+00:00",
     )
-    return dataclasses.replace(row, **changes)
+    made = dataclasses.replace(row, **changes)
+    size = changes.get("bytes_file", made.bytes_adapter + made.bytes_head + made.bytes_overhead)
+    values = (value for value in (acc, made.acc_best_peek or 0.0) if math.isfinite(value))
+    rights = [Fraction(value).limit_denominator(10**5) for value in values]
+    images = math.lcm(*(right.denominator for right in rights))
+    whole = all((made.n_test * right).denominator == 1 for right in rights)
+    return dataclasses.replace(made, bytes_file=size, n_test=made.n_test if whole else images)
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,18 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from petl_bench.config import CONF_DIR, plan
 from petl_bench.run.metadata import recipe_hash
-from petl_bench.store import Store
+from petl_bench.store import ADAPTER, ROW, SPEC, Store, with_digests
 from petl_bench.types import Origin
-from tests.conftest import make_row, quickly, rows_of
+from tests.conftest import error_of, make_row, quickly, rows_of
 
 MARK = "‡"
 
@@ -64,7 +66,7 @@ def keep(root: Path, *overrides: str, **changes: object) -> None:
     for number, (spec, origin) in enumerate(zip(planned.runs, planned.origins, strict=True)):
         own = {"scale_from": origin.scale, "lr_from": origin.lr, "recipe": recipe_hash(spec)}
         row = make_row(spec, number / 8, **own | changes)
-        Store(root).put(spec, row, b"adapter")
+        Store(root).put(spec, with_digests(row, spec), b"adapter")
 
 
 def report(root: Path, form: str, *filters: str) -> str:
@@ -131,3 +133,119 @@ def test_values_given_on_the_command_line_are_said(tmp_path: Path) -> None:
     keep(tmp_path, *FIXED, "seed=0")
     keep(tmp_path, *FIXED, "scale=10", "seed=1")
     assert "the scale of 1 of 2 runs was given on the command line" in report(tmp_path, "text")
+
+
+# sealed: repeated with other values to search until the result pleases
+
+GRIDS = ["[0.01,0.1,1,10,100]", "[0.1,1]", "[1,10]"]
+
+
+def test_other_grids_are_lines_of_their_own_and_counted(tmp_path: Path) -> None:
+    for grid in GRIDS:
+        keep(tmp_path, *SEALED, f"protocol.scales={grid}")
+    keep(tmp_path, *SEALED, "scale=1")  # no search at all, under the name of sealed
+    content = json.loads(report(tmp_path, "json"))
+    lines = {line["searched"] for line in content["averages"]}
+    assert lines == {"scale 0.01 0.1 1 10 100", "scale 0.1 1", "scale 1 10", "scale 1 given"}
+    assert {cell["variants"] for cell in content["rows"] if cell["n"]} == {4}
+    assert not any("the latest run" in warning for warning in content["warnings"])
+    assert variants(tmp_path, "protocol.scales=[0.1,1]") == {"lora": 4}
+
+
+@pytest.mark.parametrize(
+    "other", ["train.epochs=9", "train=vtab", "protocol.rungs=[0.5]", "protocol.lrs=[0.1,0.2]"]
+)
+def test_a_sealed_run_that_is_repeated_otherwise_is_counted(other: str, tmp_path: Path) -> None:
+    keep(tmp_path, *SEALED)
+    keep(tmp_path, *SEALED, other)
+    assert variants(tmp_path) == {"lora": 2}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("bits=1,4", {1, 4}),
+        ("bits=4,32", {4, 32}),
+        ("bits=range(1,5)", None),  # no run has 2 bits
+        ("protocol.scales=[0.1,1.0]", {4}),
+        ("protocol.scales=[0.1,1],[]", {1, 4, 32}),
+        ("train.weight_decay=1e-4", {1, 4, 32}),
+        ("adapter.dropout=0.5", {32}),
+        ("task=glob(dig*)", {1, 4, 32}),
+        ("backbone.name=nothing", None),
+    ],
+)
+def test_filters_reach_every_key_and_take_lists(wanted: str, found: set[int] | None, mixed: Path) -> None:
+    done = quickly("report", "--store", mixed, "--format", "csv", "--filter", wanted)
+    if found is None:
+        assert "no row has it" in error_of(done)
+    else:
+        assert {int(line["bits"]) for line in csv.DictReader(io.StringIO(done.stdout))} == found
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mixed")
+    keep(root, *FIXED, "scale=1", "bits=1")
+    keep(root, *SEALED, "protocol.scales=[0.1,1]", "bits=4")
+    keep(root, *FIXED, "scale=1", "bits=32", "adapter.dropout=0.5")
+    return root
+
+
+# rows and files that were edited
+
+
+def edited(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def old(run: Path) -> None:
+    """Make a row what an earlier version wrote: without digests and origins."""
+    values = json.loads((run / ROW).read_text())
+    for name in ("digest", "spec_digest", "scale_from", "lr_from", "searched"):
+        del values[name]
+    (run / ROW).write_text(json.dumps(values))
+
+
+CHEATS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "accuracy": (lambda run: edited(run / ROW, acc=0.875), "changed after it was written"),
+    "accuracy and no digest": (lambda run: edited(run / ROW, acc=0.875, digest=""), "no digest"),
+    "bits": (lambda run: edited(run / ROW, bits=1), "changed after it was written"),
+    "origin": (lambda run: edited(run / ROW, scale_from="search on val"), "changed after it was written"),
+    "spec": (lambda run: edited(run / SPEC, bits=1), "spec.json is missing, or was changed"),
+    "spec gone": (lambda run: (run / SPEC).unlink(), "spec.json is missing, or was changed"),
+    "smaller file": (lambda run: os.truncate(run / ADAPTER, 3), "bytes_file is 7, but 3"),
+    "old accuracy": (lambda run: (old(run), edited(run / ROW, acc=0.9901)), "no fraction of"),
+    "old bytes": (lambda run: (old(run), edited(run / ROW, bytes_head=1)), "its parts are"),
+    "old bits": (lambda run: (old(run), edited(run / ROW, bits=1)), "bits is 1, but 4"),
+    "old spec": (lambda run: (old(run), edited(run / SPEC, quantizer="minmax")), "quantizer is"),
+    "old recipe": (lambda run: (old(run), other_decay(run)), "spec.json is that of run"),
+}
+
+
+def other_decay(run: Path) -> None:
+    train = json.loads((run / SPEC).read_text())["train"]
+    edited(run / SPEC, train=train | {"weight_decay": 0.5})
+
+
+@pytest.mark.parametrize("name", list(CHEATS))
+def test_what_was_edited_is_printed_nowhere(name: str, tmp_path: Path) -> None:
+    keep(tmp_path, *FIXED, "bits=4", "seed=0,1")
+    cheat, said = CHEATS[name]
+    row = next(row for row in rows_of(tmp_path) if row["seed"] == 1)
+    cheat(tmp_path / row["run_id"])
+    done = quickly("report", "--store", tmp_path, "--format", "csv")
+    assert done.returncode == 0
+    assert [line["seed"] for line in csv.DictReader(io.StringIO(done.stdout))] == ["0"]
+    assert "1 damaged run" in done.stderr
+    assert said in done.stderr
+    assert Store(tmp_path).state(row["run_id"]) == "damaged"  # a sweep says so and leaves it
+
+
+def test_old_rows_are_read_as_before(tmp_path: Path) -> None:
+    keep(tmp_path, *SEALED, "seed=0,1")
+    for row in rows_of(tmp_path):
+        old(tmp_path / row["run_id"])
+    found = [*Store(tmp_path).rows()]
+    assert [row.searched for row in found] == ["scale 0.01 0.1 1 10 100"] * 2  # from the spec
+    assert [row.scale_from for row in found] == ["", ""]

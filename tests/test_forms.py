@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = make_row(
             spec, acc, bytes_adapter=size, bytes_adapter_raw=size, bits_per_weight=float(spec.bits)
         )
-        Store(root).put(spec, row, b"adapter")
+        Store(root).put(spec, row, bytes(size))
     assert len(rows_of(root)) == 120
     return root
 

@@ -20,7 +20,7 @@ from petl_bench.errors import UserError
 from petl_bench.packing import Predictions, compared, unpack_predictions
 from petl_bench.report.agreement import agreement
 from petl_bench.store import PREDICTIONS, ROW, Store
-from petl_bench.types import Cache
+from petl_bench.types import Cache, digest_of
 from tests.conftest import error_of, json_lines, make_row, pick, quickly, rows_of
 
 
@@ -166,7 +166,8 @@ def test_eval_compares_predictions_not_accuracies_alone(store_copy: Path) -> Non
     kept = store.predictions(row["run_id"])
     other = Predictions(kept.right, (kept.wrong + 1) % 10, 10)
     (run / PREDICTIONS).write_bytes(other.pack())
-    (run / ROW).write_text(json.dumps(row | {"predictions": other.digest}))
+    changed = row | {"predictions": other.digest}
+    (run / ROW).write_text(json.dumps(changed | {"digest": digest_of(changed)}))
     assert quickly("store", "check", "--store", store_copy).returncode == 0
     text = quickly("eval", row["run_id"], "--store", store_copy).stdout
     assert f"DISAGREES with row {row['acc']}, {len(kept.wrong)} of 797 predictions differ" in text

@@ -12,6 +12,7 @@ import pytest
 
 from petl_bench.config import plan
 from petl_bench.store import ROW, Store
+from petl_bench.types import run_id
 from tests import processes
 from tests.conftest import SCRIPT, error_of, make_row, petl, quickly
 
@@ -37,7 +38,7 @@ def test_a_duplicate_leaves_other_rows_whole(tmp_path: Path) -> None:
     fill(tmp_path, "adapter=adaptformer", "bits=1")  # tuned scales, which differ by task
     (spec, *_) = plan(["sweep=none", *FULL, "adapter=linear"]).runs
     for number in range(2):
-        row = make_row(spec, 0.5, run_id=f"copy{number}", backbone_sha256=str(number))
+        row = make_row(spec, 0.5, run_id=run_id(spec, str(number)), backbone_sha256=str(number))
         Store(tmp_path).put(spec, row, b"adapter")
     assert averages(tmp_path) == {("linear", None): "1/5", ("adaptformer", None): "5/5"}
     assert "differ in something the table does not show" in warnings(tmp_path)
@@ -56,14 +57,14 @@ def test_scales_tried_in_one_row_are_rows_of_their_own_and_split_no_other(tmp_pa
 
 
 def test_a_task_that_its_suite_does_not_have_is_named_and_counts_nowhere(tmp_path: Path) -> None:
-    fill(tmp_path, "adapter=linear", bytes_file=100)
+    fill(tmp_path, "adapter=linear")
     (spec, *_) = plan(["sweep=none", *FULL, "adapter=linear"]).runs
     strange = dataclasses.replace(spec, task=dataclasses.replace(spec.task, name="extra"))
-    Store(tmp_path).put(strange, make_row(strange, 0.5, bytes_file=50_000_000), b"adapter")
+    Store(tmp_path).put(strange, make_row(strange, 0.5, bytes(50_000)), bytes(50_000))
     assert "left out: extra" in warnings(tmp_path)
     content = json.loads(quickly("report", "--store", tmp_path, "--format", "json").stdout)
     (line,) = content["averages"]
-    assert (line["tasks"], line["bytes_file"]) == ("5/5", 100)
+    assert (line["tasks"], line["bytes_file"]) == ("5/5", len(b"adapter"))
 
 
 def test_nothing_but_such_tasks_is_no_table_and_said(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_states(tmp_path: Path, spec: RunSpec) -> None:
         store.fail(row.run_id, spec, {"message": "went wrong", "cause": cause})
         assert store.state(row.run_id) == state
     assert list(store.rows()) == []
-    store.put(spec, row, b"")
+    store.put(spec, row, b"adapter")
     assert store.state(row.run_id) == "done"
     assert not (store.directory(row.run_id) / ERROR).exists()
     store.fail(row.run_id, spec, {"message": "again"})  # a rerun that fails takes its old row away
@@ -79,7 +79,7 @@ def test_states(tmp_path: Path, spec: RunSpec) -> None:
 def test_find_takes_a_beginning(tmp_path: Path, spec: RunSpec) -> None:
     store = Store(tmp_path)
     for name in ("aaa111", "aaa222", "bbb333"):
-        store.put(spec, replace(make_row(spec, 0.5), run_id=name), b"")
+        store.put(spec, replace(make_row(spec, 0.5), run_id=name), b"adapter")
     assert store.find("b") == "bbb333"
     assert store.find("aaa2") == "aaa222"
     with pytest.raises(UserError, match=r"'aaa' fits several runs of store .*aaa(111|222).*aaa(111|222)"):
@@ -107,7 +107,7 @@ def test_a_missing_store_is_said_with_the_way_out(tmp_path: Path) -> None:
 )
 def test_a_damaged_row_is_named(tmp_path: Path, spec: RunSpec, damage) -> None:
     store, row = Store(tmp_path), make_row(spec, 0.5)
-    store.put(spec, row, b"")
+    store.put(spec, row, b"adapter")
     path = store.directory(row.run_id) / ROW
     path.write_bytes(damage(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(UserError) as caught:
@@ -118,7 +118,7 @@ def test_a_damaged_row_is_named(tmp_path: Path, spec: RunSpec, damage) -> None:
 
 def test_a_damaged_spec_is_named(tmp_path: Path, spec: RunSpec) -> None:
     store, row = Store(tmp_path), make_row(spec, 0.5)
-    store.put(spec, row, b"")
+    store.put(spec, row, b"adapter")
     path = store.directory(row.run_id) / SPEC
     path.write_text(path.read_text().replace('"bits"', '"bit"'))
     with pytest.raises(UserError, match="damaged"):
@@ -128,7 +128,7 @@ def test_a_damaged_spec_is_named(tmp_path: Path, spec: RunSpec) -> None:
 def test_a_row_that_is_no_json_leaves_no_row(tmp_path: Path, spec: RunSpec) -> None:
     store, row = Store(tmp_path), make_row(spec, float("nan"))
     with pytest.raises(ValueError, match="JSON"):
-        store.put(spec, row, b"")
+        store.put(spec, row, b"adapter")
     assert store.state(row.run_id) == "missing"
     assert hidden_files(tmp_path) == []
 
@@ -170,28 +170,30 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from petl_bench.store import Store
-from petl_bench.types import row_from_dict, spec_from_dict
-root, values, prefix = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-names, count = map(int, sys.argv[4:])
+from petl_bench.types import row_from_dict, run_id, spec_from_dict
+root, values = sys.argv[1], json.loads(sys.argv[2])
+first, names, count = map(int, sys.argv[3:])
 spec, row = spec_from_dict(values["spec"]), row_from_dict(values["row"])
 for i in range(count):
     size = 1 + i * 7919 % 100_003
-    new = replace(row, run_id=f"{prefix}{i % names:05}", bytes_adapter=size, bytes_file=size)
-    Store(Path(root)).put(spec, new, bytes([i % 256]) * size)
+    own = replace(spec, seed=first + i % names)
+    name = run_id(own, row.backbone_sha256)
+    new = replace(row, run_id=name, seed=own.seed, bytes_adapter=size, bytes_file=size)
+    Store(Path(root)).put(own, new, bytes([i % 256]) * size)
     if i == 0:
         print("begun", flush=True)
 """
 
 
-def child(root: Path, spec: RunSpec, prefix: str, names: int, count: int) -> subprocess.Popen[str]:
+def child(root: Path, spec: RunSpec, first: int, names: int, count: int) -> subprocess.Popen[str]:
     values = json.dumps({"spec": asdict(spec), "row": asdict(make_row(spec, 0.5))})
-    command = [sys.executable, "-c", CHILD, str(root), values, prefix, str(names), str(count)]
+    command = [sys.executable, "-c", CHILD, str(root), values, str(first), str(names), str(count)]
     return processes.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def kill_midway(root: Path, spec: RunSpec, names: int, seconds: float) -> None:
     """SIGKILL a child that puts runs, `seconds` after its first one."""
-    with child(root, spec, "run", names, 10**9) as process:
+    with child(root, spec, 0, names, 10**9) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
@@ -212,7 +214,7 @@ def test_a_killed_process_leaves_whole_runs_only(tmp_path: Path, spec: RunSpec) 
             data = (root / row.run_id / ADAPTER).read_bytes()
             assert len(data) == row.bytes_file
             assert len(set(data)) == 1  # all of one put
-            assert Store(root).spec(row.run_id) == spec
+            assert Store(root).spec(row.run_id) == replace(spec, seed=row.seed)
 
 
 def test_a_killed_rerun_leaves_no_row_of_another_file(tmp_path: Path, spec: RunSpec) -> None:
@@ -231,17 +233,17 @@ def test_what_a_kill_left_goes_with_the_next_attempt(tmp_path: Path, spec: RunSp
     litter = store.open(row.run_id) / f".{ROW}.abcd1234"  # as tempfile names them
     litter.write_text("half")
     store.open(row.run_id)
-    store.put(spec, row, b"")
+    store.put(spec, row, b"adapter")
     assert hidden_files(tmp_path) == []
 
 
 def test_two_processes_share_a_store(tmp_path: Path, spec: RunSpec) -> None:
-    writers = [child(tmp_path, spec, prefix, 10**6, 60) for prefix in ("a", "b")]
+    writers = [child(tmp_path, spec, first, 10**6, 60) for first in (0, 1000)]
     for process in writers:
         process.communicate()
         assert process.returncode == 0
     rows = list(Store(tmp_path).rows())
-    assert [row.run_id for row in rows] == [f"{prefix}{i:05}" for prefix in "ab" for i in range(60)]
+    assert sorted(row.seed for row in rows) == [*range(60), *range(1000, 1060)]
     assert all((tmp_path / row.run_id / ADAPTER).stat().st_size == row.bytes_file for row in rows)
     assert hidden_files(tmp_path) == []
 

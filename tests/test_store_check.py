@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from petl_bench.errors import DamagedError
 from petl_bench.store import ADAPTER, ASIDE, ERROR, PREDICTIONS, ROW, SEARCH, SPEC, Store
 from petl_bench.store.check import NOTES, Run, check, nobody, repair
-from petl_bench.types import row_from_dict, spec_from_dict, stored_id
+from petl_bench.types import digest_of, row_from_dict, spec_from_dict, stored_id
 from tests.conftest import error_of, json_lines, pick, quickly, rows_of
 
 
@@ -39,7 +39,11 @@ def kinds(store: Path, name: str) -> set[str]:
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1) + "\n")
+    """Change a file as somebody who knows of digests, so that what else gives the change away is found."""
+    values = json.loads(path.read_text()) | changes
+    if path.name == ROW and "digest" not in changes:
+        values["digest"] = digest_of(values)
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def without(path: Path, key: str) -> None:
@@ -52,6 +56,12 @@ def flip(path: Path, place: int, mask: int = 1) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= mask
     path.write_bytes(data)
+
+
+def larger(run: Path) -> dict[str, int]:
+    """The bytes of a row as if its head had one more."""
+    row = json.loads((run / ROW).read_text())
+    return {name: row[name] + 1 for name in ("bytes_head", "bytes_file")}
 
 
 def swap_files(run: Path) -> None:
@@ -98,7 +108,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "row of a newer version": (lambda run: edit(run / ROW, energy=1.5, cores=2), "newer"),
     "row of an older version": (lambda run: without(run / ROW, "acc"), "row"),
     "row of another seed": (lambda run: edit(run / ROW, seed=1), "mismatch"),
-    "row of other bytes": (lambda run: edit(run / ROW, bytes_head=1), "mismatch"),
+    "row of other bytes": (lambda run: edit(run / ROW, bytes_head=1), "row"),
+    "row of a larger file": (lambda run: edit(run / ROW, **larger(run)), "mismatch"),
+    "row without its digest": (lambda run: edit(run / ROW, digest=""), "row"),
+    "row of another digest": (lambda run: edit(run / ROW, digest="0" * 16), "row"),
     "row of another backbone": (lambda run: edit(run / ROW, backbone_sha256="0" * 64), "identity"),
     "spec cut": (lambda run: os.truncate(run / SPEC, 300), "spec"),
     "spec gone": (lambda run: (run / SPEC).unlink(), "spec"),
@@ -190,7 +203,7 @@ def rename_as(run: Path, values: dict, version: int) -> Path:
     """Make a run what an older version would have left: its spec, its name."""
     (run / SPEC).write_text(json.dumps(values))
     name = stored_id(values, json.loads((run / ROW).read_text())["backbone_sha256"], version)
-    edit(run / ROW, run_id=name)
+    edit(run / ROW, run_id=name, **dict.fromkeys(("digest", "spec_digest", "scale_from", "lr_from"), ""))
     return run.rename(run.with_name(name))
 
 

@@ -142,7 +142,7 @@ def test_a_read_only_store_is_read(read_only: Path) -> None:
     row, spec = store.row(run), store.spec(run)
     for write in (
         lambda: store.open(run),
-        lambda: store.put(spec, row, b""),
+        lambda: store.put(spec, row, b"adapter"),
         lambda: store.fail(run, spec, {"message": "x"}),
         lambda: store.set_aside(run),
     ):

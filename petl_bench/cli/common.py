@@ -54,17 +54,18 @@ def print_json(values: Mapping[str, Any]) -> None:
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
-def usable_rows(store: Store, needed: bool = False) -> list[ResultRow]:
+def usable_rows(store: Store, needed: bool = False, as_written: bool = False) -> list[ResultRow]:
     """Return all undamaged rows of a store, with one warning about the damaged ones.
 
     Args:
         needed: whether a store of damaged rows only is an error.
+        as_written: whether to take rows that contradict other files of their runs, too.
 
     Raises:
         UserError: the store does not exist, or holds only damaged rows and `needed` is set.
     """
     damaged: list[DamagedError] = []
-    rows = list(store.rows(damaged.append))
+    rows = list(store.rows(damaged.append, as_written))
     if damaged:
         many = counted(len(damaged), "damaged run")
         way_out = f"petl-bench store check {'names it' if len(damaged) == 1 else 'names them'}"

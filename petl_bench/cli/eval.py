@@ -75,7 +75,7 @@ def evaluate(
     failed = 0
     if all_runs:
         shelf = Store(store)
-        found = [_run(shelf, row.run_id) for row in usable_rows(shelf, needed=True)]
+        found = [_run(shelf, row.run_id) for row in usable_rows(shelf, needed=True, as_written=True)]
         if not found:
             raise UserError(f"store {store}: holds no finished run; run `petl-bench sweep` first")
     settings = data_settings(root, override)
@@ -120,7 +120,7 @@ def _changed(target: Target) -> str:
 
     if target.store is None:
         return ""
-    parts = changed_parts(target.store.spec(target.run_id), target.store.row(target.run_id))
+    parts = changed_parts(target.store.spec(target.run_id), target.store.written_row(target.run_id))
     return f" (source code changed since then: {', '.join(parts)})" if parts else ""
 
 
@@ -186,7 +186,7 @@ def _evaluate(
     where = str(target.path)
     file = packing.load(read_bytes(target.path, ADAPTER_LIMIT), where)
     if target.store is not None:
-        spec, row = target.store.spec(target.run_id), target.store.row(target.run_id)
+        spec, row = target.store.spec(target.run_id), target.store.written_row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, row_to_dict(row)
         own = moved(own, settings.folder) if elsewhere and task is None else own
     else:

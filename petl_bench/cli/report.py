@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
+from petl_bench.cli.filters import filtered
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
@@ -46,7 +46,9 @@ def report(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="K=V", help="Use only rows with this value, e.g. bits=1. Repeatable."
+            "--filter",
+            metavar="K=V",
+            help="Use only runs with this value, e.g. bits=1,2 or 'protocol.scales=[1,10]'. Repeatable.",
         ),
     ] = None,
     against: Annotated[
@@ -78,9 +80,10 @@ def report(
         raise UserError(f"--margin {margin:g}: it must be above 0 and at most 100 points of accuracy")
     if format is Format.parquet and out is None:
         raise UserError("--format parquet is binary: name a file with --out")
-    whole = rows = _rows(Store(store))
+    shelf = Store(store)
+    whole = rows = _rows(shelf)
     for text in filters or []:
-        rows = _filtered(rows, text)
+        rows = filtered(rows, text, shelf)
     base = out.parent if out else Path()
     content = build(rows, manifests(), margin / 100, store, against is not None, whole, filters or [])
     form = FORMATS[format.value](content, base)
@@ -162,30 +165,3 @@ def _write(path: Path, data: bytes) -> None:
             write_atomic(target, data, target.stat().st_mode & 0o777 if target.exists() else None)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _filtered(rows: list[ResultRow], text: str) -> list[ResultRow]:
-    """Return the rows that a filter COLUMN=VALUE selects.
-
-    Raises:
-        UserError: the column does not exist, or no row has the value.
-    """
-    key, equals, value = text.partition("=")
-    names = [f.name for f in fields(ResultRow)]
-    if not equals or key not in names:
-        raise UserError(f"--filter {text}: expected COLUMN=VALUE; {did_you_mean(key, names)}")
-    kept = [row for row in rows if _same(getattr(row, key), value)]
-    if not kept:
-        found = sorted({str(getattr(row, key)) for row in rows})
-        raise UserError(f"--filter {text}: no row has it; {key} is one of: {', '.join(found[:20])}")
-    return kept
-
-
-def _same(held: object, wanted: str) -> bool:
-    """Return whether a value equals a text; numbers are compared as numbers, so that 1 finds 1.0."""
-    if isinstance(held, float | int) and not isinstance(held, bool):
-        try:
-            return float(held) == float(wanted)
-        except ValueError:
-            return False
-    return str(held).lower() == wanted.lower()

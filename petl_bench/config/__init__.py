@@ -7,6 +7,7 @@ from petl_bench.config.files import (
     options,
 )
 from petl_bench.config.keys import Key, keys
+from petl_bench.config.overrides import alternatives
 from petl_bench.config.plan import Plan, plan
 from petl_bench.config.tasks import overridden, plan_task
 
@@ -14,6 +15,7 @@ __all__ = [
     "CONF_DIR",
     "Key",
     "Plan",
+    "alternatives",
     "description",
     "group_config",
     "keys",

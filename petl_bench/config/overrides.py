@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Sweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    QuotedString,
+    Sweep,
+    Transformer,
+)
+from hydra.errors import HydraException
 
 from petl_bench.errors import UserError
 
@@ -61,6 +71,36 @@ def _levels(value: object) -> int:
     """Return the number of lists and dictionaries in each other."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     return 0 if parts is None else 1 + max(map(_levels, parts), default=0)
+
+
+def alternatives(text: str, names: Sequence[str]) -> list[Any]:
+    """Return the values that the right side of an override stands for.
+
+    Args:
+        text: one value, or several as in `1,2`, `range(3)` or `glob(vtab_*)`.
+        names: what a glob is matched with.
+
+    Raises:
+        UserError: the text is not in Hydra's grammar, or has no values.
+    """
+    try:
+        override = OverridesParser.create().parse_override(f"key={text}")
+        value = override.value()
+        if isinstance(value, Glob):
+            return sorted({*value.filter([*names])})
+        if not override.is_sweep_override():
+            return [_bare(value)]
+        found = override.sweep_iterator(transformer=Transformer.identity)
+        return [_bare(value) for value in itertools.islice(found, MOST_VALUES)]
+    except (ValueError, ArithmeticError, RecursionError, HydraException) as error:
+        raise UserError(f"{text!r} cannot be read: {error}") from error
+
+
+def _bare(value: Any) -> Any:
+    """Return a value without its quotes."""
+    if isinstance(value, list):
+        return [_bare(item) for item in value]
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def values_of(override: Override) -> list[str]:

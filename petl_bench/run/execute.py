@@ -24,7 +24,7 @@ from petl_bench.run.provenance import peak_memory, provenance
 from petl_bench.run.search import SearchResult
 from petl_bench.run.source import sources
 from petl_bench.run.training import Trained, select, train
-from petl_bench.store import Claim, Store
+from petl_bench.store import Claim, Store, with_digests
 from petl_bench.train import Pixels, log_epochs, log_result, predict
 from petl_bench.types import (
     TRAINVAL,
@@ -97,6 +97,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
+        row = with_digests(row, spec)
         log_result(log, hyperparameters(row), results(row))
         if claim is not None:
             claim.require()

@@ -1,5 +1,6 @@
 """Store of results: one directory per run, and claims of the processes that execute runs."""
 
+from petl_bench.store.agreement import with_digests
 from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import from_json
 from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, PREDICTIONS, ROW, SEARCH, SPEC
@@ -20,4 +21,5 @@ __all__ = [
     "Claims",
     "Store",
     "from_json",
+    "with_digests",
 ]

@@ -6,12 +6,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from petl_bench.errors import DamagedError, StoreError, UserError, did_you_mean
 from petl_bench.files import RECORD_LIMIT, read_bytes
+from petl_bench.store.agreement import checked
 from petl_bench.store.claims import Claims
 from petl_bench.store.files import from_json
 from petl_bench.types import (
@@ -131,16 +133,22 @@ class Runs:
         """Return the row of a finished run; columns that an old row lacks are taken from its spec.
 
         Raises:
-            DamagedError: the run is not finished, or its row cannot be read.
+            DamagedError: the run is not finished, its row cannot be read, or it contradicts the spec or the
+                size of the adapter file (petl_bench.store.agreement).
         """
-        row = self._read(self.directory(run_id) / ROW, row_from_dict)
-        if row.image_size is not None and row.searched is not None:
-            return row
-        try:
-            spec = self.spec(run_id)
-        except DamagedError:
-            return row
-        return replace(row, image_size=spec.backbone.image_size, searched=spec.searched)
+        directory, spec = self.directory(run_id), None
+        with suppress(UserError):
+            spec = read_bytes(directory / SPEC, RECORD_LIMIT)
+        row = self._read(directory / ROW, lambda values: checked(values, spec))
+        with suppress(OSError):
+            size = os.stat(f"{self.root}/{run_id}/{ADAPTER}").st_size
+            if size != row.bytes_file:
+                raise self._damaged(directory / ROW, f"bytes_file is {row.bytes_file}, but {size}")
+        return row
+
+    def written_row(self, run_id: str) -> ResultRow:
+        """Return the row of a finished run as it is written; `row` compares it with other files."""
+        return self._read(self.directory(run_id) / ROW, row_from_dict)
 
     def spec(self, run_id: str) -> RunSpec:
         """Return the spec of a run.
@@ -194,11 +202,14 @@ class Runs:
             raise UserError(f"store {self.root}: cannot be read: {error.strerror}") from error
         raise UserError(f"store {self.root}: {what}; `petl-bench sweep --store DIR` creates one") from cause
 
-    def rows(self, on_damage: Callable[[DamagedError], None] | None = None) -> Iterator[ResultRow]:
+    def rows(
+        self, on_damage: Callable[[DamagedError], None] | None = None, as_written: bool = False
+    ) -> Iterator[ResultRow]:
         """Yield the rows of all finished runs in the order of their run_ids.
 
         Args:
             on_damage: called for each run whose row cannot be used; the row is left out.
+            as_written: do not compare rows with other files.
 
         Raises:
             UserError: the store does not exist or cannot be read.
@@ -206,8 +217,8 @@ class Runs:
         """
         for name in self.names():
             try:
-                if os.path.isdir(self.directory(name)) and self._has(name, ROW):
-                    yield self._own_row(name)
+                if os.path.isdir(f"{self.root}/{name}") and self._has(name, ROW):
+                    yield self._own_row(name, as_written)
             except DamagedError as error:
                 if on_damage is None:
                     raise
@@ -235,24 +246,24 @@ class Runs:
             raise UserError(f"{run_id!r} {what} of store {self.root}: {did_you_mean(run_id, found or known)}")
         return found[0]
 
-    def _own_row(self, name: str) -> ResultRow:
+    def _own_row(self, name: str, as_written: bool = False) -> ResultRow:
         """Return the row of a run; refuse that of a copied or renamed directory, which would count twice."""
-        row = self.row(name)
+        row = self.written_row(name) if as_written else self.row(name)
         if row.run_id != name:
             raise self._damaged(self.directory(name) / ROW, f"it is the row of run {row.run_id}")
         return row
 
     def _has(self, run_id: str, name: str) -> bool:
         """Return whether a run has a file, readable or not."""
-        directory = self.directory(run_id)
         try:
-            os.lstat(directory / name)
+            os.lstat(f"{self.root}/{run_id}/{name}")
         except (FileNotFoundError, NotADirectoryError) as error:
+            directory = self.directory(run_id)
             if os.path.lexists(directory) and not os.path.isdir(directory):
                 raise self._damaged(directory, "it is in the place of a run's directory") from error
             return False
         except OSError as error:
-            raise self._unreadable(directory, error) from error
+            raise self._unreadable(self.directory(run_id), error) from error
         return True
 
     def _read(self, path: Path, parse: Callable[[Any], T]) -> T:

@@ -46,11 +46,20 @@ from petl_bench.types.parts import (
     TaskSpec,
 )
 from petl_bench.types.recipe import NORMALIZATIONS, AugmentSpec, AverageSpec, TrainSpec, shortened_warm_up
-from petl_bench.types.row import COLUMNS, ResultRow, row_from_dict, row_to_dict, spec_columns
+from petl_bench.types.row import (
+    COLUMNS,
+    OF_PARTS,
+    ResultRow,
+    digest_of,
+    row_from_dict,
+    row_to_dict,
+    spec_columns,
+)
 from petl_bench.types.run import (
     PROTOCOL_VERSION,
     RunSettings,
     RunSpec,
+    named,
     run_id,
     spec_from_dict,
     spec_to_dict,
@@ -67,6 +76,7 @@ __all__ = [
     "LAUNCHERS",
     "NORMALIZATIONS",
     "NO_FAULT",
+    "OF_PARTS",
     "PACKINGS",
     "PROTOCOL_VERSION",
     "RESIZES",
@@ -108,9 +118,11 @@ __all__ = [
     "check_range",
     "completed",
     "declarations",
+    "digest_of",
     "identity_of",
     "method",
     "methods",
+    "named",
     "require",
     "row_from_dict",
     "row_to_dict",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -78,6 +81,8 @@ class ResultRow(RunSettings):
     source_training: str = ""  # of the code that all methods share
     started_at: str  # UTC, ISO 8601
     finished_at: str
+    spec_digest: str = ""  # of the bytes of spec.json
+    digest: str = ""  # of all other columns, by which an edited row is noticed; empty: an old row
 
 
 MOST = 2.0**63
@@ -94,36 +99,64 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
     """
     check_keys(values, ResultRow, "columns")
     row = ResultRow(**completed_with_before(ResultRow, values))
-    for name, value in values.items():
-        if not isinstance(value, COLUMNS[name]) or (type(value) is bool) != (bool in COLUMNS[name]):
-            kinds = " or ".join(kind.__name__ for kind in COLUMNS[name])
-            raise TypeError(f"{name} is {value!r}, it must be {kinds}")
-        if isinstance(value, int | float) and not 0 <= value < MOST:
-            raise ValueError(f"{name} is {value}, it must be a number from 0 to {MOST:g}")
+    wrong, numbers = _checked(tuple(values), tuple(map(type, values.values())))
+    if wrong:
+        kinds = " or ".join(kind.__name__ for kind in COLUMNS[wrong])
+        raise TypeError(f"{wrong} is {values[wrong]!r}, it must be {kinds}")
+    for name in numbers:
+        if not 0 <= values[name] < MOST:
+            raise ValueError(f"{name} is {values[name]}, it must be a number from 0 to {MOST:g}")
     for name in ("acc", "acc_val", "acc_best_peek"):
         if not 0 <= (values.get(name) or 0) <= 1:
             raise ValueError(f"{name} is {values[name]}, it must be a fraction from 0 to 1")
     return row
 
 
+@cache
+def _checked(names: tuple[str, ...], kinds: tuple[type, ...]) -> tuple[str, list[str]]:
+    """Return the first column whose type is not allowed, if any, and the columns that are numbers.
+
+    Most rows of a store have the same types, so that this is computed a few times only.
+    """
+    wrong = ""
+    for name, kind in zip(names, kinds, strict=True):
+        if not issubclass(kind, COLUMNS[name]) or (kind is bool) != (bool in COLUMNS[name]):
+            wrong = wrong or name
+    return wrong, [name for name, kind in zip(names, kinds, strict=True) if issubclass(kind, int | float)]
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over all columns of a row but its digest.
+
+    They are no signature: whoever changes a row can compute them anew. They show that somebody did not.
+    """
+    others = {name: value for name, value in values.items() if name != "digest"}
+    text = json.dumps(others, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+OF_PARTS = {
+    "suite": ("task", "suite"),
+    "task": ("task", "name"),
+    "group": ("task", "group"),
+    "adapter": ("adapter", "name"),
+    "protocol": ("protocol", "name"),
+    "normalization": ("train", "normalization"),
+    "epochs": ("train", "epochs"),
+    "lr": ("train", "lr"),
+    "shots": ("task", "shots"),
+    "split_seed": ("task", "split_seed"),
+    "data_override": ("task", "override"),
+    "data_fingerprint": ("task", "fingerprint"),
+}
+"""Columns of a row that repeat a setting of a part of its spec: the part and the setting."""
+
+
 def spec_columns(spec: RunSpec) -> dict[str, object]:
     """Return the columns of a row that its spec determines, whatever the defaults of its adapter."""
-    return {name: getattr(spec, name) for name in declarations(RunSettings)} | {
-        "suite": spec.task.suite,
-        "task": spec.task.name,
-        "group": spec.task.group,
-        "backbone": spec.backbone.display_name,
-        "adapter": spec.adapter.name,
-        "protocol": spec.protocol.name,
-        "rungs": spec.protocol.rungs_text,
-        "normalization": spec.train.normalization,
-        "epochs": spec.train.epochs,
-        "lr": spec.train.lr,
-        "shots": spec.task.shots,
-        "split_seed": spec.task.split_seed,
-        "data_override": spec.task.override,
-        "data_fingerprint": spec.task.fingerprint,
-    }
+    columns = {name: getattr(spec, name) for name in declarations(RunSettings)}
+    columns |= {"backbone": spec.backbone.display_name, "rungs": spec.protocol.rungs_text}
+    return columns | {name: getattr(getattr(spec, part), key) for name, (part, key) in OF_PARTS.items()}
 
 
 def row_to_dict(row: ResultRow) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -188,7 +188,7 @@ class RunSpec(RunSettings):
         if self.protocol.name != "sealed":
             return ""
         grids = {"scale": self.protocol.scales, "lr": self.protocol.lrs}
-        found = [f"{name} {_listed(values)}" for name, values in grids.items() if values]
+        found = [" ".join([name, *(f"{v:g}" for v in values)]) for name, values in grids.items() if values]
         known = methods().get(self.adapter.name)
         if self.scale is not None and "scale" not in (known.unused if known else {}):
             found.insert(0, f"scale {self.scale:g} given")
@@ -257,12 +257,16 @@ def run_id(spec: RunSpec, backbone_sha256: str) -> str:
     return stored_id(spec_to_dict(spec), backbone_sha256)
 
 
-def _listed(values: Iterable[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
-
-
 _RECIPE = "train."
 """Prefix of settings of the recipe."""
+
+
+def named(values: Mapping[str, Any], backbone_sha256: str, run_id: str) -> str:
+    """Return `now` if a stored spec has a run_id by this version, `older` if by an earlier one, else nothing."""
+    if stored_id(values, backbone_sha256) == run_id:
+        return "now"
+    versions = range(1, PROTOCOL_VERSION + 1)
+    return "older" if any(stored_id(values, backbone_sha256, v) == run_id for v in versions) else ""
 
 
 def stored_id(values: Mapping[str, Any], backbone_sha256: str, protocol_version: int | None = None) -> str:

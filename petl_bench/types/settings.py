@@ -159,10 +159,8 @@ def optional_when_stored(declared: Field[Any]) -> bool:
 
 def completed_with_before(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored object's values together with those that it stands for where it lacks settings."""
-    younger = {
-        name: known.before for name, known in declarations(kind).items() if known.before is not MISSING
-    }
-    return {name: value() if callable(value) else value for name, value in younger.items()} | dict(values)
+    younger = [(name, known.before) for name, known in declarations(kind).items() if name not in values]
+    return {name: value() if callable(value) else value for name, value in younger} | dict(values)
 
 
 def check_ranges(declaring: Any, prefix: str = "") -> None:
@@ -205,25 +203,26 @@ def identity_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         kind: the dataclass that declares which of its fields are identity.
         values: its values as a JSON object, possibly of an older version; unknown keys are kept.
     """
-    hints, known, found = _hints(kind), declarations(kind), {}
-    for name, value in values.items():
-        declared = known.get(name)
-        if declared is not None and not declared.identity:
-            continue
-        if declared is not None and declared.quiet and value == _plain(declared.before):
-            continue
-        part = hints.get(name)
-        if isinstance(part, type) and is_dataclass(part) and isinstance(value, Mapping):
-            found[name] = identity_of(part, value)
-        else:
-            found[name] = value
+    omitted, quiet, parts = _identity(kind)
+    found = {name: value for name, value in values.items() if name not in omitted}
+    for name, before in quiet:
+        if name in found and found[name] == before:
+            del found[name]
+    for name, part in parts:
+        if isinstance(found.get(name), Mapping):
+            found[name] = identity_of(part, found[name])
     return found
 
 
 @cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    """Return the types of a dataclass's fields; finding them takes most of the time of an identity."""
-    return get_type_hints(kind)
+def _identity(kind: type) -> tuple[frozenset[str], list[tuple[str, Any]], list[tuple[str, type]]]:
+    """Return the fields of a dataclass that are no identity, those omitted at a value, and its parts."""
+    known = declarations(kind)
+    omitted = frozenset(name for name, declared in known.items() if not declared.identity)
+    quiet = [(name, _plain(declared.before)) for name, declared in known.items() if declared.quiet]
+    hints = get_type_hints(kind).items()
+    parts = [(name, part) for name, part in hints if isinstance(part, type) and is_dataclass(part)]
+    return omitted, quiet, parts
 
 
 def _plain(before: Any) -> Any:

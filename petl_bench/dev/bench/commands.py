@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import petl_bench
 from petl_bench.data import manifests
@@ -18,8 +18,8 @@ from petl_bench.dev.bench.case import Setting, case
 from petl_bench.dev.bench.growth import MANY, seeds
 from petl_bench.dev.bench.measure import Timing, alone, paired, seconds_of
 from petl_bench.errors import UserError
-from petl_bench.store import ADAPTER, ROW, Store
-from petl_bench.types import ResultRow, row_to_dict
+from petl_bench.store import ADAPTER, Store, with_digests
+from petl_bench.types import run_id
 
 ONE = ["sweep=none", "task=digits", "protocol=fixed", "scale=1", "train.epochs=1"]
 METHOD = ["adapter=adaptformer", "bits=1", "launcher=local"]
@@ -96,7 +96,7 @@ def report_10000(setting: Setting) -> Timing:
         petl(
             Path(name), "sweep", "--store", str(one), *ONE, "adapter=adaptformer", "bits=1", "launcher=local"
         )
-        fill(store, next(Store(one).rows()), count)
+        fill(store, Store(one), count)
         return timed(setting, 3, note, ["report", "--store", str(store)])
 
 
@@ -139,30 +139,36 @@ def _tasks() -> list[str]:
     return sorted(name for name, manifest in manifests().items() if manifest.suite == "vtab")
 
 
-def fill(root: Path, first: ResultRow, count: int) -> None:
-    """Fill a store with copies of a real row that differ in task, method, bit-width and seed.
+def fill(root: Path, one: Store, count: int) -> None:
+    """Fill a store with copies of a real run that differ in task, method, bit-width and seed.
 
     Args:
         root: folder of the store.
-        first: the row to copy.
-        count: number of rows.
+        one: store of the run to copy.
+        count: number of runs.
     """
     known, tasks = manifests(), _tasks()
+    (first,) = one.rows()
+    spec = one.spec(first.run_id)
     for number in range(count):
         rest, task = divmod(number, len(tasks))
         rest, method = divmod(rest, len(METHODS))
         seed, width = divmod(rest, len(WIDTHS))
-        row = replace(
-            first,
-            run_id=f"{number:012x}",
-            suite="vtab",
-            task=tasks[task],
-            group=known[tasks[task]].group,
-            adapter=METHODS[method],
+        facts: dict[str, Any] = {"suite": "vtab", "group": known[tasks[task]].group}
+        own = replace(
+            spec,
+            task=replace(spec.task, name=tasks[task], **facts),
+            adapter=replace(spec.adapter, name=METHODS[method]),
             bits=WIDTHS[width],
             seed=seed,
-            acc=number % 97 / 97,
         )
-        folder = root / row.run_id
-        folder.mkdir(parents=True)
-        (folder / ROW).write_text(json.dumps(row_to_dict(row)))
+        same: dict[str, Any] = {
+            "task": tasks[task],
+            "adapter": METHODS[method],
+            "bits": WIDTHS[width],
+            "seed": seed,
+            **facts,
+        }
+        name, acc = run_id(own, first.backbone_sha256), number % 97 % first.n_test / first.n_test
+        row = with_digests(replace(first, run_id=name, acc=acc, **same), own)
+        Store(root).put(own, row, bytes(row.bytes_file))

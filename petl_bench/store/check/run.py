@@ -15,7 +15,8 @@ from petl_bench.errors import DamagedError, UserError
 from petl_bench.files import ADAPTER_LIMIT, flaw
 from petl_bench.packing import VerifiedFile, short_checksum, stated_precision, verify
 from petl_bench.store import ADAPTER, ERROR, FILES, PREDICTIONS, ROW, SEARCH, SPEC, Store, from_json
-from petl_bench.types import PROTOCOL_VERSION, ResultRow, RunSpec, spec_columns, spec_to_dict, stored_id
+from petl_bench.store.agreement import flaw_of, spec_values
+from petl_bench.types import ResultRow, RunSpec, named, spec_to_dict, stored_id
 
 DAMAGE = {
     "row": "the row cannot be read, or has impossible values",
@@ -98,7 +99,7 @@ class Run:
     def _finished(self) -> None:
         row = None
         try:
-            row = self.store.row(self.name)
+            row = self.store.written_row(self.name)
         except DamagedError as error:
             self._unusable(ROW, "row", error)
         spec = self._spec(row)
@@ -109,9 +110,8 @@ class Run:
             self.add("identity", ROW, f"it is the row of run {row.run_id}")
         if row.status != "done":
             self.add("row", ROW, f"status is {row.status!r}, it must be 'done'")
-        right = row.acc * row.n_test
-        if abs(right - round(right)) > 1e-6 * max(row.n_test, 1):
-            self.add("row", ROW, f"acc is {row.acc}, which is no fraction of {row.n_test} images")
+        if wrong := flaw_of(row, from_json(self.store.directory(self.name) / ROW)):
+            self.add("row", ROW, wrong)
         self._predictions(row)
         if spec is not None:
             self._compare(_columns_of_spec(spec, row), row, SPEC)
@@ -146,10 +146,9 @@ class Run:
         """Return whether an earlier version gave this spec the name of the run."""
         try:
             values = from_json(self.store.directory(self.name) / SPEC)
-            ids = [stored_id(values, row.backbone_sha256, v) for v in range(1, PROTOCOL_VERSION + 1)]
+            return any(named(values, row.backbone_sha256, name) for name in (self.name, row.run_id))
         except (OSError, KeyError, TypeError, ValueError, RecursionError):
             return False
-        return self.name in ids or row.run_id in ids
 
     def _adapter(self) -> VerifiedFile | None:
         """Return the adapter file if it is valid."""
@@ -212,17 +211,8 @@ def _is_object(value: object) -> bool:
 
 
 def _columns_of_spec(spec: RunSpec, row: ResultRow) -> dict[str, object]:
-    """Return the columns that a row must have in common with its spec.
-
-    Values that the protocol chose are expected to be among its candidates.
-    """
-    columns = spec_columns(spec)
-    if row.image_size is not None:
-        columns["image_size"] = spec.backbone.image_size
-    if spec.scale is None and row.scale in spec.protocol.scales:
-        columns["scale"] = row.scale
-    if row.lr is None or row.lr in spec.protocol.lrs:
-        columns["lr"] = row.lr
+    """Return the columns that a row must have in common with its spec."""
+    columns = spec_values(spec_to_dict(spec), row)
     changed = row.settings
     for key, value in sorted(spec.adapter.settings.items()):
         text = f"{key}={value}"

@@ -1,0 +1,104 @@
+"""`--filter KEY=VALUE` of `petl-bench report`: columns of rows and keys of specs, values as in overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from petl_bench.errors import DamagedError, UserError, did_you_mean
+from petl_bench.store import Store
+from petl_bench.types import ResultRow, spec_to_dict
+
+MOST = 20
+"""Values that the message about a filter without a match lists."""
+
+
+def filtered(rows: Sequence[ResultRow], text: str, store: Store) -> list[ResultRow]:
+    """Return the rows that a filter selects: KEY=VALUE, or KEY=A,B for those with any of several values.
+
+    Args:
+        rows: rows of the store.
+        text: the filter. KEY is a column, or a key of the spec as in overrides, such as `protocol.scales`.
+        store: store of the rows, which has their specs.
+
+    Raises:
+        UserError: there is no such key, or no row has one of the values.
+    """
+    key, equals, value = text.partition("=")
+    columns = [f.name for f in fields(ResultRow)]
+    if key in columns:
+        held = [getattr(row, key) for row in rows]
+    else:
+        specs = [_spec_keys(store, row.run_id) for row in rows]
+        known = {name for spec in specs for name in spec}
+        if not equals or key not in known:
+            hint = did_you_mean(key, [*columns, *known])
+            raise UserError(f"--filter {text}: expected COLUMN=VALUE, or KEY=VALUE of the settings; {hint}")
+        held = [spec.get(key) for spec in specs]
+    if not equals:
+        raise UserError(f"--filter {text}: expected COLUMN=VALUE")
+    kept = {number for number, found in enumerate(held) if _same(found, value)}
+    for wanted in [] if kept else _alternatives(text, value, held):
+        own = {number for number, found in enumerate(held) if _same(found, wanted)}
+        if not own:
+            _refuse(text, key, held)
+        kept |= own
+    return [row for number, row in enumerate(rows) if number in kept]
+
+
+def _refuse(text: str, key: str, held: Sequence[object]) -> None:
+    found = sorted({_text(value) for value in held})
+    raise UserError(f"--filter {text}: no row has it; {key} is one of: {', '.join(found[:MOST])}")
+
+
+def _alternatives(text: str, value: str, held: Sequence[object]) -> list[Any]:
+    """Return the values that a text in Hydra's grammar stands for: one, several as 1,2, or a glob's."""
+    from petl_bench.config import alternatives
+
+    try:
+        found = alternatives(value, [_text(own) for own in held])
+    except UserError:
+        found = []
+    if not found:
+        _refuse(text, text.partition("=")[0], held)
+    return found
+
+
+def _spec_keys(store: Store, run_id: str) -> dict[str, Any]:
+    """Return the values of a run's spec by the keys that overrides have; empty if it cannot be read."""
+    try:
+        values = spec_to_dict(store.spec(run_id))
+    except DamagedError:
+        return {}
+    values["adapter"] = values["adapter"].pop("settings") | values["adapter"]
+    return dict(_flat(values))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _same(held: object, wanted: object) -> bool:
+    """Return whether a value equals a wanted one; numbers are compared as numbers, so that 1 finds 1.0."""
+    if isinstance(held, list | tuple):
+        if not isinstance(wanted, list | tuple) or len(held) != len(wanted):
+            return False
+        return all(_same(own, other) for own, other in zip(held, wanted, strict=True))
+    if isinstance(held, float | int) and not isinstance(held, bool):
+        try:
+            return float(held) == float(wanted)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return False
+    return _text(held).lower() == _text(wanted).lower()
+
+
+def _text(value: object) -> str:
+    """Return a value as an override writes it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, value))}]"
+    return "null" if value is None else str(value)
