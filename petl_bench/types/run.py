@@ -262,7 +262,7 @@ _RECIPE = "train."
 
 
 def named(values: Mapping[str, Any], backbone_sha256: str, run_id: str) -> str:
-    """Return `now` or `older`: whether this or an earlier version gives a stored spec the run_id; or nothing."""
+    """Return `now` or `older` where this or an earlier version gives a spec the run_id, or nothing."""
     if stored_id(values, backbone_sha256) == run_id:
         return "now"
     versions = range(1, PROTOCOL_VERSION + 1)
