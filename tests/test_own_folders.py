@@ -174,6 +174,73 @@ def test_a_root_above_data_sets_with_splits_is_refused(tmp_path: Path, cached: C
     assert f"a level too high: data.root={tmp_path}/birds" in refusal("tree", tmp_path, cached)
 
 
+ABOVE = {
+    "doubled": (["train_set/train_set", "test_set/test_set"], ["test_set/test_set", "train_set/train_set"]),
+    "other names": (["seg_train", "seg_test"], ["seg_test", "seg_train"]),
+    "deep": (["a/b/c/d", "e/f"], ["a/b/c/d", "e/f"]),
+    "one of two": (["old"], ["old"]),
+    "below train/": (["train/all", "test/all"], ["train/all"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ABOVE)
+def test_class_folders_of_class_folders_are_refused(case: str, tmp_path: Path, cached: Cache) -> None:
+    """Each folder is the whole of a data set, or of one split, so folders are no classes."""
+    holding, likely = ABOVE[case]
+    for folder in holding:
+        classes(tmp_path / folder, {"daisy": 3, "rose": 3})
+    if case == "one of two":
+        classes(tmp_path, {"daisy": 3})
+    if case == "below train/":
+        classes(tmp_path / "train", {"tulip": 2})
+        classes(tmp_path / "test", {"tulip": 2})
+    message = refusal("tree", tmp_path, cached, images=4)
+    assert "no image there, but several folders of images" in message
+    assert f"is {' or '.join(f'data.root={tmp_path / folder}' for folder in likely)} meant" in message
+    problems, _ = verified("tree", tmp_path, "data.images=4")
+    assert "class_level" in {problem["kind"] for problem in problems}
+
+
+@pytest.mark.parametrize("inside", [["images"], ["", "more", "even/more"], ["scans/images"]])
+def test_subfolders_of_a_class_are_its_own(inside: list[str], tmp_path: Path, cached: Cache) -> None:
+    """With one folder of images, as in Tiny ImageNet, or images beside subfolders, a class is meant."""
+    for label, name in enumerate(("daisy", "rose")):
+        for number, below in enumerate(inside):
+            save(picture(label, number, 8), tmp_path / "root" / name / below / "1.png")
+            save(picture(label, number + 50, 8), tmp_path / "root" / name / below / "2.png")
+    assert resolve(planned("tree", tmp_path / "root", images=3), cached).classes == 2
+
+
+def test_a_sweep_names_the_classes_and_their_images(tmp_path: Path, cached: Cache) -> None:
+    root = classes(tmp_path / "flowers", {"daisy": 6, "rose": 6})
+    arguments = ["sweep", *OWN, "train.batch_size=4", f"data.root={root}", "--dry-run"]
+    done = quickly(*arguments, "task=tree", "data.images=8", "--store", tmp_path / "store")
+    assert "flowers: 2 classes: daisy, rose; images: 6 train, 2 val, 4 test" in done.stderr
+    folder(root, [0, 1, 2, 0], [1], [2, 2])
+    done = quickly(*arguments, "task=folder", "--store", tmp_path / "store")
+    assert "flowers: 3 classes; images: 4 train, 1 val, 2 test" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["", "train", "val"])
+@pytest.mark.parametrize("target", ["self", "other", ".", "..", "../.."])
+def test_links_in_a_circle_are_left_out(where: str, target: str, tmp_path: Path, cached: Cache) -> None:
+    root, parts = tmp_path / "root", [where, "test"] if where == "train" else [where]
+    for part in [*parts, *(["train", "test"] if where == "val" else [])]:
+        classes(root / part, {"daisy": 6, "rose": 6}, first=50 * (part == "test"))
+    (root / where / "self").symlink_to(target)
+    if target == "other":
+        (root / where / "other").symlink_to("self")
+    said: list[str] = []
+    found = resolve(planned("tree", root, images=8), cached, warn=said.append)
+    assert (found.classes, sum(found.splits.values())) == (2, 12 if where == "" else 20)
+    if where != "val":
+        count = 2 if target == "other" else 1
+        assert f"left out are {count} links to themselves or to folders above" in said[0]
+    if where:
+        (root / "self").symlink_to("self")
+        resolve(planned("tree", root, images=8), cached)
+
+
 def test_a_class_without_images_is_refused(tmp_path: Path, cached: Cache) -> None:
     root = classes(tmp_path / "root", {"daisy": 6, "empty": 0, "rose": 6})
     message = refusal("tree", root, cached)

@@ -75,7 +75,7 @@ def sweep(
     remarks: list[str] = []
     specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
-        resolved = resolve_tasks(specs, planned.cache, counter, warnings.append)
+        resolved = resolve_tasks(specs, planned.cache, counter, warnings.append, remarks.append)
         found = zip(resolved, planned.alone, planned.origins, strict=True)
         held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
         jobs = {job.run_id: job for job in held}

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,9 @@ def label_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[
 def class_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[Problem]:
     """Check that the user's own data have at least two classes, and training images of each.
 
-    The labels of benchmarks are compared with their manifests instead. Lists with faults are not examined.
+    Class folders that hold no image themselves, but several folders of images, are taken for folders of class
+    folders. The labels of benchmarks are compared with their manifests instead. Lists with faults are not
+    examined.
     """
     if task.suite != "own" or any(listing.faults for listing in listings.values()):
         return
@@ -102,6 +104,8 @@ def class_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[
         one = f"the folder {names[0]}/" if names else "label 0"
         higher = f"; is data.root={training.source / names[0]} meant?" if names else ""
         yield problem("class_count", where, f"holds a single class, {one}{higher}")
+    elif message := _higher(listings):
+        yield problem("class_level", where, message)
     elif len(known) < classes and known.min() >= 0:
         first = next((label for label, found in enumerate(known) if label != found), len(known))
         said = f"the folder {names[first]}/" if names else f"label {first}"
@@ -111,6 +115,39 @@ def class_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[
         else:
             message += f"found are {_ranges(known)}, labels must be 0, 1, 2, ... without gaps"
         yield problem("class_coverage", where, message)
+
+
+def _higher(listings: Mapping[str, Listing]) -> str:
+    """Return the message about class folders that seem to be folders of class folders; empty if none do."""
+    training = listings[TRAINVAL]
+    top = training.source.relative_to(training.folder)
+    holding: dict[str, set[PurePath]] = {name: set() for name in training.classes}
+    for path in (PurePath(name) for listing in listings.values() for name in listing.names):
+        if path.is_relative_to(top) and path.parts[len(top.parts)] in holding:
+            holding[path.parts[len(top.parts)]].add(path.parent)
+    no_class = {
+        name: sorted(folders)
+        for name, folders in holding.items()
+        if len(folders) > 1 and top / name not in folders
+    }
+    if not no_class:
+        return ""
+    roots = dict.fromkeys(training.folder / min(folders, key=_depth).parent for folders in no_class.values())
+    return (
+        f"{' and '.join(_few([f'{name}/' for name in no_class]))}: no image there, but several folders of "
+        f"images, which may be the classes; is {' or '.join(_few([f'data.root={root}' for root in roots]))} "
+        "meant? Images for training and for testing belong in train/CLASS/ and test/CLASS/; a class folder "
+        "with subfolders needs at least one image itself"
+    )
+
+
+def _depth(path: PurePath) -> int:
+    return len(path.parts)
+
+
+def _few(texts: Sequence[str]) -> list[str]:
+    """Return the first three of some texts, and the number of others."""
+    return [*texts[:3], *([f"{len(texts) - 3} more"] if len(texts) > 3 else [])]
 
 
 def _ranges(labels: NDArray[np.int64]) -> str:

@@ -18,6 +18,9 @@ from petl_bench.types import SPLITS
 MANY_CLASSES = 100_000
 """Highest label up to which classes are counted: labels far beyond the number of images are a mistake."""
 
+NAMED = 10
+"""Classes that one line names."""
+
 
 def class_counts(listings: Mapping[str, Listing]) -> list[dict[str, str | int]]:
     """Return the images of each class in train, val and test."""
@@ -31,6 +34,15 @@ def class_counts(listings: Mapping[str, Listing]) -> list[dict[str, str | int]]:
         {"class": name, **{split: int(counts[split][label]) for split in SPLITS}}
         for label, name in enumerate(names)
     ]
+
+
+def contents(name: str, listings: Mapping[str, Listing]) -> str:
+    """Return the classes of own data and the number of images of each split in words."""
+    known = listings["train"].classes
+    highest = max(int(listings[split].labels.max(initial=-1)) for split in SPLITS)
+    named = f": {', '.join(known[:NAMED])}{', ...' if len(known) > NAMED else ''}" if known else ""
+    images = ", ".join(f"{len(listings[split]):,} {split}" for split in SPLITS)
+    return f"{name}: {len(known) or highest + 1:,} classes{named}; images: {images}"
 
 
 def sizes_of(facts: Mapping[str, FileFacts], shown: bool) -> list[str]:

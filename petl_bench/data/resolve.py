@@ -21,6 +21,7 @@ from petl_bench.data.checks import (
     list_problems,
 )
 from petl_bench.data.decoded import decoded, native_sizes
+from petl_bench.data.describe import contents
 from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
 from petl_bench.data.images import VERSION
 from petl_bench.data.layouts import LAYOUTS, located
@@ -47,7 +48,9 @@ def expected_files(task: TaskSpec) -> int:
     return sum(task.splits.values()) + task.training_images
 
 
-def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notify = ignore) -> TaskSpec:
+def resolve(
+    task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notify = ignore, tell: Notify = ignore
+) -> TaskSpec:
     """Return a task with the sizes, classes and fingerprint of the data found; no pixels are decoded.
 
     Args:
@@ -55,6 +58,7 @@ def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notif
         cache: where facts of files are kept between calls.
         advance: called with the number of files that were hashed since its last call.
         warn: called with a sentence if test contains images that are used for training or selection.
+        tell: called with the classes and the numbers of images of own data, in one line.
 
     Raises:
         UserError: files are missing, or counts, labels or lists are not those of the manifest.
@@ -82,9 +86,12 @@ def resolve(task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notif
     if left_out:
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in left_out.items())
         warn(f"{task.place['root']}: left out are {counts}; {advice}")
+    name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
+    if task.suite == "own":
+        tell(contents(name, listings))
     return replace(
         task,
-        name=Path(task.place["root"]).resolve().name if task.suite == "own" else task.name,
+        name=name,
         splits={split: len(listings[split]) for split in SPLITS},
         classes=classes_of(task, listings),
         fingerprint=fingerprint(listings, facts, shown=task.suite == "own"),

@@ -55,6 +55,7 @@ DEEPEST = 64
 """Levels of folders that are searched below a class folder."""
 
 LITTERED = "hidden files and files of systems and tools"
+CIRCULAR = "links to themselves or to folders above"
 LeftOut = dict[str, list[str]]
 """Paths below the root that are not used, by reason."""
 
@@ -141,7 +142,28 @@ def draw(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_litter(entry.name))
+    return sorted(entry.name for entry in os.scandir(folder) if not _passed_over(entry))
+
+
+def _passed_over(entry: os.DirEntry[str]) -> str:
+    """Return why an entry beside class folders is not used; empty for folders."""
+    if is_litter(entry.name):
+        return LITTERED
+    if _is_circular(entry):
+        return CIRCULAR
+    return "" if entry.is_dir() else "files in no class folder"
+
+
+def _is_circular(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link that leads to itself, or to a folder in which it lies."""
+    if not entry.is_symlink():
+        return False
+    try:
+        return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve(strict=True))
+    except FileNotFoundError:
+        return False
+    except (OSError, RuntimeError):  # Python 3.13 raises an OSError for a circle, earlier ones a RuntimeError
+        return True
 
 
 def _walk(root: Path, part: str, left_out: LeftOut) -> Listing:
@@ -160,10 +182,7 @@ def _walk(root: Path, part: str, left_out: LeftOut) -> Listing:
         names += found
         labels += [label] * len(found)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if is_litter(entry.name):
-            left_out.setdefault(LITTERED, []).append(Path(part, entry.name).as_posix())
-        elif not entry.is_dir():
-            reason = "files in no class folder"
+        if reason := _passed_over(entry):
             left_out.setdefault(reason, []).append(Path(part, entry.name).as_posix())
     if not names:
         faults = [Fault("empty_folder", str(folder), "it holds no class folder with images")]
@@ -215,16 +234,14 @@ def _beside(root: Path, folders: Mapping[str, str], left_out: LeftOut) -> None:
     """Add the files of folders that stand beside train/ and test/ to what is left out."""
     used = {folders["train"], folders["test"]}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if is_litter(entry.name):
-            left_out.setdefault(LITTERED, []).append(entry.name)
-        elif entry.is_dir() and entry.name not in used:
+        if reason := _passed_over(entry):
+            left_out.setdefault(reason, []).append(entry.name)
+        elif entry.name not in used:
             why = (
                 "train/ alone gives validation images" if SPLIT_NAMES.get(entry.name.lower()) else "no split"
             )
             images = _images(root, Path(entry.path), {})
             left_out.setdefault(f"images in {entry.name}/ ({why})", []).extend(images or [entry.name])
-        elif not entry.is_dir():
-            left_out.setdefault("files in no class folder", []).append(entry.name)
 
 
 def _chosen(pool: Listing, index: NDArray[np.int64]) -> Listing:

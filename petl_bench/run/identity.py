@@ -90,6 +90,7 @@ def resolve_tasks(
     cache: Cache,
     advance: Advance = ignore,
     warn: Notify = ignore,
+    tell: Notify = ignore,
 ) -> list[RunSpec]:
     """Return the runs with their tasks resolved (petl_bench.data.resolve); each task is resolved once.
 
@@ -98,6 +99,7 @@ def resolve_tasks(
         cache: cache of file facts and decoded images.
         advance: called for the progress in files.
         warn: called with the text of each warning.
+        tell: called with a description of own data.
 
     Raises:
         UserError: data are missing or differ from the manifest, or have fewer images than one batch.
@@ -107,7 +109,7 @@ def resolve_tasks(
     for spec in specs:
         key = repr(spec.task)
         if key not in resolved:
-            resolved[key] = data.resolve(spec.task, cache, advance, warn)
+            resolved[key] = data.resolve(spec.task, cache, advance, warn, tell)
         runs.append(replace(spec, task=resolved[key]))
         _require_a_batch(runs[-1])
     return runs
