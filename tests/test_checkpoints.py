@@ -206,7 +206,7 @@ def test_missing_and_misshapen_tensors_are_named(suffix, tmp_path):
     path = (tmp_path / "w").with_suffix(suffix)
     state = source(VIT).state_dict()
     save({name: value for name, value in state.items() if name != "blocks.1.norm2.bias"}, path)
-    assert "1 tensors missing ['blocks.1.norm2.bias'], 0 of" in refused(VIT, path)
+    assert "1 tensor missing ['blocks.1.norm2.bias'], 0 of" in refused(VIT, path)
     save(state | {"norm.weight": torch.zeros(DIM + 1)}, path)
     assert "0 tensors missing [], 1 of another shape ['norm.weight']" in refused(VIT, path)
 

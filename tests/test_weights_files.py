@@ -256,7 +256,8 @@ def test_an_npz_of_another_architecture_is_refused(changed, tmp_path):
 
 def test_whole_numbers_are_no_weights(tmp_path):
     torch.save({name: value.to(torch.int8) for name, value in state_of("vit").items()}, tmp_path / "w.pth")
-    assert "of another shape" in refused(VIT, tmp_path / "w.pth")
+    message = refused(VIT, tmp_path / "w.pth")
+    assert "'cls_token' has values of torch.int8" in message
 
 
 def test_pickled_objects_are_loaded_nowhere():
@@ -282,5 +283,5 @@ def test_a_sweep_says_what_it_takes_and_refuses_before_anything_runs(tmp_path):
     torch.save({name: value for name, value in state.items() if name != "norm.bias"}, tmp_path / "w.pth")
     given = f"backbone.weights={tmp_path / 'w.pth'}"
     done = quickly("sweep", *overrides, given, "launcher=local", cwd=tmp_path)
-    assert "1 tensors missing ['norm.bias']" in error_of(done)
+    assert "1 tensor missing ['norm.bias']" in error_of(done)
     assert not (tmp_path / "results").exists()

@@ -5,6 +5,8 @@ pretrained   loading of weights files into timm models
 state_dicts  state dicts in weights files
 comparison   comparison of the tensors of a file and of a model
 misfit       explanation of weights that do not fit
+lineage      origins of the tensors that a converter has made
+npz          loading of the .npz of the original vision transformers
 families     timm models by name, and the sites of each family
 sites        places at which adapters are attached
 precision    precisions in which the frozen part is computed

@@ -7,15 +7,20 @@ import inspect
 import io
 import re
 import sys
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
+
+from petl_bench.backbones.lineage import Lineage
 
 HARMLESS = {
     "classifier": r"(head|head_dist|fc|classifier|last_linear|pre_classifier)\.",
     "mask token of a pretraining": r"(.*\.)?mask_token$",
     "head of a pretraining": r"(decoder\w*|\w+_head|predictor|projectors?|local_cls_norm)(\.|$)",
+    "representation layer of a classifier": r"pre_logits\.",
     "temperature of a contrastive pretraining": r"logit_(scale|bias)$",
     "index buffer": r"(.*\.)?(relative_position_index|relative_coords_table|attn_mask|k_bias)$",
     "rotation buffer": r"rope\w*\.(periods|freqs|bands)$",
@@ -32,9 +37,11 @@ class Fit:
         source: tensors of the file by the file's names.
         state: tensors by the model's names.
         missing: names in the model that the file lacks.
-        misshapen: names whose tensors have another shape or kind of number, or patches of another size.
+        misshapen: names whose tensors have another shape, or patches of another size.
         unused: names in the file that have no place in the model.
-        resized: names whose tensors were resized for the size of the input.
+        resized: names in the model whose tensors were resized for the size of the input, with their names in
+            the file.
+        unlike: names whose tensors are no weights, with the reason.
         trouble: error of timm's converter; empty: none.
     """
 
@@ -44,21 +51,31 @@ class Fit:
     missing: list[str]
     misshapen: list[str]
     unused: list[str]
-    resized: list[str]
+    resized: dict[str, str] = field(default_factory=dict)
+    unlike: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
 
     @property
     def count(self) -> int:
         """Return the number of tensors that do not fit."""
-        return len(self.missing) + len(self.misshapen) + len(self.unused)
+        return len(self.missing) + len(self.misshapen) + len(self.unused) + len(self.unlike)
 
 
 def compare(model: nn.Module, tensors: Mapping[str, Tensor], place: str = "") -> Fit:
     """Compare tensors of a file, after timm's conversion of original layouts, with those of a model."""
-    state, trouble = _converted(model, tensors)
+    unlike = {
+        name: why for name, tensor in tensors.items() if not _harmless(name) and (why := _unlike(tensor))
+    }
+    # The converters compute with the tensors.
+    state, resized, trouble = (dict(tensors), {}, "") if unlike else _converted(model, tensors)
     wanted = model.state_dict()
+    unlike |= {
+        name: why
+        for name, value in wanted.items()
+        if name in state and (why := _of_other_numbers(value, state[name]))
+    }
     missing = [name for name in wanted if name not in state]
-    misshapen = [name for name, value in wanted.items() if name in state and not _alike(value, state[name])]
+    misshapen = [name for name, value in wanted.items() if name in state and value.shape != state[name].shape]
     unused = [name for name in state if name not in wanted and not _harmless(name)]
     patches = {patch_size(tensor) for tensor in tensors.values()} - {None}
     for name, value in wanted.items():  # the converters resample patches of another size
@@ -69,12 +86,25 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], place: str = "") ->
             and name not in misshapen
         ):
             misshapen.append(name)
-    resized = [name for name in state if name in tensors and state[name].numel() != tensors[name].numel()]
-    return Fit(place, dict(tensors), state, missing, misshapen, unused, resized, trouble)
+    resized = {name: origin for name, origin in resized.items() if name in wanted}
+    return Fit(place, dict(tensors), state, missing, misshapen, unused, resized, unlike, trouble)
 
 
-def _alike(wanted: Tensor, found: Tensor) -> bool:
-    return wanted.shape == found.shape and wanted.is_floating_point() == found.is_floating_point()
+def _unlike(tensor: Tensor) -> str:
+    """Return why a tensor cannot be a weight of any model; empty: it can."""
+    if tensor.is_meta:
+        return "has no values (it was saved from the device meta)"
+    if tensor.is_sparse or tensor.layout is not torch.strided or tensor.is_nested:
+        return f"is not dense ({'nested' if tensor.is_nested else tensor.layout})"
+    if tensor.is_quantized or tensor.is_complex():
+        return f"has values of {tensor.dtype}"
+    return ""
+
+
+def _of_other_numbers(wanted: Tensor, found: Tensor) -> str:
+    """Return how the numbers of two tensors differ in kind, whole or not; empty: they do not."""
+    same = wanted.is_floating_point() == found.is_floating_point()
+    return "" if same else f"has values of {found.dtype}"
 
 
 def patch_size(tensor: Tensor) -> tuple[int, ...] | None:
@@ -86,20 +116,33 @@ def _harmless(name: str) -> bool:
     return any(re.match(pattern, name) for pattern in HARMLESS.values())
 
 
-def _converted(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Return tensors by timm's names, and the error of timm's converter where it cannot convert them."""
+def _converted(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """Convert tensors by timm's converter of the model's family.
+
+    Returns:
+        Tensors by timm's names; those which the converter has resized, with their names in the file; and its
+        error where it cannot convert them.
+    """
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
-        return dict(tensors), ""
+        return dict(tensors), {}, ""
     scales = (
         {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
     )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # some converters print
-            state = convert(dict(tensors), model, **scales)
+        # Some converters print, and some use what torch warns of.
+        silent, unprinted = (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+        )
+        with silent, unprinted, Lineage(tensors) as lineage:
+            found = convert(dict(tensors), model, **scales)
     except Exception as error:  # converters may raise anything on a foreign file
-        return dict(tensors), f"{type(error).__name__}: {first_sentence(error)}"
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}, ""
+        return dict(tensors), {}, f"{type(error).__name__}: {first_sentence(error)}"
+    state = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    return state, lineage.resized(state), ""
 
 
 def first_sentence(error: Exception) -> str:

@@ -67,7 +67,13 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
             f"backbone {spec.display_name}: unknown backbone family {family!r}, which has no places for "
             f"adapters here; supported are {SUPPORTED}"
         )
-    return model, FAMILIES.get(family)(model)
+    sites = FAMILIES.get(family)(model)
+    if not sites.blocks:
+        raise UserError(
+            f"backbone {spec.display_name}: has no blocks, so that nothing can be adapted; correct "
+            f"backbone.options={spec.options}"
+        )
+    return model, sites
 
 
 def state_checksum(spec: BackboneSpec) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.comparison import Fit, compare
+from petl_bench.backbones.comparison import Fit, compare, first_sentence
+from petl_bench.errors import UserError, counted
 
+_VISUAL = re.compile(r"(module\.)?(visual|vision_model|vision_encoder)\.")
+"""Beginnings of the names of an image tower's tensors in files that hold a text tower too."""
 _SHOWN = 3
 """Names of tensors, and of architectures, that a message gives."""
 _SECONDS = 10.0
@@ -35,8 +39,10 @@ _FAMILIES: tuple[tuple[str, str, Mapping[int, str]], ...] = (
 
 def explain(model: nn.Module, fit: Fit) -> str:
     """Return how the tensors of a file and of a model differ, as the end of a sentence about the file."""
+    if fit.unlike:
+        return _no_weights(fit)
     parts = [
-        f"{len(fit.missing)} tensors missing {_some(fit.missing)}",
+        f"{counted(len(fit.missing), 'tensor')} missing {_some(fit.missing)}",
         f"{len(fit.misshapen)} of another shape {_some(fit.misshapen)}",
         f"{len(fit.unused)} without a place in it {_some(fit.unused)}",
     ]
@@ -45,12 +51,20 @@ def explain(model: nn.Module, fit: Fit) -> str:
     text = f"do not fit the architecture {_name(model)}: {', '.join(parts)}"
     if fit.place:
         text += f" (under {fit.place!r})"
-    if difference := _differences(_traits(fit.source), _traits(model.state_dict())):
+    if difference := _differences(_traits(fit.source), _traits(model.state_dict()) | _heads(model)):
         text += f"; {difference}"
     if fit.trouble:
         text += f" ({fit.trouble})"
     fitting = _architectures(model, fit.source)
     return text + (f"; these fit: backbone.name={' or '.join(fitting)}" if fitting else "")
+
+
+def _no_weights(fit: Fit) -> str:
+    shown = [f"{name[:80]!r} {why}" for name, why in list(fit.unlike.items())[:_SHOWN]]
+    return (
+        f"hold {counted(len(fit.unlike), 'tensor')} that cannot be weights: {', '.join(shown)}; "
+        "save the state dict of the model itself, with dense tensors of floating-point numbers"
+    )
 
 
 def _some(names: list[str]) -> str:
@@ -63,22 +77,36 @@ def _name(model: nn.Module) -> str:
 
 def _traits(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Return properties of a model that its tensors tell, in words."""
-    paths = (re.match(r"(.*(?:blocks|encoderblock_?)[./]?\d+)[./]", name) for name in tensors)
+    # CLIP's files hold a text tower too, whose blocks are none of the backbone.
+    tensors = {name: tensor for name, tensor in tensors.items() if _VISUAL.match(name)} or tensors
+    paths = (re.match(r"(.*(?:blocks|encoderblock_)[./]?\d+)[./]", name) for name in tensors)
     blocks = {path[1] for path in paths if path is not None}
-    found = {"blocks": f"{len(blocks)} blocks"} if blocks else {}
+    found = {"blocks": counted(len(blocks), "block")} if blocks else {}
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
         if last in ("reg_token", "register_tokens", "storage_tokens"):
-            found["registers"] = f"{tensor.shape[1]} register tokens"
+            found["registers"] = counted(tensor.shape[1], "register token")
         if last in ("cls_token", "class_embedding"):
             found["width"] = f"width {tensor.shape[-1]}"
         if tensor.ndim == 4 and tensor.shape[1] == 3:
             found["patch"] = f"patches of {tensor.shape[2]} x {tensor.shape[3]} pixels"
         if name == "embedding/kernel":
             found["patch"] = f"patches of {tensor.shape[0]} x {tensor.shape[1]} pixels"
+        if name.startswith("Transformer/encoderblock/"):
+            found["blocks"] = counted(len(tensor), "block")
+        if name.endswith("/query/kernel") and tensor.ndim > 2:
+            found["heads"] = counted(tensor.shape[-2], "head")
         if re.search(r"(ls\d\.gamma|gamma_\d|\.gamma)$", name):
             found["scale"] = "layer scale"
     return found
+
+
+def _heads(model: nn.Module) -> dict[str, str]:
+    """Return the number of attention heads of a plain transformer, which no state dict tells."""
+    for block in getattr(model, "blocks", ()):
+        if (heads := getattr(getattr(block, "attn", None), "num_heads", None)) is not None:
+            return {"heads": counted(heads, "head")}
+    return {}
 
 
 _ABSENT = {"registers": "no register tokens", "scale": "no layer scale"}
@@ -88,7 +116,7 @@ def _differences(file: Mapping[str, str], model: Mapping[str, str]) -> str:
     """Return the properties in which file and model differ, in words; empty: none that is known."""
     kinds = [
         kind
-        for kind in ("width", "blocks", "patch", "registers", "scale")
+        for kind in ("width", "blocks", "heads", "patch", "registers", "scale")
         if file.get(kind) != model.get(kind) and (kind in _ABSENT or (kind in file and kind in model))
     ]
     if not kinds:
@@ -124,3 +152,11 @@ def _on_meta(name: str, options: Mapping[str, object]) -> nn.Module | None:
             return timm.create_model(name, num_classes=0, **options)
     except Exception:  # any model may refuse the options
         return None
+
+
+def unreadable(path: Path, model: nn.Module, error: Exception, more: str = "") -> UserError:
+    """Return the error of a file that its reader could not read."""
+    return UserError(
+        f"backbone weights {path}: damaged, or not weights of a {type(model).__name__} "
+        f"({type(error).__name__}: {first_sentence(error)}{more}); give its state dict, best as .safetensors"
+    )

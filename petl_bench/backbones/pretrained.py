@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from petl_bench.backbones import state_dicts
-from petl_bench.backbones.comparison import Fit, compare, first_sentence, patch_size
-from petl_bench.backbones.misfit import explain
-from petl_bench.errors import UserError
+from petl_bench.backbones import npz, state_dicts
+from petl_bench.backbones.comparison import Fit, compare
+from petl_bench.backbones.misfit import explain, unreadable
+from petl_bench.errors import UserError, counted
 
 _PLAIN = ("", "state_dict.", "model.")
 """Usual places of a state dict in a file, of which no remark is made."""
@@ -36,16 +33,16 @@ def load(model: nn.Module, path: Path) -> list[str]:
         Remarks about what was taken from the file.
 
     Raises:
-        UserError: the file cannot be read, holds numbers that are not finite, or its tensors and those of the
-            model differ.
+        UserError: the file cannot be read, holds numbers that are not finite or beyond float32, or its
+            tensors and those of the model differ.
     """
     state_dicts.refuse_text(path)
     if path.suffix.lower() == ".npz":
-        return _load_npz(model, path)
+        return npz.load(model, path)
     try:
         content = state_dicts.read(path)
     except Exception as error:  # readers may raise anything on a foreign file
-        raise _unreadable(path, model, error) from error
+        raise unreadable(path, model, error) from error
     fits = [
         compare(model, found.tensors, found.place)
         for found in state_dicts.candidates(content, len(model.state_dict()) // 2)
@@ -56,8 +53,9 @@ def load(model: nn.Module, path: Path) -> list[str]:
     if not whole:
         raise UserError(f"backbone weights {path} {explain(model, min(fits, key=_badness))}")
     chosen = whole[0]
-    _require_finite(path, {name: chosen.state[name] for name in model.state_dict()})
-    model.load_state_dict({name: chosen.state[name] for name in model.state_dict()})
+    state = {name: chosen.state[name] for name in model.state_dict()}
+    state_dicts.refuse_numbers(path, state)
+    model.load_state_dict(state)
     return [*_places(path, whole), *_resizes(path, chosen)]
 
 
@@ -65,15 +63,6 @@ def _badness(fit: Fit) -> tuple[bool, int]:
     """Return a measure of misfit; what stands below the number of a block is no model of its own."""
     inside = bool(re.search(r"(^|\.)\d+\.", fit.place)) or all(name[0].isdigit() for name in fit.source)
     return inside, fit.count
-
-
-def _require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"backbone weights {path}: {len(bad)} of {len(state)} tensors hold NaN or infinity {bad[:3]}; "
-            "the training that wrote them has diverged, or the file is damaged"
-        )
 
 
 def _places(path: Path, whole: list[Fit]) -> list[str]:
@@ -87,78 +76,10 @@ def _places(path: Path, whole: list[Fit]) -> list[str]:
 
 
 def _resizes(path: Path, fit: Fit) -> list[str]:
+    """Return a remark about the first tensor that was resized, by its name in the file."""
     if not fit.resized:
         return []
-    name = fit.resized[0]
-    before, after = (tuple(part[name].shape) for part in (fit.source, fit.state))
-    more = f", and {len(fit.resized) - 1} more tensors" if len(fit.resized) > 1 else ""
-    return [f"backbone weights {path}: {name} is resized from {before} to {after}{more}"]
-
-
-@torch.no_grad()
-def _load_npz(model: nn.Module, path: Path) -> list[str]:
-    """Load an .npz by timm's loader, which writes into the model and may skip tensors on both sides."""
-    loader = getattr(model, "load_pretrained", None)
-    if loader is None:
-        raise UserError(
-            f"backbone weights {path}: .npz is the format of the original vision transformers; "
-            f"a {type(model).__name__} loads .safetensors, .pth, .pt, .ckpt or .bin"
-        )
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    for parameter in model.parameters():
-        parameter.fill_(torch.nan)
-    try:
-        arrays = _arrays(path)
-        _require_finite(path, arrays)
-        loader(str(path))
-    except UserError:
-        raise
-    except Exception as error:  # as above
-        unset = [name for name, parameter in model.named_parameters() if parameter.isnan().any()]
-        raise _unreadable(path, model, error, f"; not loaded: {unset[:3]}") from error
-    state = model.state_dict()
-    missing = [name for name, value in state.items() if value.isnan().any()]
-    unused = _unused_arrays(model, arrays)
-    patch = arrays["embedding/kernel"].permute(3, 2, 0, 1) if "embedding/kernel" in arrays else None
-    misshapen = [
-        name
-        for name, value in state.items()
-        if patch is not None and patch_size(value) not in (None, patch_size(patch))
-    ]
-    if missing or unused or misshapen:
-        fit = Fit("", arrays, {}, missing, misshapen, unused, [])
-        model.load_state_dict(before)
-        raise UserError(f"backbone weights {path} {explain(model, fit)}")
-    return []
-
-
-def _arrays(path: Path) -> dict[str, Tensor]:
-    """Return the numeric arrays of an .npz, without the prefix of a training state."""
-    with np.load(path, allow_pickle=False) as file:
-        names = [name for name in file.files if not name.startswith("opt/state")]
-        found = {name: file[name] for name in names}
-    return {
-        re.sub(r"^(opt/target/|params/)", "", name): torch.from_numpy(np.atleast_1d(array).astype(np.float32))
-        for name, array in found.items()
-        if array.dtype.kind == "f"
-    }
-
-
-def _unused_arrays(model: nn.Module, arrays: Mapping[str, Tensor]) -> list[str]:
-    """Return the arrays of an .npz that timm's loader passes over: further blocks, or an attention head."""
-    depth = len(getattr(model, "blocks", ()))
-    further = []
-    for name, array in arrays.items():
-        block = re.match(r"Transformer/encoderblock_(\d+)/", name)
-        stacked = name.startswith("Transformer/encoderblock/") and len(array) != depth
-        pooled = name.startswith("MAPHead_0/") and getattr(model, "attn_pool", None) is None
-        if stacked or pooled or (block is not None and int(block[1]) >= depth):
-            further.append(name)
-    return further
-
-
-def _unreadable(path: Path, model: nn.Module, error: Exception, more: str = "") -> UserError:
-    return UserError(
-        f"backbone weights {path}: damaged, or not weights of a {type(model).__name__} "
-        f"({type(error).__name__}: {first_sentence(error)}{more}); give its state dict, best as .safetensors"
-    )
+    name, origin = next(iter(fit.resized.items()))
+    before, after = tuple(fit.source[origin].shape), tuple(fit.state[name].shape)
+    more = f", and {counted(len(fit.resized) - 1, 'more tensor')}" if len(fit.resized) > 1 else ""
+    return [f"backbone weights {path}: {origin} is resized from {before} to {after}{more}"]

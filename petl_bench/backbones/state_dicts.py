@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 
 _DEPTH = 4
 """Most levels of dictionaries in a file, and of parts of a prefix, that are looked through."""
@@ -46,8 +47,10 @@ def read(path: Path) -> object:
     """
     if path.suffix.lower() == ".safetensors":
         return load_file(path, device="cpu")
-    # Training scripts keep their command line beside the weights.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    # Training scripts keep their command line beside the weights. Sparse tensors, of which torch warns, are
+    # refused later.
+    safe = torch.serialization.safe_globals([argparse.Namespace])
+    with safe, warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -115,3 +118,27 @@ def _prefixes(names: Mapping[str, Tensor], least: int) -> list[str]:
 def _rank(place: str) -> int:
     words = set(re.split(r"[._]", place))
     return 0 if words & set(_PREFERRED) else 2 if words & set(_LAST) else 1
+
+
+def refuse_numbers(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse floating-point numbers that are not finite, or not in float32.
+
+    Raises:
+        UserError: a tensor has such numbers.
+    """
+    largest = torch.finfo(torch.float32).max
+    numbers = {name: value for name, value in state.items() if value.is_floating_point()}
+    bad = [name for name, value in numbers.items() if not value.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"backbone weights {path}: {len(bad)} of {counted(len(state), 'tensor')} hold NaN or infinity "
+            f"{bad[:3]}; the training that wrote them has diverged, or the file is damaged"
+        )
+    # Narrower types have no such numbers.
+    wide = {name: value for name, value in numbers.items() if value.dtype is torch.float64 and value.numel()}
+    bad = [name for name, value in wide.items() if value.abs().max() > largest]
+    if bad:
+        raise UserError(
+            f"backbone weights {path}: {len(bad)} of {counted(len(state), 'tensor')} hold numbers beyond the "
+            f"range of float32, {largest:.2g}, {bad[:3]}; no model computes with such weights"
+        )

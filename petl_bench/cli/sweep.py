@@ -66,7 +66,14 @@ def sweep(
     from petl_bench.cli.stale import stale_runs
     from petl_bench.config import plan
     from petl_bench.device import find_precision
-    from petl_bench.run.identity import current_backbones, files_of, job_of, resolve_tasks, weights_remarks
+    from petl_bench.run.identity import (
+        build_changed,
+        current_backbones,
+        files_of,
+        job_of,
+        resolve_tasks,
+        weights_remarks,
+    )
 
     planned, shelf = plan(overrides or []), Store(store)
     shelf.check_place()
@@ -82,6 +89,7 @@ def sweep(
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *unused(overrides or [], runs.values()), *warnings]:
         note(f"warning: {warning}")
+    remarks += build_changed(runs.values())
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
     states = {i: shelf.state(i) for i in runs}

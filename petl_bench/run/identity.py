@@ -51,6 +51,31 @@ def current_backbones(specs: Iterable[RunSpec], note: Notify) -> list[RunSpec]:
     return [replace(s, backbone=replace(s.backbone, name=now[s.backbone.name])) for s in specs]
 
 
+def build_changed(specs: Iterable[RunSpec]) -> list[str]:
+    """Build the backbones with bundled weights whose name, input or options conf/backbone does not state.
+
+    The others are known to fit, or are built for the checksum of their weights.
+
+    Returns:
+        Remarks about what they have taken from these weights.
+
+    Raises:
+        UserError: a backbone cannot be built, or the bundled weights do not fit it.
+    """
+    from petl_bench.config import group_config, options
+
+    remarks: list[str] = []
+    known = [group_config("backbone", name) for name in options("backbone")]
+    for backbone in {repr(spec.backbone): spec.backbone for spec in specs}.values():
+        facts = {key: getattr(backbone, key) for key in ("name", "weights", "image_size", "options")}
+        if weights.bundled(backbone.weights) and not any(facts.items() <= entry.items() for entry in known):
+            from petl_bench.backbones import families
+
+            families.build(backbone)
+            remarks += families.remarks(backbone)
+    return remarks
+
+
 def weights_remarks(specs: Iterable[RunSpec]) -> list[str]:
     """Return remarks about what the backbones of identified runs have taken from their weights files."""
     backbones = {repr(spec.backbone): spec.backbone for spec in specs}
