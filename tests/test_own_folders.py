@@ -363,6 +363,41 @@ def test_labels_that_make_empty_classes_are_refused(
     assert len(task["classes"]) <= 10
 
 
+ALTERED = {
+    "other labels": ("train800val200", lambda lines: [f"{line[:-1]}{1 - int(line[-1])}" for line in lines]),
+    "fewer": ("train800val200", lambda lines: lines[1:]),
+    "a test image": ("train800val200", lambda lines: [*lines, "images/6.png 0"]),
+    "train twice": ("train800", lambda lines: [*lines, lines[0]]),
+    "two labels": ("train800", lambda lines: [*lines, f"{lines[0][:-1]}1"]),
+    "test, two labels": ("test", lambda lines: [*lines, f"{lines[0][:-1]}1"]),
+    "val in place of train": ("train800", lambda lines: ["images/4.png 0", *lines[1:]]),
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+def test_lists_that_contradict_each_other_are_refused_as_verify_does(
+    case: str, tmp_path: Path, cached: Cache
+) -> None:
+    """The final model is trained on the third list: other images or labels there are another task."""
+    root, (name, change) = folder(tmp_path / "root", [0, 1, 0, 1], [0, 1], [0, 1]), ALTERED[case]
+    resolve(planned("folder", root), cached)
+    lines = change((root / f"{name}.txt").read_text().splitlines())
+    (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    problems, _ = verified("folder", root)
+    found = {problem["kind"] for problem in problems} & {"trainval_differs", "repeated_line"}
+    message = refusal("folder", root, cached)
+    assert found
+    assert any(problem["message"] in message for problem in problems if problem["kind"] in found)
+
+
+def test_one_image_with_two_labels_is_told(tmp_path: Path, cached: Cache) -> None:
+    root = folder(tmp_path / "root", [0, 1, 0, 1], [0, 1], [0, 1])
+    (root / "images/1.png").write_bytes((root / "images/0.png").read_bytes())
+    said: list[str] = []
+    resolve(planned("folder", root), cached, warn=said.append)
+    assert said == ["root: the same image with several labels: 1; the first is images/0.png"]
+
+
 def test_images_that_no_list_names_are_told(tmp_path: Path, cached: Cache) -> None:
     root = folder(tmp_path / "root", [0, 1], [0, 1], [0, 1])
     save(picture(0, 50, 8), root / "images/more.webp")

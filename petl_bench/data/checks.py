@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -175,6 +176,42 @@ def file_problems(
                 message = f"is not there, {listing.source.name} lists it" if missing else facts[name].error
                 kind = "missing_file" if missing else "undecodable"
                 yield Problem(task.name, part, kind, str(listing.folder / name), message)
+
+
+def repeated_lines(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing]) -> Iterator[Problem]:
+    """Check that no list names a file twice; the lists of few-shot sets may."""
+    if manifest.shots:
+        return
+    for part, listing in listings.items():
+        for name, count in Counter(listing.names).items():
+            if count > 1:
+                message = f"lists {name} {count} times"
+                yield Problem(task.name, part, "repeated_line", str(listing.source), message)
+
+
+def trainval_problems(
+    task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing], facts: Mapping[str, FileFacts]
+) -> Iterator[Problem]:
+    """Check that VTAB's third list has the images and labels of the lists of train and val, and no others.
+
+    Args:
+        facts: facts of all listed files by name; images are the same if their files are.
+    """
+    if manifest.shots or manifest.source == "tree":
+        return
+    train, val, both = (
+        Counter(
+            (facts[name].sha256, int(label))
+            for name, label in zip(listings[part].names, listings[part].labels, strict=True)
+        )
+        for part in ("train", "val", TRAINVAL)
+    )
+    lacking, further = ((train + val) - both).total(), (both - (train + val)).total()
+    message = f"lacks {lacking} of the images (or has other labels for them) that train and val list"
+    if further and not lacking:
+        message = f"lists {further} images (or labels of them) that neither train nor val lists"
+    if lacking or further:
+        yield Problem(task.name, TRAINVAL, "trainval_differs", str(listings[TRAINVAL].source), message)
 
 
 def classes_of(task: TaskSpec, listings: Mapping[str, Listing]) -> int:

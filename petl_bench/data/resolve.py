@@ -19,9 +19,11 @@ from petl_bench.data.checks import (
     file_problems,
     label_problems,
     list_problems,
+    repeated_lines,
+    trainval_problems,
 )
 from petl_bench.data.decoded import decoded, native_sizes
-from petl_bench.data.describe import contents
+from petl_bench.data.describe import contents, contradictions
 from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
 from petl_bench.data.images import VERSION
 from petl_bench.data.layouts import LAYOUTS, located
@@ -73,8 +75,11 @@ def resolve(
         advice = f"`petl-bench data verify {task.source} --root {task.place['root']}` shows what is there"
     _refuse(class_problems(task, listings), advice)
     _refuse(list_problems(task, manifest, listings), advice)
+    _refuse(repeated_lines(task, manifest, listings), advice)
     _refuse(label_problems(task, listings), advice)
     facts = _present(task, listings, cache, advice, advance)
+    by_name = _by_name(listings, facts)
+    _refuse(trainval_problems(task, manifest, listings, by_name), advice)
     used = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
     shared = sum(fact.sha256 in used for fact in facts["test"])
     if shared and not manifest.repeats:
@@ -89,6 +94,8 @@ def resolve(
     name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
     if task.suite == "own":
         tell(contents(name, listings))
+        for fact in contradictions(listings, by_name):
+            warn(f"{name}: {fact}")
     return replace(
         task,
         name=name,
@@ -209,3 +216,12 @@ def _present(
     found = file_facts(listings["test"].folder, names, cache, advance=advance)
     _refuse(file_problems(task, listings, found), advice)
     return {part: [found[name] for name in listing.names] for part, listing in listings.items()}
+
+
+def _by_name(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFacts]]) -> dict[str, FileFacts]:
+    """Return the facts of all listed files by name."""
+    return {
+        name: fact
+        for part, listing in listings.items()
+        for name, fact in zip(listing.names, facts[part], strict=True)
+    }

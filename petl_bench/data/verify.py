@@ -20,6 +20,8 @@ from petl_bench.data.checks import (
     is_overridden,
     label_problems,
     list_problems,
+    repeated_lines,
+    trainval_problems,
 )
 from petl_bench.data.describe import class_counts, contradictions, left_out_of, reading_notes, sizes_of
 from petl_bench.data.file_facts import Advance, FileFacts, file_facts, ignore
@@ -101,7 +103,7 @@ def verify(
     problems = [
         *class_problems(spec, task.parts),
         *list_problems(spec, manifest, task.parts),
-        *_repeated_lines(task),
+        *repeated_lines(spec, manifest, task.parts),
         *_trainval_size(task),
         *label_problems(spec, task.parts),
         *_coverage(task),
@@ -116,7 +118,7 @@ def verify(
         repeated = []
     complete = all(fact.sha256 for fact in facts.values()) and all(task.parts.values())
     if complete:
-        problems += _trainval(task, facts)
+        problems += trainval_problems(spec, manifest, task.parts, facts)
     quality = sorted(fact.quality for fact in facts.values() if fact.quality)
     return TaskReport(
         spec.name,
@@ -145,16 +147,6 @@ def _parts(spec: TaskSpec, manifest: Manifest) -> dict[str, Listing]:
                 del listings[TRAINVAL]
             parts |= listings
     return parts
-
-
-def _repeated_lines(task: _Task) -> Iterator[Problem]:
-    """Check that no list names a file twice; the lists of few-shot sets may."""
-    if task.manifest.shots:
-        return
-    for part, listing in task.parts.items():
-        for name, count in Counter(listing.names).items():
-            if count > 1:
-                yield task.problem(part, "repeated_line", listing.source, f"lists {name} {count} times")
 
 
 def _trainval_size(task: _Task) -> Iterator[Problem]:
@@ -221,23 +213,6 @@ def _repeats(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
             if facts[name].sha256 and facts[name].sha256 in others:
                 message = f"is the same image as {others[facts[name].sha256]}, of another split"
                 yield task.problem(part, "duplicate", listing.folder / name, message)
-
-
-def _trainval(task: _Task, facts: Mapping[str, FileFacts]) -> Iterator[Problem]:
-    """Check that VTAB's third list has the images and labels of the lists of train and val."""
-    if TRAINVAL not in task.parts or task.manifest.source == "tree":
-        return
-    images = {
-        part: Counter(
-            (facts[name].sha256, int(label))
-            for name, label in zip(task.parts[part].names, task.parts[part].labels, strict=True)
-        )
-        for part in ("train", "val", TRAINVAL)
-    }
-    differing = sum(((images["train"] + images["val"]) - images[TRAINVAL]).values())
-    if differing:
-        message = f"lacks {differing} of the images (or has other labels for them) that train and val list"
-        yield task.problem(TRAINVAL, "trainval_differs", task.parts[TRAINVAL].source, message)
 
 
 def _fingerprint(task: _Task, facts: Mapping[str, FileFacts]) -> str:
