@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from petl_bench.config import plan_task
+from petl_bench.data import manifest_of, resolve
 from petl_bench.data.decoded import decoded, native_sizes
 from petl_bench.data.file_facts import read_facts
 from petl_bench.data.images import DEEP, as_published, as_shown
+from petl_bench.data.layouts import located
 from petl_bench.data.lists import Listing
 from petl_bench.data.resolve import PARTS, fingerprint
-from petl_bench.types import Cache
+from petl_bench.data.verify import verify
+from petl_bench.errors import UserError
+from petl_bench.types import Cache, DataSettings
 
 BYTE = st.integers(0, 255)
 COLOUR = st.tuples(BYTE, BYTE, BYTE)
@@ -165,6 +172,57 @@ def test_values_that_no_rule_makes_right_are_refused(case: str) -> None:
         as_shown(stored(Image.fromarray(REFUSED[case]), "tiff"))
 
 
+def tiff(values: np.ndarray, bits: int, zero_is_white: bool = False) -> bytes:
+    """An uncompressed grey TIFF file of one strip, written by the TIFF 6.0 specification."""
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(int)
+        packed = np.stack(
+            [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1
+        )
+        data = packed.astype(np.uint8).tobytes()
+    else:
+        data = values.tobytes()
+    height, width = values.shape
+    kind = 3 if values.dtype == np.float32 else 1
+    entries = [
+        (256, width), (257, height), (258, bits), (259, 1), (262, 0 if zero_is_white else 1),
+        (273, 8), (277, 1), (278, height), (279, len(data)), (339, kind),
+    ]  # fmt: skip
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    fields = fields.replace(struct.pack("<HHI", 339, 4, 1), struct.pack("<HHI", 339, 3, 1))
+    for tag in (258, 259, 262, 277):
+        fields = fields.replace(struct.pack("<HHI", tag, 4, 1), struct.pack("<HHI", tag, 3, 1))
+    directory = struct.pack("<H", len(entries)) + fields + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize("zero_is_white", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "bits", "white"), [("u1", 8, 255), ("u2", 12, 4095), ("u2", 16, 65535), ("f4", 32, 1)]
+)
+def test_tiff_files_are_scaled_and_inverted_as_they_state(
+    kind: str, bits: int, white: int, zero_is_white: bool, tmp_path: Path
+) -> None:
+    """0 is black and the highest value white, or the other way round (TIFF 6.0, tag 262)."""
+    if bits == 12 and zero_is_white:
+        pytest.skip("Pillow opens no such files")
+    values = np.array([[0, white, white / 4, white / 2]]).astype(kind)
+    data = tiff(values, bits, zero_is_white)
+    found = np.asarray(as_shown(data))[0, :, 0].astype(int)
+    expected = np.array([0, 255, 63.75, 127.5])
+    np.testing.assert_allclose(found, 255 - expected if zero_is_white else expected, atol=1)
+    (tmp_path / "image").write_bytes(data)
+    facts = read_facts(tmp_path / "image", decode=False)
+    assert facts.shown_otherwise == (bits > 8)
+    assert facts.rule == (2 if bits == 12 or (zero_is_white and bits > 8) else 1)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 4095))
+def test_twelve_bits_are_the_highest_eight(value: int) -> None:
+    assert pixel(tiff(np.array([[value, 4095]], "u2"), 12)) == (value >> 4,) * 3
+
+
 def test_black_stays_black() -> None:
     for dtype in (np.uint16, np.int32, np.float32):
         assert pixel(stored(Image.fromarray(np.zeros((2, 2), dtype)), "tiff")) == (0, 0, 0)
@@ -222,12 +280,54 @@ def test_the_rule_joins_the_fingerprint_of_own_data_where_it_matters(tmp_path: P
     facts = [read_facts(tmp_path / name, decode=False) for name in names]
     listing = Listing(tmp_path, tmp_path, names, np.array([0, 1]))
     hashes = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in names]
-    for shown, mark in ((False, ""), (True, " shown 1")):
+    for shown, mark in ((False, ""), (True, " shown 1")):  # 2 only where a rule of version 2 acts
         lines = f"0 {hashes[0]}\n1 {hashes[1]}{mark}\n"
         part = hashlib.sha256(lines.encode()).hexdigest()
         whole = "".join(f"{name} 2 {part}\n" for name in PARTS)
         found = fingerprint(dict.fromkeys(PARTS, listing), dict.fromkeys(PARTS, facts), shown)
         assert found == hashlib.sha256(whole.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("case", [*REFUSED, "12 bits", "16 bits of colour", "whole range", "8 bits"])
+def test_values_of_deep_images_are_examined_before_a_sweep(case: str, tmp_path: Path) -> None:
+    """Values that cannot be read are refused, and a small part of the range is told, by sweep and verify."""
+    low = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    colour = deep_colour(np.stack([low] * 3, -1))
+    data = {
+        "12 bits": stored(Image.fromarray(low)),
+        "16 bits of colour": colour,
+        "whole range": stored(Image.fromarray(low * 16)),
+        "8 bits": stored(Image.fromarray((low // 256).astype(np.uint8))),
+    } | {name: stored(Image.fromarray(values), "tiff") for name, values in REFUSED.items()}
+    for number in range(12):
+        path = tmp_path / "root" / "ab"[number % 2] / f"{number}.{'tif' if case in REFUSED else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data[case])
+    task = plan_task("tree", DataSettings(root=str(tmp_path / "root"), images=8))
+    cache, said = Cache(str(tmp_path / "cache")), list[str]()
+    report = verify(located(task, manifest_of(task)), manifest_of(task), cache, decode=False)
+    if case in REFUSED:
+        with pytest.raises(UserError, match="save the image with 8 bits"):
+            resolve(task, cache)
+        assert {problem.kind for problem in report.problems} >= {"values"}
+        return
+    resolve(task, cache, warn=said.append)
+    narrow = case in ("12 bits", "16 bits of colour")
+    assert any("of 256 levels are left" in line for line in said) == narrow
+    assert any("of 256 levels are left" in line for line in report.notes) == narrow
+
+
+def deep_colour(values: np.ndarray) -> bytes:
+    """A PNG file of 16-bit colour, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def test_a_palette_with_transparency_warns_of_nothing(tmp_path: Path) -> None:

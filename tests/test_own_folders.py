@@ -216,6 +216,10 @@ def test_a_sweep_names_the_classes_and_their_images(tmp_path: Path, cached: Cach
     arguments = ["sweep", *OWN, "train.batch_size=4", f"data.root={root}", "--dry-run"]
     done = quickly(*arguments, "task=tree", "data.images=8", "--store", tmp_path / "store")
     assert "flowers: 2 classes: daisy, rose; images: 6 train, 2 val, 4 test" in done.stderr
+    assert "pixels of 12 not checked yet, `petl-bench data verify` does" in done.stderr
+    verified("tree", root, "data.images=8")
+    done = quickly(*arguments, "task=tree", "data.images=8", "--store", tmp_path / "store")
+    assert "not checked" not in done.stderr
     folder(root, [0, 1, 2, 0], [1], [2, 2])
     done = quickly(*arguments, "task=folder", "--store", tmp_path / "store")
     assert "flowers: 3 classes; images: 4 train, 1 val, 2 test" in done.stderr

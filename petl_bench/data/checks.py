@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petl_bench.data.file_facts import FileFacts
+from petl_bench.data.images import value_flaw
 from petl_bench.data.layouts import folder_of, foreign
 from petl_bench.data.lists import Fault, Listing
 from petl_bench.types import SPLITS, TRAINVAL, Manifest, TaskSpec
@@ -178,6 +179,21 @@ def file_problems(
                 yield Problem(task.name, part, kind, str(listing.folder / name), message)
 
 
+def value_problems(
+    task: TaskSpec, listings: Mapping[str, Listing], facts: Mapping[str, FileFacts]
+) -> Iterator[Problem]:
+    """Check that own images of more than 8 bits have values that can be read.
+
+    Args:
+        facts: facts of all listed files by name.
+    """
+    names = {name: part for part, listing in listings.items() for name in listing.names}
+    for name, part in names.items() if task.suite == "own" else ():
+        fact = facts[name]
+        if flaw := not fact.error and value_flaw(fact.mode, fact.low, fact.high, fact.white):
+            yield Problem(task.name, part, "values", str(listings[part].folder / name), flaw)
+
+
 def repeated_lines(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing]) -> Iterator[Problem]:
     """Check that no list names a file twice; the lists of few-shot sets may."""
     if manifest.shots:
@@ -192,7 +208,9 @@ def repeated_lines(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Li
 def trainval_problems(
     task: TaskSpec, manifest: Manifest, listings: Mapping[str, Listing], facts: Mapping[str, FileFacts]
 ) -> Iterator[Problem]:
-    """Check that VTAB's third list has the images and labels of the lists of train and val, and no others.
+    """Check that VTAB's third list has the images and labels of the lists of train and val.
+
+    That it has no others follows from the sizes of a benchmark; of own data it is checked.
 
     Args:
         facts: facts of all listed files by name; images are the same if their files are.
@@ -206,7 +224,8 @@ def trainval_problems(
         )
         for part in ("train", "val", TRAINVAL)
     )
-    lacking, further = ((train + val) - both).total(), (both - (train + val)).total()
+    lacking = ((train + val) - both).total()
+    further = (both - (train + val)).total() if task.suite == "own" else 0
     message = f"lacks {lacking} of the images (or has other labels for them) that train and val list"
     if further and not lacking:
         message = f"lists {further} images (or labels of them) that neither train nor val lists"

@@ -20,7 +20,7 @@ from PIL import Image
 from petl_bench.atomic import staged
 from petl_bench.data.base import Pixels, Ragged
 from petl_bench.data.file_facts import FileFacts, cache_folder, in_threads
-from petl_bench.data.images import LIMIT, VERSION, as_published, as_shown
+from petl_bench.data.images import LIMIT, as_published, as_shown
 from petl_bench.data.lists import Listing
 from petl_bench.errors import UserError
 from petl_bench.files import MB, flaw, read_bytes
@@ -30,6 +30,9 @@ logger = logging.getLogger("petl_bench")
 
 CROP = 256 / 224
 """Short side before the center crop, as a multiple of the crop's side."""
+
+LARGEST = 2**26
+"""Pixels up to which an image is resized as a whole; a strip of 1 x 60,000 would else need 12 GB."""
 
 
 def decoded(
@@ -82,17 +85,24 @@ def resized(image: Image.Image, resize: str, size: int) -> Image.Image:
 
     Args:
         resize: `stretch` resizes both sides to `size`; anything else resizes the short side to 256/224 of
-            `size` and crops the center, with the rounding of torchvision's Resize and CenterCrop.
+            `size` and crops the center, with the rounding of torchvision's Resize and CenterCrop. Of thin
+            strips, whose enlarged image would be larger than LARGEST, only the center is resized.
     """
+    width, height = image.size
     if resize == "stretch":
+        if size * height > LARGEST:  # Pillow resizes the width first
+            image = image.resize((width, size), Image.Resampling.BICUBIC)
         return image.resize((size, size), Image.Resampling.BICUBIC)
     short = int(CROP * size)
-    width, height = image.size
     wide, high = (
         (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
     )
-    image = image.resize((wide, high), Image.Resampling.BICUBIC)
     left, top = round((wide - size) / 2), round((high - size) / 2)
+    if wide * high > LARGEST:
+        across, down = width / wide, height / high
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box)
+    image = image.resize((wide, high), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
 
 
@@ -117,8 +127,8 @@ def _mapped(
     """
     folder = cache_folder(cache) / "decoded"
     content = hashlib.sha256("".join(fact.sha256 for fact in facts).encode()).hexdigest()
-    if shown and any(fact.shown_otherwise for fact in facts):
-        way += f"-shown{VERSION}"
+    if rules := [fact.rule for fact in facts if shown and fact.shown_otherwise]:
+        way += f"-shown{max(rules)}"
     path = folder / f"{content[:32]}-{way}-pillow{PIL.__version__.split('.')[0]}.npy"
     try:
         folder.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from petl_bench.data.file_facts import FileFacts
-from petl_bench.data.images import DEEP
+from petl_bench.data.images import DEEP, value_flaw
 from petl_bench.data.lists import Listing
 from petl_bench.data.tree import IMAGES, LITTERED, LeftOut, is_litter
 from petl_bench.types import SPLITS
@@ -18,6 +18,8 @@ from petl_bench.types import SPLITS
 MANY_CLASSES = 100_000
 """Highest label up to which classes are counted: labels far beyond the number of images are a mistake."""
 
+NARROW = 1 / 8
+"""Part of their range that images of more than 8 bits should exceed together."""
 NAMED = 10
 """Classes that one line names."""
 
@@ -95,7 +97,26 @@ def reading_notes(facts: Mapping[str, FileFacts], shown: bool) -> list[str]:
         ),
         (sum(fact.frames > 1 for fact in known), "of several frames or pages", "the first is read"),
     )
-    return [f"images {what}: {count}; {how}" for count, what, how in counts if count]
+    notes = [f"images {what}: {count}; {how}" for count, what, how in counts if count]
+    return notes + (narrow_range(facts) if shown else [])
+
+
+def narrow_range(facts: Mapping[str, FileFacts]) -> list[str]:
+    """Return a note about images of more than 8 bits that use only a small part of their range."""
+    deep = [
+        fact
+        for fact in facts.values()
+        if fact.white and not value_flaw(fact.mode, fact.low, fact.high, fact.white)
+    ]
+    low = min((fact.low / fact.white for fact in deep), default=0.0)
+    high = max((fact.high / fact.white for fact in deep), default=1.0)
+    if high - low >= NARROW:
+        return []
+    return [
+        f"the values of all {len(deep)} images of more than 8 bits lie between {low:.1%} and {high:.1%} of "
+        f"their range, so that about {max(1, round((high - low) * 256))} of 256 levels are left; stretch the "
+        "values to the whole range, or save the images with 8 bits"
+    ]
 
 
 def left_out_of(listings: Mapping[str, Listing]) -> list[dict[str, str | int]]:

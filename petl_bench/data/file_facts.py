@@ -44,7 +44,7 @@ CHUNK = 256
 """Files between two calls of an Advance."""
 
 THREADS = min(8, os.cpu_count() or 1)
-FORMAT = 2
+FORMAT = 3
 """Version of the kept facts; raised when their meaning changes."""
 
 
@@ -61,7 +61,7 @@ class FileFacts:
         quality: estimated JPEG quality from 1 to 100; 0 for other formats.
         decoded: whether the pixels were decoded, and not only the header.
         error: MISSING, or why the file is no readable image; empty for images.
-        mode, orientation, transparent: see petl_bench.data.images.Traits.
+        mode, orientation, transparent, low, high, white, negative: see petl_bench.data.images.Traits.
         frames: number of frames or pages, of which the first is used; 1 where the pixels were not decoded.
     """
 
@@ -78,11 +78,24 @@ class FileFacts:
     orientation: int = 1
     transparent: bool = False
     frames: int = 1
+    low: float = 0.0
+    high: float = 0.0
+    white: float = 0.0
+    negative: bool = False
 
     @property
     def shown_otherwise(self) -> bool:
         """Return whether petl_bench.data.images.as_shown gives other pixels than as_published."""
         return self.mode in DEEP or self.orientation != 1 or self.transparent
+
+    @property
+    def rule(self) -> int:
+        """Return the first version of as_shown that gives the pixels of this image.
+
+        It joins the fingerprints of images with `shown_otherwise`, so that a rule that is added changes only
+        those of the images that it concerns. Version 2 knows WhiteIsZero and bits per sample.
+        """
+        return 2 if self.negative or (self.mode in DEEP and 1 < self.white < 65535) else 1
 
     def shape(self, shown: bool) -> tuple[int, int]:
         """Return height and width in pixels; with `shown`, those after turning by the EXIF orientation."""

@@ -8,14 +8,16 @@ notes. The user's own data are read as a viewer shows them (`as_shown`):
 Mode, property              Rule
 ==========================  ==================================================================================
 1, L, P, RGB, CMYK, others  `convert("RGB")`: grey levels become equal parts of red, green and blue.
-I;16, I                     Grey: the high byte of 16 bits, as Pillow reads 16-bit colour; 0 to 65535.
+I;16, I                     Grey: the high byte of 16 bits, as Pillow reads 16-bit colour; 0 to 65535. A TIFF
+                            file that states fewer bits per sample: the highest 8 of these.
 F                           Grey: 0 to 1, times 255 and rounded.
+TIFF, WhiteIsZero           Inverted. Pillow does this itself for up to 8 bits.
 LA, PA, RGBA, transparency  Blended with white, also where a palette or one colour is transparent.
 EXIF orientation            The image is turned and mirrored as it says.
 ==========================  ==================================================================================
 
-Values outside these ranges, and dark images of which only black would be left, are refused. Of several frames
-or pages the first is read. Color profiles are ignored.
+Values outside these ranges, and dark images of which only one colour would be left, are refused. Of several
+frames or pages the first is read. Color profiles are ignored.
 """
 
 from __future__ import annotations
@@ -23,17 +25,16 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from petl_bench.files import MB
 
 LIMIT = 1000 * MB
 """Maximum bytes of an image file."""
-
-VERSION = 1
-"""Version of `as_shown`; part of the fingerprint of own data that it reads otherwise than `as_published`."""
 
 DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Modes of more than 8 bits per channel."""
@@ -61,21 +62,60 @@ class Traits:
         mode: Pillow's name of its kind of pixels.
         orientation: EXIF orientation from 1 (upright) to 8.
         transparent: whether any pixel is not opaque.
+        low, high: lowest and highest value of an image of more than 8 bits per channel, without alpha; of
+            colour, that of the high bytes.
+        white: the highest value that it could have; 0 for images of up to 8 bits.
+        negative: whether 0 is white, and Pillow leaves it so.
     """
 
     mode: str
     orientation: int
     transparent: bool
+    low: float = 0.0
+    high: float = 0.0
+    white: float = 0.0
+    negative: bool = False
 
 
 def traits(image: Image.Image, data: bytes) -> Traits:
-    """Return the traits of an opened image; its pixels are decoded only if they may be transparent.
+    """Return the traits of an opened image; pixels are decoded only if they may be transparent, or are deep.
 
     Args:
         data: content of its file.
     """
     mode, orientation = image.mode, _orientation(image, data)
-    return Traits(mode, orientation, image.has_transparency_data and _any_transparent(image))
+    deep_colour = mode not in DEEP and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    transparent = image.has_transparency_data and _any_transparent(image)
+    if mode in DEEP:
+        values = np.asarray(image)
+        low, high = float(values.min()), float(values.max())
+        return Traits(mode, orientation, transparent, low, high, _white(image), _is_negative(image))
+    if deep_colour:
+        channels = [np.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"]
+        low, high = float(np.min(channels)), float(np.max(channels))
+        return Traits(mode, orientation, transparent, low, high, 255)
+    return Traits(mode, orientation, transparent)
+
+
+def value_flaw(mode: str, low: float, high: float, white: float) -> str:
+    """Return why an image of more than 8 bits cannot be read by its values; empty: it can.
+
+    Args:
+        low, high, white: see Traits; images of up to 8 bits have no flaw.
+    """
+    if mode not in DEEP:
+        return ""
+    if not (low >= 0 and high <= white):
+        return (
+            f"mode {mode} with values from {low:g} to {high:g}; it is read from 0 (black) to {white:g} "
+            "(white); save the image with 8 bits per channel"
+        )
+    if high > 0 and _grey(np.array(high if mode == "F" else int(high)), white) == 0:
+        return (
+            f"mode {mode} with values from {low:g} to {high:g} of {white:g}: all would become one colour; "
+            "save the image with 8 bits per channel"
+        )
+    return ""
 
 
 def as_published(data: bytes) -> Image.Image:
@@ -130,27 +170,37 @@ def _any_transparent(image: Image.Image) -> bool:
     return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
 
 
+def _white(image: Image.Image) -> float:
+    """Return the value of white in an image of more than 8 bits, or of black if 0 is white."""
+    if image.mode == "F":
+        return 1
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    return float(min(2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1, 65535))
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Return whether 0 is white in an image of more than 8 bits."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
+
+
+def _grey(values: NDArray[Any], white: float) -> NDArray[Any]:
+    """Return values from 0 to `white` as 0 to 255: rounded from 0 to 1, else the highest 8 bits."""
+    return np.rint(values * 255.0) if white == 1 else values >> (int(white).bit_length() - 8)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return a grey image of more than 8 bits with 8 bits: mode L, or LA if one of its values is transparent.
 
     Raises:
-        ValueError: values are outside the range of the mode, or all become black though they are not.
+        ValueError: values are outside the range of the mode, or all become one colour though they differ.
     """
-    values = np.asarray(image)
-    top = 1 if image.mode == "F" else 65535
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= top):
-        raise ValueError(
-            f"mode {image.mode} with values from {low:g} to {high:g}; it is read from 0 (black) to {top} "
-            "(white); save the image with 8 bits per channel"
-        )
-    grey = np.rint(values * 255.0) if image.mode == "F" else values >> 8
-    if high > 0 and grey.max() == 0:
-        raise ValueError(
-            f"mode {image.mode} with values from {low:g} to {high:g} of {top}: all would become black; save "
-            "the image with 8 bits per channel"
-        )
-    eight = Image.fromarray(grey.astype(np.uint8))
+    values, white = np.asarray(image), _white(image)
+    if flaw := value_flaw(image.mode, float(values.min()), float(values.max()), white):
+        raise ValueError(flaw)
+    grey = _grey(values, white).astype(np.uint8)
+    eight = Image.fromarray(255 - grey if _is_negative(image) else grey)
     if "transparency" in image.info:
         opaque = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
         eight.putalpha(Image.fromarray(opaque))

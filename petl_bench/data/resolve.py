@@ -21,11 +21,11 @@ from petl_bench.data.checks import (
     list_problems,
     repeated_lines,
     trainval_problems,
+    value_problems,
 )
 from petl_bench.data.decoded import decoded, native_sizes
-from petl_bench.data.describe import contents, contradictions
+from petl_bench.data.describe import contents, contradictions, narrow_range
 from petl_bench.data.file_facts import Advance, FileFacts, Notify, file_facts, ignore
-from petl_bench.data.images import VERSION
 from petl_bench.data.layouts import LAYOUTS, located
 from petl_bench.data.lists import Listing
 from petl_bench.data.manifest_files import manifests
@@ -79,6 +79,7 @@ def resolve(
     _refuse(label_problems(task, listings), advice)
     facts = _present(task, listings, cache, advice, advance)
     by_name = _by_name(listings, facts)
+    _refuse(value_problems(task, listings, by_name), advice)
     _refuse(trainval_problems(task, manifest, listings, by_name), advice)
     used = {fact.sha256 for part in PARTS if part != "test" for fact in facts[part]}
     shared = sum(fact.sha256 in used for fact in facts["test"])
@@ -93,9 +94,13 @@ def resolve(
         warn(f"{task.place['root']}: left out are {counts}; {advice}")
     name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
     if task.suite == "own":
-        tell(contents(name, listings))
-        for fact in contradictions(listings, by_name):
-            warn(f"{name}: {fact}")
+        unchecked = sum(not fact.decoded for fact in by_name.values())
+        later = (
+            f"; pixels of {unchecked:,} not checked yet, `petl-bench data verify` does" if unchecked else ""
+        )
+        tell(contents(name, listings) + later)
+        for remark in (*contradictions(listings, by_name), *narrow_range(by_name)):
+            warn(f"{name}: {remark}")
     return replace(
         task,
         name=name,
@@ -109,14 +114,14 @@ def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFa
     """Return the SHA-256 over labels and file contents of all listings, independent of names and folders.
 
     Args:
-        shown: images are read by `petl_bench.data.images.as_shown`. Its version joins the hash of each image
-            of which it gives other pixels than `convert("RGB")`, by which all images were once read.
+        shown: images are read by `petl_bench.data.images.as_shown`. Its rule joins the hash of each image of
+            which it gives other pixels than `convert("RGB")`, by which all images were once read.
     """
     whole = hashlib.sha256()
     for part in PARTS:
         sha = hashlib.sha256()
         for label, fact in zip(listings[part].labels, facts[part], strict=True):
-            rule = f" shown {VERSION}" if shown and fact.shown_otherwise else ""
+            rule = f" shown {fact.rule}" if shown and fact.shown_otherwise else ""
             sha.update(f"{label} {fact.sha256}{rule}\n".encode())
         whole.update(f"{part} {len(listings[part])} {sha.hexdigest()}\n".encode())
     return whole.hexdigest()

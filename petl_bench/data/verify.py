@@ -22,6 +22,7 @@ from petl_bench.data.checks import (
     list_problems,
     repeated_lines,
     trainval_problems,
+    value_problems,
 )
 from petl_bench.data.describe import class_counts, contradictions, left_out_of, reading_notes, sizes_of
 from petl_bench.data.file_facts import Advance, FileFacts, file_facts, ignore
@@ -108,6 +109,7 @@ def verify(
         *label_problems(spec, task.parts),
         *_coverage(task),
         *file_problems(spec, task.parts, facts),
+        *value_problems(spec, task.parts, facts),
         *_strays(task),
     ]
     repeated = [*_repeats(task, facts)]
