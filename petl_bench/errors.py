@@ -54,8 +54,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, for example `1 run` or `2 runs`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    """Return a number with its noun, for example `1 run`, `2 runs` or `2 classes`."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{plural}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

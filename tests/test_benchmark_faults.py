@@ -63,7 +63,7 @@ def no_image(bench: Bench) -> str:
 def a_label_out_of_range(bench: Bench) -> str:
     path = bench.root / "kitti/test.txt"
     path.write_text(path.read_text().replace(" 3\n", " 4\n", 1))
-    return "labels out of range, the first 4 of images/test/000003.jpg; the 4 classes are 0 to 3"
+    return "1 label out of range, the first 4 of images/test/000003.jpg; the 4 classes are 0 to 3"
 
 
 DAMAGES = [no_root, no_task_folder, a_line_too_few, a_line_too_many, no_list, no_image, a_label_out_of_range]

@@ -10,7 +10,7 @@ from petl_bench.config import (
     options,
     plan,
 )
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.types import (
     AdapterSpec,
 )
@@ -186,3 +186,17 @@ def test_a_mistake_of_two_settings_is_named(overrides: list[str], named: str) ->
 def test_a_setting_that_one_method_of_the_sweep_lacks_is_refused_by_its_name() -> None:
     with pytest.raises(UserError, match=r"adapter\.dropout.*linear"):
         plan(["task=digits", "bits=1", "adapter.dropout=0.3"])
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [
+        (0, "run", "0 runs"),
+        (1, "epoch", "1 epoch"),
+        (2, "block", "2 blocks"),
+        (1, "class", "1 class"),
+        (3, "class", "3 classes"),
+    ],
+)
+def test_one_thing_is_no_plural(number: int, noun: str, said: str) -> None:
+    assert counted(number, noun) == said

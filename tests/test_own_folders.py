@@ -354,7 +354,7 @@ def test_labels_are_right_exactly_if_every_class_is_trained(
         ([0, 1, 999_999_999], "999999997 of 1000000000 classes"),
         ([7, 7, 7], "found are 7, labels must be"),
         ([0, 0, 0], "single class"),
-        ([0, 1, -1], "labels out of range"),
+        ([0, 1, -1], "out of range"),
     ],
 )
 def test_labels_that_make_empty_classes_are_refused(

@@ -53,7 +53,7 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)  # to the sweep alone, as where jobs are on other machines
         _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "jobs are cancelled" in messages
+    assert " cancelled" in messages
     assert "petl_bench/" not in messages  # no traceback of ours; submitit's stand-in shows where it was
     wait_until(lambda: not session_processes(process.pid), PATIENCE)
     assert len(rows_of(tmp_path / "store")) < COUNT
@@ -214,7 +214,7 @@ def test_ctrl_c_cancels_what_slurm_has(slurm: dict[str, str], tmp_path: Path) ->
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "jobs are cancelled" in messages
+    assert " cancelled" in messages
     wait_until(lambda: not ask(slurm, "squeue", "--noheader", "--states=PENDING,RUNNING"), PATIENCE)
     assert len(rows_of(tmp_path / "store")) < COUNT
 

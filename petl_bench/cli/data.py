@@ -203,7 +203,7 @@ def info(
         if value not in ("", [], {}, 0):
             say(f"{key:<14} {value}")
     for name, held in lists.items():
-        say(f"{name:<40} {held['lines']} lines, SHA-256 {held['sha256']}")
+        say(f"{name:<40} {counted(held['lines'], 'line')}, SHA-256 {held['sha256']}")
 
 
 def _manifests(suite: str) -> list[Manifest]:

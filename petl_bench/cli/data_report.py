@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petl_bench.cli.common import cells, say
+from petl_bench.errors import counted
 
 if TYPE_CHECKING:
     from petl_bench.data.checks import Problem
@@ -99,7 +100,7 @@ def _description(report: TaskReport) -> list[str]:
                 + "".join(f"{held[split]:>8,}" for split in ("train", "val", "test"))
             )
         if len(report.classes) > CLASSES:
-            lines.append(f"... and {len(report.classes) - CLASSES} more classes")
+            lines.append(f"... and {counted(len(report.classes) - CLASSES, 'more class')}")
     lines += [
         f"left out: {held['reason']}: {held['files']} (first: {held['first']})" for held in report.left_out
     ]

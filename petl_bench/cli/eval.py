@@ -216,7 +216,8 @@ def _evaluate(
         kept = target.store.predictions(target.run_id)
         if kept is not None and kept.images != found.images:
             raise UserError(
-                f"{target.path.with_name(PREDICTIONS)}: holds predictions for {kept.images} images, "
+                f"{target.path.with_name(PREDICTIONS)}: holds predictions for "
+                f"{counted(kept.images, 'image')}, "
                 f"{task.name} has {found.images}; `petl-bench store check --store {target.store.root}`"
             )
         differing = kept.differing(found) if kept is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from petl_bench.errors import counted
 from petl_bench.types import FLOAT_BITS, RunSpec, method
 
 
@@ -76,5 +77,5 @@ def _sentences(spec: RunSpec) -> Iterator[str]:
     if method(spec.adapter.name).nested and 0 < steps < spec.hidden:
         yield (
             f"adapter={spec.adapter.name} draws one of {spec.hidden} ranks in each step, and a run has only "
-            f"{steps} steps: some ranks are never drawn; choose more epochs or fewer hidden units"
+            f"{counted(steps, 'step')}: some ranks are never drawn; choose more epochs or fewer hidden units"
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from petl_bench.cli.common import JsonOption, cells, note, print_json, say
+from petl_bench.errors import counted
 
 
 class Kind(StrEnum):
@@ -103,7 +104,7 @@ def _facts(entry: dict[str, Any]) -> list[str]:
         return [entry["description"]]
     facts = f"{entry['suite']}/{entry['group']}"
     if entry["classes"]:
-        facts += f", {entry['classes']} classes, {entry['splits']['test']} test images"
+        facts += f", {counted(entry['classes'], 'class')}, {counted(entry['splits']['test'], 'test image')}"
     return [f"{facts}: {entry['description']}"]
 
 

@@ -24,7 +24,7 @@ from typing import IO, Self, cast
 from petl_bench.data.file_facts import Notify
 from petl_bench.data.members import DEEPEST, Member, checked, kind_flaw
 from petl_bench.data.tree import is_litter
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.files import flaw
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -100,7 +100,7 @@ def _unpack_archive(file: Path, into: Path, where: str, notify: Notify, nested: 
         tops = {name.partition("/")[0] for name in (*files, *folders)}
         alone = len(tops) == 1 and tops <= folders
         base = into if alone else into / (_stem(file.name) or "")
-        notify(f"{where}: unpacking {len(files)} files")
+        notify(f"{where}: unpacking {counted(len(files), 'file')}")
         _write(files, folders, base, where)
     inner = [name for name in files if _stem(name) is not None]
     for name in inner if nested else ():

@@ -19,6 +19,7 @@ from petl_bench.data.file_facts import FileFacts
 from petl_bench.data.images import value_flaw
 from petl_bench.data.layouts import folder_of, foreign
 from petl_bench.data.lists import Fault, Listing
+from petl_bench.errors import counted
 from petl_bench.types import SPLITS, TRAINVAL, Manifest, TaskSpec
 
 
@@ -70,7 +71,7 @@ def count_problem(task: TaskSpec, part: str, listing: Listing, sizes: Collection
     """
     if listing.names and sizes and len(listing) not in sizes:
         expected = " or ".join(map(str, sorted(sizes)))
-        message = f"lists {len(listing)} images, it should be {expected}"
+        message = f"lists {counted(len(listing), 'image')}, it should be {expected}"
         yield Problem(task.name, part, "count", str(listing.source), message)
 
 
@@ -82,7 +83,7 @@ def label_problems(task: TaskSpec, listings: Mapping[str, Listing]) -> Iterator[
         if len(wrong):
             first = wrong[0]
             message = (
-                f"{len(wrong)} labels out of range, the first {listing.labels[first]} of "
+                f"{counted(len(wrong), 'label')} out of range, the first {listing.labels[first]} of "
                 f"{listing.names[first]}; the {classes} classes are 0 to {classes - 1}"
             )
             yield Problem(task.name, part, "label_range", str(listing.source), message)

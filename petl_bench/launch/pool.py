@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from petl_bench.device import find_devices
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
 
@@ -57,7 +57,7 @@ def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
             if all(worker.retired for worker in workers):
                 raise UserError(
                     f"launcher.device={settings.device}: failed, and no new process can use it; "
-                    f"{len(todo)} runs are left"
+                    f"{counted(len(todo), 'run')} left"
                 )
             ready = wait(list(waited)) if waited else []  # none where none could be started
             for worker in (worker for connection, worker in waited.items() if connection in ready):

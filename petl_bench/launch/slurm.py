@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.launch.base import Round
 from petl_bench.store import Store
 from petl_bench.types import Job, Outcome, Runtime, SlurmSettings
@@ -61,7 +61,7 @@ def launch(work: Round[SlurmSettings]) -> Generator[Outcome, None, None]:
     runtime = replace(work.runtime, device=settings.device)  # found where the job runs
     waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]
     running: list[tuple[Any, list[Job]]] = []
-    work.say(f"{len(waiting)} jobs for {len(jobs)} runs; logs: {executor.folder}")
+    work.say(f"{counted(len(waiting), 'job')} for {counted(len(jobs), 'run')}; logs: {executor.folder}")
     try:
         while waiting or running:
             # Slurm itself keeps to launcher.jobs; submitit on this machine would begin all of them at once.
@@ -85,7 +85,7 @@ def launch(work: Round[SlurmSettings]) -> Generator[Outcome, None, None]:
     finally:
         if running:
             _cancel(settings.cluster, [task for task, _ in running])
-            work.say(f"{len(running)} jobs are cancelled")
+            work.say(f"{counted(len(running), 'job')} cancelled")
 
 
 def _executor(store: Path, settings: SlurmSettings) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench import adapters
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.packing import Entry, StoredTensor
 from petl_bench.quantizers import FakeQuantize, LatentStack, stack_by_shape
 from petl_bench.types import FLOAT_BITS
@@ -148,7 +148,9 @@ class Component:
             if entry != tensor.entry:
                 raise UserError(f"{where}: holds {tensor.entry} where the model has {entry}")
         if len(expected) != len(stored):
-            raise UserError(f"{where}: holds {len(stored)} tensors where the model has {len(expected)}")
+            raise UserError(
+                f"{where}: holds {counted(len(stored), 'tensor')} where the model has {len(expected)}"
+            )
         tensors = iter(stored)
         for linear in self.matrices.values():
             linear.weight.copy_(self._decode(next(tensors)))

@@ -40,7 +40,7 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     parts += [f"protocol {key['protocol']}"]
     parts += [f"rungs {key['rungs']}"] if key["rungs"] else []
     parts += [key["precision"]] if key["precision"] != "fp32" or _differ(tables, "precision") else []
-    parts += [f"{key['epochs']} epochs"]
+    parts += [counted(key["epochs"], "epoch")]
     parts += [counted(key["shots"], "shot")] if key["shots"] else []
     parts += [f"pixel normalization {key['normalization']}"]
     parts += _recipe(table, tables)

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from petl_bench import data, packing
 from petl_bench.config import group_config, options
 from petl_bench.config.recipes import recipe_name
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, FileMetadata, Predictions
 from petl_bench.run.identity import backbone_sha256
@@ -190,7 +190,8 @@ def score(
         raise UserError(f"{where}: was trained on other weights of {backbone.display_name}")
     if metadata.model.classes != task.classes:
         raise UserError(
-            f"{where}: has a head of {metadata.model.classes} classes, {task.name} has {task.classes}"
+            f"{where}: has a head of {counted(metadata.model.classes, 'class')}, "
+            f"{task.name} has {task.classes}"
         )
     model = replace(metadata.model, backbone=backbone)
     network = restore(model, file, where, metadata.precision, device)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from petl_bench import data
 from petl_bench.backbones import weights
 from petl_bench.data.file_facts import Advance, Notify, ignore
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.types import BackboneSpec, Cache, Job, Origin, RunSpec, TaskSpec, run_id
 
 UNKNOWN = Origin()
@@ -153,6 +153,6 @@ def _require_a_batch(spec: RunSpec) -> None:
     images = splits.get("train", 0) + (0 if alone else splits.get("val", 0))
     if "train" in splits and images < size:
         raise UserError(
-            f"train.batch_size={size}: the training set of {spec.task.name} has {images} images, "
+            f"train.batch_size={size}: the training set of {spec.task.name} has {counted(images, 'image')}, "
             "not one batch"
         )

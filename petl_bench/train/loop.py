@@ -14,7 +14,7 @@ from torch.nn.functional import kl_div
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench.data import Split
-from petl_bench.errors import DivergedError, UserError
+from petl_bench.errors import DivergedError, UserError, counted
 from petl_bench.train.augment import AugmentedImages, BatchAugmentation
 from petl_bench.train.checkpoint import TrainingState
 from petl_bench.train.pixels import Pixels, to_device
@@ -121,7 +121,8 @@ def fit(training: Training) -> list[float]:
     images, recipe, device = training.images, training.recipe, training.pixels.device
     if len(images) < recipe.batch_size:
         raise UserError(
-            f"train.batch_size={recipe.batch_size}: the training set has {len(images)} images, not one batch"
+            f"train.batch_size={recipe.batch_size}: the training set has {counted(len(images), 'image')}, "
+            "not one batch"
         )
     model, state, hooks = training.model, training.state, training.hooks
     optimizer = torch.optim.AdamW(
