@@ -94,6 +94,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding may lack characters
     try:
+        _check_folder()
         sys.exit(_command()(standalone_mode=False) or 0)
     except SystemExit:
         if _interruptions:  # a library exits with another code
@@ -119,21 +120,18 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _is_nowhere() -> bool:
-    """Return whether the working directory has been deleted."""
+def _check_folder() -> None:
+    """Refuse a working directory that has been deleted, to which no relative path leads."""
     try:
         os.getcwd()
-    except FileNotFoundError:
-        return True
-    return False
+    except FileNotFoundError as error:
+        raise UserError("the working directory has been deleted: change to another one") from error
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        if error.filename is None and _is_nowhere():
-            return "the working directory has been deleted: change to another one"
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):
         return "the memory of this machine does not suffice for this command"
