@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ def test_a_whole_run_and_a_command_in_a_table(capsys, monkeypatch) -> None:
 
 
 def test_rows_to_report(finished_store, tmp_path) -> None:
-    commands.fill(tmp_path / "store", next(Store(finished_store).rows()), 200)
+    run_id = next(Store(finished_store).rows()).run_id
+    shutil.copytree(finished_store / run_id, tmp_path / "one" / run_id)
+    commands.fill(tmp_path / "store", Store(tmp_path / "one"), 200)
     rows = list(Store(tmp_path / "store").rows())
     cells = {(row.task, row.adapter, row.bits, row.seed) for row in rows}
     assert len(rows) == len({row.run_id for row in rows}) == len(cells) == 200

@@ -124,7 +124,8 @@ def outside(kind: type[LauncherSettings]) -> Iterator[tuple[str, object]]:
     """Values of each setting of a launcher that no run can use: numbers of all sizes, and hostile text."""
     for key, known in declarations(kind).items():
         if not isinstance(known.default, str):
-            for value in (-1, -1e-9, 1e10, 1e308, 10**30, math.nan, math.inf, None, "x", "1 2", [1, 2], True):
+            numbers = (-1, -1e-9, 1e10, 1e308, 10**30, math.nan, math.inf)
+            for value in (*numbers, None, "x", "1 2", [1, 2], 1 if isinstance(known.default, bool) else True):
                 yield key, value
     yield "compile", "fast"
     yield from (("device", name) for name in ("", "gpu", "cuda:", "cuda:-1", "cuda:0\n", "cpu:x", "auto "))
@@ -170,7 +171,7 @@ def test_estimates_follow_kinds_and_epochs() -> None:
     assert costs.seconds(kind_of(lora)) is costs.together({kind_of(lora): 2}) is None
     assert remaining(costs, {kind_of(lora): 1}, {kind_of(lora): 6}, 5.0) is None  # the first one failed
     for seconds in (1.0, 2.0, 60.0):  # the median of three is not moved by a slow one
-        costs.add(make_row(lora, 0.5, seconds_train=seconds, seconds_eval=0.5, bytes_file=100))
+        costs.add(make_row(lora, 400 / 797, seconds_train=seconds, seconds_eval=0.5, bytes_file=100))
     longer = replace(lora, train=replace(lora.train, epochs=10 * lora.train.epochs))
     assert costs.seconds(kind_of(lora)) == pytest.approx(2.0 + 0.5)
     assert costs.seconds(kind_of(longer)) == pytest.approx(20.0 + 0.5)

@@ -68,7 +68,9 @@ def kept(store: Path, run_id: str) -> Kept:
     assert not (directory / FOLDER).exists()
     row = json.loads((directory / ROW).read_text())
     timed = {key: row.pop(key) for key in [*row] if key.startswith(("seconds_", "images_per", "peak_memory"))}
-    timed |= {key: row.pop(key) for key in ("started_at", "finished_at")}
+    timed |= {key: row.pop(key) for key in ("started_at", "finished_at", "digest")}
+    for origin in ("scale_from", "lr_from"):  # which a plan states, and `execute` alone does not
+        del row[origin]
     search = directory / "search.json"
     events = EventAccumulator(str(directory))
     events.Reload()
