@@ -74,7 +74,7 @@ def test_wrong_usage(arguments: str, suggestion: str, tmp_path: Path) -> None:
 
 
 def test_a_wrong_override_is_one_line(tmp_path: Path) -> None:
-    assert "did you mean 'digits'?" in error_of(quickly("sweep", "task=digit", cwd=tmp_path))
+    assert "did you mean 'digits'" in error_of(quickly("sweep", "task=digit", cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []  # no store is begun for it
 
 

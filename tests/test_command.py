@@ -25,7 +25,9 @@ from petl_bench.report.labels import title
 from petl_bench.run.identity import resolve_tasks
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.store import ERROR, ROW, SPEC, Store
-from petl_bench.types import Cache, RunSpec, run_id, spec_from_dict, spec_to_dict
+from petl_bench.store.agreement import with_digests
+from petl_bench.store.files import to_json
+from petl_bench.types import Cache, RunSpec, row_to_dict, run_id, spec_from_dict, spec_to_dict
 from tests import trees
 from tests.conftest import WEIGHTS, error_of, json_lines, make_row, pick, quickly, rows_of
 from tests.test_frozen import SPECS
@@ -198,10 +200,14 @@ def test_show_of_runs_that_failed_are_damaged_or_are_none(store_copy: Path) -> N
     (store_copy / damaged / ROW).write_text("{")
     assert "damaged" in error_of(quickly("show", damaged, "--store", store_copy))
     assert "is no finished or failed run" in error_of(quickly("show", "zzz", "--store", store_copy))
-    spec = json.loads((store_copy / other / SPEC).read_text())
-    spec["adapter"]["settings"]["flavour"] = 1
-    (store_copy / other / SPEC).write_text(json.dumps(spec))
-    (found,) = json_lines(quickly("show", other, "--store", store_copy, "--json").stdout)
+    held, row = json.loads((store_copy / other / SPEC).read_text()), Store(store_copy).row(other)
+    held["adapter"]["settings"]["flavour"] = 1
+    spec = spec_from_dict(held)
+    (store_copy / other / SPEC).write_bytes(to_json(spec_to_dict(spec)))
+    (store_copy / other / ROW).write_text(json.dumps(row_to_dict(with_digests(row, spec))))
+    done = quickly("show", other, "--store", store_copy, "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json_lines(done.stdout)
     assert "cannot express the run" in found["differences"][0]
     assert "cannot be repeated" in error_of(quickly("rerun", other, "--store", store_copy))
 
@@ -216,18 +222,21 @@ def test_rerun_repeats_a_run_elsewhere_and_says_whether_it_agrees(store_copy: Pa
     command = ("rerun", row["run_id"][:8], "launcher=local", "--store", store_copy)
     (found,) = json_lines(quickly(*command, "--json").stdout)
     assert (found["acc"], found["agrees"], found["predictions_differ"]) == (row["acc"], True, 0)
+    assert found["provenance"] == {}
     assert (found["store"], found["same_file"]) == (f"{store_copy}-rerun", True)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
     assert f"--into {found['store']}: holds run" in error_of(quickly(*command, "--into", found["store"]))
     assert "--into" in error_of(quickly(*command, "--into", store_copy))
     assert "is not run" not in quickly("show", row["run_id"], "--store", found["store"]).stdout
     assert "a setting was given that decides numbers" in error_of(quickly(*command, "seed=1"))
-    wrong = row | {"acc": 0.5, "predictions": "0" * 16}
+    store = Store(store_copy)
+    other = replace(store.row(row["run_id"]), acc=1 / row["n_test"], predictions="0" * 16)
+    wrong = row_to_dict(with_digests(other, store.spec(row["run_id"])))
     (run / ROW).write_text(json.dumps(wrong))
     done = quickly(*command)
     assert done.returncode == 1
     assert f"again in {store_copy}-rerun.2" in done.stdout
-    assert "DISAGREES with row 0.5" in done.stdout
+    assert f"DISAGREES with row {wrong['acc']:.4f}" in done.stdout
     assert json.loads((run / ROW).read_text()) == wrong
 
 

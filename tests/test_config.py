@@ -136,7 +136,8 @@ def test_glob_finds_tasks_by_name() -> None:
     assert [r.task.name for r in found] == ["sprites_loc", "sprites_ori"]
     found = plan(["sweep=none", "task=glob(*)"]).runs
     assert [r.task.name for r in found] == options("task")
-    assert len(found) == 5 + 19 + 5 + 2  # bundled, VTAB-1K, few-shot FGVC, the user's own in two layouts
+    # Bundled in two suites, VTAB-1K, few-shot FGVC, the user's own in two layouts.
+    assert len(found) == 5 + 19 + 19 + 5 + 2
 
 
 @pytest.mark.parametrize(

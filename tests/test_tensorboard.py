@@ -62,6 +62,7 @@ def test_the_hparams_page_has_every_run_with_the_settings_that_tell_runs_apart(f
 
 
 def test_the_report_says_how_to_look(finished_store: Path) -> None:
-    *_, last = quickly("report", "--store", finished_store).stdout.splitlines()
-    command = shlex.split(last.removeprefix("training curves: "))
+    lines = quickly("report", "--store", finished_store).stdout.splitlines()
+    (found,) = [line for line in lines if line.startswith("training curves: ")]
+    command = shlex.split(found.removeprefix("training curves: "))
     assert command == ["tensorboard", "--logdir", str(finished_store)]

@@ -110,7 +110,7 @@ def test_each_epoch_runs_at_its_scheduled_rate():
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_fewer_images_than_a_batch_are_refused(count):
-    with pytest.raises(UserError, match=f"batch_size=8.*{count} images"):
+    with pytest.raises(UserError, match=f"batch_size=8.*{count} image"):
         fit_tiny(count=count)
 
 

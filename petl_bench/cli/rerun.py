@@ -15,7 +15,8 @@ from petl_bench.errors import UserError, counted
 from petl_bench.store import ADAPTER, Store
 from petl_bench.types import ResultRow
 
-TIMES = ("started_at", "finished_at")
+TIMES = ("started_at", "finished_at", "digest")
+"""Columns that differ between any two runs: the times, and the digest over them."""
 
 
 def rerun(

@@ -26,7 +26,7 @@ logger = logging.getLogger("petl_bench")
 HYPERPARAMETERS = (
     *("suite", "task", "shots", "split_seed", "backbone", "image_size", "adapter", "settings"),
     *declarations(RunSettings),
-    *("protocol", "rungs", "normalization", "epochs", "lr", "recipe"),
+    *("protocol", "rungs", "searched", "normalization", "epochs", "lr", "recipe", "recipe_name"),
 )
 
 
