@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +97,23 @@ def find_run(text: str, store: Store, failed: bool = False) -> tuple[Store, str]
     if not (path / ROW).is_file() and not (failed and (path / ERROR).is_file()):
         raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
     return Store(path.resolve().parent), path.resolve().name
+
+
+def flat(
+    values: Mapping[str, Any], without: Mapping[str, object] | None = None, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield nested settings by their keys as in overrides, such as `train.epochs`.
+
+    Args:
+        values: settings, some of which are dictionaries of settings.
+        without: dictionaries of settings that are left out where they have this value, by key.
+        prefix: what stands before each key.
+    """
+    for key, value in values.items():
+        if not isinstance(value, Mapping):
+            yield prefix + key, value
+        elif without is None or value != without.get(prefix + key):
+            yield from flat(value, without, f"{prefix}{key}.")
 
 
 def duration(seconds: float) -> str:

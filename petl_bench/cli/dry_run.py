@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from petl_bench.cli.common import cells, duration, print_json, say, usable_rows
+from petl_bench.cli.common import cells, duration, flat, print_json, say, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.device import find_devices
 from petl_bench.errors import counted
@@ -119,18 +119,9 @@ def _settings(parts: Any) -> str:
     """Return nested settings of several runs as overrides: `train.epochs=100 train.lr=0.001,0.005`."""
     values: dict[str, dict[str, None]] = {}
     for part in parts:
-        for key, value in _flat(part):
+        for key, value in flat(part, UNSEEN):
             values.setdefault(key, {})[str(value)] = None
     return " ".join(f"{key}={','.join(_few(held))}" for key, held in values.items())
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            if value != UNSEEN.get(prefix + key):
-                yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _all(texts: Any) -> str:

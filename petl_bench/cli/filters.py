@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from petl_bench.cli.common import flat
 from petl_bench.errors import DamagedError, UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow, spec_to_dict
@@ -72,15 +73,7 @@ def _spec_keys(store: Store, run_id: str) -> dict[str, Any]:
     except DamagedError:
         return {}
     values["adapter"] = values["adapter"].pop("settings") | values["adapter"]
-    return dict(_flat(values))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return dict(flat(values))
 
 
 def _same(held: object, wanted: object) -> bool:
@@ -91,8 +84,8 @@ def _same(held: object, wanted: object) -> bool:
         return all(_same(own, other) for own, other in zip(held, wanted, strict=True))
     if isinstance(held, float | int) and not isinstance(held, bool):
         try:
-            return float(held) == float(wanted)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            return isinstance(wanted, float | int | str) and float(held) == float(wanted)
+        except ValueError:
             return False
     return _text(held).lower() == _text(wanted).lower()
 

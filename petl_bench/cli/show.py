@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from petl_bench.cli.common import (
     RootOption,
     StoreOption,
     find_run,
+    flat,
     print_json,
     say,
 )
@@ -94,7 +95,7 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
         "state": state,
         "error": "" if state == "done" else store.failure(run_id)["message"],
         "recipe": recipe_words(spec),
-        "settings": dict(_flat(spec_to_dict(spec))),
+        "settings": dict(flat(spec_to_dict(spec))),
         "results": {name: values[name] for name in RESULTS if name in values},
         "provenance": {} if row is None else provenance(row, spec),
         "files": _files(store.directory(run_id)),
@@ -150,14 +151,6 @@ def provenance(row: ResultRow, spec: RunSpec) -> dict[str, Any]:
     """Return the columns of a row that state what made it."""
     left_out = {*RESULTS, *NAMES, *spec_columns(spec)} - {"data_fingerprint"}
     return {name: value for name, value in row_to_dict(row).items() if name not in left_out}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _files(directory: Path) -> dict[str, int]:

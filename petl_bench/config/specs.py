@@ -136,7 +136,7 @@ class _Parts:
     protocol: ProtocolSpec
     train: TrainSpec
     one_rate: bool
-    """Whether `protocol.lrs` has one rate, which therefore is the recipe's."""
+    """True if `protocol.lrs` has a single rate, which therefore is the recipe's."""
 
 
 @cache

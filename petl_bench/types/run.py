@@ -180,7 +180,7 @@ class RunSpec(RunSettings):
 
     @property
     def searched(self) -> str:
-        """What protocol `sealed` chooses from, as `scale 0.1 1; lr 0.001 0.01`.
+        """Scales and learning rates that protocol `sealed` chooses from, as `scale 0.1 1; lr 0.001 0.01`.
 
         A scale that was given, and so was not searched, is named as `scale 1 given`. The text is empty for
         other protocols, and for methods with a constant scale where no learning rates are tried.

@@ -18,6 +18,8 @@ from petl_bench.data.pocket19.outlines import COSINE, MASK, ONE, SINE
 from petl_bench.data.pocket19.parts import Numbers
 
 UNIT = 256
+MIDDLE = SIZE // 2 * UNIT
+"""Parts of a pixel that positions are counted in, and the middle of an image in them."""
 FINE = 2
 """Samples per pixel and axis."""
 _SHIFT = 12

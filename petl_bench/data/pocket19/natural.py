@@ -10,6 +10,7 @@ from numpy.random import RandomState
 from petl_bench.data.base import Pixels
 from petl_bench.data.bundled import SIZE, digit_scans, leveled
 from petl_bench.data.pocket19.drawing import (
+    MIDDLE,
     UNIT,
     between,
     contrasting,
@@ -23,8 +24,6 @@ from petl_bench.data.pocket19.drawing import (
 )
 from petl_bench.data.pocket19.outlines import COSINE, FULL, ONE, fill, glyph, polar
 from petl_bench.data.pocket19.parts import Numbers, task
-
-MIDDLE = SIZE // 2 * UNIT
 
 
 @task("digits")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ _FLAT = 2 * _STEPS * _STEPS
 
 
 @cache
-def _font(name: str):  # type: ignore[no-untyped-def]  # fontTools is untyped
+def _font(name: str) -> Any:  # fontTools is untyped
     from fontTools.ttLib import TTFont
 
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it reports odd dates in some of the files

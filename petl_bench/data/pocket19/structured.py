@@ -10,6 +10,7 @@ from numpy.random import RandomState
 from petl_bench.data.base import Pixels
 from petl_bench.data.bundled import SIZE
 from petl_bench.data.pocket19.drawing import (
+    MIDDLE,
     UNIT,
     between,
     column,
@@ -24,8 +25,6 @@ from petl_bench.data.pocket19.drawing import (
 from petl_bench.data.pocket19.outlines import COSINE, FULL, ONE, SINE, disc, fill, polar
 from petl_bench.data.pocket19.parts import Numbers, task
 from petl_bench.data.pocket19.solids import AZIMUTHS, ELEVATIONS, SOLIDS, solids
-
-MIDDLE = SIZE // 2 * UNIT
 
 
 @cache
