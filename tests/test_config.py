@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from petl_bench.config import (
     CONF_DIR,
     Plan,
+    compose,
     options,
     plan,
 )
@@ -105,11 +106,11 @@ def test_settings_that_are_changed_after_composing_are_as_hydra_would_compose_th
     lines += [f"{key}={text}" for key, text in given.items()]
     found = plan(lines)
     with pytest.MonkeyPatch.context() as patch:
-        module = sys.modules[plan.__module__]
-        patch.setattr(module, "_is_plain", lambda line: False)
-        module._composed.cache_clear()
+        patch.setattr(compose, "_is_plain", lambda line: False)
+        patch.setattr(compose, "_whole", lambda lines: set())
+        compose._composed.cache_clear()
         composed = plan(lines)
-        module._composed.cache_clear()
+        compose._composed.cache_clear()
     assert found == composed
     assert [spec_to_dict(spec) for spec in found.runs] == [spec_to_dict(spec) for spec in composed.runs]
 

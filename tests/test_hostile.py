@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.config import files, plan
+from petl_bench.config import compose, files, plan
 from petl_bench.data import manifest_files
 from petl_bench.run import execute  # noqa: F401 - imports torch and timm, which takes seconds
 from tests import hostile, trees
@@ -50,9 +50,8 @@ def _forget() -> None:
     """Forget what was read of conf/ and of the manifests."""
     from hydra.core.config_store import ConfigStore
 
-    module = sys.modules[plan.__module__]
-    for name in ("_sweep", "_composed", "_base", "_option", "_value"):
-        getattr(module, name).cache_clear()
+    for cached in (value for value in vars(compose).values() if hasattr(value, "cache_clear")):
+        cached.cache_clear()
     manifest_files.manifests.cache_clear()
     ConfigStore.instance().repo.pop("task", None)
 
@@ -92,6 +91,7 @@ def test_a_hostile_input_is_refused_in_one_short_message(
             if attempt.conf or attempt.manifests:
                 _forget()
                 edited.setattr(files, "CONF_DIR", attempt.conf or files.CONF_DIR)
+                edited.setattr(compose, "CONF_DIR", files.CONF_DIR)
                 edited.setattr(sys.modules[plan.__module__], "CONF_DIR", files.CONF_DIR)
                 edited.setattr(manifest_files, "MANIFEST_DIR", attempt.manifests or MANIFEST_DIR)
             held = files_of(folder)
