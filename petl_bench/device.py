@@ -11,11 +11,12 @@ _CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags of /proc/cpuinfo for bfloat16 matrix products: two of x86, one of Arm."""
 
 
-def find_device(name: str) -> str:
+def find_device(name: str, key: str = "launcher.device=") -> str:
     """Return the device that a run of `launcher.device=name` uses.
 
     Args:
         name: `auto` stands for the first GPU that torch sees, else for the CPU; other names are torch's.
+        key: what stands before the name in messages.
 
     Raises:
         UserError: torch has no such device on this machine.
@@ -29,7 +30,7 @@ def find_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"launcher.device={name}: torch has no such device here; use auto or cpu") from error
+        raise UserError(f"{key}{name}: torch has no such device here; use auto or cpu") from error
     return name
 
 

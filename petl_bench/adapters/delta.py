@@ -156,9 +156,12 @@ def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], 
 
 @torch.no_grad()
 def changed(linear: nn.Module, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
-    """Add `weight` (outputs, inputs) and `bias` (outputs,) to those of `linear` in place, and return it."""
+    """Return `linear` with `weight` (outputs, inputs) and `bias` (outputs,) added to its own.
+
+    Its parameters are replaced, not written to: several models may share those of a backbone.
+    """
     assert isinstance(linear, nn.Linear)
-    linear.weight += weight
+    linear.weight = nn.Parameter(linear.weight + weight)
     if bias is not None:
         linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
     return linear

@@ -58,7 +58,8 @@ class ScaleShift(Mergeable):
         """Return the operation after scale and shift have been merged into its weight and bias."""
         operation = self.operation
         assert isinstance(operation, nn.Linear | nn.Conv2d | nn.LayerNorm)
-        operation.weight *= self.scale.view(-1, *[1] * (operation.weight.dim() - 1))
+        scale = self.scale.view(-1, *[1] * (operation.weight.dim() - 1))
+        operation.weight = nn.Parameter(operation.weight * scale)
         bias = self.shift if operation.bias is None else self.scale * operation.bias + self.shift
         operation.bias = nn.Parameter(bias.clone())
         return operation

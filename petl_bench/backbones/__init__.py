@@ -8,6 +8,7 @@ misfit       explanation of weights that do not fit
 lineage      origins of the tensors that a converter has made
 npz          loading of the .npz of the original vision transformers
 families     timm models by name, and the sites of each family
+sharing      one backbone for many models
 sites        places at which adapters are attached
 precision    precisions in which the frozen part is computed
 activations  reduced memory for activations kept for the backward pass

@@ -61,6 +61,15 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
     model = freeze_batch_norm_2d(model)  # keeps the statistics of the pretraining
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    return model, sites_of(model, spec)
+
+
+def sites_of(model: nn.Module, spec: BackboneSpec) -> Sites:
+    """Return the sites of a backbone, whose attention then has fused projections.
+
+    Raises:
+        UserError: its family is unknown, or it has no blocks.
+    """
     family = type(model).__name__
     if family not in FAMILIES:
         raise UserError(
@@ -73,18 +82,24 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
             f"backbone {spec.display_name}: has no blocks, so that nothing can be adapted; correct "
             f"backbone.options={spec.options}"
         )
-    return model, sites
+    return sites
 
 
 def state_checksum(spec: BackboneSpec) -> str:
     """Return the SHA-256 over names and float32 values of a loaded backbone, for any file format."""
     key = repr(spec)
     if key not in _checksums:
-        digest = hashlib.sha256()
-        for name, value in sorted(build(spec)[0].state_dict().items()):
-            digest.update(name.encode() + value.float().contiguous().numpy().tobytes())
-        _checksums[key] = digest.hexdigest()
+        _checksums[key] = checksum(build(spec)[0])
     return _checksums[key]
+
+
+def checksum(model: nn.Module) -> str:
+    """Return the SHA-256 over names and float32 values of a loaded backbone on the CPU."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.float().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def remarks(spec: BackboneSpec) -> list[str]:

@@ -22,6 +22,7 @@ from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
 from petl_bench.cli import inspect as inspect_command
 from petl_bench.cli import ls as ls_command
+from petl_bench.cli import predict as predict_command
 from petl_bench.cli import report as report_command
 from petl_bench.cli import rerun as rerun_command
 from petl_bench.cli import show as show_command
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
+app.command("predict")(predict_command.predict)
 app.command("compare")(compare_command.compare)
 app.command("report")(report_command.report)
 app.command("show")(show_command.show)

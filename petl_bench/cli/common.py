@@ -76,29 +76,6 @@ def usable_rows(store: Store, needed: bool = False, as_written: bool = False) ->
     return rows
 
 
-def find_run(text: str, store: Store, failed: bool = False) -> tuple[Store, str]:
-    """Return the store and the run_id of a finished run.
-
-    Args:
-        text: run_id, a unique beginning of it, or the directory of the run.
-        store: store of a run that is given by its run_id.
-        failed: whether a run that failed will do, too.
-
-    Raises:
-        UserError: there is no such run.
-    """
-    from petl_bench.store import ERROR, ROW, Store
-
-    path = Path(text)
-    if not path.is_dir():
-        if "/" in text or path.suffix:
-            raise UserError(f"{text}: no such file or directory")
-        return store, store.find(text, failed)
-    if not (path / ROW).is_file() and not (failed and (path / ERROR).is_file()):
-        raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
-    return Store(path.resolve().parent), path.resolve().name
-
-
 def flat(
     values: Mapping[str, Any], without: Mapping[str, object] | None = None, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
@@ -154,7 +131,13 @@ class Counter:
 
         columns = (what, BarColumn(), MofNCompleteColumn(), "left", TimeRemainingColumn())
         console = Console(stderr=True)
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bar = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),  # results that go elsewhere must not join the bar
+        )
         self.task = self.bar.add_task("", total=total)
 
     def __enter__(self) -> Counter:

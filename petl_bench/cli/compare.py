@@ -14,14 +14,13 @@ from petl_bench.cli.common import (
     RootOption,
     StoreOption,
     cells,
-    find_run,
     note,
     print_json,
     say,
 )
 from petl_bench.cli.eval import moved
 from petl_bench.errors import UserError, counted
-from petl_bench.store import Store
+from petl_bench.store import Store, find_run
 from petl_bench.types import DataSettings, ResultRow
 
 if TYPE_CHECKING:

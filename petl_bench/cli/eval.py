@@ -16,7 +16,6 @@ from petl_bench.cli.common import (
     RootOption,
     StoreOption,
     data_settings,
-    find_run,
     note,
     print_json,
     say,
@@ -24,7 +23,7 @@ from petl_bench.cli.common import (
 )
 from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
-from petl_bench.store import ADAPTER, PREDICTIONS, Store
+from petl_bench.store import ADAPTER, PREDICTIONS, Store, find_run
 from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_dict
 
 

@@ -29,6 +29,8 @@ def inspect(
         return
     tensors = facts.pop("tensors")
     facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
+    facts["class_names"] = ", ".join(facts["class_names"]) or "not stated"
+    facts["resize"] = facts["resize"] or "not stated"
     for key, value in facts.items():
         say(f"{key:<18} {value}")
     table = Table("part", "tensor", "shape", "bits", "packing")
@@ -43,7 +45,16 @@ def inspect(
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:
-    from petl_bench.packing import load, stated_classes, stated_facts, stated_precision, stated_settings
+    from petl_bench.packing import (
+        bytes_of_names,
+        load,
+        stated_class_names,
+        stated_classes,
+        stated_facts,
+        stated_precision,
+        stated_resize,
+        stated_settings,
+    )
 
     file = load(data, where)
     meta = stated_facts(file, where)
@@ -71,10 +82,14 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "precision": stated_precision(file, where),
         "scale": meta["scale"],
         "classes": stated_classes(file, where),
+        "class_names": list(stated_class_names(file, where)),
+        "resize": stated_resize(file, where),
+        "normalization": meta["normalization"],
         "bytes_adapter": file.bytes_adapter,
         "bytes_adapter_raw": file.bytes_adapter_raw,
         "bytes_head": file.bytes_head,
         "bytes_overhead": len(data) - file.bytes_adapter - file.bytes_head,
+        "bytes_class_names": bytes_of_names(file),
         "bytes_file": len(data),
         "bits_per_weight": file.bits_per_weight,
         "packing": file.packing,

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, find_run, print_json, say
+from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, print_json, say
 from petl_bench.cli.show import misfits, provenance
 from petl_bench.cli.sweep import Existing, sweep
 from petl_bench.errors import UserError, counted
-from petl_bench.store import ADAPTER, Store
+from petl_bench.store import ADAPTER, Store, find_run
 from petl_bench.types import ResultRow
 
 TIMES = ("started_at", "finished_at", "digest")

@@ -14,14 +14,13 @@ from petl_bench.cli.common import (
     JsonOption,
     RootOption,
     StoreOption,
-    find_run,
     flat,
     print_json,
     say,
 )
 from petl_bench.cli.compare import kept_by, labels_of
 from petl_bench.errors import DamagedError, UserError, counted
-from petl_bench.store import SEARCH, Store, from_json
+from petl_bench.store import SEARCH, Store, find_run, from_json
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_columns, spec_to_dict, stored_id
 
 RESULTS = (

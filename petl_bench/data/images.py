@@ -125,9 +125,18 @@ def as_published(data: bytes) -> Image.Image:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded.
     """
     with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        image.info.pop("transparency", None)  # it changes no pixel here; Pillow warns about palettes with it
+        return published(image)
+
+
+def published(image: Image.Image) -> Image.Image:
+    """Return an opened image as Pillow's `convert("RGB")`; see `as_published`."""
+    image.load()
+    transparency = image.info.pop("transparency", None)  # it changes no pixel; Pillow warns about palettes
+    try:
         return image.convert("RGB")
+    finally:
+        if transparency is not None:
+            image.info["transparency"] = transparency
 
 
 def as_shown(data: bytes) -> Image.Image:
@@ -137,25 +146,33 @@ def as_shown(data: bytes) -> Image.Image:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded, or has values
             outside the range of its mode.
     """
-    with Image.open(io.BytesIO(data)) as opened:
-        orientation = _orientation(opened, data)
-        opened.load()
-        image: Image.Image = opened if opened.mode not in DEEP else _eight_bits(opened)
-        if image.has_transparency_data:
-            colours = image.convert("RGBA")
-            white = Image.new("RGBA", colours.size, "white")
-            image = Image.alpha_composite(white, colours)
-        image = image.convert("RGB")
-        return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    with Image.open(io.BytesIO(data)) as image:
+        return shown(image, data)
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def shown(opened: Image.Image, data: bytes | None = None) -> Image.Image:
+    """Return an opened image in RGB as a viewer shows it on white; see `as_shown`.
+
+    Args:
+        data: content of its file, where known, which spares the search for EXIF data in a PNG without any.
+    """
+    orientation = _orientation(opened, data)
+    opened.load()
+    image: Image.Image = opened if opened.mode not in DEEP else _eight_bits(opened)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGBA", colours.size, "white")
+        image = Image.alpha_composite(white, colours)
+    image = image.convert("RGB")
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _orientation(image: Image.Image, data: bytes | None) -> int:
     """Return the EXIF orientation; 1 for TIFF files, which Pillow turns itself."""
     if image.format == "TIFF":
         return 1
-    if image.format == "PNG" and not any(
-        mark in data for mark in (b"eXIf", b"Raw profile type", b"iff:Orientation")
-    ):
+    marks = (b"eXIf", b"Raw profile type", b"iff:Orientation")
+    if image.format == "PNG" and data is not None and not any(mark in data for mark in marks):
         return 1  # the chunk may stand behind the pixels, so Pillow would decode these to look for it
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

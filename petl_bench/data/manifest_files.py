@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.files import SETTINGS_LIMIT, parse_yaml, read_text
 from petl_bench.types import RESIZES, SPLITS, Manifest, typed
 
@@ -60,6 +60,11 @@ def read_manifest(text: str, where: str) -> Manifest:
         (
             manifest.train_classes <= manifest.classes,
             f"train_classes is {manifest.train_classes}, it must be at most classes, {manifest.classes}",
+        ),
+        (
+            len(set(manifest.class_names)) in (0, manifest.classes),
+            f"class_names has {len(set(manifest.class_names))} different names for "
+            f"{counted(manifest.classes, 'class')}",
         ),
         (listed == bool(manifest.split_seeds), "shots and split_seeds must be given together"),
     ]

@@ -159,6 +159,17 @@ def labels(task: TaskSpec, split: str, cache: Cache) -> NDArray[np.int64]:
     return np.asarray(_found(task, cache)[0][split].labels, np.int64)
 
 
+def class_names(task: TaskSpec, cache: Cache) -> tuple[str, ...]:
+    """Return the names of the classes of a resolved task by label; empty where they are not known.
+
+    Classes of the user's own data are named after their folders; list files name none.
+    """
+    if task.suite == "own":
+        return _found(task, cache)[0]["test"].classes
+    known = manifests().get(task.name)
+    return tuple(known.class_names) if known else ()
+
+
 @cache
 def _found(task: TaskSpec, cache: Cache) -> tuple[dict[str, Listing], dict[str, list[FileFacts]]]:
     """Return the listings of a resolved task and the facts of their files."""

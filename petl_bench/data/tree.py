@@ -230,6 +230,12 @@ def _images(root: Path, folder: Path, left_out: LeftOut) -> list[str]:
     return sorted(found)
 
 
+def images_of_folder(folder: Path) -> tuple[list[Path], LeftOut]:
+    """Return the sorted images in a folder and its subfolders, and what else is there, by reason."""
+    left_out: LeftOut = {}
+    return [folder / name for name in _images(folder, folder, left_out)], left_out
+
+
 def _beside(root: Path, folders: Mapping[str, str], left_out: LeftOut) -> None:
     """Add the files of folders that stand beside train/ and test/ to what is left out."""
     used = {folders["train"], folders["test"]}

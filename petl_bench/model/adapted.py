@@ -13,6 +13,7 @@ from petl_bench import adapters
 from petl_bench.backbones import families
 from petl_bench.backbones.activations import ActivationReduction
 from petl_bench.backbones.precision import COMPUTE, Cast, casts, lower
+from petl_bench.backbones.sharing import SharedCopy
 from petl_bench.backbones.sites import Slot
 from petl_bench.errors import UserError
 from petl_bench.model import heads
@@ -133,7 +134,13 @@ class Probe(nn.Module):
         return logits.float()
 
 
-def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations: str = "full") -> Adapted:
+def assemble(
+    spec: ModelSpec,
+    seed: int = 0,
+    drop_path: float = 0.0,
+    activations: str = "full",
+    backbone: SharedCopy | None = None,
+) -> Adapted:
     """Build an adapted model on the CPU that is not yet prepared for training.
 
     Args:
@@ -141,17 +148,22 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
         seed: seed of the initialization.
         drop_path: stochastic depth rate at the last block (petl_bench.backbones.families.build).
         activations: kind of activations kept for the backward pass (petl_bench.backbones.activations).
+        backbone: the backbone, for a model whose weights will be restored from a file, so that they are not
+            initialized; None: it is built.
 
     Raises:
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together.
     """
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
-    network, sites = families.build(spec.backbone, drop_path)
+    network, sites = (
+        families.build(spec.backbone, drop_path) if backbone is None else (backbone.network, backbone.sites)
+    )
     reduction = ActivationReduction(network, sites, activations)
     torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
-    attached = adapters.attach(spec.adapter.name, spec.adapter.settings, sites, shape)
+    attach = adapters.attach if backbone is None else adapters.declare
+    attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
@@ -166,7 +178,12 @@ def assemble(spec: ModelSpec, seed: int = 0, drop_path: float = 0.0, activations
 
 
 def restore(
-    spec: ModelSpec, file: AdapterFile, where: str, precision: str = "fp32", device: torch.device = CPU
+    spec: ModelSpec,
+    file: AdapterFile,
+    where: str,
+    precision: str = "fp32",
+    device: torch.device = CPU,
+    backbone: SharedCopy | None = None,
 ) -> nn.Module:
     """Return a model for evaluation with the weights of an adapter file.
 
@@ -179,11 +196,14 @@ def restore(
         where: path of the file, for messages.
         precision: precision of the frozen part: fp32, bf16 or int8.
         device: device of the model.
+        backbone: copy of the backbone for this model alone, whose parameters others share; None: it is built.
 
     Raises:
         UserError: the file does not fit the model.
     """
-    adapted = assemble(spec, int(file.metadata.get("seed", "0")))
+    adapted = assemble(spec, int(file.metadata.get("seed", "0")), backbone=backbone)
+    if backbone is not None:
+        backbone.own(chain.from_iterable(adapted.adapter.floats.values()))
     adapted.adapter.restore(file.adapter, where)
     adapted.head.restore(file.head, where)
     if precision == "fp32":
@@ -192,6 +212,8 @@ def restore(
     linears = adapted.adapter.linears if adapted.adapter.attached.float32 else []
     float32 = [parameter for linear in linears for parameter in linear.parameters()]
     kept = casts(adapted.network, float32, torch.float32)
+    if backbone is not None:
+        backbone.place()
     lower(adapted.network, precision, device, adapted.linears)
     for weight in kept:
         weight.parameter.data = weight.parameter.data.to(device)

@@ -37,9 +37,7 @@ _DICTIONARY = (
 
 def compress_layout(layout: str) -> str:
     """Compress a layout to base64url without padding; the result may differ between versions of zlib."""
-    deflate = zlib.compressobj(9, wbits=-15, zdict=_DICTIONARY)
-    data = deflate.compress(layout.encode()) + deflate.flush()
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return deflated(layout.encode(), _DICTIONARY)
 
 
 def decompress_layout(text: str) -> str:
@@ -48,15 +46,36 @@ def decompress_layout(text: str) -> str:
     Raises:
         ValueError: the text is not a compressed layout, or the layout is too long.
     """
-    inflate = zlib.decompressobj(wbits=-15, zdict=_DICTIONARY)
+    try:
+        return inflated(text, _MAX_TEXT, _DICTIONARY).decode()
+    except ValueError as error:
+        raise ValueError(f"its layout cannot be read: {error}") from error
+
+
+def deflated(data: bytes, dictionary: bytes = b"") -> str:
+    """Return bytes as text: DEFLATE of level 9, base64url without padding."""
+    deflate = zlib.compressobj(9, wbits=-15, zdict=dictionary)
+    return base64.urlsafe_b64encode(deflate.compress(data) + deflate.flush()).decode().rstrip("=")
+
+
+def inflated(text: str, most: int, dictionary: bytes = b"") -> bytes:
+    """Return the bytes of which `deflated` has made a text.
+
+    Args:
+        most: maximum number of bytes, since a short text could stand for any number.
+
+    Raises:
+        ValueError: the text is no such text, or stands for more bytes.
+    """
+    inflate = zlib.decompressobj(wbits=-15, zdict=dictionary)
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        layout = inflate.decompress(data, _MAX_TEXT)
-        if not inflate.eof or inflate.unused_data:
-            raise ValueError("its layout ends early or late")
-        return layout.decode()
-    except (zlib.error, ValueError) as error:
-        raise ValueError(f"its layout cannot be read: {error}") from error
+        found = inflate.decompress(data, most)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("its compressed text ends early or late")
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from petl_bench.backbones import weights
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.packing.file import AdapterFile, VerifiedFile
+from petl_bench.packing.layout import deflated, inflated
 from petl_bench.types import (
     NORMALIZATIONS,
+    RESIZES,
     BackboneSpec,
     ModelSpec,
     RunSettings,
@@ -33,6 +35,10 @@ _PRECISIONS = {"": "fp32", "b": "bf16", "i": "int8"}
 """Precisions by the letters that stand for them; fp32 is not stated."""
 FROM_FILE = "file"
 """Value that stands for the path of a weights file, since paths differ between machines."""
+_RESIZE = "resize"
+_NAMES = "names"
+_MOST_NAMES = 1 << 24
+"""Maximum bytes of all class names of a file."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class FileMetadata:
         task: name of the task that the model was trained for; empty if the file does not state it.
         normalization: normalization of the input pixels.
         precision: precision in which the backbone was computed.
+        resize: how images are brought to the size of the input, one of RESIZES, if the task was the user's
+            own data; empty for other tasks, whose manifests state it, and in older files.
+        class_names: names of the classes by label; empty if the file does not state them.
         backbone_checksum: checksum of the backbone's weights, as `short_checksum` returns it; None in files
             converted from a format that does not state it.
     """
@@ -52,6 +61,8 @@ class FileMetadata:
     task: str
     normalization: str
     precision: str
+    resize: str
+    class_names: tuple[str, ...]
     backbone_checksum: str | None
 
 
@@ -60,16 +71,20 @@ def short_checksum(sha256: str) -> str:
     return base64.urlsafe_b64encode(bytes.fromhex(sha256)[:16]).decode().rstrip("=")
 
 
-def describe(spec: RunSpec, backbone_sha256: str, by_label: bool = True) -> dict[str, str]:
+def describe(
+    spec: RunSpec, backbone_sha256: str, by_label: bool = True, class_names: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the metadata of a run's adapter file.
 
-    Settings of the adapter that have their default values are left out.
+    Settings of the adapter that have their default values are left out. Resizing and class names are stated
+    for the user's own data only, since the manifests of other tasks have them.
 
     Args:
         spec: the run.
         backbone_sha256: hexadecimal SHA-256 of the weights of its backbone.
         by_label: whether the label of its backbone, if it has one, says all about the architecture and the
             size of the input.
+        class_names: names of the classes by label; empty if they are not known.
     """
     by_label = by_label and bool(spec.backbone.label)
     metadata = {
@@ -85,6 +100,9 @@ def describe(spec: RunSpec, backbone_sha256: str, by_label: bool = True) -> dict
         "backbone": spec.backbone.label if by_label else spec.backbone.name,
         "backbone_sha256": short_checksum(backbone_sha256),
     }
+    if spec.task.suite == "own":
+        metadata[_RESIZE] = spec.task.resize
+        metadata |= names_entry(class_names)
     letter = next(letter for letter, precision in _PRECISIONS.items() if precision == spec.precision)
     if letter:
         metadata[_PRECISION] = letter
@@ -95,6 +113,16 @@ def describe(spec: RunSpec, backbone_sha256: str, by_label: bool = True) -> dict
             metadata["weights"] = source if source == "random" or weights.bundled(source) else FROM_FILE
         metadata |= {_OPTION + key: _compact(value) for key, value in spec.backbone.options.items()}
     return metadata | {SETTING + key: repr(value) for key, value in changed(spec.adapter).items()}
+
+
+def names_entry(class_names: Sequence[str]) -> dict[str, str]:
+    """Return the entry of the metadata that states class names; without names, no entry.
+
+    Null characters separate the names, since names of folders may contain all others. Those that are not
+    UTF-8 are kept as Python represents them.
+    """
+    text = "\0".join(class_names).encode("utf-8", "surrogateescape")
+    return {_NAMES: deflated(text)} if class_names else {}
 
 
 def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: str) -> FileMetadata:
@@ -125,6 +153,8 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         facts["task"],
         facts["normalization"],
         stated_precision(file, where),
+        stated_resize(file, where),
+        stated_class_names(file, where),
         metadata.get("backbone_sha256"),
     )
 
@@ -188,6 +218,45 @@ def stated_precision(file: AdapterFile | VerifiedFile, where: str) -> str:
         known = ", ".join(f"{letter!r} ({precision})" for letter, precision in _PRECISIONS.items())
         raise UserError(f"{where}: its metadata name an unknown precision, {letter!r}; known: {known}")
     return _PRECISIONS[letter]
+
+
+def stated_resize(file: AdapterFile, where: str) -> str:
+    """Return how a file trained on the user's own data says that images are resized; empty if it does not.
+
+    Raises:
+        UserError: the file states an unknown way.
+    """
+    resize = file.metadata.get(_RESIZE, "")
+    if resize and resize not in RESIZES:
+        raise UserError(
+            f"{where}: its metadata name an unknown way to resize: {did_you_mean(resize, RESIZES)}"
+        )
+    return resize
+
+
+def stated_class_names(file: AdapterFile, where: str) -> tuple[str, ...]:
+    """Return the class names that a file states; empty if it states none.
+
+    Raises:
+        UserError: they cannot be read, or are not as many as the classes of the head.
+    """
+    if _NAMES not in file.metadata:
+        return ()
+    try:
+        text = inflated(file.metadata[_NAMES], _MOST_NAMES).decode("utf-8", "surrogateescape")
+    except ValueError as error:
+        raise UserError(f"{where}: its class names cannot be read: {error}") from error
+    names, classes = tuple(text.split("\0")), stated_classes(file, where)
+    if len(names) != classes:
+        raise UserError(
+            f"{where}: states {counted(len(names), 'class name')} for {counted(classes, 'class')}"
+        )
+    return names
+
+
+def bytes_of_names(file: AdapterFile) -> int:
+    """Return the bytes of a file, a part of its overhead, that state class names."""
+    return len(f"&{_NAMES}={file.metadata[_NAMES]}") if _NAMES in file.metadata else 0
 
 
 def stated_settings(file: AdapterFile, where: str) -> dict[str, object]:

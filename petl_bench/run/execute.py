@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,9 +138,9 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
         backbone: SHA-256 of the weights of the backbone.
         runtime: how the run is executed.
     """
-    file = adapted.file(
-        packing.describe(spec, backbone, _as_configured(spec.backbone)), code=spec.packing == "coded"
-    )
+    names = data.class_names(spec.task, runtime.cache)
+    metadata = packing.describe(spec, backbone, _as_configured(spec.backbone), names)
+    file = adapted.file(metadata, code=spec.packing == "coded")
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
     if spec.statistics == "exact" or not matrices:
         return file
@@ -184,20 +185,40 @@ def score(
     """
     torch.set_num_threads(runtime.threads)
     device = torch.device(runtime.device)
-    metadata = packing.interpret(file, lambda label: backbone, where)
-    stated = metadata.backbone_checksum
-    if stated is not None and packing.short_checksum(backbone_sha256(backbone)) != stated:
-        raise UserError(f"{where}: was trained on other weights of {backbone.display_name}")
+    metadata = trained_on(file, backbone, lambda: backbone_sha256(backbone), where)
     if metadata.model.classes != task.classes:
         raise UserError(
             f"{where}: has a head of {counted(metadata.model.classes, 'class')}, "
             f"{task.name} has {task.classes}"
         )
-    model = replace(metadata.model, backbone=backbone)
-    network = restore(model, file, where, metadata.precision, device)
+    network = restore(metadata.model, file, where, metadata.precision, device)
     pixels = Pixels(metadata.normalization, backbone.image_size, device)
     images = data.load(task, "test", backbone.image_size, runtime.cache)
     return packing.compared(predict(network, images, pixels), images.labels, task.classes)
+
+
+def trained_on(
+    file: AdapterFile, backbone: BackboneSpec, sha256: Callable[[], str], where: str
+) -> FileMetadata:
+    """Interpret the metadata of an adapter file that is to be used on a backbone.
+
+    Args:
+        file: loaded adapter file.
+        backbone: the backbone.
+        sha256: function that returns the checksum of its weights, for files that state one.
+        where: path of the file, for messages.
+
+    Returns:
+        The metadata, with this backbone in the description of the model.
+
+    Raises:
+        UserError: the file was trained on other weights, or an entry cannot be read.
+    """
+    metadata = packing.interpret(file, lambda label: backbone, where)
+    stated = metadata.backbone_checksum
+    if stated is not None and packing.short_checksum(sha256()) != stated:
+        raise UserError(f"{where}: was trained on other weights of {backbone.display_name}")
+    return replace(metadata, model=replace(metadata.model, backbone=backbone))
 
 
 def read_metadata(file: AdapterFile, where: str) -> FileMetadata:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from petl_bench import data
 from petl_bench.backbones import weights
@@ -11,21 +12,28 @@ from petl_bench.data.file_facts import Advance, Notify, ignore
 from petl_bench.errors import UserError, counted
 from petl_bench.types import BackboneSpec, Cache, Job, Origin, RunSpec, TaskSpec, run_id
 
+if TYPE_CHECKING:
+    from torch import nn
+
 UNKNOWN = Origin()
 
 
-def backbone_sha256(spec: BackboneSpec) -> str:
+def backbone_sha256(spec: BackboneSpec, model: nn.Module | None = None) -> str:
     """Return the SHA-256 of a backbone's weights, in hexadecimal.
 
     For a bundled file it is that of the file, otherwise that of the loaded values. An .npz, a safetensors
     file and timm's download of the same weights are therefore one backbone.
+
+    Args:
+        spec: the backbone.
+        model: the backbone as petl_bench.backbones.families has built it; None: it is built if needed.
     """
     path = weights.find(spec.weights)
     if path is not None and weights.bundled(spec.weights):
         return weights.checksum(path)
-    from petl_bench.backbones.families import state_checksum
+    from petl_bench.backbones import families
 
-    return state_checksum(spec)
+    return families.state_checksum(spec) if model is None else families.checksum(model)
 
 
 def current_backbones(specs: Iterable[RunSpec], note: Notify) -> list[RunSpec]:

@@ -3,6 +3,7 @@
 from petl_bench.store.agreement import with_digests
 from petl_bench.store.claims import Claim, ClaimedError, Claims
 from petl_bench.store.files import from_json
+from petl_bench.store.finding import find_run
 from petl_bench.store.reading import ADAPTER, ERROR, FILES, LOG, PREDICTIONS, ROW, SEARCH, SPEC
 from petl_bench.store.runs import ASIDE, Store
 
@@ -20,6 +21,7 @@ __all__ = [
     "ClaimedError",
     "Claims",
     "Store",
+    "find_run",
     "from_json",
     "with_digests",
 ]

@@ -37,6 +37,8 @@ class Manifest:
     """Further sizes of the test split that circulated copies have."""
     train_classes: int = 0
     """Number of classes that the 1,000 training images cover, if not all; else 0."""
+    class_names: list[str] = field(default_factory=list)
+    """Names of the classes by label, where they are known."""
     repeats: str = ""
     """Reason why an image that is both in train and in test is no mistake of this copy."""
     folders: list[str] = field(default_factory=list)

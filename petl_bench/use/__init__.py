@@ -1,0 +1,24 @@
+"""Trained adapters in use: models from adapter files, their predictions, and backbones that many share."""
+
+from petl_bench.use.files import Trained, read
+from petl_bench.use.images import Image, found_images
+from petl_bench.use.loading import load, model_of
+from petl_bench.use.model import Model, ModelInfo
+from petl_bench.use.prediction import ClassProbability, Prediction, Unreadable, predictions
+from petl_bench.use.shared import SharedBackbone
+
+__all__ = [
+    "ClassProbability",
+    "Image",
+    "Model",
+    "ModelInfo",
+    "Prediction",
+    "SharedBackbone",
+    "Trained",
+    "Unreadable",
+    "found_images",
+    "load",
+    "model_of",
+    "predictions",
+    "read",
+]
