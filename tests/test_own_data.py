@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.store import ADAPTER
+from petl_bench.data.tree import tree_listings
+from petl_bench.store import ADAPTER, Store
 from tests import trees
 from tests.benches import ONE, Bench
 from tests.conftest import call, error_of, json_lines, pick, rows_of
@@ -74,6 +75,18 @@ def test_class_folders_alone_are_drawn_from_by_seed(tmp_path: Path, capsys, monk
     assert files[0] == files[1]
     done = call(capsys, monkeypatch, "eval", "--all", "--store", store, "--json")
     assert [line["agrees"] for line in json_lines(done.stdout)] == [True, True]
+    # The file alone knows the classes, and predicts them as the run did on its test images.
+    alone, run = bare_file(store, first, tmp_path), Store(store)
+    (facts,) = json_lines(call(capsys, monkeypatch, "inspect", alone, "--json").stdout)
+    assert facts["class_names"] == ["daisy", "rose", "tulip and others"]
+    assert (facts["resize"], facts["bytes_overhead"] - facts["bytes_class_names"] <= 512) == ("crop", True)
+    listing = tree_listings(run.spec(first["run_id"]).task)["test"]
+    images = [listing.folder / name for name in listing.names]
+    predicted = json_lines(call(capsys, monkeypatch, "predict", alone, *images, "--json").stdout)
+    kept = run.predictions(first["run_id"])
+    assert kept is not None
+    assert [line["class"] for line in predicted] == kept.given(listing.labels).tolist()
+    assert {(line["class"], line["name"]) for line in predicted} <= {*enumerate(facts["class_names"])}
 
 
 def test_a_drawn_test_set_is_evaluated_in_its_store_only(tmp_path: Path, capsys, monkeypatch) -> None:

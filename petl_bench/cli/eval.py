@@ -133,13 +133,15 @@ def _run(store: Store, run_id: str) -> Target:
     return Target(store.directory(run_id) / ADAPTER, store, run_id)
 
 
-def _task(name: str, settings: DataSettings) -> TaskSpec:
+def _task(name: str, settings: DataSettings, own_data: bool = False) -> TaskSpec:
     from petl_bench.config import plan_task
     from petl_bench.data import manifests, resolve
     from petl_bench.data.tree import split_folders
 
+    own = "your own data are named by their layout: --task folder --root DIR"
+    if own_data:
+        raise UserError(f"the adapter was trained on your own data {name!r}: {own}")
     if name not in manifests():
-        own = "your own data are named by their layout: --task folder --root DIR"
         raise UserError(f"unknown task {name!r}: {did_you_mean(name, manifests())}; {own}")
     root = Path(settings.folder)
     if manifests()[name].source == "tree" and not (root.is_dir() and "test" in split_folders(root)):
@@ -197,7 +199,7 @@ def _evaluate(
             )
         if not (task or facts.task):
             raise UserError(f"{where}: does not state its task; name it with --task")
-        own, backbone = task or _task(facts.task, settings), facts.model.backbone
+        own, backbone = task or _task(facts.task, settings, bool(facts.resize)), facts.model.backbone
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(
             packing.stated_facts(file, where)
         )
