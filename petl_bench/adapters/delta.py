@@ -51,6 +51,10 @@ class Delta(nn.Module, ABC):
     def product(self) -> Tensor:
         """Return the update as one matrix (outputs, inputs), without dropout."""
 
+    def added_to(self, weight: Tensor) -> Tensor:
+        """Return the sum of a weight (outputs, inputs) and the update."""
+        return weight + self.product()
+
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
         """Return the output of the updated linear.
 
@@ -84,8 +88,8 @@ class LowRank(Delta):
         self.scale = scale
 
     def product(self) -> Tensor:
-        product: Tensor = self.scale * (self.up.weight @ self.down.weight)
-        return product
+        product: Tensor = self.up.weight @ self.down.weight
+        return product.mul_(self.scale)
 
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
         return torch.add(base, self.up(self.dropout(self.down(x))), alpha=self.scale)
@@ -111,6 +115,13 @@ class Slices(Delta):
         zero = torch.zeros_like(next(iter(found.values())))
         return torch.cat([found.get(name, zero) for name in SLICES])
 
+    def added_to(self, weight: Tensor) -> Tensor:
+        found = weight.clone()
+        for name, part in zip(SLICES, found.chunk(len(SLICES)), strict=True):
+            if name in self.deltas:
+                part.add_(self.deltas[name].product())  # type: ignore[operator]
+        return found
+
     def forward(self, base: Tensor, x: Tensor) -> Tensor:
         parts = zip(SLICES, base.chunk(len(SLICES), dim=-1), strict=True)
         changed = [self.deltas[name](part, x) if name in self.deltas else part for name, part in parts]
@@ -130,8 +141,11 @@ class DeltaLinear(Mergeable):
         result: Tensor = self.delta(self.linear(x), x)
         return result
 
+    @torch.no_grad()
     def merged(self) -> nn.Module:
-        return changed(self.linear, self.delta.product())
+        assert isinstance(self.linear, nn.Linear)
+        self.linear.weight = nn.Parameter(self.delta.added_to(self.linear.weight))
+        return self.linear
 
 
 def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], Delta]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +64,7 @@ class Resident:
     def __init__(self, spec: BackboneSpec, precision: str, device: torch.device) -> None:
         self.spec = spec
         self.network, _ = families.build(spec)
+        self._is_plain = all(map(_is_plain, self.network.modules()))
         dtype = COMPUTE[precision]
         self._placed: dict[int, Tensor] = {}
         if precision != "int8":  # whose codes are computed from the float32 weights
@@ -71,7 +74,7 @@ class Resident:
 
     def copy(self) -> SharedCopy:
         """Return a copy of the modules for one model; no tensor is copied."""
-        memo: dict[int, object] = {}
+        memo: dict[int, Any] = {}
         placed: dict[int, tuple[Tensor, Tensor]] = {}
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             shared = tensor
@@ -80,5 +83,38 @@ class Resident:
             memo[id(tensor)] = shared
             if id(tensor) in self._placed:
                 placed[id(shared)] = shared, self._placed[id(tensor)]
-        network = copy.deepcopy(self.network, memo)
+        network = _copied(self.network, memo) if self._is_plain else copy.deepcopy(self.network, memo)
         return SharedCopy(network, families.sites_of(network, self.spec), placed)
+
+
+_HELD = ("_parameters", "_buffers", "_modules")
+"""Attributes of a module that hold its tensors and submodules."""
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return whether a module holds tensors and modules in no other places, and no methods of itself."""
+    others = [value for name, value in vars(module).items() if name not in _HELD]
+    inside = [one for value in others if isinstance(value, list | tuple | set) for one in value]
+    inside += [one for value in others if isinstance(value, dict) for one in value.values()]
+    return not any(isinstance(value, nn.Module | Tensor | MethodType) for value in (*others, *inside))
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy a tree of plain modules, as `copy.deepcopy` does in twenty times as long.
+
+    Args:
+        memo: copies of parameters and buffers by the ids of the originals; copied modules are added.
+    """
+    if id(module) in memo:
+        found: nn.Module = memo[id(module)]
+        return found
+    memo[id(module)] = new = type(module).__new__(type(module))
+    values = vars(module)
+    vars(new).update({n: v.copy() if isinstance(v, dict | list | set) else v for n, v in values.items()})
+    for kind in _HELD[:2]:
+        held = {name: None if v is None else memo[id(v)] for name, v in values[kind].items()}
+        vars(new)[kind] = held
+    vars(new)["_modules"] = {
+        name: None if child is None else _copied(child, memo) for name, child in module._modules.items()
+    }
+    return new

@@ -221,14 +221,22 @@ def trained_on(
     return replace(metadata, model=replace(metadata.model, backbone=backbone))
 
 
-def read_metadata(file: AdapterFile, where: str) -> FileMetadata:
+def configured(label: str) -> BackboneSpec:
+    """Return the backbone of a file of conf/backbone."""
+    return BackboneSpec(**group_config("backbone", label))
+
+
+def read_metadata(
+    file: AdapterFile, where: str, labelled: Callable[[str], BackboneSpec] = configured
+) -> FileMetadata:
     """Interpret the metadata of an adapter file, with backbones from conf/backbone.
 
     Args:
         file: loaded adapter file.
         where: path of the file, for messages.
+        labelled: function from the label of a backbone to the backbone.
 
     Raises:
         UserError: an entry is missing or cannot be read.
     """
-    return packing.interpret(file, lambda name: BackboneSpec(**group_config("backbone", name)), where)
+    return packing.interpret(file, labelled, where)

@@ -11,7 +11,7 @@ from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.packing import FROM_FILE, AdapterFile, FileMetadata
-from petl_bench.run.execute import read_metadata
+from petl_bench.run.execute import configured, read_metadata
 from petl_bench.store import ADAPTER, Store, find_run
 from petl_bench.types import RESIZES, BackboneSpec, Manifest, RunSpec
 
@@ -53,6 +53,7 @@ def read(
     resize: str | None = None,
     store: str | Path = "results",
     load: Callable[[bytes, str], AdapterFile] = packing.load,
+    labelled: Callable[[str], BackboneSpec] = configured,
 ) -> Trained:
     """Read an adapter file; the backbone is not built.
 
@@ -62,6 +63,7 @@ def read(
         resize: `stretch` or `crop`, for files that do not state it; others must agree.
         store: store of a run that is given by its run_id.
         load: function of the bytes and the path of a file that returns its content.
+        labelled: function from the label of a backbone to the backbone.
 
     Raises:
         UserError: there is no such file or run, the file is damaged, or something is not stated.
@@ -69,7 +71,7 @@ def read(
     path, spec = _found(source, Path(store))
     where, data = str(path), read_bytes(path, ADAPTER_LIMIT)
     file = load(data, where)
-    facts = _facts(file, spec, where)
+    facts = read_metadata(file, where, labelled) if spec is None else _facts_of_run(file, spec, where)
     backbone = _with_weights(facts.model.backbone, backbone_weights, where)
     own, stated, manifest = _task(facts, spec)
     remark = (
@@ -94,7 +96,8 @@ def backbone_of(source: Source, weights: str | Path | None = None) -> BackboneSp
     path, spec = _found(source, Path())
     where = str(path)
     file = packing.load(read_bytes(path, ADAPTER_LIMIT), where)
-    return _with_weights(_facts(file, spec, where).model.backbone, weights, where)
+    facts = read_metadata(file, where) if spec is None else _facts_of_run(file, spec, where)
+    return _with_weights(facts.model.backbone, weights, where)
 
 
 def _found(source: Source, store: Path) -> tuple[Path, RunSpec | None]:
@@ -106,9 +109,7 @@ def _found(source: Source, store: Path) -> tuple[Path, RunSpec | None]:
     return shelf.directory(run_id) / ADAPTER, shelf.spec(run_id)
 
 
-def _facts(file: AdapterFile, spec: RunSpec | None, where: str) -> FileMetadata:
-    if spec is None:
-        return read_metadata(file, where)
+def _facts_of_run(file: AdapterFile, spec: RunSpec, where: str) -> FileMetadata:
     facts = packing.interpret(file, lambda label: spec.backbone, where)
     return replace(facts, model=replace(facts.model, backbone=spec.backbone))
 

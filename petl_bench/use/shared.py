@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
 
 from petl_bench.backbones.sharing import Resident
-from petl_bench.config import group_config, options
+from petl_bench.config import options
 from petl_bench.device import find_device, find_precision
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.files import MB
 from petl_bench.model import restore
-from petl_bench.run.execute import trained_on
+from petl_bench.run.execute import configured, trained_on
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.types import BackboneSpec
 from petl_bench.types.parts import PRECISIONS
@@ -66,6 +66,7 @@ class SharedBackbone:
         self.spec = backbone if isinstance(backbone, BackboneSpec) else _spec(backbone, backbone_weights)
         self._resident = Resident(self.spec, self.precision, self.device)
         self._decoded = DecodedFiles(cache_bytes)
+        self._labelled = cache(configured)
         self._building = threading.Lock()  # torch's generator of random numbers is one for all threads
 
     @property
@@ -84,7 +85,7 @@ class SharedBackbone:
         Raises:
             UserError: there is no such file, it is damaged, or it was trained on another backbone.
         """
-        return self.model(read(source, self.spec.weights, resize, store, self._decoded.load))
+        return self.model(read(source, self.spec.weights, resize, store, self._decoded.load, self._labelled))
 
     def model(self, trained: Trained) -> Model:
         """Return the model of an adapter file that has been read.
@@ -138,7 +139,7 @@ def _spec(backbone: Source, weights: str | Path | None) -> BackboneSpec:
     """Return the backbone of a name in conf/backbone, or that of an adapter file."""
     name = str(backbone)
     if name in options("backbone"):
-        spec = BackboneSpec(**group_config("backbone", name))
+        spec = configured(name)
         return spec if weights is None else replace(spec, weights=str(weights))
     if not Path(name).exists():
         known = did_you_mean(name, options("backbone"))

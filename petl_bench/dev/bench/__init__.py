@@ -3,7 +3,7 @@
 Both run alternately in one process.
 """
 
-from petl_bench.dev.bench import commands, end_to_end, growth, steps, tensors
+from petl_bench.dev.bench import commands, end_to_end, growth, steps, switching, tensors
 from petl_bench.dev.bench.case import CASES, Case, Measurement, Setting, measured
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "growth",
     "measured",
     "steps",
+    "switching",
     "tensors",
 ]
