@@ -71,6 +71,15 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
         assert f"] {name}: " in done.stderr
 
 
+def test_switching_between_adapters_is_timed(capsys, monkeypatch) -> None:
+    names = ("switch", "first_use_coded")
+    done = bench(capsys, monkeypatch, *names, "--json", "--quick", "--rounds", "2", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    found = json_lines(done.stdout)
+    assert [(one["name"], one["unit"], one["rounds"]) for one in found] == [(n, "seconds", 2) for n in names]
+    assert all(0 < one["low"] <= one["seconds"] <= one["high"] for one in found)
+
+
 @long
 def test_a_whole_run_and_a_command_in_a_table(capsys, monkeypatch) -> None:
     names = ("run", "run_fp32", "run_fp32_one_evaluation", "run_12_blocks")
