@@ -37,6 +37,8 @@ ERROR = "error.json"
 SEARCH = "search.json"
 PREDICTIONS = "predictions.bin"
 LOG = "run.log"
+EVENTS = "events.out.tfevents."
+"""Beginning of the names of TensorBoard's files."""
 CHECKPOINTS = "checkpoints"
 FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH, PREDICTIONS)
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, UserError)
@@ -184,6 +186,12 @@ class Runs:
             self.directory(run_id) / ERROR,
             lambda values: {"cause": "error"} | {key: str(values[key]) for key in ["message", *values]},
         )
+
+    def own_files(self, run_id: str) -> list[Path]:
+        """Return the regular files of a run that petl-bench wrote, without checkpoints and temporary files."""
+        own = (*FILES, LOG)
+        found = (path for path in self.directory(run_id).iterdir() if path.is_file() and not path.is_symlink())
+        return sorted(path for path in found if path.name in own or path.name.startswith(EVENTS))
 
     def names(self) -> list[str]:
         """Return all names in the store, except for names with a leading dot.

@@ -19,6 +19,7 @@ from petl_bench.store.reading import (
     ADAPTER,
     CHECKPOINTS,
     ERROR,
+    EVENTS,
     FILES,
     LOG,
     PREDICTIONS,
@@ -66,7 +67,7 @@ class Store(Runs):
         with self._writing():
             directory.mkdir(exist_ok=True)
             for pattern in (
-                "events.out.tfevents.*",
+                f"{EVENTS}*",
                 LOG,
                 f"{CHECKPOINTS}/.*",
                 *(f".{name}.*" for name in FILES),
@@ -166,6 +167,42 @@ class Store(Runs):
                     folder.rmdir()
                 raise
         return folder
+
+    def remove(self, run_id: str) -> None:
+        """Delete a run with all its files; a process that is killed meanwhile leaves no part of a run.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        directory = self.directory(run_id)
+        with self._writing():
+            if directory.is_symlink():
+                directory.unlink()
+                return
+            gone = new_folder(self.root / f".removed-{run_id}")
+            os.rename(directory, gone)  # a directory may take the place of an empty one
+            shutil.rmtree(gone)
+
+    def take_in(self, run_id: str, source: Runs) -> None:
+        """Copy a run of another store, with all files that belong to it; it appears complete or not at all.
+
+        An existing run of that name is replaced, so the caller has checked that nothing of it is lost.
+
+        Raises:
+            StoreError: the store cannot be written, or a file of the source cannot be read.
+        """
+        with self._writing():
+            copy = Path(tempfile.mkdtemp(prefix=f".copied-{run_id}-", dir=self.root))
+            try:
+                place = copy / run_id
+                place.mkdir()
+                for path in source.own_files(run_id):
+                    shutil.copyfile(path, place / path.name)
+                if os.path.lexists(self.directory(run_id)):
+                    self.remove(run_id)
+                os.rename(place, self.directory(run_id))
+            finally:
+                shutil.rmtree(copy, ignore_errors=True)
 
     @contextmanager
     def _writing(self, named: bool = True) -> Iterator[None]:

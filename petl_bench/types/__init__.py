@@ -31,6 +31,7 @@ from petl_bench.types.method_facts import (
     method,
     methods,
 )
+from petl_bench.types.names import readable_name
 from petl_bench.types.parts import (
     FLOAT_BITS,
     HEAD_QUANTIZER,
@@ -126,6 +127,7 @@ __all__ = [
     "require",
     "row_from_dict",
     "row_to_dict",
+    "readable_name",
     "run_id",
     "shortened_warm_up",
     "spec_columns",
