@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from petl_bench.cli.common import flat
 from petl_bench.errors import DamagedError, UserError, did_you_mean
 from petl_bench.store import Store
-from petl_bench.types import ResultRow, spec_to_dict
+from petl_bench.types import ResultRow, row_to_dict, spec_to_dict
 
 MOST = 20
 """Values that the message about a filter without a match lists."""
 
 
 def filtered(rows: Sequence[ResultRow], text: str, store: Store) -> list[ResultRow]:
-    """Return the rows that a filter selects: KEY=VALUE, or KEY=A,B for those with any of several values.
+    """Return the rows that a filter selects; see `selected`."""
+    return [rows[number] for number in selected([row_to_dict(row) for row in rows], text, store)]
+
+
+def selected(runs: Sequence[Mapping[str, Any]], text: str, store: Store) -> list[int]:
+    """Return the numbers of the runs that a filter selects: KEY=VALUE, or KEY=A,B for any of several values.
 
     Args:
-        rows: rows of the store.
+        runs: columns of each run, one of them its run_id; a run that lacks a column has no value there.
         text: the filter. KEY is a column, or a key of the spec as in overrides, such as `protocol.scales`.
-        store: store of the rows, which has their specs.
+        store: store of the runs, which has their specs.
 
     Raises:
-        UserError: there is no such key, or no row has one of the values.
+        UserError: there is no such key, or no run has one of the values.
     """
     key, equals, value = text.partition("=")
-    columns = [f.name for f in fields(ResultRow)]
+    columns = {f.name for f in fields(ResultRow)}.union(*runs[:1])
     if key in columns:
-        held = [getattr(row, key) for row in rows]
+        held = [run.get(key, "") for run in runs]
     else:
-        specs = [_spec_keys(store, row.run_id) for row in rows]
+        specs = [_spec_keys(store, run["run_id"]) for run in runs]
         known = {name for spec in specs for name in spec}
         if not equals or key not in known:
-            hint = did_you_mean(key, [*columns, *known])
+            hint = did_you_mean(key, sorted(columns | known))
             raise UserError(f"--filter {text}: expected COLUMN=VALUE, or KEY=VALUE of the settings; {hint}")
         held = [spec.get(key) for spec in specs]
     if not equals:
@@ -45,7 +50,7 @@ def filtered(rows: Sequence[ResultRow], text: str, store: Store) -> list[ResultR
         if not own:
             _refuse(text, key, held)
         kept |= own
-    return [row for number, row in enumerate(rows) if number in kept]
+    return sorted(kept)
 
 
 def _refuse(text: str, key: str, held: Sequence[object]) -> None:

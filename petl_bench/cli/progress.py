@@ -12,7 +12,7 @@ from petl_bench.cli.common import command, duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
 from petl_bench.errors import counted, presentable
 from petl_bench.store import Store
-from petl_bench.types import Outcome, ResultRow, RunSettings, RunSpec, changed_text, declarations
+from petl_bench.types import Outcome, ResultRow, RunSpec, readable_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,20 +127,8 @@ SHOWN = 10
 
 
 def label(outcome: Outcome) -> str:
-    """Return the settings of a run in a few words."""
-    spec = outcome.spec
-    text = f"{outcome.run_id} {spec.task.name} {spec.adapter.name}"
-    if spec.hidden:
-        text += f" h={spec.hidden} {spec.bits} bit"
-    if spec.task.shots:
-        text += f" {spec.task.shots} shots split {spec.task.split_seed}"
-    for name, known in declarations(RunSettings).items():
-        if known.column in ("table", "row") and name not in ("hidden", "bits", "quantizer"):
-            value = getattr(spec, name)
-            text += f" {name}={value}" if value != known.default else ""
-    if settings := changed_text(spec.adapter):
-        text += f" {settings}"
-    return f"{text} seed {spec.seed}"
+    """Return the run_id and the readable name of a run."""
+    return f"{outcome.run_id} {readable_name(outcome.spec)}"
 
 
 def _line(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""`petl-bench store`: check of the runs of a store, and repair."""
+"""`petl-bench store`: check of the runs of a store, and repair; the other commands on stores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petl_bench.cli import store_merge, store_runs
 from petl_bench.cli.common import DEFAULT_STORE, Counter, JsonOption, StoreOption, note, print_json, say
 from petl_bench.errors import counted
 from petl_bench.store import Store
@@ -17,12 +18,11 @@ from petl_bench.store import Store
 if TYPE_CHECKING:
     from petl_bench.store.check import CheckResult
 
-app = typer.Typer(no_args_is_help=True, help="Check the runs of a store and set damaged ones aside.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `check` a subcommand: Typer would replace a group of one command by that command."""
+app = typer.Typer(no_args_is_help=True, help="List, check, delete, merge and pack the runs of stores.")
+app.command("ls")(store_runs.ls)
+app.command("rm")(store_runs.rm)
+app.command("merge")(store_merge.merge)
+app.command("pack")(store_merge.pack)
 
 
 @app.command("check")

@@ -35,6 +35,7 @@ from petl_bench.types import (
     RunSpec,
     Runtime,
     TaskSpec,
+    readable_name,
     row_from_dict,
 )
 
@@ -65,7 +66,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         store.create()
     directory = store.open(run_id)
     with LogFile(directory), SummaryWriter(str(directory)) as log:
-        logger.info("run %s: %s", run_id, spec)
+        logger.info("run %s, %s: %s", run_id, readable_name(spec), spec)
         checkpoints = store.checkpoints(run_id) if runtime.checkpoint else None
         result = select(spec, runtime, checkpoints)
         trained = result.model

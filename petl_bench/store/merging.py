@@ -1,4 +1,4 @@
-"""Merging of stores: runs of other stores and archives are copied into one store, checked before any is copied."""
+"""Merging of stores and packing of archives; all runs are checked before any is copied."""
 
 from __future__ import annotations
 
@@ -170,8 +170,12 @@ def _difference(here: Store, there: Store, name: str) -> str:
     differing = [
         f"{column} is {getattr(own, column)!r} and {getattr(other, column)!r}"
         for column in RESULTS
-        if getattr(own, column) != getattr(other, column) and "" not in (getattr(own, column), getattr(other, column))
+        if getattr(own, column) != getattr(other, column)
+        and "" not in (getattr(own, column), getattr(other, column))
     ]
-    if not differing and (here.directory(name) / ADAPTER).read_bytes() != (there.directory(name) / ADAPTER).read_bytes():
+    if (
+        not differing
+        and (here.directory(name) / ADAPTER).read_bytes() != (there.directory(name) / ADAPTER).read_bytes()
+    ):
         differing = ["the adapter files differ"]
     return f"stores {here.root} and {there.root}: {', '.join(differing)}" if differing else ""

@@ -188,9 +188,11 @@ class Runs:
         )
 
     def own_files(self, run_id: str) -> list[Path]:
-        """Return the regular files of a run that petl-bench wrote, without checkpoints and temporary files."""
+        """Return the files that belong to a run, without checkpoints and temporary files."""
         own = (*FILES, LOG)
-        found = (path for path in self.directory(run_id).iterdir() if path.is_file() and not path.is_symlink())
+        found = (
+            path for path in self.directory(run_id).iterdir() if path.is_file() and not path.is_symlink()
+        )
         return sorted(path for path in found if path.name in own or path.name.startswith(EVENTS))
 
     def names(self) -> list[str]:

@@ -1,0 +1,157 @@
+"""`petl-bench store ls` and `petl-bench store rm`: list the runs of a store, and delete runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, note, print_json, say
+from petl_bench.cli.filters import selected
+from petl_bench.errors import DamagedError, UserError, counted
+from petl_bench.store import ClaimedError, Store
+from petl_bench.types import ResultRow, readable_name, row_to_dict
+
+STATES = "done, failed, killed, unfinished, running or damaged"
+
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="K=V",
+        help=f"Only runs with this value of a column, of a setting or of state ({STATES}). Repeatable.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of a store in any state; the row is that of a finished one."""
+
+    run_id: str
+    state: str
+    name: str
+    row: ResultRow | None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What filters and --json know of the run, beside the settings in its spec."""
+        values = row_to_dict(self.row) if self.row else {}
+        return values | {"run_id": self.run_id, "state": self.state, "name": self.name}
+
+
+def entries(store: Store, filters: list[str]) -> list[Entry]:
+    """Return the runs of a store that all filters select, by name.
+
+    Raises:
+        UserError: the store cannot be read, or a filter selects nothing.
+    """
+    running = store.claims.running()
+    found = [entry for name in store.names() if (entry := _entry(store, name, name in running))]
+    for text in filters:
+        kept = selected([entry.columns for entry in found], text, store)
+        found = [found[number] for number in kept]
+    return sorted(found, key=lambda entry: (entry.name, entry.run_id))
+
+
+def ls(
+    store: StoreOption = DEFAULT_STORE,
+    filters: FilterOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs of a store by readable names, with their state, accuracy and bytes."""
+    found = entries(Store(store), filters or [])
+    if json:
+        for entry in found:
+            print_json({key: entry.columns[key] for key in (*SHORT, *entry.columns) if key in entry.columns})
+        return
+    if not found:
+        note(f"store {store}: holds no run")
+        return
+    width = max(len(entry.name) for entry in found)
+    for entry in found:
+        row = entry.row
+        facts = f"{100 * row.acc:5.1f} %  {row.bytes_file:>11,} bytes" if row else entry.state
+        say(f"{entry.run_id}  {entry.name:<{width}}  {facts}")
+
+
+SHORT = ("run_id", "name", "state")
+
+
+def rm(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs: a run_id or a unique beginning of it."),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    filters: FilterOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs of a store, after asking; runs that are being executed are never deleted.
+
+    The runs are given by name, or by filters that all of them fulfill.
+    """
+    shelf = Store(store)
+    if bool(runs) == bool(filters):
+        raise UserError("name the runs to delete, or select them by --filter: one of both is needed")
+    every = entries(shelf, filters or [])
+    chosen = every if filters else [_named(text, every, store) for text in dict.fromkeys(runs or [])]
+    busy = [entry for entry in chosen if entry.state == "running"]
+    chosen = [entry for entry in chosen if entry.state != "running"]
+    for entry in busy:
+        note(f"warning: {entry.run_id} {entry.name} is being executed, and is left in place")
+    if not chosen:
+        raise UserError(f"store {store}: nothing to delete")
+    if not yes:
+        _ask(chosen, store)
+    removed = 0
+    for entry in chosen:
+        try:
+            with shelf.claims.take(entry.run_id, heartbeat=10):
+                shelf.remove(entry.run_id)
+        except ClaimedError:
+            note(f"warning: {entry.run_id} {entry.name} has begun to be executed, and is left in place")
+            continue
+        removed += 1
+    say(f"{counted(removed, 'run')} deleted from {store}")
+
+
+def _entry(store: Store, name: str, running: bool) -> Entry | None:
+    """Return the entry of a name in the store; None if it is no run."""
+    try:
+        spec = store.spec(name)
+        label = readable_name(spec)
+    except DamagedError as error:
+        if error.kind == "missing" and not store.fault(name):
+            return None
+        label = "?"
+    state = store.state(name).replace("missing", "unfinished")
+    row = store.row(name) if state == "done" else None
+    return Entry(name, "running" if running else state, label, row)
+
+
+def _named(text: str, every: list[Entry], store: object) -> Entry:
+    found = [entry for entry in every if entry.run_id.startswith(text)]
+    if len(found) != 1:
+        what = f"is the beginning of {len(found)} runs" if found else "is no run"
+        raise UserError(f"{text}: {what} of store {store}; `petl-bench store ls` lists them")
+    return found[0]
+
+
+def _ask(chosen: list[Entry], store: object) -> None:
+    """Ask for confirmation on the terminal.
+
+    Raises:
+        UserError: there is no terminal, or the answer is not yes.
+    """
+    for entry in chosen[:20]:
+        note(f"  {entry.run_id} {entry.name} ({entry.state})")
+    if len(chosen) > 20:
+        note(f"  and {len(chosen) - 20} more")
+    question = f"Delete {counted(len(chosen), 'run')} of {store} for good?"
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} Nobody can answer here: add --yes")
+    if not typer.confirm(question, err=True):
+        raise UserError("nothing was deleted")
