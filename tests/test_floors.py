@@ -43,7 +43,7 @@ FLOORS = {
     "__main__": 10,
 }
 """As docs/architecture.md draws them."""
-WRITERS = {"atomic.py", "store/runs.py", "store/claims.py"}
+WRITERS = {"atomic.py", "store/runs.py", "store/claims.py", "store/merging.py"}
 WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/documentation.py", "dev/upper_bound.py", "cli/report.py"}
 WRITERS |= {"data/archive.py", "data/prepare.py"}
 WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py"}
