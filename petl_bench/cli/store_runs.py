@@ -37,7 +37,7 @@ class Entry:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What filters and --json know of the run, beside the settings in its spec."""
+        """Columns of the run for filters and --json; the settings of its spec are not among them."""
         values = row_to_dict(self.row) if self.row else {}
         return values | {"run_id": self.run_id, "state": self.state, "name": self.name}
 

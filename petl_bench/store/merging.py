@@ -26,7 +26,7 @@ _MEMBER = re.compile(r"([0-9a-f]{12})/([^/]+)")
 
 @dataclass
 class MergePlan:
-    """What a merge will do.
+    """Plan of a merge: the fate of each run of the sources.
 
     Attributes:
         copied: the store of each run that will be copied.
