@@ -249,3 +249,21 @@ def test_ctrl_c_ends_an_evaluation(finished_store: Path) -> None:
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in messages
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x80\x04\x95\xff\x00"], ids=["nothing", "a part"])
+def test_a_start_that_is_given_up_prints_nothing(sent: bytes) -> None:
+    """The sweep may be interrupted after it has asked for a process, before that has been told its work."""
+    program = f"""
+import os
+from multiprocessing import forkserver
+from petl_bench.launch.pool import PRELOADED
+forkserver.set_forkserver_preload(PRELOADED[:1])
+status, told = forkserver.connect_to_new_process([])
+os.write(told, {sent!r})
+os.close(told)
+os.read(status, 8)  # the pid
+assert os.read(status, 8) == (1).to_bytes(8, "little"), "the process has not failed"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
