@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -88,12 +89,15 @@ def merge(target: Store, plan: MergePlan) -> Iterator[str]:
 
 
 def pack(store: Store, run_ids: Sequence[str]) -> Iterator[bytes]:
-    """Yield the pieces of a .tar.gz archive of some runs; equal runs give an equal archive.
+    """Yield the pieces of a .tar.gz archive of some runs; equal runs give an equal archive, at any time.
 
     Logs and TensorBoard's files are included, checkpoints are not.
     """
     with tempfile.TemporaryFile() as stream:
-        with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as archive:
+        with (
+            gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=6, filename="", mtime=0) as compressed,
+            tarfile.open(fileobj=compressed, mode="w") as archive,
+        ):
             for name in sorted(run_ids):
                 for path in store.own_files(name):
                     entry = tarfile.TarInfo(f"{name}/{path.name}")
