@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -304,6 +306,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """With xdist its workers share one server, which starts beside them."""
     if getattr(config.option, "numprocesses", None):
         processes.start_server()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """The workers of xdist come from that server too, so that the heavy imports happen once."""
+    for spec in specs:
+        if spec.popen and spec.python is None:
+            spec.python = shlex.join([sys.executable, processes.__file__])
 
 
 def pytest_runtest_teardown() -> None:

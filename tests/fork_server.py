@@ -1,7 +1,7 @@
 """Server of Python processes that have the heavy imports behind them; tests.processes talks to it.
 
 `python -m tests.fork_server SOCKET` imports everything once. For each connection it forks a keeper, which
-forks the process that was asked for, reports its process id and, once it has ended, its status.
+forks the process that was asked for (a command under test, or a worker of xdist), reports its process id and, once it has ended, its status.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 PRELOADED = [
+    "hypothesis",
     "petl_bench.cli.dry_run",
     "petl_bench.data.hub",
     "petl_bench.launch.attempt",

@@ -133,3 +133,7 @@ def run(
     if check:
         done.check_returncode()
     return done
+
+
+if __name__ == "__main__":  # `python tests/processes.py -u -c ...`, as execnet starts a worker of xdist
+    sys.exit(Popen([argument for argument in sys.argv[1:] if argument != "-u"]).wait())

@@ -76,7 +76,9 @@ def test_archive_of_runs_becomes_the_same_store(finished_store: Path, tmp_path: 
     for archive in (first, second):
         assert quickly("store", "pack", "--store", finished_store, "--out", archive).returncode == 0
     assert first.read_bytes() == second.read_bytes()
-    assert first.read_bytes()[4:8] == bytes(4)  # RFC 1952: no time, so that equality does not depend on the second
+    assert first.read_bytes()[4:8] == bytes(
+        4
+    )  # RFC 1952: no time, so that equality does not depend on the second
     done = quickly("store", "merge", first, "--store", target)
     assert (done.returncode, done.stdout) == (0, f"10 runs copied into {target}, 0 were there already\n")
     held = contents(finished_store)
