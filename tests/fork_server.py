@@ -1,7 +1,8 @@
 """Server of Python processes that have the heavy imports behind them; tests.processes talks to it.
 
 `python -m tests.fork_server SOCKET` imports everything once. For each connection it forks a keeper, which
-forks the process that was asked for (a command under test, or a worker of xdist), reports its process id and, once it has ended, its status.
+forks the process that was asked for (a command under test, or a worker of xdist), reports its process id and,
+once it has ended, its status.
 """
 
 from __future__ import annotations
