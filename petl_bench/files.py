@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _KINDS = {
 }
 
 
-def flaw(path: Path, limit: int) -> str:
+def flaw(path: str | Path, limit: int) -> str:
     """Return why a file is not read, without opening it: not a regular file, or too large; empty if neither.
 
     Links are followed. Opening a pipe waits for its writer, and a device such as /dev/zero never ends.
@@ -39,12 +40,28 @@ def flaw(path: Path, limit: int) -> str:
     Raises:
         OSError: the file does not exist or cannot be looked at.
     """
-    status = path.stat()
+    status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         return f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'of another kind')}, not a regular file"
     if status.st_size > limit:
         return f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have"
     return ""
+
+
+def content(path: str | Path, limit: int) -> bytes:
+    """Return the content of a file; quicker than `read_bytes`, for files of which there are thousands.
+
+    Args:
+        limit: maximum number of bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a regular file, or too large; the text begins with `it`.
+    """
+    if problem := flaw(path, limit):
+        raise ValueError(f"it {problem}")
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
 
 
 def regular(path: Path, limit: int, where: str = "") -> Path:

@@ -10,17 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import MISSING, FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from petl_bench import packing
 from petl_bench.config import plan
 from petl_bench.errors import StoreError, UserError
 from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
-from petl_bench.types import RunSpec, row_to_dict
+from petl_bench.types import ResultRow, RunSettings, RunSpec, declarations, row_from_dict, row_to_dict
 from tests import processes
 from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
 
@@ -44,6 +46,23 @@ def test_a_run_comes_back_as_it_was_put(tmp_path: Path, spec: RunSpec) -> None:
     assert (store.directory(row.run_id) / ADAPTER).read_bytes() == b"adapter"
     assert json.loads((store.directory(row.run_id) / ROW).read_text()) == row_to_dict(row)
     assert sorted(path.name for path in store.directory(row.run_id).iterdir()) == [ADAPTER, ROW, SPEC]
+
+
+YOUNGER = sorted(
+    {f.name for f in fields(ResultRow) if f.default is not MISSING} - set(declarations(RunSettings))
+)
+
+
+@hypothesis.given(absent=strategies.sets(strategies.sampled_from(YOUNGER)), data=strategies.data())
+def test_a_row_without_younger_columns_is_read_with_their_defaults(
+    spec: RunSpec, absent: set[str], data: strategies.DataObject
+) -> None:
+    stored = row_to_dict(make_row(spec, 0.5, settings="share=0", device=data.draw(strategies.text())))
+    held = {name: value for name, value in stored.items() if name not in absent}
+    row, expected = row_from_dict(held), ResultRow(**held)  # a dataclass's constructor knows the defaults
+    assert (row, hash(row), vars(row).keys()) == (expected, hash(expected), vars(expected).keys())
+    with pytest.raises(FrozenInstanceError):
+        row.acc = 1  # type: ignore[misc]
 
 
 def test_what_a_search_tried_is_kept_beside_its_row(tmp_path: Path, spec: RunSpec) -> None:

@@ -42,8 +42,10 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
     notes: list[str] = []
     for column, name in PROVENANCE.items():
         runs = frame[frame[column] != ""] if column in YOUNGER else frame
-        within = runs.groupby(WITHIN[column]) if column in WITHIN else runs.groupby(lambda _: 0)
-        if len(runs) and (count := int(within[column].nunique().max())) > 1:
+        counts = (
+            runs.groupby(WITHIN[column])[column].nunique() if column in WITHIN else runs[[column]].nunique()
+        )
+        if len(runs) and (count := int(counts.max())) > 1:
             notes.append(f"runs come from {count} different {name}")
     if frame["git_dirty"].any():
         notes.append(f"{int(frame['git_dirty'].sum())} runs come from a checkout with uncommitted changes")

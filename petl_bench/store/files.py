@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petl_bench.files import RECORD_LIMIT, flaw
+from petl_bench.files import RECORD_LIMIT, content
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:
@@ -19,16 +19,14 @@ def to_json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
 
 
-def from_json(path: Path) -> Any:
+def from_json(path: str | Path) -> Any:
     """Return the value that a JSON file holds.
 
     Raises:
         OSError: the file cannot be read.
         ValueError, RecursionError: it does not hold JSON, or is a pipe, a device or too large.
     """
-    if problem := flaw(path, RECORD_LIMIT):
-        raise ValueError(f"it {problem}")
-    return json.loads(path.read_bytes())
+    return json.loads(content(path, RECORD_LIMIT))
 
 
 def new_folder(wanted: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -98,8 +98,7 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
         ValueError: a number is not finite or below 0, or an accuracy is no fraction.
     """
     check_keys(values, ResultRow, "columns")
-    row = ResultRow(**completed_with_before(ResultRow, values))
-    wrong, numbers = _checked(tuple(values), tuple(map(type, values.values())))
+    wrong, numbers, younger = _checked(tuple(values), tuple(map(type, values.values())))
     if wrong:
         kinds = " or ".join(kind.__name__ for kind in COLUMNS[wrong])
         raise TypeError(f"{wrong} is {values[wrong]!r}, it must be {kinds}")
@@ -109,20 +108,29 @@ def row_from_dict(values: Mapping[str, Any]) -> ResultRow:
     for name in ("acc", "acc_val", "acc_best_peek"):
         if not 0 <= (values.get(name) or 0) <= 1:
             raise ValueError(f"{name} is {values[name]}, it must be a fraction from 0 to 1")
+    row = object.__new__(ResultRow)  # the constructor of a frozen dataclass takes as long as all checks
+    vars(row).update(younger, **values)
     return row
 
 
 @cache
-def _checked(names: tuple[str, ...], kinds: tuple[type, ...]) -> tuple[str, list[str]]:
-    """Return the first column whose type is not allowed, if any, and the columns that are numbers.
+def _checked(names: tuple[str, ...], kinds: tuple[type, ...]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """Check the types of the columns of a row.
 
-    Most rows of a store have the same types, so that this is computed a few times only.
+    Most rows of a store have the same ones, so that this is computed a few times only.
+
+    Returns:
+        The first column whose type is not allowed, or an empty text; the columns that are numbers; and the
+        values of columns that the row is too old for.
     """
-    wrong = ""
-    for name, kind in zip(names, kinds, strict=True):
+    wrong, typed = "", list(zip(names, kinds, strict=True))
+    for name, kind in typed:
         if not issubclass(kind, COLUMNS[name]) or (kind is bool) != (bool in COLUMNS[name]):
             wrong = wrong or name
-    return wrong, [name for name, kind in zip(names, kinds, strict=True) if issubclass(kind, int | float)]
+    defaults = {held.name: held.default for held in fields(ResultRow) if held.default is not MISSING}
+    younger = defaults | completed_with_before(ResultRow, dict.fromkeys(names))
+    numbers = tuple(name for name, kind in typed if issubclass(kind, int | float))
+    return wrong, numbers, {name: value for name, value in younger.items() if name not in names}
 
 
 def digest_of(values: Mapping[str, Any]) -> str:
@@ -130,9 +138,12 @@ def digest_of(values: Mapping[str, Any]) -> str:
 
     They are no signature: whoever changes a row can compute them anew. They show that somebody did not.
     """
-    others = {name: value for name, value in values.items() if name != "digest"}
-    text = json.dumps(others, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    others = dict(values)
+    others.pop("digest", None)
+    return hashlib.sha256(_CANONICAL.encode(others).encode()).hexdigest()[:16]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 OF_PARTS = {
