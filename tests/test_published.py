@@ -276,6 +276,19 @@ def test_the_difference_is_ours_minus_theirs_of_the_same_method_and_width(tmp_pa
     assert line[-2] == f"{100 * (ours['lora', 32]['mean_of_groups']['mean'] - theirs):+.1f}"
 
 
+def test_averages_of_a_part_of_the_suite_are_not_compared(tmp_path: Path) -> None:
+    """Of the tasks asked for, only the natural ones are a whole group."""
+    tasks = ("--tasks", "natural,vtab_clevr_count")
+    content = report(lora_store(tmp_path), "json", "--against", "published", *tasks)
+    (lora,) = [line for line in content["differences"] if line["published"] == "LoRA"]
+    assert len([value for value in lora["tasks"].values() if value is not None]) == 8
+    assert lora["groups"]["natural"] is not None
+    assert lora["groups"]["specialized"] is lora["groups"]["structured"] is None
+    assert lora["mean_of_groups"] is lora["mean_of_tasks"] is None
+    *_, averages = grids_of(report(tmp_path, "markdown", "--against", "published", *tasks)).values()
+    assert [line[-1] for line in averages[1:]] == ["-"] * len(averages[1:])
+
+
 def test_nothing_published_enters_marks_or_comparisons(tmp_path: Path) -> None:
     store = lora_store(tmp_path)
     for form in ("text", "markdown", "latex"):

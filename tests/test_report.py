@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,22 +131,73 @@ def cells_of(markdown: str) -> list[dict[str, str]]:
     return joined
 
 
-def test_incomplete_averages_are_left_blank(finished_store: Path) -> None:
-    done = quickly("report", "--store", finished_store, "--format", "markdown")
-    assert done.returncode == 0
-    lines = cells_of(done.stdout)
+def test_tasks_that_nobody_ran_have_no_column_and_the_part_is_named(finished_store: Path) -> None:
+    text = quickly("report", "--store", finished_store, "--format", "markdown").stdout
+    assert "suite pocket (2 of 5 tasks: digits, sprites_loc)" in text
+    lines = cells_of(text)
     assert len(lines) == 5  # linear, and two adapters at two widths
+    averages = {"natural", "structured", "mean of groups", "mean of 2 tasks"}
     for line in lines:
-        held = {"digits", "sprites_loc", "natural"}  # natural has the one task digits
-        blank = {"surfaces", "sprites_ori", "shapes_count", "specialized", "structured", "mean of groups"}
-        assert {name: line[name] for name in blank} == dict.fromkeys(blank, "-")
-        assert all(re.fullmatch(r"\d+\.\d", line[name]) for name in held)
-        assert line["mean of 5 tasks"] == "-"
-        assert line["tasks"] == "2/5"
-        assert line["seeds"] == "1"
-    averages = json.loads(quickly("report", "--store", finished_store, "--format", "json").stdout)["averages"]
-    for line in averages:
-        assert line["mean_of_groups"] == line["mean_of_tasks"] == summary([])
+        assert averages < set(line)
+        assert not {"surfaces", "sprites_ori", "shapes_count", "specialized"} & set(line)
+        assert all(re.fullmatch(r"\d+\.\d", line[name]) for name in ["digits", "sprites_loc", *averages])
+        assert (line["tasks"], line["seeds"]) == ("2/2", "1")
+    content = json.loads(quickly("report", "--store", finished_store, "--format", "json").stdout)
+    assert {line["subset"] for line in content["averages"]} == {"digits,sprites_loc"}
+
+
+def test_incomplete_averages_are_left_blank(made_up: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(made_up, store)
+    for row in rows_of(store):
+        if row["adapter"] == "lora" and row["task"] in ("surfaces", "sprites_ori"):
+            shutil.rmtree(store / row["run_id"])
+    _, line = cells_of(quickly("report", "--store", store, "--format", "markdown").stdout)
+    blank = {"surfaces", "sprites_ori", "specialized", "structured", "mean of groups", "mean of 5 tasks"}
+    assert {name: line[name] for name in blank} == dict.fromkeys(blank, "-")
+    assert all(re.match(r"\d+\.\d", line[name]) for name in ("digits", "sprites_loc", "natural"))
+    assert line["tasks"] == "3/5"
+    content = json.loads(quickly("report", "--store", store, "--format", "json").stdout)
+    whole, holed = content["averages"]
+    assert holed["mean_of_groups"] == holed["mean_of_tasks"] == summary([])
+    assert whole["mean_of_groups"]["n"] == 3
+    assert "" in {line["subset"] for line in content["averages"]}
+
+
+@pytest.mark.parametrize("given", ["digits,sprites_ori", "natural,sprites_ori", "glob([digi*,sprites_ori])"])
+def test_a_part_of_a_suite_that_was_asked_for(given: str, made_up: Path) -> None:
+    """Averages are over the two tasks alone: LoRA has its third seed on both."""
+    done = quickly("report", "--store", made_up, "--format", "json", "--tasks", given)
+    content = json.loads(done.stdout)
+    assert {cell["task"] for cell in content["rows"]} == {"digits", "sprites_ori"}
+    rows = rows_of(made_up)
+    for line in content["averages"]:
+        own = [r for r in rows if r["adapter"] == line["adapter"] and r["task"] in ("digits", "sprites_ori")]
+        means = [statistics.mean(r["acc"] for r in own if r["seed"] == seed) for seed in range(3)]
+        assert line["mean_of_tasks"] == line["mean_of_groups"] == summary(means)  # a group each
+        assert set(line["groups"]) == {"natural", "structured"}
+        assert (line["subset"], line["tasks"]) == ("digits,sprites_ori", "2/2")
+    assert f"only runs with tasks={given} are shown: 12 of 29" in content["warnings"]
+    text = quickly("report", "--store", made_up, "--tasks", given).stdout
+    assert "suite pocket (2 of 5 tasks: digits, sprites_ori)" in text
+    assert "surfaces" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("digit", "no run here is on 'digit'; did you mean 'digits'?"),
+        ("digits,sprites_log", "no run here is on 'sprites_log'; did you mean 'sprites_loc'"),
+        ("vtab_cifar", "no run here is on 'vtab_cifar'; known: digits, natural"),
+        ("glob(vtab_*)", "no run here is on 'glob(vtab_*)'"),
+        ("", "known: digits, natural"),
+        ("digits,", "expected names of tasks"),
+    ],
+)
+def test_unknown_tasks_are_refused_with_suggestions(given: str, said: str, made_up: Path) -> None:
+    message = error_of(quickly("report", "--store", made_up, "--tasks", given))
+    assert f"--tasks {given}" in message
+    assert said in message
 
 
 def test_a_table_warns_of_mixed_provenance(tmp_path: Path) -> None:
@@ -247,7 +299,7 @@ def test_altered_data_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert any("altered" in warning for warning in content["warnings"])
     text = quickly("report", "--store", store).stdout
     assert text.count("altered data") == 1
-    assert "mean of 19 tasks" in text
+    assert text.count("suite vtab (1 of 19 tasks: cifar)") == 2
 
 
 def test_recipes_have_tables_of_their_own(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`--filter KEY=VALUE` of `petl-bench report`: columns of rows and keys of specs, values as in overrides."""
+"""Options of `petl-bench report` that select runs by columns of rows, keys of specs, or tasks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ MOST = 20
 def filtered(rows: Sequence[ResultRow], text: str, store: Store) -> list[ResultRow]:
     """Return the rows that a filter selects; see `selected`."""
     return [rows[number] for number in selected([row_to_dict(row) for row in rows], text, store)]
+
+
+def on_tasks(rows: Sequence[ResultRow], text: str) -> list[ResultRow]:
+    """Return the rows on some tasks.
+
+    Args:
+        rows: the rows.
+        text: names of tasks, or of groups of tasks for all their tasks, as values of overrides: `A,B` or
+            `glob(vtab_*)`.
+
+    Raises:
+        UserError: a row is on none of these tasks.
+    """
+    from petl_bench.config import alternatives
+
+    known = sorted({name for row in rows for name in (row.task, row.group)})
+    try:
+        wanted = [str(value) for value in alternatives(text, known)]
+    except UserError as error:
+        raise UserError(f"--tasks {text}: expected names of tasks, as digits,surfaces") from error
+    for name in wanted or [text]:
+        if name not in known:
+            raise UserError(f"--tasks {text}: no run here is on {name!r}; {did_you_mean(name, known)}")
+    return [row for row in rows if row.task in wanted or row.group in wanted]
 
 
 def selected(runs: Sequence[Mapping[str, Any]], text: str, store: Store) -> list[int]:

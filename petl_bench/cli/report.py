@@ -11,7 +11,7 @@ import typer
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
-from petl_bench.cli.filters import filtered
+from petl_bench.cli.filters import filtered, on_tasks
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
@@ -51,6 +51,14 @@ def report(
             help="Use only runs with this value, e.g. bits=1,2 or 'protocol.scales=[1,10]'. Repeatable.",
         ),
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks",
+            metavar="A,B",
+            help="Use only these tasks, or groups of tasks; averages and tests are over them alone.",
+        ),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -84,8 +92,11 @@ def report(
     whole = rows = _rows(shelf)
     for text in filters or []:
         rows = filtered(rows, text, shelf)
+    if tasks is not None:
+        rows = on_tasks(rows, tasks)
+    said = [*(filters or []), *([f"tasks={tasks}"] if tasks is not None else [])]
     base = out.parent if out else Path()
-    content = build(rows, manifests(), margin / 100, store, against is not None, whole, filters or [])
+    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said)
     form = FORMATS[format.value](content, base)
     for warning in content.all_warnings:
         note(f"warning: {warning}")

@@ -1,7 +1,7 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
 Modules import only from the modules before them: settings, sources, recipes, consistency, lines, variants,
-tables, labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited,
+suites, tables, labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited,
 content, then the formats: records, text, latex, page_rows and page. `agreement` compares two runs. `figures/`
 draws tables and rankings and is imported only where figures are asked for.
 """

@@ -8,7 +8,7 @@ from string import ascii_lowercase
 from petl_bench.report.grid import Column, Grid, text_column
 from petl_bench.report.labels import BLANK, label, title
 from petl_bench.report.published import SUITE, PublishedRow
-from petl_bench.report.tables import Row, Table
+from petl_bench.report.tables import Row, Statistic, Table
 
 TITLE = "Published (cited, not run here)"
 FULL_PRECISION = 32
@@ -92,18 +92,21 @@ def _difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> 
         return text_column(name, [_points(ours, theirs) for ours, theirs in accuracies])
 
     by_task = [
-        column(_short(task), [(own.tasks[task].mean, row.accuracy[task]) for _, own, row in pairs])
+        column(_short(task), [(_mean(own.tasks.get(task)), row.accuracy[task]) for _, own, row in pairs])
         for task in first.accuracy
     ]
     averages = [
-        column(group, [(own.groups[group].mean, row.groups[group]) for _, own, row in pairs])
+        column(group, [(_of_group(own, group, table), row.groups[group]) for table, own, row in pairs])
         for group in first.groups
     ]
     averages += [
-        column("mean of groups", [(own.mean_of_groups.mean, row.mean_of_groups) for _, own, row in pairs]),
+        column(
+            "mean of groups",
+            [(_whole(own.mean_of_groups, table), row.mean_of_groups) for table, own, row in pairs],
+        ),
         column(
             f"mean of {len(first.accuracy)} tasks",
-            [(own.mean_of_tasks.mean, row.mean_of_tasks) for _, own, row in pairs],
+            [(_whole(own.mean_of_tasks, table), row.mean_of_tasks) for table, own, row in pairs],
         ),
     ]
     return [
@@ -120,10 +123,14 @@ def differences(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> list[d
         | {
             "published": row.method,
             "source": row.source,
-            "tasks": {name: _minus(own.tasks[name].mean, value) for name, value in row.accuracy.items()},
-            "groups": {name: _minus(own.groups[name].mean, value) for name, value in row.groups.items()},
-            "mean_of_groups": _minus(own.mean_of_groups.mean, row.mean_of_groups),
-            "mean_of_tasks": _minus(own.mean_of_tasks.mean, row.mean_of_tasks),
+            "tasks": {
+                name: _minus(_mean(own.tasks.get(name)), value) for name, value in row.accuracy.items()
+            },
+            "groups": {
+                name: _minus(_of_group(own, name, table), value) for name, value in row.groups.items()
+            },
+            "mean_of_groups": _minus(_whole(own.mean_of_groups, table), row.mean_of_groups),
+            "mean_of_tasks": _minus(_whole(own.mean_of_tasks, table), row.mean_of_tasks),
         }
         for table, own, row in _counterparts(tables, rows)
     ]
@@ -171,6 +178,20 @@ def _source(row: PublishedRow) -> str:
         f"README of {row.source}; weights {row.backbone}; pixel normalization {row.normalization}; "
         f"selection {row.selection}"
     )
+
+
+def _mean(value: Statistic | None) -> float | None:
+    return value.mean if value else None
+
+
+def _whole(average: Statistic, table: Table) -> float | None:
+    """Return an average over all tasks of a suite; None in a table of a part of it."""
+    return None if table.lacking else average.mean
+
+
+def _of_group(row: Row, group: str, table: Table) -> float | None:
+    """Return the mean of a group; None where the table lacks one of its tasks."""
+    return None if any(task.group == group for task in table.lacking) else _mean(row.groups.get(group))
 
 
 def _minus(ours: float | None, theirs: float | None) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from petl_bench.errors import counted
 from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
+from petl_bench.report.suites import part_name
 from petl_bench.report.tables import Row, Table
 from petl_bench.report.variants import TRIED
 
@@ -21,6 +22,11 @@ def heading(table: Table) -> str:
     return f"Best test accuracy seen (%) {PEEK}" if peek else "Test accuracy (%)"
 
 
+def part_of_suite(table: Table) -> str:
+    """Return the name of the part of a suite that a table is of, `2 of 5 tasks: digits, surfaces`, or ""."""
+    return part_name(table.key["suite"], table.tasks, table.lacking)
+
+
 def title(table: Table, tables: Sequence[Table]) -> str:
     """Describe the settings that all rows of a table have in common, as far as a reader needs them.
 
@@ -29,7 +35,8 @@ def title(table: Table, tables: Sequence[Table]) -> str:
         tables: all tables of the report, from which the title has to tell it apart.
     """
     key = table.key
-    parts = [f"suite {key['suite']}"]
+    part = part_of_suite(table)
+    parts = [f"suite {key['suite']}" + (f" ({part})" if part else "")]
     backbones = {row.key["backbone"] for row in table.rows}
     parts += [f"backbone {backbone}" for backbone in backbones if len(backbones) == 1]
     sizes = {row.key["image_size"] for row in table.rows} - {None}

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from petl_bench.report.tables import Table, Task
+from petl_bench.report.suites import Task
+from petl_bench.report.tables import Table
 from petl_bench.types import Manifest
 
 SUITE = "vtab"

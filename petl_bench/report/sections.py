@@ -14,7 +14,7 @@ from petl_bench.report.grid import (
     count_columns,
     label_columns,
 )
-from petl_bench.report.labels import PEEK, heading, title
+from petl_bench.report.labels import PEEK, heading, part_of_suite, title
 from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table
@@ -71,12 +71,13 @@ def section(table: Table, tables: Sequence[Table], comparisons: Sequence[Compari
     many = len(comparisons) > MOST_SENTENCES
     several = any(value.std is not None for row in table.rows for value in row.tasks.values())
     peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
+    part = f", {name}" if (name := part_of_suite(table)) else ""
     count = len(labels)
     return Section(
         title=title(table, tables),
         accuracies=Grid(heading(table), [*labels, *accuracy_columns(table)], count),
         averages=Grid(
-            f"Averages (%) over groups and tasks{peek}",
+            f"Averages (%) over groups and tasks{part}{peek}",
             [*labels, *average_columns(table), *count_columns(table)],
             count,
         ),

@@ -14,6 +14,7 @@ import pandas as pd
 from petl_bench.report.consistency import inconsistencies, mixed_machines
 from petl_bench.report.lines import BY_TASK, told_apart
 from petl_bench.report.settings import REPETITIONS, SEPARATED, TABLE_SETTINGS
+from petl_bench.report.suites import Task, suite_tasks
 from petl_bench.report.variants import Variants, remark, variants
 from petl_bench.types import Manifest, ResultRow
 
@@ -40,14 +41,6 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task and the group of tasks that it belongs to."""
-
-    name: str
-    group: str
-
-
-@dataclass(frozen=True)
 class Row:
     """One configuration: a statistic for each task and each average, sizes and times.
 
@@ -58,7 +51,7 @@ class Row:
         mean_of_groups: mean of the group means.
         mean_of_tasks: mean over all tasks.
         last_epoch: mean of groups at the last epoch, where the other accuracies are best-on-test; else None.
-        complete: number of tasks with results out of all tasks of the suite, as "4/5".
+        complete: number of tasks with results out of all tasks of the table, as "4/5".
         bytes: bytes of each part of one task's adapter file, means over tasks.
         task_bytes: the bytes of each part by task.
         bits_per_weight: mean over tasks; None for a method without adapter weights.
@@ -90,11 +83,12 @@ class Table:
     """All rows of one suite under one protocol and training recipe.
 
     Attributes:
-        key: settings that all rows have in common.
-        tasks: columns in the benchmark's order, group by group.
+        key: settings that all rows have in common, and the tasks of a `subset` of the suite.
+        tasks: columns in the benchmark's order, group by group: the tasks of the suite that were run.
         rows: configurations in the order in which they are printed.
         notes: differences between the runs of the table, and remarks on how its numbers were obtained.
         repetition: name of the repetitions that means and standard deviations are over.
+        lacking: tasks of the suite that no run is on; averages and tests are over the others alone.
     """
 
     key: dict[str, Any]
@@ -102,6 +96,7 @@ class Table:
     rows: list[Row]
     notes: list[str]
     repetition: str = "seeds"
+    lacking: Sequence[Task] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -152,7 +147,7 @@ def _table(
     key: dict[str, Any], part: pd.DataFrame, known: Mapping[str, Manifest], held: Mapping[str, Variants]
 ) -> Table:
     key = {name: _plain(value) for name, value in key.items()}
-    tasks = _tasks(key["suite"], part, known)
+    tasks = suite_tasks(key["suite"], part, known)
     notes = inconsistencies(part, rates=key["protocol"] != "sealed")
     strange = sorted(set(part["task"]) - {task.name for task in tasks})
     if strange:
@@ -160,6 +155,8 @@ def _table(
             f"results on tasks that suite {key['suite']} does not have are left out: {', '.join(strange)}"
         )
         part = part[~part["task"].isin(strange)]
+    lacking = [task for task in tasks if not (part["task"] == task.name).any()]
+    tasks = [task for task in tasks if task not in lacking]
     names, part, apart = told_apart(part, key["protocol"] == "sealed")
     cell = [*names, "task", *REPETITIONS]
     if part.duplicated(cell).any():
@@ -191,18 +188,8 @@ def _table(
         name for column, name in REPETITIONS.items() if latest[column].nunique() > 1 or column == "seed"
     )
     key["recipe_name"] = next(filter(None, latest["recipe_name"][::-1]), "")
-    return Table(key, tasks, rows, notes, repetition)
-
-
-def _tasks(suite: str, part: pd.DataFrame, known: Mapping[str, Manifest]) -> list[Task]:
-    """Return all tasks of a suite in the benchmark's order; of an unknown suite, the tasks that were run."""
-    facts = [m for m in known.values() if m.suite == suite and m.classes]
-    if not facts:
-        last = part.sort_values("finished_at").drop_duplicates("task", keep="last")
-        by_group = sorted(zip(last["group"], last["task"], strict=True))
-        return [Task(name, group) for group, name in by_group]
-    facts.sort(key=lambda m: (m.group, m.position or len(known), m.name))
-    return [Task(m.name, m.group) for m in facts]
+    key["subset"] = ",".join(task.name for task in tasks) if lacking else ""
+    return Table(key, tasks, rows, notes, repetition, lacking)
 
 
 def _rows(
