@@ -7,8 +7,17 @@ from itertools import product
 
 import pytest
 
-from petl_bench.report.statistics import MOST_ROWS, compare_widths, ranking
-from tests.test_statistics import FLOAT, MARGIN, OFFSETS, Setting, compared, random_lines, table_of
+from petl_bench.report.statistics import MOST_ROWS, ranking
+from tests.test_statistics import (
+    FLOAT,
+    MARGIN,
+    OFFSETS,
+    Setting,
+    compare_widths,
+    compared,
+    random_lines,
+    table_of,
+)
 
 
 def test_zeros_only() -> None:

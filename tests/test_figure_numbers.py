@@ -16,7 +16,7 @@ from matplotlib.text import Annotation
 
 from petl_bench.data import manifests
 from petl_bench.report.figures import figures, pareto
-from petl_bench.report.statistics import compare_widths
+from petl_bench.report.pairs import by_width
 from petl_bench.report.tables import tabulate
 from petl_bench.types import ResultRow
 from tests.test_figures import MARGIN, drawn, points, quantizers, rows_for, stores
@@ -288,7 +288,7 @@ def test_differences_are_those_of_the_comparisons() -> None:
     tables, _ = tabulate(rows, manifests())
     assert not [figure for figure in figures(tables, MARGIN) if "differences" in figure.name]
     (pair,) = [
-        c for c in compare_widths(tables[0], MARGIN) if c.row.key["bits"] == 4 and c.row.key["rate_weight"]
+        (few, most) for few, most in by_width(tables[0]) if few.key["bits"] == 4 and few.key["rate_weight"]
     ]
     (alone,) = [f for f in figures(tables, MARGIN, None, [[pair]]) if "differences" in f.name]
     assert "adaptformer h16, minmax, rate_weight 0.5: 4 bits minus 32 0 of 5" in alone.description

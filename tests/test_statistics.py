@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from petl_bench.config import plan
-from petl_bench.report.statistics import Comparison, compare_widths, ranking
+from petl_bench.report.pairs import by_width
+from petl_bench.report.statistics import Comparison, compare, ranking
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
 from tests.conftest import make_row
@@ -66,6 +67,11 @@ def table_of(accuracies: Accuracies, offsets: Sequence[float] = OFFSETS) -> Tabl
             ]
     (table,), _ = tabulate(rows, {})
     return table
+
+
+def compare_widths(table: Table, margin: float) -> list[Comparison]:
+    """Compare each row with its counterpart with the most bits."""
+    return compare(table, by_width(table), margin)
 
 
 def compared(differences: Sequence[float], base: float = 0.5) -> Comparison:

@@ -12,9 +12,8 @@ from scipy import stats
 
 from petl_bench.report.repeated import repeated
 from petl_bench.report.sentences import sentences
-from petl_bench.report.statistics import compare_widths
 from petl_bench.report.tables import Row, Table, tabulate
-from tests.test_statistics import FLOAT, MARGIN, Setting, any_row, compared, shifted, table_of
+from tests.test_statistics import FLOAT, MARGIN, Setting, any_row, compare_widths, compared, shifted, table_of
 
 # Verdicts and sentences
 

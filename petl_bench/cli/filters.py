@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -44,17 +45,39 @@ def on_tasks(rows: Sequence[ResultRow], text: str) -> list[ResultRow]:
     return [row for row in rows if row.task in wanted or row.group in wanted]
 
 
-def selected(runs: Sequence[Mapping[str, Any]], text: str, store: Store) -> list[int]:
+def chosen(rows: Sequence[ResultRow], text: str, store: Store, option: str) -> frozenset[str]:
+    """Return the run_ids of the runs with all settings of a configuration.
+
+    Args:
+        rows: the runs.
+        text: settings as filters that are joined by commas, `adapter=lora,bits=32`.
+        store: store of the runs.
+        option: name of the option that the text is the value of.
+
+    Raises:
+        UserError: a setting is unknown, or no run has all of them.
+    """
+    runs = [row_to_dict(row) for row in rows]
+    for setting in re.split(r",(?=[^,=]+=)", text):
+        runs = [runs[number] for number in selected(runs, setting, store, f"{option} {text}:")]
+    return frozenset(str(run["run_id"]) for run in runs)
+
+
+def selected(
+    runs: Sequence[Mapping[str, Any]], text: str, store: Store, option: str = "--filter"
+) -> list[int]:
     """Return the numbers of the runs that a filter selects: KEY=VALUE, or KEY=A,B for any of several values.
 
     Args:
         runs: columns of each run, one of them its run_id; a run that lacks a column has no value there.
         text: the filter. KEY is a column, or a key of the spec as in overrides, such as `protocol.scales`.
         store: store of the runs, which has their specs.
+        option: what stands before the filter in messages.
 
     Raises:
         UserError: there is no such key, or no run has one of the values.
     """
+    said = f"{option} {text}"
     key, equals, value = text.partition("=")
     columns = {f.name for f in fields(ResultRow)}.union(*runs[:1])
     if key in columns:
@@ -64,25 +87,25 @@ def selected(runs: Sequence[Mapping[str, Any]], text: str, store: Store) -> list
         known = {name for spec in specs for name in spec}
         if not equals or key not in known:
             hint = did_you_mean(key, sorted(columns | known))
-            raise UserError(f"--filter {text}: expected COLUMN=VALUE, or KEY=VALUE of the settings; {hint}")
+            raise UserError(f"{said}: expected COLUMN=VALUE, or KEY=VALUE of the settings; {hint}")
         held = [spec.get(key) for spec in specs]
     if not equals:
-        raise UserError(f"--filter {text}: expected COLUMN=VALUE")
+        raise UserError(f"{said}: expected COLUMN=VALUE")
     kept = {number for number, found in enumerate(held) if _same(found, value)}
-    for wanted in [] if kept else _alternatives(text, value, held):
+    for wanted in [] if kept else _alternatives(said, key, value, held):
         own = {number for number, found in enumerate(held) if _same(found, wanted)}
         if not own:
-            _refuse(text, key, held)
+            _refuse(said, key, held)
         kept |= own
     return sorted(kept)
 
 
-def _refuse(text: str, key: str, held: Sequence[object]) -> None:
+def _refuse(said: str, key: str, held: Sequence[object]) -> None:
     found = sorted({_text(value) for value in held})
-    raise UserError(f"--filter {text}: no row has it; {key} is one of: {', '.join(found[:MOST])}")
+    raise UserError(f"{said}: no row has it; {key} is one of: {', '.join(found[:MOST])}")
 
 
-def _alternatives(text: str, value: str, held: Sequence[object]) -> list[Any]:
+def _alternatives(said: str, key: str, value: str, held: Sequence[object]) -> list[Any]:
     """Return the values that a text in Hydra's grammar stands for: one, several as 1,2, or a glob's."""
     from petl_bench.config import alternatives
 
@@ -91,7 +114,7 @@ def _alternatives(text: str, value: str, held: Sequence[object]) -> list[Any]:
     except UserError:
         found = []
     if not found:
-        _refuse(text, text.partition("=")[0], held)
+        _refuse(said, key, held)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,13 +12,13 @@ import typer
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
-from petl_bench.cli.filters import filtered, on_tasks
+from petl_bench.cli.filters import chosen, filtered, on_tasks
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
 
 if TYPE_CHECKING:
-    from petl_bench.report import Report
+    from petl_bench.report import Question, Report
 
 PUBLISHED = "published"
 """Value of `--against`."""
@@ -67,17 +68,33 @@ def report(
             help="Add tables of published results, and the differences from them.",
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="K=V,...",
+            help="Compare every other configuration with this one, e.g. adapter=lora,bits=32, and not "
+            "bit-widths. Keys are those of --filter.",
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare", metavar="A B", help="Compare configuration A with B, each as in --baseline."
+        ),
+    ] = None,
     margin: Annotated[
         float,
         typer.Option(
-            "--margin", help="Accuracy difference, in points, within which bit-widths count as equivalent."
+            "--margin",
+            help="Accuracy difference, in points, within which configurations count as equivalent.",
         ),
     ] = 1,
 ) -> None:
     """Report the finished runs of a store.
 
     Tables show the accuracy by task, the means of groups of tasks and the mean of these, bytes by part, and
-    tests of whether fewer bits reduce the accuracy.
+    tests of whether fewer bits reduce the accuracy, or of other differences that are asked for.
     """
     from petl_bench.data import manifests
     from petl_bench.report import FORMATS, build
@@ -96,12 +113,13 @@ def report(
         rows = on_tasks(rows, tasks)
     said = [*(filters or []), *([f"tasks={tasks}"] if tasks is not None else [])]
     base = out.parent if out else Path()
-    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said)
+    question = _question(rows, shelf, baseline, compare)
+    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said, question)
     form = FORMATS[format.value](content, base)
     for warning in content.all_warnings:
         note(f"warning: {warning}")
-    if content.published and format in (Format.csv, Format.parquet):
-        note(f"warning: {format} holds only rows of the store; published results are in the other formats")
+    for what in _unused(content) if format in (Format.csv, Format.parquet) else []:
+        note(f"warning: {format} holds only rows of the store; {what} are in the other formats")
     if plots:
         _draw(content, plots)
     if out is None:
@@ -109,6 +127,33 @@ def report(
     else:
         _write(out, form if isinstance(form, bytes) else form.encode(errors="backslashreplace"))
         note(f"wrote {out}")
+
+
+def _question(
+    rows: Sequence[ResultRow], store: Store, baseline: str | None, compare: tuple[str, str] | None
+) -> Question | None:
+    """Return what is to be compared; None: bit-widths.
+
+    Raises:
+        UserError: two things are asked, or no run has the settings of a configuration.
+    """
+    from petl_bench.report import Choice, Question
+
+    if baseline is not None and compare is not None:
+        raise UserError("--baseline and --compare ask different questions: give one of them")
+    if baseline is not None:
+        asked = Choice(baseline, chosen(rows, baseline, store, "--baseline"))
+        return Question(f"--baseline {baseline}", None, asked)
+    if compare is not None:
+        one, two = (Choice(text, chosen(rows, text, store, "--compare")) for text in compare)
+        return Question(f"--compare {one.text} {two.text}", one, two)
+    return None
+
+
+def _unused(content: Report) -> list[str]:
+    """Return the parts of a report that were asked for and that formats of single runs do not have."""
+    parts = {"published results": content.published, "comparisons": content.question}
+    return [what for what, asked in parts.items() if asked]
 
 
 def _rows(store: Store) -> list[ResultRow]:

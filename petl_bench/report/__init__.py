@@ -1,9 +1,9 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
 Modules import only from the modules before them: settings, sources, recipes, consistency, lines, variants,
-suites, tables, labels, paired, repeated, statistics, sentences, grid, bit_widths, sections, published, cited,
-content, then the formats: records, text, latex, page_rows and page. `agreement` compares two runs. `figures/`
-draws tables and rankings and is imported only where figures are asked for.
+suites, tables, labels, pairs, paired, repeated, statistics, sentences, grid, compared, sections, published,
+cited, content, then the formats: records, text, latex, page_rows and page. `agreement` compares two runs.
+`figures/` draws tables and rankings and is imported only where figures are asked for.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.content import Report, build
 from petl_bench.report.latex import latex
+from petl_bench.report.pairs import Choice, Question
 from petl_bench.report.records import to_csv, to_json, to_parquet
 from petl_bench.report.text import markdown, tensorboard, text
 
-__all__ = ["FORMATS", "MARGIN", "Report", "build"]
+__all__ = ["FORMATS", "MARGIN", "Choice", "Question", "Report", "build"]
 
 MARGIN = 0.01
 """Default of the largest difference in accuracy that counts as equivalent."""

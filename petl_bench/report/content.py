@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petl_bench.report.pairs import Pair, Question, asked, by_width
 from petl_bench.report.published import PublishedRow, cautions, published
 from petl_bench.report.recipes import named
 from petl_bench.report.sections import Section, section
-from petl_bench.report.statistics import Comparison, Ranking, compare_widths, ranking
+from petl_bench.report.statistics import Comparison, Ranking, compare, ranking
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.report.variants import counts, variants
 from petl_bench.types import Manifest, ResultRow
@@ -32,6 +33,8 @@ class Report:
         margin: largest difference that counts as equivalent, a fraction of 1.
         store: folder of the store that holds the runs.
         variants: number of variants of each run's cell in the whole store (petl_bench.report.variants).
+        pairs: rows of each table that are compared.
+        question: what the reader asked to have compared; None: bit-widths are.
     """
 
     results: Sequence[ResultRow]
@@ -41,17 +44,20 @@ class Report:
     margin: float
     store: Path
     variants: Mapping[str, int]
+    pairs: list[list[Pair]]
+    question: Question | None
 
     @cached_property
     def comparisons(self) -> list[list[Comparison]]:
-        """Comparisons of fewer bits with the most bits, for each table."""
-        return [compare_widths(table, self.margin) for table in self.tables]
+        """Comparisons of rows for each table."""
+        both = zip(self.tables, self.pairs, strict=True)
+        return [compare(table, pairs, self.margin) for table, pairs in both]
 
     @cached_property
     def sections(self) -> list[Section]:
         """Grids, sentences and notes of each table."""
         pairs = zip(self.tables, self.comparisons, strict=True)
-        return [section(table, self.tables, found) for table, found in pairs]
+        return [section(table, self.tables, found, self.question is not None) for table, found in pairs]
 
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
@@ -64,7 +70,7 @@ class Report:
         """All figures that apply to the tables. Imports matplotlib."""
         from petl_bench.report.figures import figures
 
-        return figures(self.tables, self.margin, self.rankings, self.comparisons)
+        return figures(self.tables, self.margin, self.rankings, self.pairs, self.question is not None)
 
     @property
     def all_warnings(self) -> list[str]:
@@ -80,6 +86,7 @@ def build(
     cite: bool = False,
     whole: Sequence[ResultRow] | None = None,
     filters: Sequence[str] = (),
+    question: Question | None = None,
 ) -> Report:
     """Build a report of finished runs.
 
@@ -91,6 +98,10 @@ def build(
         cite: put published results beside ours.
         whole: all finished runs of the store, of which `results` may be a selection; None: `results`.
         filters: what selected `results`, as KEY=VALUE.
+        question: what is compared in place of bit-widths.
+
+    Raises:
+        UserError: the question cannot be answered.
     """
     results = named(results, store)
     found = variants(results if whole is None else whole)
@@ -98,6 +109,8 @@ def build(
     if filters and whole is not None:
         seen = f"{len(results):,} of {len(whole):,}"
         warnings.insert(0, f"only runs with {' and '.join(filters)} are shown: {seen}")
+    pairs, remarks = asked(question, tables) if question else ([by_width(table) for table in tables], [])
+    warnings += remarks
     cited = published(tasks) if cite else []
     warnings += cautions(tables, cited) if cited else []
-    return Report(results, tables, warnings, cited, margin, store, counts(found))
+    return Report(results, tables, warnings, cited, margin, store, counts(found), pairs, question)

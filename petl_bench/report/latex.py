@@ -45,8 +45,8 @@ def _section(section: Section, key: str) -> Iterator[str]:
     yield _float(
         section.costs, [f"{_escaped(section.costs.title)}: {_escaped(section.title)}."], f"{key}-costs"
     )
-    for grid, name in zip(section.comparisons, ("by-bits", "bits"), strict=False):
-        yield _float(grid, _sentences([grid.title]), f"{key}-{name}")
+    for number, grid in enumerate(section.comparisons):
+        yield _float(grid, _sentences([grid.title]), f"{key}-comparisons-{number + 1}")
     yield from (_escaped(sentence) + "\n" for sentence in section.sentences)
 
 

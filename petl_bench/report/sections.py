@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from petl_bench.report.bit_widths import all_numbers, by_bits, verdicts
+from petl_bench.report.compared import all_numbers, by_bits, verdicts
 from petl_bench.report.grid import (
     Grid,
     accuracy_columns,
@@ -32,7 +32,7 @@ class Section:
         accuracies: accuracy by task.
         averages: averages over groups and tasks, in the rows of `accuracies`.
         costs: bytes, parameters and seconds, in the rows of `accuracies`.
-        comparisons: grids of many comparisons of bit-widths; empty where there are sentences instead.
+        comparisons: grids of many comparisons; empty where there are sentences instead.
         sentences: a sentence for each comparison; empty where there are grids instead.
         numbers: all numbers of the comparisons; None without comparisons.
         notes: remarks on the runs and the numbers of the table.
@@ -59,16 +59,20 @@ class Section:
         return "; ".join([*([f"{marks} of a column"] if ranked else []), *filter(None, [self.deviation])])
 
 
-def section(table: Table, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> Section:
+def section(
+    table: Table, tables: Sequence[Table], comparisons: Sequence[Comparison], asked: bool = False
+) -> Section:
     """Build the section of a table.
 
     Args:
         table: the table.
         tables: all tables of the report, from which the title tells this one apart.
-        comparisons: comparisons of bit-widths in this table.
+        comparisons: comparisons of rows of this table.
+        asked: whether the reader asked for them; otherwise they are of bit-widths.
     """
     labels = label_columns(table)
     many = len(comparisons) > MOST_SENTENCES
+    sides = [] if asked or not many else [by_bits(comparisons, table)]
     several = any(value.std is not None for row in table.rows for value in row.tasks.values())
     peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
     part = f", {name}" if (name := part_of_suite(table)) else ""
@@ -86,7 +90,7 @@ def section(table: Table, tables: Sequence[Table], comparisons: Sequence[Compari
             [*labels, *cost_columns(table)],
             count,
         ),
-        comparisons=[by_bits(comparisons, table), verdicts(comparisons, table)] if many else [],
+        comparisons=[*sides, *([verdicts(comparisons, table, asked)] if many else [])],
         sentences=[] if many else sentences(comparisons, table),
         numbers=all_numbers(comparisons, table) if comparisons else None,
         notes=table.notes,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from petl_bench.errors import counted
 from petl_bench.report.labels import label
 from petl_bench.report.paired import LEVEL, ROUGH
+from petl_bench.report.pairs import fewer_bits
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table
 
@@ -24,10 +25,7 @@ def sentences(comparisons: Sequence[Comparison], table: Table) -> list[str]:
 
 
 def _sentence(compared: Comparison, table: Table, family: int) -> str:
-    row, against = compared.row, compared.against
-    bits, most = counted(row.key["bits"], "bit"), counted(against.key["bits"], "bit")
-    name = label(row, table).replace(f", {bits}", "", 1)
-    verb = "is" if row.key["bits"] == 1 else "are"
+    subject, baseline = _subject(compared, table)
     points = f"{100 * abs(compared.difference):.1f}"
     mean = f"accuracy is {points} points {'lower' if compared.difference < 0 else 'higher'}"
     if points == "0.0":
@@ -35,13 +33,23 @@ def _sentence(compared: Comparison, table: Table, family: int) -> str:
     interval = "95 % interval" if compared.tasks >= ROUGH else "approximate 95 % interval"
     counts = {"lower": compared.losses, "equal": compared.ties, "higher": compared.wins}
     return (
-        f"{name}: {verb} {bits} worse than {most}? "
-        f"On average over {compared.tasks} tasks, {mean} "
+        f"{subject} On average over {compared.tasks} tasks, {mean} "
         f"({interval} {_points(compared.low)} to {_points(compared.high)}; "
         f"{', '.join(f'{word} on {count}' for word, count in counts.items() if count)}). "
-        f"Verdict: {_finding(compared, most)}{_too_few(compared.tasks, family)}."
+        f"Verdict: {_finding(compared, baseline)}{_too_few(compared.tasks, family)}."
         f"{_over_seeds(compared, table)}"
     )
+
+
+def _subject(compared: Comparison, table: Table) -> tuple[str, str]:
+    """Return what is compared, and the name of what it is compared with."""
+    row, against = compared.row, compared.against
+    if not fewer_bits((row, against)):
+        baseline = label(against, table)
+        return f"{label(row, table)}, compared with {baseline}.", baseline
+    bits, most = counted(row.key["bits"], "bit"), counted(against.key["bits"], "bit")
+    name = label(row, table).replace(f", {bits}", "", 1)
+    return f"{name}: {'is' if row.key['bits'] == 1 else 'are'} {bits} worse than {most}?", most
 
 
 def _finding(compared: Comparison, most: str) -> str:

@@ -1,4 +1,4 @@
-"""Statistics of a table over its tasks: comparisons of bit-widths, and a ranking of the rows.
+"""Statistics of a table over its tasks: comparisons of pairs of rows, and a ranking of all rows.
 
 Each task counts once, with its mean over seeds: several seeds of one task are not independent evidence about
 other tasks.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -20,27 +19,25 @@ import pandas as pd
 
 from petl_bench.report.labels import label
 from petl_bench.report.paired import DECIMALS, LEVEL, Values, effects, holm, intervals, signed_rank
+from petl_bench.report.pairs import Pair, complete
 from petl_bench.report.repeated import Repeated, repeated
-from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
 from petl_bench.report.tables import Row, Table
 
 MOST_ROWS = 24
 """Largest number of rows that are ranked; the number of their pairs grows with its square."""
-NONE = "none"
-"""Quantizer of a row that is not quantized (32 bits)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row compared with its otherwise identical counterpart with the most bits, paired over tasks.
+    """A row compared with another one, paired over tasks.
 
     Accuracies are fractions of 1. The interval is about the mean difference. Tests and effect size are
     based on ranks and are about a typical task: one outlying task changes the mean a lot but the ranks
     hardly.
 
     Attributes:
-        row: the row with fewer bits.
-        against: its counterpart with the most bits.
+        row: the row in question.
+        against: the row that it is compared with.
         tasks: number of tasks.
         difference: mean over tasks of `row` minus `against`.
         low, high: ends of the unadjusted 95 % BCa bootstrap interval of the mean difference, over tasks.
@@ -95,14 +92,15 @@ class Ranking:
     p_holm: pd.DataFrame
 
 
-def compare_widths(table: Table, margin: float) -> list[Comparison]:
-    """Compare each row with its otherwise identical counterpart with the most bits.
+def compare(table: Table, pairs: Sequence[Pair], margin: float) -> list[Comparison]:
+    """Compare pairs of rows of a table.
 
-    Rows that lack a task take no part. Differences are one family of tests and equivalences another, each
-    Holm-adjusted over the table: among many comparisons some would seem different, or equivalent, by chance.
+    Differences are one family of tests and equivalences another, each Holm-adjusted over all pairs: among
+    many comparisons some would seem different, or equivalent, by chance.
 
     Args:
         table: the table whose rows are compared.
+        pairs: rows that have a result on every task, and the rows that they are compared with.
         margin: largest difference that counts as equivalent, a fraction of accuracy (0.01 is one point).
 
     Raises:
@@ -110,8 +108,7 @@ def compare_widths(table: Table, margin: float) -> list[Comparison]:
     """
     if not margin > 0:
         raise ValueError(f"the margin of equivalence is {margin}; it must be above 0")
-    pairs = _counterparts([row for row in _complete(table) if row.key["hidden"]])
-    if not pairs or len(table.tasks) < 2:
+    if not pairs:
         return []
     rows, others = zip(*pairs, strict=True)
     differences = np.round(_accuracies(table, rows) - _accuracies(table, others), DECIMALS)
@@ -153,7 +150,7 @@ def ranking(table: Table) -> Ranking | None:
     """
     from scipy.stats import friedmanchisquare, rankdata
 
-    rows = _complete(table)
+    rows = complete(table)
     if not 3 <= len(rows) <= MOST_ROWS or len(table.tasks) < 2:
         return None
     accuracies = np.round(_accuracies(table, rows), DECIMALS)
@@ -172,40 +169,9 @@ def ranking(table: Table) -> Ranking | None:
     )
 
 
-def _complete(table: Table) -> list[Row]:
-    """Return the rows that have a result on every task."""
-    return [row for row in table.rows if all(row.tasks[task.name].mean is not None for task in table.tasks)]
-
-
 def _accuracies(table: Table, rows: Sequence[Row]) -> Values:
     """Return mean accuracies of shape (rows, tasks)."""
     return np.array([[row.tasks[task.name].mean for task in table.tasks] for row in rows], dtype=float)
-
-
-def _counterparts(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Pair each row with its otherwise identical counterpart with the most bits, where that has more bits.
-
-    Of several counterparts with the most bits, the one that agrees in most of PREFERRED is taken. A row of
-    one quantizer is never compared with one of another quantizer, only with its own or with an unquantized
-    row.
-    """
-    alike: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        alike.setdefault(_method(row), []).append(row)
-    pairs = []
-    for row in rows:
-        fitting = [o for o in alike[_method(row)] if o.key["quantizer"] in (row.key["quantizer"], NONE)]
-        pairs.append((row, max(fitting, key=partial(_closeness, row))))
-    return [(row, against) for row, against in pairs if row.key["bits"] < against.key["bits"]]
-
-
-def _closeness(row: Row, other: Row) -> tuple[int, ...]:
-    shared = (other.key.get(name) == row.key.get(name) for name in PREFERRED)
-    return other.key["bits"], *shared
-
-
-def _method(row: Row) -> tuple[object, ...]:
-    return tuple(value for name, value in row.key.items() if name not in WIDTH_SETTINGS)
 
 
 def _comparison(

@@ -57,6 +57,8 @@ class Row:
         bits_per_weight: mean over tasks; None for a method without adapter weights.
         params_trainable: mean over tasks, whose heads differ in size.
         seconds: duration of one run with search, training and evaluation, mean over tasks.
+        runs: run_ids of its runs.
+        repeated: accuracy by task and repetition, which is a seed and a draw of the training images.
     """
 
     key: dict[str, Any]
@@ -71,6 +73,8 @@ class Row:
     bits_per_weight: float | None
     params_trainable: float
     seconds: float
+    runs: frozenset[str]
+    repeated: dict[str, dict[tuple[int, int], float]]
 
     @property
     def tried(self) -> bool:
@@ -220,8 +224,13 @@ def _rows(
     for (*key, task), values in of_tasks.items():
         task_bytes.setdefault(tuple(key), {})[task] = values
     tried: dict[Any, dict[str, int]] = {}
-    for *key, task, run_id in latest[[*names, "task", "run_id"]].itertuples(index=False, name=None):
+    runs: dict[Any, set[str]] = {}
+    repeated: dict[Any, dict[str, dict[tuple[int, int], float]]] = {}
+    singly = latest[[*names, "task", "run_id", *REPETITIONS, shown]]
+    for *key, task, run_id, seed, draw, accuracy in singly.itertuples(index=False, name=None):
         tried.setdefault(tuple(key), {})[task] = held[run_id].count
+        runs.setdefault(tuple(key), set()).add(run_id)
+        repeated.setdefault(tuple(key), {}).setdefault(task, {})[seed, draw] = accuracy
     return [
         Row(
             key={name: _plain(value) for name, value in zip(names, key, strict=True)},
@@ -239,6 +248,8 @@ def _rows(
             bits_per_weight=_number(total[key]["bits_per_weight"]),
             params_trainable=total[key]["params_trainable"],
             seconds=total[key]["seconds"],
+            runs=frozenset(runs[key]),
+            repeated=repeated[key],
         )
         for key, values in found.items()
     ]

@@ -11,7 +11,8 @@ from petl_bench.report.figures.ranks import critical_difference
 from petl_bench.report.figures.sizes import accuracy_bytes, pareto
 from petl_bench.report.figures.style import Figure, brief, slug
 from petl_bench.report.labels import title
-from petl_bench.report.statistics import Comparison, Ranking
+from petl_bench.report.pairs import Pair
+from petl_bench.report.statistics import Ranking
 from petl_bench.report.tables import Table
 from petl_bench.report.variants import TRIED
 
@@ -22,7 +23,8 @@ def figures(
     tables: Sequence[Table],
     margin: float,
     rankings: Mapping[int, Ranking] | None = None,
-    comparisons: Sequence[Sequence[Comparison]] = (),
+    pairs: Sequence[Sequence[Pair]] = (),
+    asked: bool = False,
 ) -> list[Figure]:
     """Return all figures that apply to these tables, table by table; figures that join tables come last.
 
@@ -30,7 +32,8 @@ def figures(
         tables: all tables of a report.
         margin: largest difference that counts as equivalent, a fraction such as 0.01.
         rankings: rankings by the number of their table in `tables`.
-        comparisons: comparisons of bit-widths for each table; empty to leave their figures out.
+        pairs: rows of each table that are compared; empty to leave their figures out.
+        asked: whether the reader asked for these pairs; otherwise they are of bit-widths.
     """
     found: list[Figure | None] = []
     for number, full in enumerate(tables):
@@ -40,10 +43,10 @@ def figures(
         found += [*accuracy_bits(table, stem, context), *accuracy_hidden(table, stem, context)]
         if rankings and number in rankings:
             found.append(critical_difference(rankings[number], len(table.tasks), stem, context))
-        if comparisons:
+        if pairs:
             short = {id(row): other for row, other in zip(full.rows, table.rows, strict=True)}
-            pairs = [(short[id(pair.row)], short[id(pair.against)]) for pair in comparisons[number]]
-            found += task_differences(pairs, table, stem, context, margin)
+            own = [(short[id(row)], short[id(against)]) for row, against in pairs[number]]
+            found += task_differences(own, table, stem, context, margin, asked)
     for joined in _by_shots([_abbreviated(table) for table in tables]):
         plain = replace(joined[0], key=joined[0].key | {"shots": 0})
         one = len({table.key["recipe"] for table in joined}) == 1  # else the title names no recipe

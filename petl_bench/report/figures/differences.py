@@ -1,4 +1,4 @@
-"""Differences in accuracy by task between the fewest and the most bits of each configuration."""
+"""Differences in accuracy by task between rows that are compared."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ TOGETHER = 6
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one configuration at its fewest bits minus accuracy at its most bits.
+    """Accuracy of one configuration minus that of another.
 
     Attributes:
-        label: name of the configuration and of its bits.
+        label: names of both; of bit-widths, the configuration and both numbers of bits.
         family: family of the configuration, which determines its colour and marker.
         points: differences in percent points by task, in the order of the table.
     """
@@ -46,43 +46,59 @@ class Difference:
 
 
 def task_differences(
-    pairs: Sequence[tuple[Row, Row]], table: Table, stem: str, context: str, margin: float
+    pairs: Sequence[tuple[Row, Row]],
+    table: Table,
+    stem: str,
+    context: str,
+    margin: float,
+    asked: bool = False,
 ) -> list[Figure]:
     """Draw a point for each task and configuration, over a band of differences within the margin.
 
     Args:
-        pairs: rows and the rows they are compared with; of rows that differ only in bits, the one with the
-            fewest bits is drawn.
+        pairs: rows and the rows they are compared with.
         table: the table of all rows.
         stem: first part of the file name.
         context: settings that all rows have in common.
         margin: largest difference that counts as equivalent, a fraction of 1.
+        asked: draw all pairs; otherwise they are of bit-widths, and of rows that differ only in bits, the one
+            with the fewest bits is drawn.
 
     Returns:
         Figures of at most six configurations each.
     """
-    found = _differences(pairs, table)
+    what = "Accuracy at the fewest bits minus accuracy at the most bits"
+    found = [] if asked else _of_widths(pairs, table)
+    if asked:
+        what = "Differences in accuracy"
+        found = [_difference(f"{label(a, table)} minus {label(b, table)}", a, b, table) for a, b in pairs]
     return [
-        _figure(part, table, name, said, 100 * margin)
+        _figure(part, table, name, said, 100 * margin, what)
         for part, name, said in parts(found, TOGETHER, f"{stem}-task-differences", context)
     ]
 
 
-def _differences(pairs: Sequence[tuple[Row, Row]], table: Table) -> list[Difference]:
+def _of_widths(pairs: Sequence[tuple[Row, Row]], table: Table) -> list[Difference]:
     alike = grouped([row for row, _ in pairs], {"bits"}).values()
     fewest = {id(min(rows, key=lambda row: int(row.key["bits"]))) for rows in alike}
     return [
-        Difference(
+        _difference(
             f"{label(few, table, {'bits'})}: {counted(few.key['bits'], 'bit')} minus {many.key['bits']}",
-            family(few, table),
-            [
-                100 * ((few.tasks[task.name].mean or 0) - (many.tasks[task.name].mean or 0))
-                for task in table.tasks
-            ],
+            few,
+            many,
+            table,
         )
         for few, many in pairs
         if id(few) in fewest
     ]
+
+
+def _difference(name: str, row: Row, against: Row, table: Table) -> Difference:
+    points = [
+        100 * ((row.tasks[task.name].mean or 0) - (against.tasks[task.name].mean or 0))
+        for task in table.tasks
+    ]
+    return Difference(name, family(row, table), points)
 
 
 def _looks(part: Sequence[Difference], table: Table) -> list[Look]:
@@ -94,7 +110,9 @@ def _looks(part: Sequence[Difference], table: Table) -> list[Look]:
     return found
 
 
-def _figure(part: Sequence[Difference], table: Table, name: str, context: str, margin: float) -> Figure:
+def _figure(
+    part: Sequence[Difference], table: Table, name: str, context: str, margin: float, what: str
+) -> Figure:
     rows = np.arange(len(table.tasks))
 
     def paint(sheet: Sheet) -> None:
@@ -124,7 +142,7 @@ def _figure(part: Sequence[Difference], table: Table, name: str, context: str, m
     return Figure(
         name,
         f"Differences by task: {context}",
-        f"Accuracy at the fewest bits minus accuracy at the most bits, in percent points, for each of "
+        f"{what}, in percent points, for each of "
         f"{counted(len(rows), 'task')}; tasks within ±{margin:g} points: {listed(inside)}.",
         paint,
     )

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 
 from petl_bench.report.figures.style import GREY, Look, key_below, key_right, looks
 from petl_bench.report.labels import label
+from petl_bench.report.pairs import NONE
 from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
-from petl_bench.report.statistics import NONE
 from petl_bench.report.tables import Row, Table
 
 FAMILY = {"adapter", "backbone"}

@@ -1,4 +1,4 @@
-"""Grids of bit-widths: means side by side, and the comparisons of a table as rows."""
+"""Grids of comparisons: means of bit-widths side by side, and the comparisons of a table as rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from petl_bench.report.labels import BLANK, label
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Row, Statistic, Table
 
+_BY_WIDTH = "Fewer bits compared with the most bits"
 Texts = Mapping[str, Callable[[Comparison], str]]
 """Column name -> text of a comparison in it."""
 
@@ -37,12 +38,20 @@ def by_bits(comparisons: Sequence[Comparison], table: Table) -> Grid:
     return Grid("Mean of groups (%) and adapter bytes by bit-width", columns)
 
 
-def verdicts(comparisons: Sequence[Comparison], table: Table) -> Grid:
-    """Return a grid of differences, verdicts and saved bytes, with a row for each comparison."""
+def verdicts(comparisons: Sequence[Comparison], table: Table, asked: bool = False) -> Grid:
+    """Return a grid of differences, verdicts and saved bytes, with a row for each comparison.
+
+    Args:
+        comparisons: comparisons of rows of the table.
+        table: the table.
+        asked: whether all are with one configuration that was asked for; otherwise they are of bit-widths.
+    """
+    what = f"Compared with {label(comparisons[0].against, table)}" if asked else _BY_WIDTH
+    baseline: Texts = {} if asked else {"baseline bits": lambda found: str(found.against.key["bits"])}
     margin = f"{round(100 * comparisons[0].margin, 6):g}"
     texts: Texts = {
         "configuration": lambda found: label(found.row, table),
-        "baseline bits": lambda found: str(found.against.key["bits"]),
+        **baseline,
         "difference": lambda found: f"{100 * found.difference:+.1f}",
         "interval over tasks": lambda found: _interval(found.low, found.high),
         "verdict over tasks": lambda found: found.verdict,
@@ -53,8 +62,7 @@ def verdicts(comparisons: Sequence[Comparison], table: Table) -> Grid:
         "adapter bytes saved": _saved,
     }
     return Grid(
-        "Fewer bits compared with the most bits: differences in points with unadjusted 95 % intervals; "
-        f"equivalence margin ±{margin} points",
+        f"{what}: differences in points with unadjusted 95 % intervals; equivalence margin ±{margin} points",
         _columns(comparisons, texts),
     )
 
