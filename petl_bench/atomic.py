@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,3 +70,28 @@ def staged(files: Mapping[Path, Content], mode: int | None = None) -> Iterator[C
     finally:
         for temporary_path in written.values():
             temporary_path.unlink(missing_ok=True)
+
+
+def write_folder_atomic(folder: Path, contents: Mapping[str, Content]) -> None:
+    """Write a new folder of files so that it is complete or absent at any time.
+
+    A killed process may leave a temporary folder `.NAME.*` beside it.
+
+    Args:
+        folder: path that does not exist.
+        contents: content by the name of each file.
+
+    Raises:
+        OSError: the folder exists, or a file cannot be written; `filename` is its path.
+    """
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            write_atomic(temporary / name, content)
+        os.rename(temporary, folder)
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -71,7 +71,7 @@ class Prompted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (batch, tokens, dim) to a tensor that may have more or fewer tokens."""
         if self.table is not None:
-            prompts = self.dropout(self.table.weight.expand(len(x), -1, -1))
+            prompts = self.dropout(self.table.weight.expand(x.shape[0], -1, -1))
             x = torch.cat([x[:, : self.place], prompts, x[:, self.place + self.replaced :]], 1)
         x = self.block(x)
         if not self.removed:

@@ -20,6 +20,7 @@ from petl_bench.cli import compare as compare_command
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import eval as eval_command
+from petl_bench.cli import export as export_command
 from petl_bench.cli import inspect as inspect_command
 from petl_bench.cli import ls as ls_command
 from petl_bench.cli import predict as predict_command
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("sweep")(sweep_command.sweep)
 app.command("eval")(eval_command.evaluate)
 app.command("predict")(predict_command.predict)
+app.command("export")(export_command.export)
 app.command("compare")(compare_command.compare)
 app.command("report")(report_command.report)
 app.command("show")(show_command.show)

@@ -1,4 +1,4 @@
-"""`petl-bench convert`: conversion between adapter files and .bin files of PETL-ViT, and repacking."""
+"""`petl-bench convert`: adapter files from and to files of others, and repacking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Packing(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .bin file or an adapter file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A .bin file, an adapter file or a folder of PEFT.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; it must not exist.")],
     to: Annotated[
         Format,
@@ -62,8 +64,15 @@ def convert(
         typer.Option("--head", help="Head: linear or binary; by default, what the file size implies."),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Name of the task, e.g. vtab_cifar.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Backbone of a folder of PEFT, as in conf/backbone.")
+    ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option("--normalization", help="Normalization of its pixels: imagenet, inception, ..."),
+    ] = None,
 ) -> None:
-    """Convert between adapter files and .bin files of PETL-ViT.
+    """Convert adapter files from and to .bin files of PETL-ViT, and from folders of PEFT.
 
     Converting a .bin file (of binary_adapter) there and back gives the same bytes. A .bin file does not hold
     its settings: they are read from the .yaml file beside it, and options replace them or are required if
@@ -71,33 +80,30 @@ def convert(
     with them.
 
     With --to petl-bench the source can also be an adapter file; it is packed again by --packing, or reduced
-    to fewer ranks by --ranks. Existing files are never overwritten.
+    to fewer ranks by --ranks. It can also be a folder that PEFT has written for LoRA on a timm model, which
+    becomes an adapter file of `lora` at 32 bits; the opposite is `petl-bench export --to peft`. Existing
+    files are never overwritten.
     """
+    foreign = {"backbone": backbone, "normalization": normalization}
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}
     options = {name: value for name, value in given.items() if value is not None}
-    if to is Format.petl_vit and packing:
-        raise UserError(f"--packing {packing.value}: a .bin file has only one packing; leave the option out")
-    if ranks is not None and (to is Format.petl_vit or source.suffix == ".bin"):
-        raise UserError(
-            f"--ranks {ranks}: only adapter files can be truncated, and only to adapter files; leave it out"
-        )
-    if to is Format.petl_vit and target.suffix != ".bin":
-        raise UserError(f"{target}: with --to petl-vit the name of DST must end with .bin")
+    _check(source, target, to, packing, ranks, foreign)
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
     for path in wanted:
         if path.exists():
             raise UserError(
                 f"{path}: exists already, and convert does not overwrite files; choose another name"
             )
+    code = packing is not Packing.raw
     if to is Format.petl_vit:
         contents = _exported(_bytes(source), source, options)
+    elif source.is_dir():
+        contents = [_from_peft(source, options, foreign, code)]
+    elif source.suffix == ".bin":
+        contents = [_imported(_bytes(source), source, options, code)]
     else:
-        code, data = packing is not Packing.raw, _bytes(source)
-        if source.suffix == ".bin":
-            contents = [_imported(data, source, options, code)]
-        else:
-            contents = [_repacked(data, source, options, code, ranks)]
+        contents = [_repacked(_bytes(source), source, options, code, ranks)]
     try:
         for path, content in zip(wanted, contents, strict=True):
             write_atomic(path, content)
@@ -106,6 +112,35 @@ def convert(
             path.unlink(missing_ok=True)
         raise UserError(f"{target}: cannot be written: {error.strerror}") from error
     note(f"wrote {' and '.join(map(str, wanted))}")
+
+
+def _check(
+    source: Path,
+    target: Path,
+    to: Format,
+    packing: Packing | None,
+    ranks: int | None,
+    foreign: Mapping[str, str | None],
+) -> None:
+    """Refuse options that these files have no use for.
+
+    Raises:
+        UserError: there is one.
+    """
+    is_folder = source.is_dir()
+    for name, value in foreign.items():
+        if value is not None and not is_folder:
+            raise UserError(f"--{name} {value}: is for folders of PEFT, and {source} is none; leave it out")
+    if is_folder and to is Format.petl_vit:
+        raise UserError(f"{source}: a folder can only be converted --to petl-bench")
+    if to is Format.petl_vit and packing:
+        raise UserError(f"--packing {packing.value}: a .bin file has only one packing; leave the option out")
+    if ranks is not None and (to is Format.petl_vit or is_folder or source.suffix == ".bin"):
+        raise UserError(
+            f"--ranks {ranks}: only adapter files can be truncated, and only to adapter files; leave it out"
+        )
+    if to is Format.petl_vit and target.suffix != ".bin":
+        raise UserError(f"{target}: with --to petl-vit the name of DST must end with .bin")
 
 
 def _bytes(path: Path) -> bytes:
@@ -122,6 +157,15 @@ def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ra
         )
     file = replace(load(data, str(source)), code=code)
     return dump(file if ranks is None else truncate(file, ranks, str(source)))
+
+
+def _from_peft(source: Path, options: dict[str, Any], foreign: dict[str, str | None], code: bool) -> bytes:
+    from petl_bench.packing import dump
+    from petl_bench.use import read_peft
+
+    if given := [name for name in options if name != "task"]:
+        raise UserError(f"--{given[0]}: leave it out: {source} is a folder of PEFT, which states it")
+    return dump(replace(read_peft(source, task=options.get("task"), **foreign), code=code))
 
 
 def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:

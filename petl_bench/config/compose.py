@@ -57,7 +57,7 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
         whole = _composed(tuple(line for line in overrides if not line.startswith("train.")))["train"]
         config["train"] |= {
             name: value
-            for name, value in shortened_warm_up(whole, config["train"]["epochs"]).items()
+            for name, value in shortened_warm_up(whole, config["train"].get("epochs")).items()
             if f"train.{name}" not in given
         }
     return config

@@ -226,13 +226,13 @@ def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     Raises:
         UserError: they do not have the form of such tables.
     """
-    tables = values["tuned"]["tables"]
     try:
+        tables = values["tuned"]["tables"]
         for table in tables:
             for what in ("scales", "lrs"):
                 for value in table.get(what, {}).values():
                     float(value)
-    except (TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             "tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}, lrs: {TASK: 0.001}}"
         ) from error

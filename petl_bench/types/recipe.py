@@ -190,16 +190,18 @@ def shortened_warm_up(recipe: Mapping[str, Any], epochs: object) -> dict[str, in
     Where the warm-up would take more than half of them, it takes its share of the recipe, rounded down.
 
     Args:
-        recipe: values of a recipe, unchecked.
+        recipe: values of a recipe, unchecked; some may be missing.
         epochs: number of epochs chosen for it, unchecked.
 
     Returns:
         New values of WARM_UP; empty where the recipe's own ones do.
     """
-    full, held = recipe["epochs"], {name: recipe[name] for name in WARM_UP}
-    if not all(type(value) is int for value in (epochs, full, *held.values())):
+    stated = [epochs, recipe.get("epochs"), *(recipe.get(name) for name in WARM_UP)]
+    numbers = [value for value in stated if type(value) is int]
+    if len(numbers) < len(stated):
         return {}
-    assert isinstance(epochs, int)
-    if not 0 < epochs < full or 2 * held["warmup_epochs"] <= epochs:
+    chosen, full, *held = numbers
+    warm_up = dict(zip(WARM_UP, held, strict=True))
+    if not 0 < chosen < full or 2 * warm_up["warmup_epochs"] <= chosen:
         return {}
-    return {name: value * epochs // full for name, value in held.items()}
+    return {name: value * chosen // full for name, value in warm_up.items()}

@@ -1,13 +1,16 @@
 """Trained adapters in use: models from adapter files, their predictions, and backbones that many share."""
 
+from petl_bench.use.exporting import FORMS, exported
 from petl_bench.use.files import Trained, read
 from petl_bench.use.images import Image, found_images
 from petl_bench.use.loading import load, model_of
 from petl_bench.use.model import Model, ModelInfo
+from petl_bench.use.peft_reading import read_peft
 from petl_bench.use.prediction import ClassProbability, Prediction, Unreadable, predictions
 from petl_bench.use.shared import SharedBackbone
 
 __all__ = [
+    "FORMS",
     "ClassProbability",
     "Image",
     "Model",
@@ -16,9 +19,11 @@ __all__ = [
     "SharedBackbone",
     "Trained",
     "Unreadable",
+    "exported",
     "found_images",
     "load",
     "model_of",
     "predictions",
     "read",
+    "read_peft",
 ]

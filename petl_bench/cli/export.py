@@ -1,0 +1,73 @@
+"""`petl-bench export`: a trained adapter with its backbone for other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petl_bench.atomic import write_atomic, write_folder_atomic
+from petl_bench.cli.common import note
+from petl_bench.errors import UserError
+
+
+class Form(StrEnum):
+    safetensors = "safetensors"
+    timm = "timm"
+    torch = "torch"
+    onnx = "onnx"
+    peft = "peft"
+
+
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An adapter file, or the directory of a run.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="File or folder to write; it must not exist.")
+    ],
+    to: Annotated[
+        Form,
+        typer.Option(
+            "--to",
+            help="safetensors: merged weights; timm: a folder for timm.create_model; torch: a program of "
+            "torch.export; onnx; peft: a folder for PEFT.",
+        ),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone-weights",
+            help="File of backbone weights, for adapters trained on weights from a file.",
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option("--resize", help="stretch or crop, only for files that do not state it."),
+    ] = None,
+) -> None:
+    """Write a trained adapter with its backbone for other programs.
+
+    The result computes in fp32. `safetensors` and `timm` hold a plain timm model with adapter and head in its
+    own weights, where the method can be merged. `torch` and `onnx` hold the graph of any method, for
+    batches of any size; its logits are compared with the model's before anything is written. `peft` holds
+    the adapter alone, for `lora`. A form that a method does not have is refused. Existing files are never
+    overwritten.
+    """
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target}: exists already, and export does not overwrite; choose another name")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder; make it first")
+    from petl_bench.use import exported, read
+
+    trained = read(file, weights, resize)
+    for remark in trained.remarks:
+        note(f"warning: {remark}")
+    files = exported(trained, to.value)
+    if "" in files:
+        write_atomic(target, files[""])
+    else:
+        write_folder_atomic(target, files)
+    size = sum(map(len, files.values()))
+    names = f" ({', '.join(files)})" if "" not in files else ""
+    note(f"wrote {target}{names}: {size:,} bytes")

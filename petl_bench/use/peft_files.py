@@ -1,0 +1,153 @@
+"""Folders of PEFT adapters (Hugging Face peft) for LoRA on timm models: their form, and how they are written.
+
+PEFT adds scaling * B A to the weight of a linear, with A (r, inputs), B (outputs, r) and scaling = alpha / r.
+The adapter `lora` updates queries and values of a fused projection, each by a pair of its own of h hidden
+units. As one pair of PEFT these have r = 2 h,
+
+    A = [q.down; v.down]        B = [[q.up, 0], [0, 0], [0, v.up]]
+
+with rows for queries, keys and values, and alpha = scale * r.
+
+Source: peft, tuners/lora/layer.py (`LoraLayer`) and utils/save_and_load.py (names of tensors).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from petl_bench.adapters.delta import SLICES, DeltaLinear, LowRank, Slices
+from petl_bench.backbones.creation import create
+from petl_bench.backbones.sites import FirstToken
+from petl_bench.errors import UserError
+from petl_bench.model import assemble
+from petl_bench.types import BackboneSpec
+from petl_bench.use.files import Trained
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+METADATA = "petl-bench"
+"""Entry of the metadata of WEIGHTS with the metadata of the adapter file, as JSON."""
+PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
+"""Settings of PEFT that must have these values, where they are stated."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The update scaling * up @ down of one linear: down (r, inputs), up (outputs, r)."""
+
+    down: Tensor
+    up: Tensor
+    scaling: float
+
+
+def as_peft(trained: Trained) -> dict[str, bytes]:
+    """Return the files of a folder that `PeftModel.from_pretrained` loads onto the plain timm model.
+
+    Args:
+        trained: an adapter file of a method whose updates are low-rank updates of linears of timm's model.
+
+    Raises:
+        UserError: the method is another one, or timm's model has no such linears.
+    """
+    model, where = trained.facts.model, trained.where
+    refusal = f"{where}: PEFT has no form of {model.adapter.name} on {trained.backbone.display_name}"
+    adapted = assemble(model, int(trained.file.metadata.get("seed", "0")))
+    adapted.adapter.restore(trained.file.adapter, where)
+    adapted.head.restore(trained.file.head, where)
+    plain = _plain(trained.backbone, model.classes)
+    pairs: dict[str, Pair] = {}
+    for name, module in timm_modules(adapted.network):
+        if isinstance(module, DeltaLinear) and (pair := _pair(module.delta)) is not None:
+            pairs[name] = pair
+        elif type(module).__module__.startswith("petl_bench.") and not _inside(name, pairs):
+            raise UserError(f"{refusal}: {type(module).__name__} is no low-rank update of a linear")
+    linears = {name for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
+    if missing := sorted(pairs.keys() - linears):
+        raise UserError(f"{refusal}: timm's model has no linear {missing[0]}")
+    if not pairs:
+        raise UserError(f"{refusal}: it has no low-rank update; --to timm writes the weights")
+    head = _head(plain)
+    if head is None:
+        raise UserError(f"{refusal}: timm's model has no single linear classifier")
+    stored: dict[str, Tensor] = dict(adapted.network.get_submodule(head).named_parameters())
+    tensors = {f"{PREFIX}{head}.weight": stored["weight"]}
+    tensors[f"{PREFIX}{head}.bias"] = stored.get("bias", torch.zeros(model.classes))
+    for name, pair in pairs.items():
+        tensors |= {f"{PREFIX}{name}.lora_A.weight": pair.down, f"{PREFIX}{name}.lora_B.weight": pair.up}
+    contiguous = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    metadata = {"format": "pt", METADATA: json.dumps(trained.file.metadata)}
+    config = _config(pairs, head, model.adapter.settings.get("dropout", 0.0))
+    return {CONFIG: config, WEIGHTS: save(contiguous, metadata)}
+
+
+def _config(pairs: dict[str, Pair], head: str, dropout: float) -> bytes:
+    ranks = {name: len(pair.down) for name, pair in pairs.items()}
+    alphas = {name: pair.scaling * ranks[name] for name, pair in pairs.items()}
+    first = next(iter(pairs))
+    content = {
+        "peft_type": "LORA",
+        "r": ranks[first],
+        "lora_alpha": alphas[first],
+        "rank_pattern": {name: rank for name, rank in ranks.items() if rank != ranks[first]},
+        "alpha_pattern": {name: alpha for name, alpha in alphas.items() if alpha != alphas[first]},
+        "target_modules": list(pairs),
+        "modules_to_save": [head],
+        "lora_dropout": dropout,
+        "inference_mode": True,
+        **PLAIN,
+    }
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def timm_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield all modules by the names that they have in timm's model."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, FirstToken):
+                setattr(parent, name, child.module)
+    yield from network.named_modules()
+
+
+def _inside(name: str, updates: dict[str, Pair]) -> bool:
+    return any(name.startswith(f"{outer}.") for outer in updates)
+
+
+def _pair(delta: nn.Module) -> Pair | None:
+    """Return an update as one pair, or None if it has no low rank."""
+    if type(delta) is LowRank:
+        return Pair(delta.down.weight, delta.up.weight, delta.scale)
+    if not isinstance(delta, Slices):
+        return None
+    parts = {name: part for name, part in delta.deltas.items() if type(part) is LowRank}
+    if len(parts) != len(delta.deltas) or len({part.scale for part in parts.values()}) != 1:
+        return None
+    outputs = len(next(iter(parts.values())).up.weight)
+    ups = [
+        nn.functional.pad(part.up.weight, (0, 0, at * outputs, (len(SLICES) - 1 - at) * outputs))
+        for at, name in enumerate(SLICES)
+        if (part := parts.get(name)) is not None
+    ]
+    downs = [parts[name].down.weight for name in SLICES if name in parts]
+    return Pair(torch.cat(downs), torch.cat(ups, dim=1), next(iter(parts.values())).scale)
+
+
+def _plain(backbone: BackboneSpec, classes: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        plain: Any = create(replace(backbone, weights="random"), drop_path=0.0)
+        plain.reset_classifier(classes)
+    model: nn.Module = plain
+    return model
+
+
+def _head(plain: Any) -> str | None:
+    """Return the name of the classifier of a timm model; None unless it is one linear."""
+    classifier = plain.get_classifier()
+    names = [name for name, module in plain.named_modules() if module is classifier]
+    return names[0] if names and isinstance(classifier, nn.Linear) else None

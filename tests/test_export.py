@@ -1,0 +1,349 @@
+"""`petl-bench export`, and `convert` of folders of PEFT: expected logits are those of the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from petl_bench.adapters import ADAPTERS
+from petl_bench.backbones.creation import create
+from petl_bench.cli.export import Form
+from petl_bench.errors import UserError
+from petl_bench.packing import load as load_adapter
+from petl_bench.store import ADAPTER
+from petl_bench.use import FORMS, exported, load, read, read_peft
+from tests import tiny
+from tests.conftest import pick, quickly
+from tests.test_use import BACKBONES, images, written
+
+peft = pytest.importorskip("peft")
+TOLERANCE = 1e-4
+"""Bound of the issue for exported logits, relative to the largest."""
+CANNOT = {
+    "safetensors": "cannot be merged into the weights of",
+    "timm": "cannot be merged into the weights of",
+    "torch": "torch.export cannot export",
+    "onnx": "torch.onnx cannot export",
+    "peft": "PEFT has no form of",
+}
+"""Words of the refusal of each form."""
+WITHOUT_GRAPH = {("onnx", "earth")}
+"""ONNX has no Fourier transform of two dimensions."""
+LOW_RANK = {"lora"}
+"""Methods with a form in PEFT."""
+
+
+def put(files: dict[str, bytes], target: Path) -> Path:
+    """Write exported files."""
+    if "" in files:
+        target.write_bytes(files[""])
+        return target
+    target.mkdir()
+    for name, data in files.items():
+        (target / name).write_bytes(data)
+    return target
+
+
+def plain_model(path: Path) -> Any:
+    """timm's model of an adapter file's backbone, with its weights and a new classifier."""
+    model: Any = create(read(path, resize="crop").backbone, drop_path=0.0)
+    model.reset_classifier(tiny.CLASSES)
+    return model.eval()
+
+
+def of_state(target: Path, path: Path) -> Callable[[Tensor], Tensor]:
+    model = plain_model(path)
+    model.load_state_dict(load_file(target))
+    return model
+
+
+def of_folder(target: Path, path: Path) -> Callable[[Tensor], Tensor]:
+    return timm.create_model(f"local-dir:{target}", pretrained=True).eval()
+
+
+def of_program(target: Path, path: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(target).module()
+
+
+def of_onnx(target: Path, path: Path) -> Callable[[Tensor], Tensor]:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    return lambda batch: torch.from_numpy(session.run(None, {"images": batch.numpy()})[0])
+
+
+def of_peft(target: Path, path: Path) -> Callable[[Tensor], Tensor]:
+    return peft.PeftModel.from_pretrained(plain_model(path), target).eval()
+
+
+READERS = {
+    "safetensors": of_state,
+    "timm": of_folder,
+    "torch": of_program,
+    "onnx": of_onnx,
+    "peft": of_peft,
+}
+"""Programs for which each form is made."""
+
+
+def test_the_command_knows_every_form() -> None:
+    assert [*FORMS] == [form.value for form in Form] == [*READERS] == [*CANNOT]
+
+
+def agrees(form: str, path: Path, folder: Path, reader: str = "") -> bool:
+    """Export a file and compare the other program's logits with the model's; False if it was refused."""
+    try:
+        files = exported(read(path, resize="crop"), form)
+    except UserError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert refusal.startswith(f"{path}: ")
+        assert CANNOT[form] in refusal
+        return False
+    target = put(files, folder / f"exported.{form}")
+    found = READERS[form](target, path)
+    model = load(path, resize="crop", precision="fp32")
+    for count in (1, 5):
+        expected = model(images(count))
+        with torch.inference_mode():
+            logits = found(images(count))
+        assert logits.shape == expected.shape
+        assert (logits - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    return True
+
+
+@pytest.mark.parametrize("name", [*ADAPTERS])
+@pytest.mark.parametrize("form", ["safetensors", "timm", "peft"])
+def test_weights_of_every_method_are_those_of_the_other_program_or_refused(
+    form: str, name: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, tiny.model_spec(name, bits=32 if name == "linear" else 1))
+    possible = agrees(form, path, tmp_path)
+    if form == "peft":
+        assert possible == (name in LOW_RANK)
+    else:
+        try:
+            load(path, resize="crop").merge()
+        except UserError:
+            assert not possible
+        else:
+            assert possible
+
+
+@pytest.mark.parametrize("name", [*ADAPTERS])
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+@pytest.mark.sampled(6)
+def test_graphs_of_every_method_compute_the_same_logits(form: str, name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, tiny.model_spec(name, bits=32 if name == "linear" else 1))
+    assert agrees(form, path, tmp_path) == ((form, name) not in WITHOUT_GRAPH)
+
+
+@pytest.mark.parametrize("family", [name for name in BACKBONES if name != "VisionTransformer"])
+@pytest.mark.parametrize("form", [*READERS])
+@pytest.mark.sampled(each=1)
+def test_every_family_is_exported_or_refused(form: str, family: str, tmp_path: Path) -> None:
+    with tiny.skipped_where_refused():
+        path = written(tmp_path, tiny.model_spec("lora", bits=1, backbone=BACKBONES[family]), family)
+    agrees(form, path, tmp_path)
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_timm_prepares_images_as_the_model_does(resize: str, tmp_path: Path) -> None:
+    """timm's own transform of the folder's configuration, from images of several shapes."""
+    path = written(tmp_path, tiny.model_spec("lora"))
+    folder = put(exported(read(path, resize=resize), "timm"), tmp_path / "folder")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    ours = load(path, resize=resize).transform
+    noise = np.random.default_rng(0)
+    for size in ((40, 60), (64, 64), (31, 90)):
+        image = Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8))
+        # Sides are rounded to whole pixels by other rules, so that crops may be shifted by a part of one.
+        assert (transform(image) - ours(image)).abs().mean() < 0.05
+
+
+def test_exported_files_state_what_their_use_needs(finished_store: Path, tmp_path: Path) -> None:
+    run = finished_store / pick(finished_store, adapter="lora", bits=1, task="digits")["run_id"]
+    for form in ("safetensors", "torch", "onnx", "timm"):
+        done = quickly("export", run, tmp_path / form, "--to", form)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(f"wrote {tmp_path / form}")
+    names = list(load(run).class_names)
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert config["label_names"] == names
+    extra = {"petl-bench.json": ""}
+    torch.export.load(tmp_path / "torch", extra_files=extra)
+    facts = json.loads(extra["petl-bench.json"])
+    assert (facts["class_names"], facts["classes"], facts["task"]) == (names, 10, "digits")
+    onnx = pytest.importorskip("onnx")
+    held = {entry.key: entry.value for entry in onnx.load(tmp_path / "onnx").metadata_props}
+    assert json.loads(held["class_names"]) == names
+    assert json.loads(held["mean"]) == facts["mean"]
+    assert held["resize"] == facts["resize"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"share": 2}, {"allocation": "rising"}, {"dropout": 0.25}])
+@pytest.mark.parametrize("bits", [1, 32])
+def test_lora_survives_the_way_to_peft_and_back(bits: int, settings: dict[str, Any], tmp_path: Path) -> None:
+    """The weights come back equal, and so do the logits to 1e-6."""
+    path = written(tmp_path, tiny.model_spec("lora", bits=bits, scale=0.3, **settings))
+    folder = put(exported(read(path, resize="crop"), "peft"), tmp_path / "folder")
+    back = tmp_path / "back.safetensors"
+    done = quickly("convert", folder, back, "--to", "petl-bench")
+    assert done.returncode == 0, done.stderr
+    old, new = load_adapter(path.read_bytes(), ""), load_adapter(back.read_bytes(), "")
+    assert new.metadata == old.metadata | {"bits": "32"}
+    if bits == 32:
+        for before, after in zip((*old.adapter, *old.head), (*new.adapter, *new.head), strict=True):
+            assert before.entry == after.entry
+            assert np.array_equal(before.values, after.values)
+    expected, found = (load(file, resize="crop")(images()) for file in (path, back))
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def pretrained(folder: Path, keys: float = 0.0, **settings: Any) -> tuple[Any, Any]:
+    """A folder that peft itself writes for the bundled backbone, and its model."""
+    from petl_bench.run.execute import configured
+
+    torch.manual_seed(0)
+    plain: Any = create(replace(configured("pocket"), weights="random"), 0.0)
+    from petl_bench.backbones import families
+
+    base, _ = families.build(configured("pocket"))
+    plain.load_state_dict(base.state_dict(), strict=False)
+    plain.reset_classifier(tiny.CLASSES)
+    config = peft.LoraConfig(
+        **{"r": 4, "lora_alpha": 6, "target_modules": ["qkv"], "modules_to_save": ["head"]} | settings
+    )
+    model = peft.get_peft_model(plain, config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name and len(parameter) % 3 == 0:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 10)
+                parameter[len(parameter) // 3 : 2 * len(parameter) // 3] = keys
+            elif "modules_to_save" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder)
+    return model.eval(), plain
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"blocks.1.attn.qkv": 3}}])
+def test_a_folder_that_peft_has_written_computes_the_logits_of_peft(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    model, _ = pretrained(tmp_path / "folder", **settings)
+    file = tmp_path / "file.safetensors"
+    arguments = ["convert", tmp_path / "folder", file, "--to", "petl-bench", "--backbone", "pocket"]
+    done = quickly(*arguments, "--normalization", "half")
+    assert done.returncode == 0, done.stderr
+    with pytest.warns(UserWarning, match="was converted"):
+        ours = load(file, resize="stretch", precision="fp32")
+    batch = torch.randn(2, 3, ours.info.image_size, ours.info.image_size, generator=torch.Generator())
+    with torch.inference_mode():
+        expected = model(batch)
+    assert torch.allclose(ours(batch), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def retensored(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+A, B = (f"base_model.model.blocks.0.attn.qkv.lora_{part}.weight" for part in "AB")
+FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "another method": (lambda f: edited(f, peft_type="LOKR"), "peft_type is 'LOKR'; only LORA can be read"),
+    "dora": (lambda f: edited(f, use_dora=True), "use_dora is True; only False can be read"),
+    "no alpha": (lambda f: edited(f, lora_alpha="x"), ".attn.qkv is no number"),
+    "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "is no JSON"),
+    "no config": (
+        lambda f: (f / "adapter_config.json").unlink(),
+        "adapter_config.json: cannot be read: No such file",
+    ),
+    "no weights": (
+        lambda f: (f / "adapter_model.safetensors").unlink(),
+        "adapter_model.safetensors: cannot be read",
+    ),
+    "damaged": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x"), "cannot be read"),
+    "half a pair": (lambda f: retensored(f, lambda t: t.pop(B)), "A and B of blocks.0.attn.qkv are no pair"),
+    "another rank": (lambda f: retensored(f, lambda t: t.update({A: t[A][:3]})), "are no pair"),
+    "not finite": (lambda f: retensored(f, lambda t: t[A].fill_(torch.nan)), "not finite"),
+    "more": (lambda f: retensored(f, lambda t: t.update(x=t[A] + 1)), "x is no matrix of LoRA"),
+    "no head": (lambda f: edited(f, modules_to_save=[]), "is no matrix of LoRA and no classifier"),
+    "a block less": (
+        lambda f: retensored(f, lambda t: [t.pop(name) for name in (A, B)]),
+        "has no update of blocks.0.attn.qkv",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_folders_that_lora_cannot_hold_are_refused_by_name(fault: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    pretrained(folder)
+    change, expected = FAULTS[fault]
+    change(folder)
+    with pytest.raises(UserError) as refused:
+        read_peft(folder, "pocket", "half", None)
+    assert str(folder) in str(refused.value)
+    assert expected in str(refused.value)
+
+
+def test_updates_of_keys_and_of_other_linears_are_refused(tmp_path: Path) -> None:
+    pretrained(tmp_path / "keys", keys=1.0)
+    with pytest.raises(UserError, match=r"blocks\.0\.attn\.qkv: updates the keys, which lora leaves"):
+        read_peft(tmp_path / "keys", "pocket", "half", None)
+    pretrained(tmp_path / "more", target_modules=["qkv", "fc1"])
+    with pytest.raises(UserError, match=r"has an update of blocks\.0\.mlp\.fc1"):
+        read_peft(tmp_path / "more", "pocket", "half", None)
+
+
+def test_mistakes_are_refused_before_anything_is_written(finished_store: Path, tmp_path: Path) -> None:
+    run = finished_store / pick(finished_store, adapter="lora", bits=1, task="digits")["run_id"]
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, expected in (
+        ([run, tmp_path / "there", "--to", "onnx"], "exists already"),
+        ([run, tmp_path / "no" / "x", "--to", "onnx"], "no such folder"),
+        ([run / "typo", tmp_path / "x", "--to", "onnx"], "typo"),
+        ([run, tmp_path / "x", "--to", "onxx"], "onxx"),
+        ([run, tmp_path / "x"], "--to"),
+        ([tmp_path / "there", tmp_path / "x", "--to", "timm"], "there"),
+    ):
+        done = quickly("export", *arguments)
+        assert done.returncode == 2
+        assert expected in done.stderr
+    for arguments, expected in (
+        (
+            [tmp_path / "empty", tmp_path / "x", "--to", "petl-bench"],
+            "adapter_config.json: cannot be read: No such file",
+        ),
+        ([tmp_path / "empty", tmp_path / "x.bin", "--to", "petl-vit"], "only be converted --to petl-bench"),
+        ([run / ADAPTER, tmp_path / "x", "--to", "petl-bench", "--backbone", "pocket"], "is for folders of"),
+        ([tmp_path / "empty", tmp_path / "x", "--to", "petl-bench", "--bits", "1"], "--bits: leave it out"),
+    ):
+        done = quickly("convert", *arguments)
+        assert done.returncode == 2
+        assert expected in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "there").read_text() == "mine"
