@@ -51,7 +51,9 @@ def imported(folder: Path) -> set[str]:
     return found - set(sys.stdlib_module_names) - {"petl_bench", "tests"}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("petl_bench", ("ray", "slurm")), ("tests", ("dev",))])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("petl_bench", ("ray", "slurm", "onnx")), ("tests", ("dev",))]
+)
 def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     distributions = packages_distributions()
     names = {

@@ -18,6 +18,7 @@ from petl_bench.backbones.creation import current_name
 from petl_bench.errors import UserError
 from petl_bench.model import restore
 from petl_bench.types import NORMALIZATIONS
+from petl_bench.use.agreement import random_images, require_equal_logits
 from petl_bench.use.files import Trained
 from petl_bench.use.merging import merged
 from petl_bench.use.peft_files import as_peft
@@ -25,8 +26,6 @@ from petl_bench.use.peft_files import as_peft
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOLERANCE = 1e-4
-"""Largest difference of an exported graph's logits from the model's, relative to the largest logit."""
 _CROP = 224 / 256
 """Part of the short side that `resize=crop` keeps."""
 
@@ -121,7 +120,7 @@ def _torch(trained: Trained) -> Files:
         target = io.BytesIO()
         torch.export.save(program, target, extra_files={"petl-bench.json": json.dumps(facts(trained))})
     again = torch.export.load(io.BytesIO(target.getvalue())).module()
-    _check(module, again, trained)
+    _require_equal(module, again, trained, "torch.export")
     return {"": target.getvalue()}
 
 
@@ -151,10 +150,11 @@ def _onnx(trained: Trained) -> Files:
         entry.key, entry.value = key, _text(value)
     data: bytes = proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    _check(
+    _require_equal(
         module,
         lambda batch: torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0]),
         trained,
+        "torch.onnx",
     )
     return {"": data}
 
@@ -174,31 +174,18 @@ _SHAPES = {"images": {0: torch.export.Dim("batch", min=1, max=1 << 16)}}
 def _classifier(trained: Trained) -> tuple[Classifier, Tensor]:
     """Return the model in fp32 on the CPU, and two images (2, 3, S, S) to trace it with."""
     network = restore(trained.facts.model, trained.file, trained.where)
-    return Classifier(network).eval(), _images(trained, 2)
+    return Classifier(network).eval(), random_images(2, trained.backbone.image_size)
 
 
-def _images(trained: Trained, count: int) -> Tensor:
-    """Return random images (count, 3, S, S) with a mean of 0 and a std of 1, the same at each call."""
-    size = trained.backbone.image_size
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+def _require_equal(
+    module: nn.Module, exported: Callable[[Tensor], Tensor], trained: Trained, tool: str
+) -> None:
+    require_equal_logits(module, exported, trained.backbone.image_size, _refusal(trained, tool))
 
 
-@torch.inference_mode()
-def _check(module: nn.Module, again: Callable[[Tensor], Tensor], trained: Trained) -> None:
-    """Refuse a graph whose logits differ from the model's, for batches of 1 and of 3 images.
-
-    Raises:
-        UserError: they differ by more than TOLERANCE of the largest logit.
-    """
-    for count in (1, 3):
-        images = _images(trained, count)
-        expected = module(images)
-        difference = (again(images) - expected).abs().max() / expected.abs().max()
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"{trained.where}: the exported graph computes other logits: they differ by "
-                f"{difference:.1e} of the largest, more than {TOLERANCE}; nothing was written"
-            )
+def _refusal(trained: Trained, tool: str) -> str:
+    adapter, backbone = trained.facts.model.adapter.name, trained.backbone.display_name
+    return f"{trained.where}: {tool} cannot export {adapter} on {backbone}"
 
 
 @contextmanager
@@ -222,8 +209,7 @@ def _quiet(trained: Trained, tool: str) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        adapter, backbone = trained.facts.model.adapter.name, trained.backbone.display_name
-        raise UserError(f"{trained.where}: {tool} cannot export {adapter} on {backbone}: {reason}") from error
+        raise UserError(f"{_refusal(trained, tool)}: {reason}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

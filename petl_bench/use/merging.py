@@ -14,6 +14,7 @@ from petl_bench.backbones.creation import create
 from petl_bench.backbones.sites import FirstToken
 from petl_bench.errors import UserError
 from petl_bench.model import restore
+from petl_bench.types import BackboneSpec
 from petl_bench.use.files import Trained
 
 _PARTS = "qkv"
@@ -47,9 +48,24 @@ def merged(trained: Trained) -> nn.Module:
     )
     if foreign:
         raise UserError(f"{refusal}: its modules ({', '.join(foreign)}) are no weights of the backbone")
+    return timm_model(network, trained.backbone, trained.facts.model.classes, refusal)
+
+
+def timm_model(network: nn.Module, backbone: BackboneSpec, classes: int, refusal: str) -> nn.Module:
+    """Return a plain timm model with the weights of a network without adapter: float32, on the CPU, frozen.
+
+    Args:
+        network: modules of timm alone, with a head.
+        backbone: the backbone that they were made from.
+        classes: number of classes of the head.
+        refusal: first part of the message where timm's model has other weights.
+
+    Raises:
+        UserError: timm's model has other weights.
+    """
     with torch.random.fork_rng(devices=[]):
-        plain: Any = create(replace(trained.backbone, weights="random"), drop_path=0.0)
-        plain.reset_classifier(trained.facts.model.classes)
+        plain: Any = create(replace(backbone, weights="random"), drop_path=0.0)
+        plain.reset_classifier(classes)
     state = _as_timm(network.state_dict(), plain.state_dict())
     wanted = plain.state_dict()
     misfits = sorted(

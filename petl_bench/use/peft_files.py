@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,12 +23,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from petl_bench.adapters.delta import SLICES, DeltaLinear, LowRank, Slices
-from petl_bench.backbones.creation import create
+from petl_bench.backbones import families
 from petl_bench.backbones.sites import FirstToken
 from petl_bench.errors import UserError
-from petl_bench.model import assemble
-from petl_bench.types import BackboneSpec
+from petl_bench.model import assemble, restore
+from petl_bench.use.agreement import require_equal_logits
 from petl_bench.use.files import Trained
+from petl_bench.use.merging import timm_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -61,21 +62,24 @@ def as_peft(trained: Trained) -> dict[str, bytes]:
     adapted = assemble(model, int(trained.file.metadata.get("seed", "0")))
     adapted.adapter.restore(trained.file.adapter, where)
     adapted.head.restore(trained.file.head, where)
-    plain = _plain(trained.backbone, model.classes)
     pairs: dict[str, Pair] = {}
     for name, module in timm_modules(adapted.network):
         if isinstance(module, DeltaLinear) and (pair := _pair(module.delta)) is not None:
             pairs[name] = pair
         elif type(module).__module__.startswith("petl_bench.") and not _inside(name, pairs):
             raise UserError(f"{refusal}: {type(module).__name__} is no low-rank update of a linear")
-    linears = {name for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
-    if missing := sorted(pairs.keys() - linears):
-        raise UserError(f"{refusal}: timm's model has no linear {missing[0]}")
     if not pairs:
         raise UserError(f"{refusal}: it has no low-rank update; --to timm writes the weights")
+    network, sites = families.build(model.backbone)
+    sites.head.set(adapted.classifier.get())
+    plain = timm_model(network, trained.backbone, model.classes, refusal)
     head = _head(plain)
     if head is None:
         raise UserError(f"{refusal}: timm's model has no single linear classifier")
+    for name, pair in pairs.items():
+        _update(plain, name, pair, refusal)
+    expected = restore(model, trained.file, where).eval()
+    require_equal_logits(expected, plain, trained.backbone.image_size, refusal)
     stored: dict[str, Tensor] = dict(adapted.network.get_submodule(head).named_parameters())
     tensors = {f"{PREFIX}{head}.weight": stored["weight"]}
     tensors[f"{PREFIX}{head}.bias"] = stored.get("bias", torch.zeros(model.classes))
@@ -138,12 +142,32 @@ def _pair(delta: nn.Module) -> Pair | None:
     return Pair(torch.cat(downs), torch.cat(ups, dim=1), next(iter(parts.values())).scale)
 
 
-def _plain(backbone: BackboneSpec, classes: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        plain: Any = create(replace(backbone, weights="random"), drop_path=0.0)
-        plain.reset_classifier(classes)
-    model: nn.Module = plain
-    return model
+class _Updated(nn.Module):
+    """A linear with an update, as PEFT has it: `weight` and `bias` are still those of the linear."""
+
+    def __init__(self, linear: nn.Linear, pair: Pair) -> None:
+        super().__init__()
+        self.linear, self.pair = linear, pair
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (batch, ..., inputs) to (batch, ..., outputs)."""
+        update = nn.functional.linear(nn.functional.linear(x, self.pair.down), self.pair.up)
+        result: Tensor = self.linear(x) + self.pair.scaling * update
+        return result
+
+
+def _update(plain: nn.Module, name: str, pair: Pair, refusal: str) -> None:
+    """Update a linear of a timm model.
+
+    Raises:
+        UserError: the model has no such linear.
+    """
+    parent, _, last = name.rpartition(".")
+    linear = dict(plain.named_modules()).get(name)
+    if not isinstance(linear, nn.Linear):
+        raise UserError(f"{refusal}: timm's model has no linear {name}")
+    setattr(plain.get_submodule(parent), last, _Updated(linear, pair))
 
 
 def _head(plain: Any) -> str | None:
