@@ -216,13 +216,66 @@ def test_a_sweep_names_the_classes_and_their_images(tmp_path: Path, cached: Cach
     arguments = ["sweep", *OWN, "train.batch_size=4", f"data.root={root}", "--dry-run"]
     done = quickly(*arguments, "task=tree", "data.images=8", "--store", tmp_path / "store")
     assert "flowers: 2 classes: daisy, rose; images: 6 train, 2 val, 4 test" in done.stderr
-    assert "pixels of 12 not checked yet, `petl-bench data verify` does" in done.stderr
+    assert "pixels of 12 not checked yet, the sweep does before it trains" in done.stderr
     verified("tree", root, "data.images=8")
     done = quickly(*arguments, "task=tree", "data.images=8", "--store", tmp_path / "store")
     assert "not checked" not in done.stderr
     folder(root, [0, 1, 2, 0], [1], [2, 2])
     done = quickly(*arguments, "task=folder", "--store", tmp_path / "store")
     assert "flowers: 3 classes; images: 4 train, 1 val, 2 test" in done.stderr
+
+
+@pytest.mark.parametrize("kept", [0.4, 0.6])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_image_that_cannot_be_decoded_is_named_before_anything_is_trained(
+    part: str, kept: float, tmp_path: Path, cached: Cache
+) -> None:
+    root = tmp_path / "root"
+    for number, name in enumerate(("train", "test")):
+        classes(root / name, {"daisy": 6, "rose": 6}, first=50 * number)
+    image = root / part / "rose" / ("3.png" if part == "train" else "53.png")
+    content = image.read_bytes()
+    image.write_bytes(content[: int(kept * len(content))])
+    arguments = ["sweep", *OWN, "task=tree", f"data.root={root}", "data.images=12", "train.batch_size=4"]
+    store = tmp_path / "store"
+    message = error_of(quickly(*arguments, "--store", store))
+    assert message.startswith(f"task tree: {image}: cannot be decoded")
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("target", ["rose", "rose/inside", "tulip"])
+def test_a_class_that_is_a_link_into_another_is_refused(
+    target: str, split: bool, tmp_path: Path, cached: Cache
+) -> None:
+    root = tmp_path / "root"
+    for number, name in enumerate(("train", "test") if split else ("",)):
+        classes(root / name, {"daisy": 6, "rose": 6, "rose/inside": 2}, first=50 * number)
+        (root / name / "tulip").symlink_to("rose")
+        (root / name / "wolf").symlink_to(target)
+    folder = root / "train" if split else root
+    message = refusal("tree", root, cached)
+    assert message.startswith(f"task tree: {folder}/tulip: is a link into the class folder rose/")
+    (folder / "tulip").unlink()
+    (folder / "tulip").symlink_to("..")  # a circle, which is left out
+    problems, _ = verified("tree", root, "data.images=8")
+    assert ("linked_class" in {problem["kind"] for problem in problems}) == (target != "tulip" or split)
+
+
+def test_a_class_may_be_a_link_to_images_elsewhere(tmp_path: Path, cached: Cache) -> None:
+    elsewhere = classes(tmp_path / "elsewhere", {"daisy": 6, "rose": 6})
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("daisy", "rose"):
+        (root / name).symlink_to(elsewhere / name)
+    assert resolve(planned("tree", root), cached).classes == 2
+
+
+def test_one_folder_cannot_be_both_splits(tmp_path: Path, cached: Cache) -> None:
+    root = tmp_path / "root"
+    classes(root / "train", {"daisy": 6, "rose": 6})
+    (root / "test").symlink_to("train")
+    assert "train/ and test/ are one folder, by a link" in refusal("tree", root, cached)
 
 
 @pytest.mark.parametrize("where", ["", "train", "val"])

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,23 @@ def test_own_data_get_the_pixels_of_the_pretraining(backbone: str) -> None:
 def test_benchmarks_keep_the_pixels_of_their_recipe(task: str) -> None:
     (spec,) = plan(["sweep=none", f"task={task}", "backbone=vit_b16_in21k"]).runs
     assert spec.train.normalization == ("imagenet" if task == "fgvc_cars" else "none")
+
+
+@pytest.mark.parametrize("recipe", ["pocket", "pocket19", "vtab", "own", "fgvc"])
+@pytest.mark.parametrize("weights", ["bundled", "random", "file"])
+def test_a_sweep_warns_where_pixels_are_not_those_of_the_pretraining(
+    weights: str, recipe: str, tmp_path: Path
+) -> None:
+    name = "vit_tiny_patch16_224"
+    overrides = ["backbone=timm", f"backbone.name={name}", "backbone.options.depth=1"]
+    overrides += [f"backbone.weights={'w.pth' if weights == 'file' else 'random'}"]
+    if weights == "file":
+        torch.save(timm.create_model(name, depth=1).state_dict(), tmp_path / "w.pth")
+    arguments = ["sweep", *ONE, "protocol=fixed", "head=linear", f"train={recipe}", "--dry-run"]
+    done = quickly(*arguments, *([] if weights == "bundled" else overrides), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    warned = f"pixels are not normalized, {name} was pretrained with normalized ones" in done.stderr
+    assert warned == (weights == "file" and recipe in ("pocket", "pocket19", "vtab"))
 
 
 @pytest.mark.parametrize("task", OWN)

@@ -166,11 +166,29 @@ def test_suffixes(suffix, tmp_path):
     assert torch.equal(loaded(VIT, path)[0]["norm.bias"], state["norm.bias"])
 
 
-HARMLESS = [
-    *("head.weight", "fc.bias", "head.mlp.0.weight", "mask_token", "decoder_blocks.0.attn.qkv.weight"),
-    *("decoder_pos_embed", "lm_head.bias", "logit_scale", "predictor.0.weight", "projector.2.bias"),
+CLASSIFIER = ["head.weight", "fc.bias", "head.mlp.0.weight"]
+PRETRAINING = [
+    *("mask_token", "decoder_blocks.0.attn.qkv.weight", "decoder_pos_embed", "lm_head.bias", "logit_scale"),
+    *("predictor.0.weight", "projector.2.bias", "pre_logits.fc.weight"),
 ]
-"""A classifier, and what pretrainings need besides the backbone: MAE, BEiT, CLIP, MoCo."""
+"""What pretrainings need besides the backbone: MAE, BEiT, CLIP, MoCo, the first models of ImageNet-21k."""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_what_a_pretraining_left_in_the_file_is_told(name, suffix, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".npz":
+        if not name.startswith("pre_logits"):
+            pytest.skip("an array without a place in the backbone is refused in this format")
+        np.savez(path, **flax(state_of("vit")), **{"pre_logits/kernel": np.zeros((2, 2), np.float32)})
+    else:
+        state = {key: value.clone() for key, value in state_of("vit").items()}
+        (save_file if suffix == ".safetensors" else torch.save)(state | {name: torch.zeros(2, 2)}, path)
+    (remark,) = loaded(VIT, path)[1]
+    assert remark.startswith(f"backbone weights {path}: not used: ")
+    shown = "pre_logits/kernel" if suffix == ".npz" else name
+    assert remark.endswith(f"(1 tensor, the first is {shown})")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +196,10 @@ HARMLESS = [
 )
 def test_every_tensor_has_a_place_or_is_known_to_be_harmless(name, tmp_path):
     path = tmp_path / "w.pth"
-    torch.save(state_of("vit") | {known: torch.zeros(2, 2) for known in HARMLESS}, path)
+    torch.save(state_of("vit") | {known: torch.zeros(2, 2) for known in [*CLASSIFIER, *PRETRAINING]}, path)
+    (remark,) = loaded(VIT, path)[1]
+    assert "head of a pretraining (5 tensors, the first is decoder_blocks.0.attn.qkv.weight)" in remark
+    torch.save(state_of("vit") | {known: torch.zeros(2, 2) for known in CLASSIFIER}, path)
     assert loaded(VIT, path)[1] == []
     torch.save(state_of("vit") | {name: torch.zeros(2, 2)}, path)
     assert f"1 without a place in it [{name!r}]" in refused(VIT, path)
@@ -246,6 +267,16 @@ def test_pages_and_pointers_are_told_from_weights(content, said, suffix, tmp_pat
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     assert said in refused(VIT, path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".safetensors"])
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_a_file_is_read_by_its_content_whatever_its_suffix(save, suffix, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    save({name: value.clone() for name, value in state_of("vit").items()}, path)
+    assert torch.equal(loaded(VIT, path)[0]["norm.bias"], state_of("vit")["norm.bias"])
+    path.write_bytes(b"")
+    assert "an empty file" in refused(VIT, path)
 
 
 @pytest.mark.parametrize("changed", [{"depth": 1}, {"patch_size": 16}, {"init_values": 0.5}])

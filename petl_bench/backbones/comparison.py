@@ -8,24 +8,31 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.lineage import Lineage
+from petl_bench.errors import counted
 
+REPRESENTATION = "representation layer of a classifier"
 HARMLESS = {
     "classifier": r"(head|head_dist|fc|classifier|last_linear|pre_classifier)\.",
     "mask token of a pretraining": r"(.*\.)?mask_token$",
     "head of a pretraining": r"(decoder\w*|\w+_head|predictor|projectors?|local_cls_norm)(\.|$)",
-    "representation layer of a classifier": r"pre_logits\.",
+    REPRESENTATION: r"pre_logits\.",
     "temperature of a contrastive pretraining": r"logit_(scale|bias)$",
     "index buffer": r"(.*\.)?(relative_position_index|relative_coords_table|attn_mask|k_bias)$",
     "rotation buffer": r"rope\w*\.(periods|freqs|bands)$",
 }
 """Tensors of a file that a backbone does not need, by what they are; all others must have a place in it."""
+
+
+UNTOLD = ("classifier", "index buffer", "rotation buffer")
+"""Harmless tensors of which no remark is made: nearly every file has them, or the model computes them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Fit:
             the file.
         unlike: names whose tensors are no weights, with the reason.
         trouble: error of timm's converter; empty: none.
+        left_out: harmless names in the file that have no place in the model, by what they are.
     """
 
     place: str
@@ -54,6 +62,7 @@ class Fit:
     resized: dict[str, str] = field(default_factory=dict)
     unlike: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -87,7 +96,8 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], place: str = "") ->
         ):
             misshapen.append(name)
     resized = {name: origin for name, origin in resized.items() if name in wanted}
-    return Fit(place, dict(tensors), state, missing, misshapen, unused, resized, unlike, trouble)
+    left_out = _left_out(name for name in tensors if name not in wanted)
+    return Fit(place, dict(tensors), state, missing, misshapen, unused, resized, unlike, trouble, left_out)
 
 
 def _unlike(tensor: Tensor) -> str:
@@ -112,8 +122,28 @@ def patch_size(tensor: Tensor) -> tuple[int, ...] | None:
     return tuple(tensor.shape[2:]) if tensor.ndim == 4 and tensor.shape[1] == 3 else None
 
 
-def _harmless(name: str) -> bool:
-    return any(re.match(pattern, name) for pattern in HARMLESS.values())
+def _harmless(name: str) -> str:
+    """Return what a tensor is that a backbone does not need; empty for any other."""
+    return next((kind for kind, pattern in HARMLESS.items() if re.match(pattern, name)), "")
+
+
+def left_out_remarks(path: Path, left_out: Mapping[str, list[str]]) -> list[str]:
+    """Return a remark about tensors of a file that the model does not take, by what they are."""
+    kinds = [
+        f"{kind} ({counted(len(names), 'tensor')}, the first is {names[0][:80]})"
+        for kind, names in left_out.items()
+    ]
+    return [f"backbone weights {path}: not used: {', '.join(kinds)}"] if kinds else []
+
+
+def _left_out(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the harmless names of which a user is told, by what they are."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        kind = _harmless(name)
+        if kind and kind not in UNTOLD:
+            found.setdefault(kind, []).append(name)
+    return found
 
 
 def _converted(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.comparison import Fit, patch_size
+from petl_bench.backbones.comparison import REPRESENTATION, Fit, left_out_remarks, patch_size
 from petl_bench.backbones.misfit import explain, unreadable
 from petl_bench.backbones.state_dicts import refuse_numbers
 from petl_bench.errors import UserError
@@ -19,8 +19,9 @@ from petl_bench.errors import UserError
 _PLACES = ("opt/target/", "params/", "params/img/", "")
 """Beginnings of the names of an image model's arrays, in the order in which timm's loader looks for them."""
 _BLOCK = re.compile(r"Transformer/encoderblock(?:_(?P<number>\d+))?/(?P<part>.+)")
-_HARMLESS = r"(head|pre_logits)/"
-"""Arrays of a classifier, which a backbone does not need."""
+_HEAD = r"head/"
+_LAYER = r"pre_logits/"
+"""Arrays of a classifier and of its representation layer, which a backbone does not need."""
 
 
 @torch.no_grad()
@@ -50,6 +51,8 @@ def load(model: nn.Module, path: Path) -> list[str]:
     if unlike:
         fit = Fit("", tensors, {}, [], [], [], unlike=unlike)
         raise UserError(f"backbone weights {path} {explain(model, fit)}")
+    layer = [name for name in tensors if re.match(_LAYER, name)]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in layer}
     refuse_numbers(path, tensors)
     for parameter in model.parameters():
         parameter.fill_(torch.nan)
@@ -64,7 +67,8 @@ def load(model: nn.Module, path: Path) -> list[str]:
     fit = Fit("", tensors, {}, missing, misshapen, _unused(model, tensors))
     if fit.count:
         raise UserError(f"backbone weights {path} {explain(model, fit)}")
-    return list(_resizes(path, state, tensors))
+    left_out = {REPRESENTATION: layer} if layer else {}
+    return [*left_out_remarks(path, left_out), *_resizes(path, state, tensors)]
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         place = next((place for place in _PLACES if f"{place}embedding/kernel" in names), "")
         inside = [name for name in names if name.startswith(place)]
         found = {name.removeprefix(place): np.atleast_1d(file[name]) for name in inside}
-    return {name: array for name, array in found.items() if not re.match(_HARMLESS, name)}
+    return {name: array for name, array in found.items() if not re.match(_HEAD, name)}
 
 
 def _other_patches(state: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from petl_bench.backbones import npz, state_dicts
-from petl_bench.backbones.comparison import Fit, compare
+from petl_bench.backbones.comparison import Fit, compare, left_out_remarks
 from petl_bench.backbones.misfit import explain, unreadable
 from petl_bench.errors import UserError, counted
 
@@ -56,7 +56,7 @@ def load(model: nn.Module, path: Path) -> list[str]:
     state = {name: chosen.state[name] for name in model.state_dict()}
     state_dicts.refuse_numbers(path, state)
     model.load_state_dict(state)
-    return [*_places(path, whole), *_resizes(path, chosen)]
+    return [*_places(path, whole), *left_out_remarks(path, chosen.left_out), *_resizes(path, chosen)]
 
 
 def _badness(fit: Fit) -> tuple[bool, int]:

@@ -45,23 +45,36 @@ def read(path: Path) -> object:
     Raises:
         Exception: whatever the reader raises on a damaged or foreign file.
     """
-    if path.suffix.lower() == ".safetensors":
+    if _is_safetensors(path):
         return load_file(path, device="cpu")
     # Training scripts keep their command line beside the weights. Sparse tensors, of which torch warns, are
     # refused later.
     safe = torch.serialization.safe_globals([argparse.Namespace])
-    with safe, warnings.catch_warnings(action="ignore"):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with (
+        safe,
+        warnings.catch_warnings(action="ignore"),
+        path.open("rb") as file,
+    ):  # of a path torch asks the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is one of safetensors by its content: the length of a header, and its JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def refuse_text(path: Path) -> None:
     """Refuse what a download has left in place of weights.
 
     Raises:
-        UserError: the file is a web page or a pointer to another file.
+        UserError: the file is empty, a web page or a pointer to another file.
     """
     with path.open("rb") as file:
-        head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        head = file.read(512)
+    if not head:
+        raise UserError(f"backbone weights {path}: an empty file: the download or the copy has ended early")
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise UserError(
             f"backbone weights {path}: a web page, not weights: the download led to a page, perhaps because "

@@ -23,7 +23,7 @@ from petl_bench.cli.common import (
 )
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.progress import Progress, say_failures
-from petl_bench.errors import StoreError, counted
+from petl_bench.errors import StoreError, UserError, counted
 from petl_bench.store import Store
 from petl_bench.types import Job, Outcome, RunSpec, row_to_dict
 
@@ -82,7 +82,8 @@ def sweep(
     remarks: list[str] = []
     specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
-        resolved = resolve_tasks(specs, planned.cache, counter, warnings.append, remarks.append)
+        said = warnings.append, remarks.append
+        resolved = resolve_tasks(specs, planned.cache, counter, *said, decode=not dry_run)
         found = zip(resolved, planned.alone, planned.origins, strict=True)
         held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
         jobs = {job.run_id: job for job in held}
@@ -146,11 +147,17 @@ PUBLISHED_SUITES = ("vtab", "fgvc")
 
 
 def _warnings(specs: Collection[RunSpec]) -> list[str]:
-    """Return warnings: runs that are not comparable with published results, and settings without effect."""
+    """Return warnings: pixels not normalized, results that are not comparable, settings without effect."""
     benchmark = [spec for spec in specs if spec.task.suite in PUBLISHED_SUITES]
     others = sorted({spec.backbone.display_name for spec in benchmark if not spec.backbone.published})
     changed = sorted({f"{spec.task.name} ({spec.task.override})" for spec in benchmark if spec.task.override})
     found = []
+    raw = sorted({spec.backbone.display_name for spec in specs if _unnormalized(spec)})
+    if raw:
+        found.append(
+            f"pixels are not normalized, {', '.join(raw)} was pretrained with normalized ones; "
+            "train.normalization=backbone normalizes them alike"
+        )
     if others:
         found.append(
             f"published results are of other backbone weights than {', '.join(others)} and not comparable "
@@ -159,6 +166,21 @@ def _warnings(specs: Collection[RunSpec]) -> list[str]:
     if changed:
         found.append(f"split sizes differ from the benchmark: {', '.join(changed)}; rows state this")
     return found + idle(specs)
+
+
+def _unnormalized(spec: RunSpec) -> bool:
+    """Return whether a pretrained backbone lacks its normalization of pixels, and no paper asks for it."""
+    trained = spec.backbone.weights != "random" and not spec.backbone.weights.startswith("bundled:")
+    if spec.train.normalization != "none" or spec.task.suite in PUBLISHED_SUITES or not trained:
+        return False
+    if spec.backbone.normalization != "none":
+        return True
+    from petl_bench.backbones.creation import normalization  # a plan resolves it only where it is needed
+
+    try:
+        return normalization(spec.backbone.name) != "none"
+    except UserError:  # timm states one that has no name here
+        return True
 
 
 def _wanted(state: str, existing: Existing) -> bool:

@@ -51,9 +51,14 @@ def expected_files(task: TaskSpec) -> int:
 
 
 def resolve(
-    task: TaskSpec, cache: Cache, advance: Advance = ignore, warn: Notify = ignore, tell: Notify = ignore
+    task: TaskSpec,
+    cache: Cache,
+    advance: Advance = ignore,
+    warn: Notify = ignore,
+    tell: Notify = ignore,
+    decode: bool = False,
 ) -> TaskSpec:
-    """Return a task with the sizes, classes and fingerprint of the data found; no pixels are decoded.
+    """Return a task with the sizes, classes and fingerprint of the data found.
 
     Args:
         task: a planned task. Generated tasks are returned unchanged.
@@ -61,9 +66,11 @@ def resolve(
         advance: called with the number of files that were hashed since its last call.
         warn: called with a sentence if test contains images that are used for training or selection.
         tell: called with the classes and the numbers of images of own data, in one line.
+        decode: also decode the pixels of images for which this was not done before, so that a damaged one is
+            found before anything is trained; otherwise only headers are read.
 
     Raises:
-        UserError: files are missing, or counts, labels or lists are not those of the manifest.
+        UserError: files are missing or no images, or counts, labels or lists are not those of the manifest.
     """
     if task.source in GENERATORS:
         return task
@@ -77,7 +84,7 @@ def resolve(
     _refuse(list_problems(task, manifest, listings), advice)
     _refuse(repeated_lines(task, manifest, listings), advice)
     _refuse(label_problems(task, listings), advice)
-    facts = _present(task, listings, cache, advice, advance)
+    facts = _present(task, listings, cache, advice, advance, decode)
     by_name = _by_name(listings, facts)
     _refuse(value_problems(task, listings, by_name), advice)
     _refuse(trainval_problems(task, manifest, listings, by_name), advice)
@@ -95,10 +102,8 @@ def resolve(
     name = Path(task.place["root"]).resolve().name if task.suite == "own" else task.name
     if task.suite == "own":
         unchecked = sum(not fact.decoded for fact in by_name.values())
-        later = (
-            f"; pixels of {unchecked:,} not checked yet, `petl-bench data verify` does" if unchecked else ""
-        )
-        tell(contents(name, listings) + later)
+        later = f"; pixels of {unchecked:,} not checked yet, the sweep does before it trains"
+        tell(contents(name, listings) + (later if unchecked else ""))
         for remark in (*contradictions(listings, by_name), *narrow_range(by_name)):
             warn(f"{name}: {remark}")
     return replace(
@@ -226,10 +231,11 @@ def _present(
     cache: Cache,
     advice: str,
     advance: Advance = ignore,
+    decode: bool = False,
 ) -> dict[str, list[FileFacts]]:
     """Return the facts of every listed file by part; all listings of a task are relative to one folder."""
     names = [name for listing in listings.values() for name in listing.names]
-    found = file_facts(listings["test"].folder, names, cache, advance=advance)
+    found = file_facts(listings["test"].folder, names, cache, decode, advance)
     _refuse(file_problems(task, listings, found), advice)
     return {part: [found[name] for name in listing.names] for part, listing in listings.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +98,11 @@ def tree_listings(task: TaskSpec) -> dict[str, Listing]:
             f"{root}: holds {', '.join(f'{name}/' for name in sorted(folders.values()))} but not both train/ "
             "and test/; a tree must have train/CLASS/ and test/CLASS/, or CLASS/ alone"
         )
+    if folders and (root / folders["train"]).samefile(root / folders["test"]):
+        raise UserError(
+            f"{root}: {folders['train']}/ and {folders['test']}/ are one folder, by a link; test images must "
+            "be others than training images"
+        )
     left_out: LeftOut = {}
     pool = _walk(root, folders.get("train", ""), left_out)
     order = draw(pool.labels, task.split_seed)
@@ -172,7 +177,7 @@ def _walk(root: Path, part: str, left_out: LeftOut) -> Listing:
     classes = _folders(folder)
     names: list[str] = []
     labels: list[int] = []
-    faults = []
+    faults = _one_within_another(folder, classes)
     for label, name in enumerate(classes):
         _require_class(root, folder / name)
         found = _images(root, folder / name, left_out)
@@ -187,6 +192,24 @@ def _walk(root: Path, part: str, left_out: LeftOut) -> Listing:
     if not names:
         faults = [Fault("empty_folder", str(folder), "it holds no class folder with images")]
     return Listing(root, folder, names, np.array(labels, np.int64), faults, tuple(classes), left_out)
+
+
+def _one_within_another(folder: Path, classes: Sequence[str]) -> list[Fault]:
+    """Return a fault for each class folder that is, by a link, another one of these or lies within it."""
+    links = {name: (folder / name).resolve() for name in classes if (folder / name).is_symlink()}
+    if not links:
+        return []
+    places = {(folder / name).resolve(): name for name in classes if name not in links}
+    faults = []
+    for name, target in links.items():
+        other = next((places[place] for place in (target, *target.parents) if place in places), None)
+        if other is not None:
+            message = (
+                f"is a link into the class folder {other}/, so that images would have two labels; remove it"
+            )
+            faults.append(Fault("linked_class", str(folder / name), message))
+        places.setdefault(target, name)
+    return faults
 
 
 def _require_class(root: Path, folder: Path) -> None:

@@ -124,6 +124,7 @@ def resolve_tasks(
     advance: Advance = ignore,
     warn: Notify = ignore,
     tell: Notify = ignore,
+    decode: bool = False,
 ) -> list[RunSpec]:
     """Return the runs with their tasks resolved (petl_bench.data.resolve); each task is resolved once.
 
@@ -133,6 +134,7 @@ def resolve_tasks(
         advance: called for the progress in files.
         warn: called with the text of each warning.
         tell: called with a description of own data.
+        decode: also decode the pixels of images for which this was not done before.
 
     Raises:
         UserError: data are missing or differ from the manifest, or have fewer images than one batch.
@@ -142,7 +144,7 @@ def resolve_tasks(
     for spec in specs:
         key = repr(spec.task)
         if key not in resolved:
-            resolved[key] = data.resolve(spec.task, cache, advance, warn, tell)
+            resolved[key] = data.resolve(spec.task, cache, advance, warn, tell, decode)
         runs.append(replace(spec, task=resolved[key]))
         _require_a_batch(runs[-1])
     return runs
@@ -162,5 +164,5 @@ def _require_a_batch(spec: RunSpec) -> None:
     if "train" in splits and images < size:
         raise UserError(
             f"train.batch_size={size}: the training set of {spec.task.name} has {counted(images, 'image')}, "
-            "not one batch"
+            f"not one batch; choose {images or 1} or fewer"
         )
