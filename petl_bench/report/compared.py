@@ -59,6 +59,10 @@ def verdicts(comparisons: Sequence[Comparison], table: Table, asked: bool = Fals
             _interval(found.repeated.low, found.repeated.high) if found.repeated else BLANK
         ),
         f"verdict over {table.repetition}": lambda found: found.repeated.verdict if found.repeated else BLANK,
+        "interval of the mixed model": lambda found: (
+            _interval(found.mixed.low, found.mixed.high) if found.mixed else BLANK
+        ),
+        "verdict of the mixed model": lambda found: found.mixed.verdict if found.mixed else BLANK,
         "adapter bytes saved": _saved,
     }
     return Grid(
@@ -90,6 +94,12 @@ def all_numbers(comparisons: Sequence[Comparison], table: Table) -> Grid:
         f"from, {over}": lambda found: _points(found.repeated.low) if found.repeated else BLANK,
         f"to, {over}": lambda found: _points(found.repeated.high) if found.repeated else BLANK,
         f"verdict, {over}": lambda found: found.repeated.verdict if found.repeated else BLANK,
+        "seeds paired": lambda found: "yes" if found.paired else "no",
+        "from, mixed model": lambda found: _points(found.mixed.low) if found.mixed else BLANK,
+        "to, mixed model": lambda found: _points(found.mixed.high) if found.mixed else BLANK,
+        "verdict, mixed model": lambda found: found.mixed.verdict if found.mixed else BLANK,
+        "std between tasks": lambda found: f"{100 * found.mixed.between:.2f}" if found.mixed else BLANK,
+        "std between seeds": lambda found: f"{100 * found.mixed.within:.2f}" if found.mixed else BLANK,
     }
     return Grid(
         "Differences in accuracy in points, with unadjusted 95 % intervals", _columns(comparisons, texts)

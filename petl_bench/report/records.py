@@ -96,8 +96,15 @@ def to_json(report: Report) -> str:
 def _numbers(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison as an object, with the settings of its two rows in place of the rows."""
     held = {name: value for name, value in vars(comparison).items() if name not in ("row", "against")}
-    own = asdict(comparison.repeated) if comparison.repeated is not None else None
-    return comparison.row.key | {"against": comparison.against.key} | held | {"repeated": own}
+    models = {"repeated": comparison.repeated, "mixed": comparison.mixed}
+    nested = {name: asdict(found) if found is not None else None for name, found in models.items()}
+    return (
+        comparison.row.key
+        | {"against": comparison.against.key}
+        | held
+        | {"paired_seeds": comparison.paired}
+        | nested
+    )
 
 
 def _cells(tables: Sequence[Table]) -> list[dict[str, Any]]:

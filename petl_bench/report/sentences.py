@@ -9,6 +9,7 @@ from petl_bench.report.labels import label
 from petl_bench.report.paired import LEVEL, ROUGH
 from petl_bench.report.pairs import fewer_bits
 from petl_bench.report.statistics import Comparison
+from petl_bench.report.t_tests import Tested
 from petl_bench.report.tables import Table
 
 
@@ -69,7 +70,13 @@ def _finding(compared: Comparison, most: str) -> str:
 
 
 def _over_seeds(compared: Comparison, table: Table) -> str:
-    own = compared.repeated
+    over = f"over {'paired ' if compared.paired else ''}{table.repetition}"
+    return _tested(f"On these tasks alone, {over}", compared.repeated, compared) + _tested(
+        "Over tasks and seeds at once, by a mixed model", compared.mixed, compared
+    )
+
+
+def _tested(what: str, own: Tested | None, compared: Comparison) -> str:
     if own is None:
         return ""
     within = _margin(compared)
@@ -83,7 +90,7 @@ def _over_seeds(compared: Comparison, table: Table) -> str:
         "better within the margin": f"significantly higher ({p}), but equivalent {within} ({equal})",
     }
     interval = f"unadjusted 95 % interval {_points(own.low)} to {_points(own.high)}"
-    return f" On these tasks alone, over {table.repetition}: {interval}; {found[own.verdict]}."
+    return f" {what}: {interval}; {found[own.verdict]}."
 
 
 def _too_few(tasks: int, family: int) -> str:

@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from petl_bench.report.labels import label
+from petl_bench.report.mixed import Mixed, mixed
 from petl_bench.report.paired import DECIMALS, LEVEL, Values, effects, holm, intervals, signed_rank
 from petl_bench.report.pairs import Pair, complete
-from petl_bench.report.repeated import Repeated, repeated
+from petl_bench.report.repeated import repeated, same_seeds
+from petl_bench.report.t_tests import Tested
 from petl_bench.report.tables import Row, Table
 
 MOST_ROWS = 24
@@ -50,6 +52,7 @@ class Comparison:
         margin: largest difference that counts as equivalent.
         verdict: "better" or "worse", each also "within the margin"; "equivalent", "mixed" or "undecided".
         repeated: result of the tests over seeds on these very tasks; None where they cannot be made.
+        mixed: result of the mixed model over tasks and seeds at once; None where it cannot be fitted.
     """
 
     row: Row
@@ -68,7 +71,13 @@ class Comparison:
     p_equivalence_holm: float
     margin: float
     verdict: str
-    repeated: Repeated | None
+    repeated: Tested | None
+    mixed: Mixed | None
+
+    @property
+    def paired(self) -> bool:
+        """Return whether both rows have the same seeds on each task, so that seeds are paired, too."""
+        return same_seeds(self.row, self.against)
 
 
 @dataclass(frozen=True)
@@ -131,15 +140,16 @@ def compare(table: Table, pairs: Sequence[Pair], margin: float) -> list[Comparis
         "p_equivalence_holm": holm(p_equivalence),
     }
     values = zip(*(column.tolist() for column in numbers.values()), strict=True)
+    # Where images were drawn repeatedly, seeds of one draw are not independent.
+    single = table.repetition == "seeds"
+    own = repeated(pairs, margin) if single else [None] * len(pairs)
+    both = mixed(pairs, margin) if single else [None] * len(pairs)
     return [
-        _comparison(pair, len(table.tasks), margin, dict(zip(numbers, held, strict=True)), own)
-        for pair, held, own in zip(pairs, values, _over_seeds(pairs, table, margin), strict=True)
+        _comparison(pair, len(table.tasks), margin, dict(zip(numbers, held, strict=True)) | more)
+        for pair, held, more in zip(
+            pairs, values, ({"repeated": r, "mixed": m} for r, m in zip(own, both, strict=True)), strict=True
+        )
     ]
-
-
-def _over_seeds(pairs: Sequence[tuple[Row, Row]], table: Table, margin: float) -> list[Repeated | None]:
-    """Test over seeds, unless the images were drawn repeatedly: seeds of one draw are not independent."""
-    return repeated(pairs, margin) if table.repetition == "seeds" else [None] * len(pairs)
 
 
 def ranking(table: Table) -> Ranking | None:
@@ -174,12 +184,10 @@ def _accuracies(table: Table, rows: Sequence[Row]) -> Values:
     return np.array([[row.tasks[task.name].mean for task in table.tasks] for row in rows], dtype=float)
 
 
-def _comparison(
-    pair: tuple[Row, Row], tasks: int, margin: float, numbers: dict[str, Any], own: Repeated | None
-) -> Comparison:
+def _comparison(pair: Pair, tasks: int, margin: float, numbers: dict[str, Any]) -> Comparison:
     near = numbers["p_equivalence_holm"] < LEVEL and abs(numbers["difference"]) <= margin
     verdict = _verdict(numbers["difference"], numbers["effect"], numbers["p_holm"], near)
-    return Comparison(*pair, tasks=tasks, margin=margin, verdict=verdict, repeated=own, **numbers)
+    return Comparison(*pair, tasks=tasks, margin=margin, verdict=verdict, **numbers)
 
 
 def _verdict(difference: float, effect: float, p: float, near: bool) -> str:
