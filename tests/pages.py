@@ -39,7 +39,7 @@ def comparison(table: Table) -> Comparison:
     """Return a made-up comparison of the first and the last row of a table."""
     return Comparison(
         row=table.rows[0], against=table.rows[-1], tasks=5, difference=-0.0141, low=-0.02, high=-0.003,
-        effect=-0.8, wins=1, ties=0, losses=4, p=0.012, p_holm=0.04, p_equivalence=0.6,
+        std=0.02, effect=-0.8, wins=1, ties=0, losses=4, p=0.012, p_holm=0.04, p_equivalence=0.6,
         p_equivalence_holm=1.0, margin=0.01, verdict="worse", repeated=None, mixed=None,
     )  # fmt: skip
 

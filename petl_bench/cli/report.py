@@ -83,6 +83,14 @@ def report(
             "--compare", metavar="A B", help="Compare configuration A with B, each as in --baseline."
         ),
     ] = None,
+    power: Annotated[
+        bool,
+        typer.Option(
+            "--power",
+            help="Add the smallest differences and margins that the tests could have shown, and that other "
+            "numbers of tasks and seeds could.",
+        ),
+    ] = False,
     margin: Annotated[
         float,
         typer.Option(
@@ -114,12 +122,12 @@ def report(
     said = [*(filters or []), *([f"tasks={tasks}"] if tasks is not None else [])]
     base = out.parent if out else Path()
     question = _question(rows, shelf, baseline, compare)
-    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said, question)
+    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said, question, power)
     form = FORMATS[format.value](content, base)
     for warning in content.all_warnings:
         note(f"warning: {warning}")
     for what in _unused(content) if format in (Format.csv, Format.parquet) else []:
-        note(f"warning: {format} holds only rows of the store; {what} are in the other formats")
+        note(f"warning: {format} holds only rows of the store; the other formats have {what}")
     if plots:
         _draw(content, plots)
     if out is None:
@@ -152,7 +160,11 @@ def _question(
 
 def _unused(content: Report) -> list[str]:
     """Return the parts of a report that were asked for and that formats of single runs do not have."""
-    parts = {"published results": content.published, "comparisons": content.question}
+    parts = {
+        "published results": content.published,
+        "comparisons": content.question,
+        "power": content.with_power,
+    }
     return [what for what, asked in parts.items() if asked]
 
 

@@ -1,7 +1,7 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
 Modules import only from the modules before them: settings, sources, recipes, consistency, lines, variants,
-suites, tables, labels, pairs, paired, t_tests, repeated, mixed, statistics, sentences, grid, compared,
+suites, tables, labels, pairs, paired, t_tests, repeated, mixed, statistics, power, sentences, grid, compared,
 sections, published, cited, content, then the formats: records, text, latex, page_rows and page. `agreement`
 compares two runs. `figures/` draws tables and rankings and is imported only where figures are asked for.
 """

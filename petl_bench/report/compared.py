@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from petl_bench.errors import counted
 from petl_bench.report.grid import Column, Grid, percent_column, text_column
 from petl_bench.report.labels import BLANK, label
+from petl_bench.report.power import CHANCE, Design, Power
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Row, Statistic, Table
 
@@ -71,6 +72,60 @@ def verdicts(comparisons: Sequence[Comparison], table: Table, asked: bool = Fals
     )
 
 
+def power_grids(found: Power, comparisons: Sequence[Comparison], table: Table) -> list[Grid]:
+    """Return a grid of what each comparison could have shown, and one of other numbers of tasks and seeds.
+
+    Args:
+        found: power of the comparisons.
+        comparisons: comparisons of rows of the table.
+        table: the table.
+    """
+    what = (
+        f"in points, with a chance of {100 * CHANCE:.0f} % each, p-values adjusted for "
+        f"{counted(len(comparisons), 'comparison')}"
+    )
+    first, *_ = found.designs
+    within = "" if first.within is None else f", {_size(first.within)} between seeds"
+    names = [
+        text_column("configuration", [label(c.row, table) for c in comparisons]),
+        text_column("baseline", [label(c.against, table) for c in comparisons]),
+        text_column("std between tasks", [_size(design.between) for design in found.own]),
+        text_column("std between seeds", [_size(design.within) for design in found.own]),
+    ]
+    numbers = [
+        text_column("tasks", [str(design.tasks) for design in found.designs]),
+        text_column("seeds", [str(design.seeds) for design in found.designs]),
+        text_column("ranks over tasks can show", [design.ranks for design in found.designs]),
+    ]
+    design = f"{counted(found.own[0].tasks, 'task')} and {counted(found.own[0].seeds, 'seed')}"
+    return [
+        Grid(f"Power: what {design} could have shown, {what}", [*names, *_reaches(found.own)]),
+        Grid(
+            f"Power: what other numbers of tasks and seeds can show, {what}, for the median standard "
+            f"deviations ({_size(first.between)} between tasks{within})",
+            [*numbers, *_reaches(found.designs)],
+            2,
+        ),
+    ]
+
+
+def _reaches(designs: Sequence[Design]) -> list[Column]:
+    """Return columns of intervals, smallest differences and smallest margins over other and these tasks."""
+    values = {"interval": "interval ±", "difference": "smallest difference", "margin": "smallest margin"}
+    sides = {"other tasks": "other_tasks", "these tasks": "these_tasks"}
+    return [
+        text_column(
+            f"{name}, {side}",
+            [
+                _size(getattr(reach, value)) if (reach := getattr(design, held)) else BLANK
+                for design in designs
+            ],
+        )
+        for side, held in sides.items()
+        for value, name in values.items()
+    ]
+
+
 def all_numbers(comparisons: Sequence[Comparison], table: Table) -> Grid:
     """Return a grid of all numbers of the comparisons, with a row for each comparison."""
     over = f"over {table.repetition}"
@@ -112,6 +167,10 @@ def _configuration(row: Row) -> tuple[object, ...]:
 
 def _columns(comparisons: Sequence[Comparison], texts: Texts) -> list[Column]:
     return [text_column(name, [text(found) for found in comparisons]) for name, text in texts.items()]
+
+
+def _size(fraction: float | None) -> str:
+    return BLANK if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _points(fraction: float) -> str:

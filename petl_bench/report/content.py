@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petl_bench.errors import UserError
 from petl_bench.report.pairs import Pair, Question, asked, by_width
+from petl_bench.report.power import Power, power
 from petl_bench.report.published import PublishedRow, cautions, published
 from petl_bench.report.recipes import named
 from petl_bench.report.sections import Section, section
@@ -35,6 +37,7 @@ class Report:
         variants: number of variants of each run's cell in the whole store (petl_bench.report.variants).
         pairs: rows of each table that are compared.
         question: what the reader asked to have compared; None: bit-widths are.
+        with_power: whether to say what the comparisons could have shown.
     """
 
     results: Sequence[ResultRow]
@@ -46,6 +49,7 @@ class Report:
     variants: Mapping[str, int]
     pairs: list[list[Pair]]
     question: Question | None
+    with_power: bool
 
     @cached_property
     def comparisons(self) -> list[list[Comparison]]:
@@ -54,10 +58,16 @@ class Report:
         return [compare(table, pairs, self.margin) for table, pairs in both]
 
     @cached_property
+    def powers(self) -> list[Power | None]:
+        """Power of the comparisons of each table; None without comparisons, or where it is not asked for."""
+        return [power(found) if self.with_power else None for found in self.comparisons]
+
+    @cached_property
     def sections(self) -> list[Section]:
         """Grids, sentences and notes of each table."""
-        pairs = zip(self.tables, self.comparisons, strict=True)
-        return [section(table, self.tables, found, self.question is not None) for table, found in pairs]
+        asked = self.question is not None
+        parts = zip(self.tables, self.comparisons, self.powers, strict=True)
+        return [section(table, self.tables, found, asked, reach) for table, found, reach in parts]
 
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
@@ -87,6 +97,7 @@ def build(
     whole: Sequence[ResultRow] | None = None,
     filters: Sequence[str] = (),
     question: Question | None = None,
+    with_power: bool = False,
 ) -> Report:
     """Build a report of finished runs.
 
@@ -99,9 +110,10 @@ def build(
         whole: all finished runs of the store, of which `results` may be a selection; None: `results`.
         filters: what selected `results`, as KEY=VALUE.
         question: what is compared in place of bit-widths.
+        with_power: say what the comparisons could have shown.
 
     Raises:
-        UserError: the question cannot be answered.
+        UserError: the question cannot be answered, or nothing is compared whose power could be stated.
     """
     results = named(results, store)
     found = variants(results if whole is None else whole)
@@ -111,6 +123,11 @@ def build(
         warnings.insert(0, f"only runs with {' and '.join(filters)} are shown: {seen}")
     pairs, remarks = asked(question, tables) if question else ([by_width(table) for table in tables], [])
     warnings += remarks
+    if with_power and not any(pairs):
+        raise UserError(
+            "--power states what comparisons could have shown, but this report has none: it needs rows that "
+            "differ in bits, or --baseline or --compare, with results on at least two tasks"
+        )
     cited = published(tasks) if cite else []
     warnings += cautions(tables, cited) if cited else []
-    return Report(results, tables, warnings, cited, margin, store, counts(found), pairs, question)
+    return Report(results, tables, warnings, cited, margin, store, counts(found), pairs, question, with_power)

@@ -11,6 +11,7 @@ from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
+from petl_bench.report.power import CHANCE
 from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import BYTES, Table
@@ -49,7 +50,8 @@ def to_json(report: Report) -> str:
     """Return everything computed from the runs as JSON. Accuracies and differences are fractions of 1.
 
     `rows` has an object for each cell, `averages` one for each configuration; `comparisons`, `rankings` and
-    `warnings` follow. `published` and `differences` are present only where published results were asked for.
+    `warnings` follow. `power` is present only where it was asked for; `published` and `differences` only
+    where published results were.
     """
     content: dict[str, Any] = {
         "rows": _cells(report.tables),
@@ -87,6 +89,12 @@ def to_json(report: Report) -> str:
         ],
         "warnings": report.all_warnings,
     }
+    if report.with_power:
+        content["power"] = [
+            table.key | {"comparisons": len(found), "chance": CHANCE} | asdict(reach)
+            for table, found, reach in zip(report.tables, report.comparisons, report.powers, strict=True)
+            if reach
+        ]
     if report.published:
         content["published"] = [asdict(row) for row in report.published]
         content["differences"] = differences(report.tables, report.published)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from petl_bench.report.compared import all_numbers, by_bits, verdicts
+from petl_bench.report.compared import all_numbers, by_bits, power_grids, verdicts
 from petl_bench.report.grid import (
     Grid,
     accuracy_columns,
@@ -15,6 +15,7 @@ from petl_bench.report.grid import (
     label_columns,
 )
 from petl_bench.report.labels import PEEK, heading, part_of_suite, title
+from petl_bench.report.power import Power
 from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table
@@ -32,7 +33,7 @@ class Section:
         accuracies: accuracy by task.
         averages: averages over groups and tasks, in the rows of `accuracies`.
         costs: bytes, parameters and seconds, in the rows of `accuracies`.
-        comparisons: grids of many comparisons; empty where there are sentences instead.
+        comparisons: grids of many comparisons, where there are no sentences, and of their power.
         sentences: a sentence for each comparison; empty where there are grids instead.
         numbers: all numbers of the comparisons; None without comparisons.
         notes: remarks on the runs and the numbers of the table.
@@ -60,7 +61,11 @@ class Section:
 
 
 def section(
-    table: Table, tables: Sequence[Table], comparisons: Sequence[Comparison], asked: bool = False
+    table: Table,
+    tables: Sequence[Table],
+    comparisons: Sequence[Comparison],
+    asked: bool = False,
+    reach: Power | None = None,
 ) -> Section:
     """Build the section of a table.
 
@@ -69,10 +74,12 @@ def section(
         tables: all tables of the report, from which the title tells this one apart.
         comparisons: comparisons of rows of this table.
         asked: whether the reader asked for them; otherwise they are of bit-widths.
+        reach: power of the comparisons; None: it is not shown.
     """
     labels = label_columns(table)
     many = len(comparisons) > MOST_SENTENCES
     sides = [] if asked or not many else [by_bits(comparisons, table)]
+    powers = power_grids(reach, comparisons, table) if reach else []
     several = any(value.std is not None for row in table.rows for value in row.tasks.values())
     peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
     part = f", {name}" if (name := part_of_suite(table)) else ""
@@ -90,7 +97,7 @@ def section(
             [*labels, *cost_columns(table)],
             count,
         ),
-        comparisons=[*sides, *([verdicts(comparisons, table, asked)] if many else [])],
+        comparisons=[*sides, *([verdicts(comparisons, table, asked)] if many else []), *powers],
         sentences=[] if many else sentences(comparisons, table),
         numbers=all_numbers(comparisons, table) if comparisons else None,
         notes=table.notes,

@@ -42,6 +42,7 @@ class Comparison:
         against: the row that it is compared with.
         tasks: number of tasks.
         difference: mean over tasks of `row` minus `against`.
+        std: standard deviation of the differences between tasks, of means over seeds.
         low, high: ends of the unadjusted 95 % BCa bootstrap interval of the mean difference, over tasks.
         effect: matched-pairs rank-biserial correlation from -1 (lower on all tasks) to 1; 0 if all are equal.
         wins, ties, losses: numbers of tasks on which `row` is higher, equal and lower.
@@ -59,6 +60,7 @@ class Comparison:
     against: Row
     tasks: int
     difference: float
+    std: float
     low: float
     high: float
     effect: float
@@ -128,6 +130,7 @@ def compare(table: Table, pairs: Sequence[Pair], margin: float) -> list[Comparis
     p_equivalence = np.maximum(above, below)
     numbers = {
         "difference": differences.mean(axis=1),
+        "std": differences.std(axis=1, ddof=1),
         "low": low,
         "high": high,
         "effect": effects(differences),
