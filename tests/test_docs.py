@@ -39,7 +39,7 @@ TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [*TOP, *sorted(ROOT.glob("docs/**/*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 SHORT = {"train.epochs": "1", "launcher": "local"}
-"""Settings of every executed sweep, whatever the page says: one epoch, in the process of the test."""
+"""Settings of an executed sweep that the page does not give: one epoch, in the process of the test."""
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MARKED = re.compile(r"^<!-- test -->\n+```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OTHERS = {"--logdir", "--head", "--scales", "--lrs", "--seeds", "--account", "--qos", "--resume"}
@@ -231,11 +231,11 @@ def checkpoint(path: Path) -> None:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The words of a command; a sweep has the settings SHORT."""
+    """The words of a command; a sweep has the settings SHORT where the page does not give them."""
     if words[0] != "sweep":
         return words
-    kept = [word for word in words if word.partition("=")[0] not in SHORT]
-    return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]
+    given = {word.partition("=")[0] for word in words}
+    return [*words, *(f"{key}={value}" for key, value in SHORT.items() if key not in given)]
 
 
 EXTENDING = "docs/extending.md"

@@ -1,6 +1,7 @@
 """Weights files as trainings leave them: wrapped, prefixed, of another architecture, damaged."""
 
 import dataclasses
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -277,6 +278,24 @@ def test_a_file_is_read_by_its_content_whatever_its_suffix(save, suffix, tmp_pat
     assert torch.equal(loaded(VIT, path)[0]["norm.bias"], state_of("vit")["norm.bias"])
     path.write_bytes(b"")
     assert "an empty file" in refused(VIT, path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "sparse", "folder", "nothing"])
+def test_what_is_no_plain_file_is_refused_unread(kind, tmp_path):
+    path = tmp_path / "w.pth"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zeros":
+        path.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 10**12)
+    elif kind == "folder":
+        path.mkdir()
+    said = {"pipe": "is a pipe", "zeros": "is a device", "sparse": "has 1,000,000,000,000 bytes, more than"}
+    said |= {"folder": "is a directory", "nothing": "no such file"}
+    with pytest.raises(UserError, match=f"^backbone.weights={path}: {said[kind]}"):
+        weights.find(str(path))
 
 
 @pytest.mark.parametrize("changed", [{"depth": 1}, {"patch_size": 16}, {"init_values": 0.5}])

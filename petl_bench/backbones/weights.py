@@ -7,10 +7,13 @@ from functools import cache
 from pathlib import Path
 
 from petl_bench.errors import UserError
+from petl_bench.files import flaw
 
 ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 """Endings of names of weights files, in small or capital letters."""
+_LARGEST = 10**11
+"""Maximum bytes of a weights file: several times those of any vision transformer."""
 _BUNDLED = "bundled:"
 _NOT_FILES = ("pretrained", "random")
 
@@ -24,8 +27,11 @@ def find(weights: str) -> Path | None:
     if weights in _NOT_FILES:
         return None
     path = bundled(weights) or Path(weights).expanduser()
-    if not path.is_file() or not path.name.lower().endswith(SUFFIXES):
-        wrong = "unknown file format" if path.is_file() else "no such file"
+    known = path.name.lower().endswith(SUFFIXES)
+    wrong = (flaw(path, _LARGEST) if path.exists() else "no such file") or (
+        "" if known else "unknown file format"
+    )
+    if wrong:
         raise UserError(
             f"backbone.weights={weights}: {wrong}; give the path of a {', '.join(SUFFIXES)} file, "
             "or one of: " + ", ".join(_NOT_FILES)
