@@ -6,30 +6,27 @@ from dataclasses import replace
 import pytest
 
 from petl_bench import packing
-from petl_bench.config import plan
 from petl_bench.run import calibration
 from petl_bench.run.execute import execute
 from petl_bench.run.identity import job_of
 from petl_bench.run.training import train
-from petl_bench.types import Runtime
+from tests.test_protocols import made
 
 
-def spec_of(adapter, *overrides):
-    chosen = [
-        "sweep=none",
-        "task=digits",
-        f"adapter={adapter}",
-        "scale=1",
-        "protocol=fixed",
-        "train.epochs=1",
-    ]
-    (spec,) = plan([*chosen, *overrides]).runs
-    return replace(spec, precision="fp32")
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("vtab"), {"train": 48, "val": 16, "test": 16})
+
+
+def spec_of(tree, adapter, **changes):
+    if adapter == "lt_sft":
+        changes = {"adapter__epochs": 1} | changes
+    return tree.spec(adapter=adapter, scale=1, protocol="fixed", precision="fp32", **changes)
 
 
 @pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
-def test_its_time_is_part_of_the_training(adapter, monkeypatch, tmp_path):
-    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
+def test_its_time_is_part_of_the_training(adapter, tree, monkeypatch, tmp_path):
+    spec = spec_of(tree, adapter)
     seconds = []
     for name in ("observe", "fit"):
         plain = getattr(calibration.Calibration, name)
@@ -40,16 +37,15 @@ def test_its_time_is_part_of_the_training(adapter, monkeypatch, tmp_path):
             seconds.append(time.perf_counter() - begin)
 
         monkeypatch.setattr(calibration.Calibration, name, timed)
-    trained = train(spec, Runtime(store=""))
+    trained = train(spec, tree.runtime())
     assert len(seconds) == 1
     assert trained.seconds > seconds[0]
 
 
-def test_positions_are_those_that_moved_and_no_random_ones():
-    moved = train(spec_of("lt_sft", "bits=32", "adapter.epochs=1"), Runtime(store="")).adapted.adapter
-    random = train(
-        spec_of("lt_sft", "bits=32", "adapter.selection=random"), Runtime(store="")
-    ).adapted.adapter
+def test_positions_are_those_that_moved_and_no_random_ones(tree):
+    moved = train(spec_of(tree, "lt_sft", bits=32), tree.runtime()).adapted.adapter
+    random_positions = spec_of(tree, "lt_sft", bits=32, adapter__selection="random")
+    random = train(random_positions, tree.runtime()).adapted.adapter
     assert moved.attached.codes
     assert not random.attached.codes
     found = [tensor for tensor in moved.store() if tensor.entry.name.startswith("gaps")]
@@ -57,9 +53,9 @@ def test_positions_are_those_that_moved_and_no_random_ones():
 
 
 @pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
-def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, tmp_path):
-    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
-    rows = [execute(job_of(spec), Runtime(store=str(tmp_path / name))) for name in ("one", "two")]
+def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, tree, tmp_path):
+    spec = spec_of(tree, adapter)
+    rows = [execute(job_of(spec), tree.runtime(tmp_path / name)) for name in ("one", "two")]
     files = [
         (tmp_path / name / row.run_id / "adapter.safetensors").read_bytes()
         for name, row in zip(("one", "two"), rows, strict=True)
@@ -70,9 +66,9 @@ def test_a_run_is_the_same_each_time_and_its_file_holds_what_was_found(adapter, 
 
 
 @pytest.mark.parametrize("adapter", ["corda", "lt_sft"])
-def test_a_training_that_goes_on_does_not_calibrate_again(adapter, monkeypatch, tmp_path):
-    spec = spec_of(adapter, "bits=1", *(["adapter.epochs=1"] if adapter == "lt_sft" else []))
-    runtime = Runtime(store="", checkpoint=1)
+def test_a_training_that_goes_on_does_not_calibrate_again(adapter, tree, monkeypatch, tmp_path):
+    spec = spec_of(tree, adapter)
+    runtime = replace(tree.runtime(), checkpoint=1)
     first = train(spec, runtime, checkpoints=tmp_path)
     monkeypatch.setattr("petl_bench.run.training.calibrate", lambda *given: pytest.fail("once is enough"))
     again = train(spec, runtime, checkpoints=tmp_path)
