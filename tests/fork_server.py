@@ -31,16 +31,18 @@ from typing import Any, NoReturn
 PRELOADED = [
     "hypothesis",
     "petl_bench.cli.dry_run",
+    "petl_bench.cli.stale",
     "petl_bench.data.hub",
-    "petl_bench.launch.attempt",
-    "petl_bench.launch.preflight",
+    "petl_bench.launch.preload",
     "petl_bench.report.figures",
     "petl_bench.report.page",
     "petl_bench.report.records",
     "pyarrow.parquet",
     "rich.progress",
     "scipy.stats",
+    "tensorboard.plugins.hparams.api_pb2",
     "torch._dynamo",
+    "typer._adapters",
 ]
 
 
@@ -50,8 +52,7 @@ def main(address: str) -> Callable[[], object]:
         with contextlib.suppress(Exception):  # said by the process that needs it
             importlib.import_module(name)
     with contextlib.suppress(Exception):  # the same
-        for sweep in ("none", "demo"):
-            importlib.import_module("petl_bench.config").plan([f"sweep={sweep}"])  # composed once for all
+        warm_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # collections in the processes leave these objects, and their shared pages, alone
@@ -69,6 +70,20 @@ def main(address: str) -> Callable[[], object]:
             connection.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return keep(connection)
+
+
+def warm_up() -> None:
+    """Compose the configurations and parse the sources that most processes need."""
+    from PIL import Image
+
+    from petl_bench.config import plan
+    from petl_bench.run.source import sources
+
+    Image.preinit()
+    small = ["sweep=none", "task=vtab_clevr_count,digits", "adapter=linear,adaptformer,lora"]
+    for overrides in (["sweep=demo"], small, [*small, "protocol=fixed", "scale=1"]):
+        for spec in plan(overrides).runs:
+            sources(spec)
 
 
 def keep(connection: socket.socket) -> Callable[[], object]:

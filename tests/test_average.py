@@ -8,7 +8,6 @@ import torch
 
 from petl_bench import data
 from petl_bench.config import plan
-from petl_bench.data import resolve
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.run.metadata import recipe_hash
@@ -17,14 +16,13 @@ from petl_bench.train import Average, Hooks, Pixels, Training, TrainingState, fi
 from petl_bench.types import (
     TRAINVAL,
     AverageSpec,
-    Cache,
-    Runtime,
     run_id,
     spec_from_dict,
     spec_to_dict,
     stored_id,
 )
 from tests.conftest import WEIGHTS
+from tests.test_protocols import made
 
 LOSSES = [4.0, 3.0, 2.0, 1.0, 0.5, 0.25]
 
@@ -65,15 +63,15 @@ def test_a_loss_near_zero_leaves_weight_to_others():
 OPTIONS = ["train.epochs=3", "train.warmup_epochs=0", "hidden=4", "bits=1", "scale=1", "protocol=fixed"]
 
 
-def settled(tmp_path, *overrides):
-    cache = Cache(str(tmp_path / "cache"))
+def planned(*overrides):
     (spec,) = plan(["sweep=none", "task=digits", *OPTIONS, *overrides]).runs
-    spec = dataclasses.replace(spec, task=resolve(spec.task, cache))
-    return spec, Runtime(str(tmp_path / "store"), cache=cache)
+    return spec
 
 
 def test_a_run_ends_at_the_mean_of_its_last_states_head_included(tmp_path):
-    spec, runtime = settled(tmp_path, "train.average.checkpoints=2", "train.average.every=1")
+    tree = made(tmp_path, {"train": 96, "val": 32, "test": 16})
+    average = {"train__average__checkpoints": 2, "train__average__every": 1, "train__epochs": 3}
+    spec, runtime = tree.spec(protocol="fixed", scale=1, **average), tree.runtime()
     found = train(spec, runtime).adapted.trainable
     plain = assemble(spec.model, spec.seed, spec.train.drop_path)
     plain.prepare()
@@ -104,15 +102,15 @@ def test_a_run_ends_at_the_mean_of_its_last_states_head_included(tmp_path):
         assert not torch.equal(value, held[-1])
 
 
-def test_off_it_is_the_run_that_it_was(tmp_path):
-    spec, _ = settled(tmp_path)
+def test_off_it_is_the_run_that_it_was():
+    spec = planned()
     old = json.loads(json.dumps(spec_to_dict(spec)))
     del old["train"]["average"]
     assert spec_from_dict(old) == spec
     assert stored_id(old, WEIGHTS) == run_id(spec, WEIGHTS)
-    same, _ = settled(tmp_path, "train.average.every=3", "train.average.power=2")
+    same = planned("train.average.every=3", "train.average.power=2")
     assert same == spec
-    other, _ = settled(tmp_path, "train.average.checkpoints=2", "train.average.every=1")
+    other = planned("train.average.checkpoints=2", "train.average.every=1")
     assert run_id(other, WEIGHTS) != run_id(spec, WEIGHTS)
     assert recipe_hash(other) != recipe_hash(spec)
 

@@ -264,7 +264,7 @@ def test_small_files_do_not_stand_for_much_work(positions, coded):
 
 
 def test_very_regular_codes_cost_next_to_nothing():
-    codes = np.ones((3000, MAX_UNITS), np.uint8)
+    codes = np.ones((1500, MAX_UNITS), np.uint8)
     codes[::50] = 0
     layout = SectionFormat("adapter", None, 4)
     tensor = StoredTensor(Entry("m", codes.shape, 1), codes=codes, mean=0.0, std=1.0)

@@ -95,11 +95,20 @@ GIVEN = {
     "protocol.rungs": ["[0.5]"],
     "launcher.threads": ["2"],
     "data.images": ["500"],
+    "data.root": [
+        "/some/folder",
+        "'my photos (2024)'",
+        "../a:b-c.d",
+        "'it is 100%, [x]=y'",
+        r"a\ b\,c",
+        "??",
+    ],
+    "data.cache": ["'~/cache'", "a/b", "'~/{a}'", "'#1'", "null"],
 }
 """Settings of `adapter=lora protocol=sealed launcher=pool`, and values as they may be written."""
 
 
-@settings(max_examples=20 if LONG else 5)
+@settings(max_examples=50 if LONG else 8)
 @given(st.fixed_dictionaries({}, optional={key: st.sampled_from(texts) for key, texts in GIVEN.items()}))
 def test_settings_that_are_changed_after_composing_are_as_hydra_would_compose_them(given: dict) -> None:
     lines = ["sweep=none", "adapter=lora", "protocol=sealed", "launcher=pool", "bits=1,2"]

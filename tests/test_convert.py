@@ -136,6 +136,7 @@ def vit() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("checkpoint", [c for c in golden.CHECKPOINTS if c.hidden > 1], ids=str)
+@pytest.mark.sampled(4)
 def test_logits_are_those_of_the_plain_reference(
     checkpoint: golden.Checkpoint, vit: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

@@ -93,14 +93,17 @@ def test_processes_that_fill_one_cache_at_once_end_with_one_valid_file(tmp_path:
     np.testing.assert_array_equal(np.load(Path(cache.directory) / "decoded" / files[0]), expected)
 
 
+MANY = 120
+
+
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 names of large images, seconds of work: three files of 1000 x 750 with many links."""
+    """MANY names of large images, a second of work: three files of 1000 x 750 with many links."""
     folder = tmp_path_factory.mktemp("slow")
     for number in range(3):
         noise = np.random.RandomState(number).randint(0, 256, (60, 80, 3)).astype(np.uint8)
         Image.fromarray(noise).resize((1000, 750)).save(folder / f"{number:03d}.jpg")
-    for number in range(3, 300):
+    for number in range(3, MANY):
         os.link(folder / f"{number % 3:03d}.jpg", folder / f"{number:03d}.jpg")
     return folder
 
@@ -109,7 +112,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_fill_leaves_nothing_that_is_taken_for_valid(
     slow: Path, tmp_path: Path, cache: Cache, written: int
 ) -> None:
-    names, start, folder = [f"{n:03d}.jpg" for n in range(300)], tmp_path / "go", Path(cache.directory)
+    names, start, folder = [f"{n:03d}.jpg" for n in range(MANY)], tmp_path / "go", Path(cache.directory)
     images = images_of(slow, names, cache)
 
     def begun() -> bool:
@@ -128,7 +131,7 @@ def test_a_killed_fill_leaves_nothing_that_is_taken_for_valid(
     assert len(temporary) == 1  # a half file is there, and does not count
     found = fill(images, 64, cache)
     expected = [stretched(slow / name, 64) for name in names[:3]]
-    np.testing.assert_array_equal(found, [expected[number % 3] for number in range(300)])
+    np.testing.assert_array_equal(found, [expected[number % 3] for number in range(MANY)])
     files, temporary = in_cache(cache)
     assert (len(files), temporary) == (1, [])
 
@@ -136,7 +139,7 @@ def test_a_killed_fill_leaves_nothing_that_is_taken_for_valid(
 def test_the_next_process_goes_on_where_another_was_killed_while_it_waited(
     slow: Path, tmp_path: Path, cache: Cache
 ) -> None:
-    names, folder = [f"{n:03d}.jpg" for n in range(300)], Path(cache.directory)
+    names, folder = [f"{n:03d}.jpg" for n in range(MANY)], Path(cache.directory)
     images_of(slow, names, cache)
     starts = [tmp_path / "first", tmp_path / "second"]
     first, second = (child(slow, cache, start, 64, [names]) for start in starts)
@@ -157,7 +160,7 @@ def test_the_next_process_goes_on_where_another_was_killed_while_it_waited(
     assert second.returncode == 0, messages
     (sha,) = json.loads(out)
     expected = [stretched(slow / name, 64) for name in names[:3]]
-    whole = np.stack([expected[number % 3] for number in range(300)])
+    whole = np.stack([expected[number % 3] for number in range(MANY)])
     assert sha == hashlib.sha256(whole.tobytes()).hexdigest()
     assert in_cache(cache)[1] == []
 

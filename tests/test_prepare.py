@@ -149,7 +149,7 @@ def test_a_list_that_is_right_or_uncertain_stays(text: bytes, tmp_path: Path) ->
 
 
 def test_a_killed_prepare_places_nothing_half_and_the_next_completes(tmp_path: Path) -> None:
-    files = below("vtab-1k/cifar", task(4000)) | below("vtab-1k/dtd", task(4000))
+    files = below("vtab-1k/cifar", task(2000)) | below("vtab-1k/dtd", task(2000))
     source, root = pack(tmp_path / "a.tar", files), tmp_path / "root"
     process = start(source, root)
     wait_until(
@@ -161,7 +161,7 @@ def test_a_killed_prepare_places_nothing_half_and_the_next_completes(tmp_path: P
     assert 0 < len(tree(root / STAGING)) < len(files)
     said: list[str] = []
     assert sorted(prepare(source, root, FOLDERS, said.append)) == ["cifar", "dtd"]
-    assert tree(root) == below("cifar", task(4000)) | below("dtd", task(4000))
+    assert tree(root) == below("cifar", task(2000)) | below("dtd", task(2000))
     assert any("interrupted" in line for line in said)
     assert not (root / STAGING).exists()
 

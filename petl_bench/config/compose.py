@@ -81,6 +81,10 @@ def _overridden(overrides: tuple[str, ...]) -> dict[str, Any]:
     return config
 
 
+SPECIAL = {"$", "?", "\\"}
+"""Characters of a text that may mean something to OmegaConf: a reference, a missing value, an escape."""
+
+
 @functools.cache
 def _base(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a configuration that Hydra composes; that of the chosen sweep is composed already."""
@@ -91,12 +95,12 @@ def _base(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _is_plain(line: str) -> bool:
-    """Return whether an override gives a setting a number, a word, or a list of numbers."""
+    """Return whether an override gives a setting a number, a text, or a list of numbers."""
     key, value = line.partition("=")[0], value_of(line)
     kinds = bool | int | float | None
     numbers = isinstance(value, list) and all(isinstance(item, kinds) for item in value)
-    word = isinstance(value, str) and value.replace("_", "a").isalnum()
-    return key not in groups() and not is_free(key) and (numbers or word or isinstance(value, kinds))
+    text = isinstance(value, str) and not SPECIAL & {*value}
+    return key not in groups() and not is_free(key) and (numbers or text or isinstance(value, kinds))
 
 
 @functools.cache
