@@ -66,7 +66,7 @@ def test_two_rows_are_compared_in_either_direction(store: Path) -> None:
 
 def test_keys_and_values_are_those_of_filters(store: Path) -> None:
     plain = asked(store, "--compare", "adapter=lora,bits=1,hidden=4", "adapter=linear")
-    same = "train.batch_size=32,adapter=glob(lor*),bits=1.0,hidden=4"
+    same = "train.batch_size=32, adapter=glob(lor*),bits=1.0,hidden=4"
     assert asked(store, "--compare", same, "adapter=linear") == plain
 
 
@@ -104,7 +104,7 @@ def test_many_comparisons_with_a_baseline_are_a_table(tmp_path: Path) -> None:
         (["--baseline", "lora"], "expected COLUMN=VALUE"),
         (["--baseline", ""], "expected COLUMN=VALUE"),
         (["--baseline", "adapter=linear,"], "no row has it"),
-        (["--baseline", "task=digits"], "not of single runs"),
+        (["--baseline", "task=digits"], "--baseline task=digits: no row has task=digits in all its runs"),
         (["--compare", "adapter=linear", "adapter=linear"], "both are the same row"),
         (["--baseline", "adapter=linear", "--tasks", "digits"], "at least 2 tasks"),
         (["--baseline", "adapter=linear", "--filter", "adapter=linear"], "no other row"),
@@ -149,11 +149,11 @@ def test_results_of_different_tables_are_not_compared(store: Path, tmp_path: Pat
         for spec in plan([*run, "bits=1", "protocol=fixed"]).runs:
             Store(tmp_path).put(spec, make_row(spec, 0.5), b"adapter")
     question = ("--compare", "adapter=linear", "epochs=4")
-    assert "no row is " in error_of(quickly("report", "--store", tmp_path, *question))
+    assert "no row has " in error_of(quickly("report", "--store", tmp_path, *question))
     done = quickly("report", "--store", tmp_path, "--baseline", "adapter=linear", "--format", "json")
     content = json.loads(done.stdout)
     assert [(c["adapter"], c["epochs"]) for c in content["comparisons"]] == [("lora", 3)]
-    assert any("no row is adapter=linear" in text and "4 epochs" in text for text in content["warnings"])
+    assert any("no row has adapter=linear" in text and "4 epochs" in text for text in content["warnings"])
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -58,7 +58,7 @@ def chosen(rows: Sequence[ResultRow], text: str, store: Store, option: str) -> f
         UserError: a setting is unknown, or no run has all of them.
     """
     runs = [row_to_dict(row) for row in rows]
-    for setting in re.split(r",(?=[^,=]+=)", text):
+    for setting in re.split(r",\s*(?=[^,=]+=)", text):
         runs = [runs[number] for number in selected(runs, setting, store, f"{option} {text}:")]
     return frozenset(str(run["run_id"]) for run in runs)
 

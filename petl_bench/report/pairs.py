@@ -117,7 +117,7 @@ def _of_table(question: Question, table: Table) -> tuple[list[Pair], list[str]]:
     ]
     for choice, row in chosen:
         if row is None:
-            return [], [f"no row is {choice.text}, by settings that are not of single runs as task and seed"]
+            return [], [f"no row has {choice.text} in all its runs"]
         if lacking := _lacking(row):
             has = ",".join(task for task in row.tasks if task not in lacking)
             known = f"{counted(len(lacking), 'task')} ({', '.join(lacking[:MOST])})"
