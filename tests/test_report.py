@@ -183,6 +183,20 @@ def test_a_part_of_a_suite_that_was_asked_for(given: str, made_up: Path) -> None
     assert "surfaces" not in text
 
 
+def test_a_task_of_that_name_is_meant_before_one_without_its_suite(tmp_path: Path) -> None:
+    for task in ("digits", "pocket19_digits", "pocket19_clock"):
+        (spec,) = plan(["sweep=none", f"task={task}", "adapter=linear", "protocol=fixed"]).runs
+        Store(tmp_path).put(spec, make_row(spec, 0.5), b"adapter")
+    for given, tasks in {
+        "digits": {"digits"},
+        "clock": {"pocket19_clock"},
+        "clock,digits": {"digits", "pocket19_clock"},
+        "pocket19_digits": {"pocket19_digits"},
+    }.items():
+        done = quickly("report", "--store", tmp_path, "--format", "json", "--tasks", given)
+        assert {cell["task"] for cell in json.loads(done.stdout)["rows"]} == tasks
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

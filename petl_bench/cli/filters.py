@@ -26,23 +26,27 @@ def on_tasks(rows: Sequence[ResultRow], text: str) -> list[ResultRow]:
 
     Args:
         rows: the rows.
-        text: names of tasks, or of groups of tasks for all their tasks, as values of overrides: `A,B` or
-            `glob(vtab_*)`.
+        text: names of tasks, with or without their suite as in `vtab_cifar`, or of groups of tasks for all
+            their tasks, as values of overrides: `A,B` or `glob(vtab_*)`.
 
     Raises:
         UserError: a row is on none of these tasks.
     """
     from petl_bench.config import alternatives
 
-    known = sorted({name for row in rows for name in (row.task, row.group)})
+    full = {name for row in rows for name in (row.task, row.group)}
+    # Columns of tables leave the suite out: `cifar` is vtab_cifar unless there is a task of that name.
+    short = {row.task: row.task.removeprefix(f"{row.suite}_") for row in rows}
+    known = sorted(full | {*short.values()})
     try:
-        wanted = [str(value) for value in alternatives(text, known)]
+        wanted = {str(value) for value in alternatives(text, known)}
     except UserError as error:
         raise UserError(f"--tasks {text}: expected names of tasks, as digits,surfaces") from error
     for name in wanted or [text]:
         if name not in known:
             raise UserError(f"--tasks {text}: no run here is on {name!r}; {did_you_mean(name, known)}")
-    return [row for row in rows if row.task in wanted or row.group in wanted]
+    abbreviated = wanted - full
+    return [row for row in rows if {row.task, row.group} & wanted or short[row.task] in abbreviated]
 
 
 def chosen(rows: Sequence[ResultRow], text: str, store: Store, option: str) -> frozenset[str]:
