@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib
 import json
 from pathlib import Path
 
@@ -94,9 +95,10 @@ def test_a_row_names_the_kernels_and_threads_that_decide_its_last_digits(
 
 
 def test_the_collector_works_again_after_the_imports_of_a_process() -> None:
-    assert preload.attempt
+    before = gc.get_freeze_count()  # of tests.fork_server, if this process is one of its
+    importlib.reload(preload)
     assert gc.isenabled()
-    assert gc.get_freeze_count() == 0  # else triton reports leaks at the end of the process
+    assert gc.get_freeze_count() <= before  # else triton reports leaks at the end of the process
 
 
 def test_a_row_is_strict_json_with_every_column_of_the_contract(finished_store: Path) -> None:

@@ -20,6 +20,9 @@ from tests.verifying import (
     TEST,
     TESTS,
     TRAIN,
+    TRAINS,
+    VAL,
+    VALS,
     copy_of,
     copy_over,
     edit,
@@ -31,6 +34,11 @@ from tests.verifying import (
     verify,
     write,
 )
+
+TWICE = 2 * (TRAINS + VALS)
+"""Training images: those of train and val, and the same once more in the folder of both."""
+FILES = TWICE + TESTS
+"""Images of dtd."""
 
 # A clean tree
 
@@ -50,10 +58,9 @@ def test_a_clean_tree_passes_and_its_facts_are_told(clean: tuple[Path, Path], wa
         }
         (tasks[name],) = summary["tasks"]
     expected = {
-        # 1000 training images, the same once more in the folder of both, and the test images;
         # tests.trees saves JPEG at quality 90.
-        "vtab_dtd": {"images": 2000 + TESTS, "formats": {"JPEG": 2000 + TESTS}, "jpeg_quality": [90, 90, 90]},
-        "vtab_svhn": {"images": 2020, "formats": {"PNG": 2020}, "jpeg_quality": []},
+        "vtab_dtd": {"images": FILES, "formats": {"JPEG": FILES}, "jpeg_quality": [90, 90, 90]},
+        "vtab_svhn": {"images": TWICE + 20, "formats": {"PNG": TWICE + 20}, "jpeg_quality": []},
     }
     for name, facts in expected.items():
         settled = resolve(plan_task(name, settings(root, override)), Cache(str(warm)))
@@ -113,10 +120,10 @@ def test_formats_and_quality_are_told_where_they_are_mixed(
     )
     problems, summary = found(verify("vtab_dtd", root, warm, clean[1]))
     assert problems == []
-    assert summary["tasks"][0]["formats"] == {"JPEG": 2000 + TESTS - 20, "PNG": 20}
+    assert summary["tasks"][0]["formats"] == {"JPEG": FILES - 20, "PNG": 20}
     assert summary["tasks"][0]["jpeg_quality"] == [35, 90, 98]
     human = verify("vtab_dtd", root, warm, clean[1], json=False).stdout
-    assert "JPEG 99%, PNG 1%" in human  # 20 of 2094
+    assert f"JPEG {100 * (FILES - 20) / FILES:.0f}%, PNG {2000 / FILES:.0f}%" in human
     assert "35..90..98" in human
 
 
@@ -213,9 +220,17 @@ def test_a_bad_override_file_is_refused(clean: tuple[Path, Path], warm: Path, tm
 
 def test_the_manifests_sizes_hold_without_an_override(clean: tuple[Path, Path], warm: Path) -> None:
     problems, _ = found(verify("vtab_dtd", clean[0], warm))
-    (problem,) = problems  # 1880 test images in VTAB-1K (arXiv 1910.04867)
-    assert problem["kind"] == "count"
-    assert f"{TESTS} images, it should be 1880" in problem["message"]
+    assert {problem["kind"] for problem in problems} == {"count"}
+    found_and_right = {  # arXiv 1910.04867: 1880 test images of dtd in VTAB-1K
+        TRAIN: (TRAINS, 800),
+        VAL: (VALS, 200),
+        BOTH: (TRAINS + VALS, 1000),
+        TEST: (TESTS, 1880),
+    }
+    messages = {problem["split"]: problem["message"] for problem in problems}
+    assert messages.keys() == found_and_right.keys()
+    for split, (count, right) in found_and_right.items():
+        assert f"{count} images, it should be {right}" in messages[split]
 
 
 def test_people_are_told_the_first_faults_and_how_many_more(
@@ -268,18 +283,24 @@ def test_dsprites_repeats_itself_and_that_is_a_note(warm: Path, tmp_path: Path) 
     assert "vtab_dsprites_loc: note: 2 test images" in human.stdout
 
 
-@pytest.mark.parametrize(("seen", "right"), [(396, True), (395, False), (397, False)])
-def test_sun397_has_396_classes_in_training(warm: Path, tmp_path: Path, seen: int, right: bool) -> None:
-    # The training images of VTAB-1K show 396 of 397 classes; another number means another draw of them.
-    override = task_tree(tmp_path, "vtab_sun397", 397, seen)
-    problems, _ = found(verify("vtab_sun397", tmp_path, warm, override))
-    if right:
+# The training images of VTAB-1K show 396 of sun397's 397 classes; another number means another draw of them.
+@pytest.mark.parametrize(
+    ("task", "seen", "right"),
+    [("sun397", 396, 396), ("sun397", 395, 396), ("sun397", 397, 396), ("dtd", 46, 47)],
+)
+def test_training_images_have_all_classes(
+    warm: Path, tmp_path: Path, task: str, seen: int, right: int
+) -> None:
+    manifest = manifests()[f"vtab_{task}"]
+    override = task_tree(tmp_path, manifest.name, manifest.classes, seen)
+    problems, _ = found(verify(manifest.name, tmp_path, warm, override))
+    if seen == right:
         assert problems == []
         return
     (problem,) = problems
     assert (problem["split"], problem["kind"]) == (BOTH, "class_coverage")
-    assert problem["path"] == str(tmp_path / "sun397/train800val200.txt")
-    assert f"{seen} classes, it should be 396" in problem["message"]
+    assert problem["path"] == str(tmp_path / f"{task}/train800val200.txt")
+    assert f"{seen} classes, it should be {right}: wrong class count" in problem["message"]
 
 
 def test_a_whole_test_set_is_held_to_its_classes(warm: Path, tmp_path: Path) -> None:

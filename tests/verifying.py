@@ -8,12 +8,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from petl_bench.data import manifests
 from petl_bench.types import DataSettings
+from tests import trees
 from tests.conftest import json_lines, quickly
 from tests.trees import picture, save
 
 TRAIN, VAL, BOTH, TEST = "train", "val", "trainval", "test"
 LISTS = {TRAIN: "train800", VAL: "val200", BOTH: "train800val200", TEST: "test"}
+TRAINS, VALS = trees.few(manifests()["vtab_dtd"]).values()
 TESTS = 94  # two of each class of dtd, as tests.trees makes them
 
 
@@ -81,7 +84,7 @@ def copy_over(task: Path, source: str, split: str, number: int) -> None:
     """Overwrite a training image with another file, also in the folder of train800val200."""
     data = (task / source).read_bytes()
     write(task / f"images/{LISTS[split]}/{number:06d}.jpg", data)
-    whole = number if split == TRAIN else 800 + number
+    whole = number if split == TRAIN else TRAINS + number
     write(task / f"images/train800val200/{whole:06d}.jpg", data)
 
 
