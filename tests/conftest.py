@@ -322,13 +322,21 @@ def pytest_runtest_teardown() -> None:
         torch.set_num_threads(1)
 
 
-WAITING = ("test_ray", "test_survival", "test_slurm", "test_interrupts", "test_launch", "test_bench")
-"""Files whose tests wait for processes most of their time: begun first, they do so beside the others."""
+FIRST = (
+    "test_wheel",
+    "test_ray",
+    "test_survival",
+    "test_slurm",
+    "test_interrupts",
+    "test_launch",
+    "test_bench",
+)
+"""Files whose tests take long or wait for processes: begun first, they do so beside the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of a run, on which no test depends; cases of `sampled` tests are left to `make test-long`."""
-    items.sort(key=lambda item: item.path.stem not in WAITING)
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     functions = defaultdict(list)
     for item in items:
         if not LONG and isinstance(item, pytest.Function) and item.get_closest_marker("sampled"):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,15 @@ def room(file: str) -> str:
     return file.partition("/")[0].removesuffix(".py")
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
+
+
 def imports(source: str, file: str) -> Iterator[str]:
     """Dotted names of all imports of a file, wherever they stand; relative ones made absolute."""
     package = ["petl_bench", *file.split("/")[:-1]]
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -126,7 +132,7 @@ def cycles(sources: Mapping[str, str]) -> list[str]:
 def writes(source: str) -> list[str]:
     """Calls of a file that write other files."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if not isinstance(node, ast.Call):
             continue
         function = node.func
