@@ -31,6 +31,7 @@ from petl_bench.types import Cache, ResultRow, RunSpec, changed_text, run_id
 from tests import processes, trees
 from tests.processes import SCRIPT
 
+os.environ.pop("COLUMNS", None)  # as xdist sets it: stdout of the commands is a pipe without a width
 LONG = bool(os.environ.get("PETL_BENCH_LONG"))
 long = pytest.mark.skipif(not LONG, reason="takes long: `make test-long` runs it")
 

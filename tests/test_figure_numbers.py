@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
 from petl_bench.data import manifests
-from petl_bench.report.figures import figures, pareto
+from petl_bench.report.figures import figures
 from petl_bench.report.pairs import by_width
+from petl_bench.report.pareto import pareto
 from petl_bench.report.tables import tabulate
 from petl_bench.types import ResultRow
 from tests.test_figures import MARGIN, drawn, points, quantizers, rows_for, stores

@@ -22,6 +22,7 @@ FLOORS = {
     "atomic": -1,
     "end_with_parent": -1,
     "files": 0,
+    "layout": 0,
     "types": 0,
     "registry": 0,
     "initialization": 1,

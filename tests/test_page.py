@@ -114,7 +114,7 @@ def test_the_summary_tables_are_in_the_html(report: PageContent) -> None:
     assert "bits per weight" in cost
     assert len(re.findall(r"\d second best", accuracy)) > 2
     groups = [(a["colspan"], text) for _, a, text in parsed.named("th") if a.get("scope") == "colgroup"]
-    assert groups[:3] == [("1", "natural"), ("1", "specialized"), ("3", "structured")]
+    assert groups[:4] == [("5", "averages"), ("1", "natural"), ("1", "specialized"), ("3", "structured")]
     assert [text for _, _, text in parsed.named("noscript")]
     assert "lora is worse" in [text for _, _, text in parsed.named("li")]
     (compared,) = [text for _, _, text in parsed.named("table") if "unadjusted 95 % intervals" in text]

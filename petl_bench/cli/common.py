@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petl_bench.errors import DamagedError, UserError, counted, presentable, shown
+from petl_bench.layout import wrapped
 from petl_bench.types import DataSettings, ResultRow
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ DEFAULT_STORE = Path("results")
 def say(*lines: str) -> None:
     """Print lines of results on stdout; control characters, which names may hold, are shown escaped."""
     print("\n".join(map(shown, lines)), flush=True)
+
+
+def say_within(width: int | None, *lines: str, indent: str = "  ") -> None:
+    """Print lines of results, those that are wider than a width on several; see `petl_bench.layout`."""
+    say(*(part for line in lines for part in wrapped(shown(line), width, indent)))
 
 
 def note(message: str) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from petl_bench.cli.common import cells, duration, flat, print_json, say, usable_rows
+from petl_bench.cli.common import duration, flat, print_json, say, say_within, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.device import find_devices
 from petl_bench.errors import counted
+from petl_bench.errors import shown as printed
+from petl_bench.layout import Column, table_lines, terminal_width, wrapped
 from petl_bench.run.search import trainings
 from petl_bench.store import Store
 from petl_bench.types import AugmentSpec, AverageSpec, LauncherSettings, RunSpec
@@ -45,44 +44,64 @@ def print_plan(
             held |= {"device": device, "train": asdict(spec.train), "trainings": len(trainings(spec))}
             print_json(held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))})
         return
-    _print_counts(runs, todo, states)
-    specs = [*runs.values()]
-    say(f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}")
-    say(f"input: {_all(_input(spec) for spec in specs)}")
-    say(f"device: {device}, precision {_all(spec.precision for spec in specs)}")
-    say(f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}")
-    _print_estimate([*todo.values()], costs)
+    width, specs = terminal_width(), [*runs.values()]
+    say(*_counts(runs, todo, states, width))
+    say_within(
+        width,
+        f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}",
+        f"input: {_all(_input(spec) for spec in specs)}",
+        f"device: {device}, precision {_all(spec.precision for spec in specs)}",
+        f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}",
+        *_estimate([*todo.values()], costs),
+    )
 
 
-def _print_counts(runs: Mapping[str, RunSpec], todo: Collection[str], states: Mapping[str, str]) -> None:
+def _counts(
+    runs: Mapping[str, RunSpec], todo: Collection[str], states: Mapping[str, str], width: int | None
+) -> list[str]:
+    """Return the table of the numbers of runs; within a width, what all runs share stands above it."""
     held = {i: cell_of(spec) for i, spec in runs.items()}
     same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in held.values()}) == 1}
     shown = [key for key in next(iter(held.values())) if key not in same]
     numbers = ["runs", "done", "failed", *({"damaged"} & set(states.values())), "to do"]
-    table = Table(*shown, *numbers)
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for i, cell in held.items():
         counter = counts.setdefault(tuple(str(cell[key]) for key in shown), Counter())
         counter.update(["runs", states[i], *(["to do"] if i in todo else [])])
-    for values, counter in counts.items():
-        table.add_row(*cells(*values, *(counter[k] for k in numbers)))
-    Console(width=160, highlight=False).print(table)
+    rows = [
+        [*map(printed, values), *(str(counter[k]) for k in numbers)] for values, counter in counts.items()
+    ]
+    columns = [
+        Column(name, cells, left=number < len(shown))
+        for number, (name, cells) in enumerate(zip([*shown, *numbers], zip(*rows, strict=True), strict=True))
+    ]
+    if width is None or len(rows) == 1:
+        return table_lines(columns, len(shown), width)
+    shared = [column for column in columns[1:] if len({*column.cells}) == 1]
+    title = "each: " + ", ".join(f"{column.name} {column.cells[0]}" for column in shared)
+    varied = [column for column in columns if column not in shared]
+    above = wrapped(title, width) if shared else []
+    return [*above, *table_lines(varied, sum(column.left for column in varied), width)]
 
 
-def _print_estimate(todo: Collection[RunSpec], costs: Costs) -> None:
-    """Print the time and bytes of the runs to do, as far as finished runs tell them."""
+def _estimate(todo: Collection[RunSpec], costs: Costs) -> list[str]:
+    """Return lines on the time and bytes of the runs to do, as far as finished runs tell them."""
     kinds = [kind_of(spec) for spec in todo]
     seconds = [known for kind in kinds if (known := costs.seconds(kind)) is not None]
     sizes = [known for kind in kinds if (known := costs.size(kind)) is not None]
-    if todo and not seconds:
-        say("no estimate of time and bytes: the store holds no finished run of this kind")
-    elif todo:
-        held = f", {sum(sizes):,} bytes of files" if sizes else ""
-        say(f"estimate from finished runs: {duration(sum(seconds))} with one process{held}")
-        if unknown := len(kinds) - len(seconds):
-            say(f"(time without {counted(unknown, 'run')}: the store holds no finished run of the backbone)")
-        if unknown := len(kinds) - len(sizes):
-            say(f"(bytes without {counted(unknown, 'run')}: the store holds no finished run of this kind)")
+    if not todo:
+        return []
+    if not seconds:
+        return ["no estimate of time and bytes: the store holds no finished run of this kind"]
+    held = f", {sum(sizes):,} bytes of files" if sizes else ""
+    lines = [f"estimate from finished runs: {duration(sum(seconds))} with one process{held}"]
+    if unknown := len(kinds) - len(seconds):
+        why = "the store holds no finished run of the backbone"
+        lines.append(f"(time without {counted(unknown, 'run')}: {why})")
+    if unknown := len(kinds) - len(sizes):
+        why = "the store holds no finished run of this kind"
+        lines.append(f"(bytes without {counted(unknown, 'run')}: {why})")
+    return lines
 
 
 def _work(todo: Collection[RunSpec]) -> str:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import JsonOption, cells, print_json, say
+from petl_bench.cli.common import JsonOption, print_json, say, say_within
+from petl_bench.errors import shown
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
+from petl_bench.layout import Column, table_lines, terminal_width
 from petl_bench.store import ADAPTER
 
 
@@ -19,9 +21,6 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Show the method, tensors, sizes and checksum of an adapter file."""
-    from rich.console import Console
-    from rich.table import Table
-
     path = file / ADAPTER if file.is_dir() else file
     facts = _facts(read_bytes(path, ADAPTER_LIMIT), str(path))
     if json:
@@ -31,17 +30,27 @@ def inspect(
     facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
     facts["class_names"] = ", ".join(facts["class_names"]) or "not stated"
     facts["resize"] = facts["resize"] or "not stated"
-    for key, value in facts.items():
-        say(f"{key:<18} {value}")
-    table = Table("part", "tensor", "shape", "bits", "packing")
-    for name in ("raw bytes", "bytes", "raw bits per weight", "bits per weight"):
-        table.add_column(name, justify="right")
-    for t in tensors:
-        sizes = [str(t["bytes_raw"]), str(t["bytes"])]
-        sizes += [f"{t[key]:.3f}" for key in ("bits_per_weight_raw", "bits_per_weight")]
-        shape = "x".join(map(str, t["shape"]))
-        table.add_row(*cells(t["part"], t["name"], shape, t["bits"], t["packing"], *sizes))
-    Console(width=100, highlight=False).print(table)
+    width = terminal_width()
+    say_within(width, *(f"{key:<18} {value}" for key, value in facts.items()), indent=" " * 19)
+    columns = {
+        "tensor": [t["name"] for t in tensors],
+        "part": [t["part"] for t in tensors],
+        "shape": ["x".join(map(str, t["shape"])) for t in tensors],
+        "bits": [str(t["bits"]) for t in tensors],
+        "packing": [t["packing"] for t in tensors],
+        "raw bytes": [str(t["bytes_raw"]) for t in tensors],
+        "bytes": [str(t["bytes"]) for t in tensors],
+        "raw bits per weight": [f"{t['bits_per_weight_raw']:.3f}" for t in tensors],
+        "bits per weight": [f"{t['bits_per_weight']:.3f}" for t in tensors],
+    }
+    words = ("tensor", "part", "shape", "packing")
+    say(
+        *table_lines(
+            [Column(name, [*map(shown, cells)], left=name in words) for name, cells in columns.items()],
+            labels=1,
+            width=width,
+        )
+    )
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:

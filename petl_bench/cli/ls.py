@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import sys
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import JsonOption, cells, note, print_json, say
-from petl_bench.errors import counted
+from petl_bench.cli.common import JsonOption, note, print_json, say, say_within
+from petl_bench.errors import counted, shown
+from petl_bench.layout import READABLE, Column, table_lines, terminal_width
 
 
 class Kind(StrEnum):
@@ -47,10 +47,12 @@ def ls(
     if as_json:
         for entry in entries:
             print_json(entry)
-    elif kind is Kind.adapters and sys.stdout.isatty():
-        _table(entries)
-    else:
-        _columns([[entry["name"], *_facts(entry)] for entry in entries])
+        return
+    lines, width = [[entry["name"], *_facts(entry)] for entry in entries], terminal_width()
+    if lines and kind is Kind.adapters and width is not None:
+        _table(lines, width)
+    elif lines:
+        _columns(lines, width)
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
@@ -108,29 +110,30 @@ def _facts(entry: dict[str, Any]) -> list[str]:
     return [f"{facts}: {entry['description']}"]
 
 
-def _columns(lines: list[list[str]]) -> None:
-    """Print aligned columns, with numbers right-aligned."""
+def _columns(lines: list[list[str]], width: int | None) -> None:
+    """Print aligned columns, with numbers right-aligned.
+
+    Within a width, the last column is wrapped, or stands below the others where it would be narrow.
+    """
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        padded = [
-            f"{cell:>{width}}" if cell.replace(",", "").isdigit() else f"{cell:<{width}}"
-            for cell, width in zip(line, widths, strict=True)
+        *padded, last = [
+            f"{cell:>{size}}" if cell.replace(",", "").isdigit() else f"{cell:<{size}}"
+            for cell, size in zip(line, widths, strict=True)
         ]
-        say("  ".join(padded).rstrip())
+        first = "".join(f"{cell}  " for cell in padded)
+        if width is None or width - len(first) >= READABLE:
+            say_within(width, f"{first}{last}".rstrip(), indent=" " * len(first))
+        else:
+            say_within(width, first.rstrip(), f"    {last}".rstrip(), indent=" " * 4)
 
 
-def _table(entries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for name in ("name", "group"):
-        table.add_column(name, no_wrap=True)
-    for name in ("parameters", "bytes at 1 bit", "at 32 bits"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("description", overflow="fold")
-    for entry in entries:
-        table.add_row(*cells(entry["name"], *_facts(entry)))
-    console = Console(width=120, highlight=False)
-    console.print(table, markup=False)
-    console.print("trainable parameters and bytes on ViT-B/16 with the default settings, without the head")
+def _table(lines: list[list[str]], width: int) -> None:
+    names = ("name", "group", "parameters", "bytes at 1 bit", "at 32 bits", "description")
+    columns = [
+        Column(name, list(map(shown, cells)), left=number in (0, 1, 5))
+        for number, (name, cells) in enumerate(zip(names, zip(*lines, strict=True), strict=True))
+    ]
+    say(*table_lines(columns, width=width))
+    about = "trainable parameters and bytes on ViT-B/16 with the default settings, without the head"
+    say_within(width, about)

@@ -14,6 +14,7 @@ from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
 from petl_bench.cli.filters import chosen, filtered, on_tasks
 from petl_bench.errors import UserError, did_you_mean
+from petl_bench.layout import terminal_width
 from petl_bench.store import Store
 from petl_bench.types import ResultRow
 
@@ -105,7 +106,7 @@ def report(
     tests of whether fewer bits reduce the accuracy, or of other differences that are asked for.
     """
     from petl_bench.data import manifests
-    from petl_bench.report import FORMATS, build
+    from petl_bench.report import FORMATS, build, for_terminal
 
     if against not in (None, PUBLISHED):
         raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
@@ -123,7 +124,10 @@ def report(
     base = out.parent if out else Path()
     question = _question(rows, shelf, baseline, compare)
     content = build(rows, manifests(), margin / 100, store, against is not None, whole, said, question, power)
-    form = FORMATS[format.value](content, base)
+    if format is Format.text and out is None:
+        form: str | bytes = for_terminal(content, terminal_width())
+    else:
+        form = FORMATS[format.value](content, base)
     for warning in content.all_warnings:
         note(f"warning: {warning}")
     for what in _unused(content) if format in (Format.csv, Format.parquet) else []:

@@ -1,9 +1,10 @@
 """Reports of a store: tables, statistics, figures and published results, in several formats. Needs no torch.
 
 Modules import only from the modules before them: settings, sources, recipes, consistency, lines, variants,
-suites, tables, labels, pairs, paired, t_tests, repeated, mixed, statistics, power, sentences, grid, compared,
-sections, published, cited, content, then the formats: records, text, latex, page_rows and page. `agreement`
-compares two runs. `figures/` draws tables and rankings and is imported only where figures are asked for.
+suites, tables, labels, pareto, pairs, paired, t_tests, repeated, mixed, statistics, power, sentences, grid,
+compared, sections, published, cited, content, then the formats: records, text, latex, page_rows and page.
+`agreement` compares two runs. `figures/` draws tables and rankings and is imported only where figures are
+asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from petl_bench.report.content import Report, build
 from petl_bench.report.latex import latex
 from petl_bench.report.pairs import Choice, Question
 from petl_bench.report.records import to_csv, to_json, to_parquet
-from petl_bench.report.text import markdown, tensorboard, text
+from petl_bench.report.text import for_terminal, markdown, tensorboard
 
-__all__ = ["FORMATS", "MARGIN", "Choice", "Question", "Report", "build"]
+__all__ = ["FORMATS", "MARGIN", "Choice", "Question", "Report", "build", "for_terminal"]
 
 MARGIN = 0.01
 """Default of the largest difference in accuracy that counts as equivalent."""
@@ -52,7 +53,7 @@ def html(report: Report, base: Path) -> str:
 
 
 FORMATS: dict[str, Callable[[Report, Path], str | bytes]] = {
-    "text": lambda report, _: text(report),
+    "text": lambda report, _: for_terminal(report),
     "markdown": lambda report, _: markdown(report),
     "latex": lambda report, _: latex(report),
     "csv": lambda report, _: to_csv(report),

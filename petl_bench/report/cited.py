@@ -45,11 +45,11 @@ def _cited_grids(rows: Sequence[PublishedRow]) -> list[Grid]:
             [
                 text_column("method", [row.method for row in rows]),
                 *(text_column(name, [_stated(getattr(row, name)) for row in rows]) for name in settings),
+                text_column("mean of groups", [_rounded(row.mean_of_groups) for row in rows]),
                 *(
                     text_column(group, [_rounded(row.groups[group]) for row in rows])
                     for group in rows[0].groups
                 ),
-                text_column("mean of groups", [_rounded(row.mean_of_groups) for row in rows]),
                 text_column(
                     f"mean of {len(rows[0].accuracy)} tasks", [_rounded(row.mean_of_tasks) for row in rows]
                 ),
@@ -96,13 +96,13 @@ def _difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> 
         for task in first.accuracy
     ]
     averages = [
-        column(group, [(_of_group(own, group, table), row.groups[group]) for table, own, row in pairs])
-        for group in first.groups
-    ]
-    averages += [
         column(
             "mean of groups",
             [(_whole(own.mean_of_groups, table), row.mean_of_groups) for table, own, row in pairs],
+        ),
+        *(
+            column(group, [(_of_group(own, group, table), row.groups[group]) for table, own, row in pairs])
+            for group in first.groups
         ),
         column(
             f"mean of {len(first.accuracy)} tasks",
@@ -110,8 +110,8 @@ def _difference_grids(tables: Sequence[Table], rows: Sequence[PublishedRow]) -> 
         ),
     ]
     return [
-        Grid("Ours minus published, by task (points)", [*lead, *by_task]),
         Grid("Ours minus published, averages (points)", [*lead, *averages]),
+        Grid("Ours minus published, by task (points)", [*lead, *by_task]),
     ]
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from petl_bench.errors import counted
 from petl_bench.report.labels import BLANK, setting, shown_settings
+from petl_bench.report.pareto import PARETO, front
 from petl_bench.report.tables import BYTES, Row, Statistic, Table
 from petl_bench.report.variants import TRIED
 
@@ -36,11 +37,13 @@ class Column:
         name: heading of the column.
         cells: one cell for each row.
         over: heading over neighbouring columns, for example the group of the tasks.
+        measured: whether it holds accuracies, which stay in the table though all of them are equal.
     """
 
     name: str
     cells: list[Cell]
     over: str = ""
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,25 @@ class Grid:
         """Return the same grid without headings over its columns."""
         return replace(self, columns=[replace(column, over="") for column in self.columns])
 
+    def with_title_for_constants(self) -> Grid:
+        """Return the same grid with the values that all rows share in its title, and not in columns.
+
+        The first column stays, and so do accuracies. Rows without any setting, as those of methods without an
+        adapter, do not count where the others share a setting.
+        """
+        plain = [all(cell.text == BLANK for cell in cells[1 : self.labels]) for cells in self.rows]
+        shared: dict[int, str] = {}
+        for number, column in enumerate(self.columns[1:] if len(self.rows) > 1 else [], 1):
+            held = zip(column.cells, plain, strict=True)
+            texts = {cell.text for cell, none in held if not (none and number < self.labels)}
+            if len(texts) < 2 and not column.measured:
+                shared[number] = f"{column.name} {next(iter(texts), BLANK)}"
+        return Grid(
+            "; ".join([self.title, *([", ".join(shared.values())] if shared else [])]),
+            [column for number, column in enumerate(self.columns) if number not in shared],
+            self.labels - sum(number < self.labels for number in shared),
+        )
+
     def beside(self, other: Grid) -> Grid:
         """Return this grid with the columns of another one, which has the same rows, on its right."""
         return replace(self, columns=[*self.columns, *other.columns[other.labels :]])
@@ -89,7 +111,8 @@ def text_column(name: str, texts: Sequence[str]) -> Column:
 def percent_column(name: str, values: Sequence[Statistic], over: str = "") -> Column:
     """Return a column of means in percent, best and second best marked; values without a mean are blank."""
     ranks = _ranks([value.mean for value in values])
-    return Column(name, [Cell(percent(value), rank) for value, rank in zip(values, ranks, strict=True)], over)
+    cells = [Cell(percent(value), rank) for value, rank in zip(values, ranks, strict=True)]
+    return Column(name, cells, over, measured=True)
 
 
 def label_columns(table: Table) -> list[Column]:
@@ -110,17 +133,26 @@ def accuracy_columns(table: Table) -> list[Column]:
 
 
 def average_columns(table: Table) -> list[Column]:
-    """Return the columns of group means, of the mean of groups and of the mean of all tasks."""
+    """Return the columns of the mean of groups, the headline, of group means and of the mean of all tasks.
+
+    Rows on the Pareto front are marked in the first one.
+    """
     rows, over = table.rows, "averages"
-    columns = [percent_column(group, [row.groups[group] for row in rows], over) for group in table.groups]
-    columns += [
-        percent_column("mean of groups", [row.mean_of_groups for row in rows], over),
+    means = percent_column("mean of groups", [row.mean_of_groups for row in rows], over)
+    best = {id(row) for row in front(rows)}
+    marked = [
+        replace(cell, text=f"{cell.text} {PARETO}") if id(row) in best else cell
+        for cell, row in zip(means.cells, rows, strict=True)
+    ]
+    last = [Cell(percent(row.last_epoch)) for row in rows if row.last_epoch]
+    return [
+        replace(means, cells=marked),
+        *([Column("mean of groups, last epoch", last, over, measured=True)] if last else []),
+        *(percent_column(group, [row.groups[group] for row in rows], over) for group in table.groups),
         percent_column(
             f"mean of {counted(len(table.tasks), 'task')}", [row.mean_of_tasks for row in rows], over
         ),
     ]
-    last = [Cell(percent(row.last_epoch)) for row in rows if row.last_epoch]
-    return [*columns, *([Column("mean of groups, last epoch", last, over)] if last else [])]
 
 
 def count_columns(table: Table) -> list[Column]:

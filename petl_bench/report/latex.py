@@ -41,7 +41,7 @@ def _section(section: Section, key: str) -> Iterator[str]:
         f"{_escaped(section.accuracies.title)}: {_escaped(section.title)}.",
         *_notes([section.legend("bold: best, underlined: second best"), *section.notes]),
     ]
-    yield _float(section.accuracies.beside(section.averages), caption, f"{key}-accuracy")
+    yield _float(section.averages.beside(section.accuracies), caption, f"{key}-accuracy")
     yield _float(
         section.costs, [f"{_escaped(section.costs.title)}: {_escaped(section.title)}."], f"{key}-costs"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -146,7 +146,8 @@ def page(content: PageContent) -> str:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    grids = [section.accuracies.beside(section.averages), section.costs]
+    whole = section.averages.beside(section.accuracies)
+    grids = [replace(whole, title=section.accuracies.title), section.costs]
     return {
         "title": section.title,
         "notes": section.notes,

@@ -11,6 +11,7 @@ from typing import Any
 
 from petl_bench.report.cited import differences
 from petl_bench.report.content import Report
+from petl_bench.report.pareto import front
 from petl_bench.report.power import CHANCE
 from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
@@ -63,6 +64,7 @@ def to_json(report: Report) -> str:
                 "groups": {group: asdict(value) for group, value in row.groups.items()},
                 "mean_of_groups": asdict(row.mean_of_groups),
                 "mean_of_tasks": asdict(row.mean_of_tasks),
+                "pareto": row in front(table.rows),
                 "last_epoch": asdict(row.last_epoch) if row.last_epoch else None,
                 **row.bytes,
                 "bits_per_weight": row.bits_per_weight,

@@ -14,7 +14,8 @@ from petl_bench.report.grid import (
     count_columns,
     label_columns,
 )
-from petl_bench.report.labels import PEEK, heading, part_of_suite, title
+from petl_bench.report.labels import PEEK, heading, title
+from petl_bench.report.pareto import MEANING, PARETO
 from petl_bench.report.power import Power
 from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import Comparison
@@ -51,13 +52,15 @@ class Section:
     deviation: str
 
     def legend(self, marks: str) -> str:
-        """Explain marks and the sign ± in the cells; empty where there is neither.
+        """Explain the marks and signs in the cells; empty where there are none.
 
         Args:
             marks: how the format marks best and second best.
         """
         ranked = self.accuracies.ranked or self.averages.ranked
-        return "; ".join([*([f"{marks} of a column"] if ranked else []), *filter(None, [self.deviation])])
+        front = any(PARETO in cell.text for column in self.averages.columns for cell in column.cells)
+        parts = [f"{marks} of a column" if ranked else "", self.deviation, MEANING if front else ""]
+        return "; ".join(filter(None, parts))
 
 
 def section(
@@ -82,13 +85,12 @@ def section(
     powers = power_grids(reach, comparisons, table) if reach else []
     several = any(value.std is not None for row in table.rows for value in row.tasks.values())
     peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
-    part = f", {name}" if (name := part_of_suite(table)) else ""
     count = len(labels)
     return Section(
         title=title(table, tables),
         accuracies=Grid(heading(table), [*labels, *accuracy_columns(table)], count),
         averages=Grid(
-            f"Averages (%) over groups and tasks{part}{peek}",
+            f"Averages (%) over groups and tasks{peek}",
             [*labels, *average_columns(table), *count_columns(table)],
             count,
         ),

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import io
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table as RichTable
-from rich.text import Text
+from rich.box import SIMPLE_HEAD
 
+from petl_bench.layout import Column, table_lines, wrapped
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.content import Report
 from petl_bench.report.grid import Cell, Grid
 from petl_bench.report.labels import printable
+from petl_bench.report.pareto import PARETO
 from petl_bench.report.sections import Section
+from petl_bench.report.variants import TRIED
 
 MARKS = " ¹²"
 """Marks of a cell by its rank."""
-WIDTH = 1_000_000
-"""Columns of the terminal that is written for: no table is cut to fit."""
 
 
-def text(report: Report) -> str:
-    """Return a report as tables for a terminal."""
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=WIDTH, highlight=False, markup=False, emoji=False)
+def for_terminal(report: Report, width: int | None = None) -> str:
+    """Return a report as tables for a terminal.
+
+    Args:
+        report: the report.
+        width: number of characters of a line; None: no line is cut or folded.
+    """
+    return "\n".join(line for text in _lines(report, width) for line in wrapped(text, width)) + "\n"
+
+
+def _lines(report: Report, width: int | None) -> Iterator[str]:
     for section in report.sections:
-        _print(console, _grids(section))
-        for line in [*_legend(section, "¹ best, ² second best"), *_below(section)]:
-            console.print(line, soft_wrap=True)
-        console.print()
-    _print(console, published_grids(report.tables, report.published))
-    for line in footnotes(report.published):
-        console.print(line, soft_wrap=True)
-    for warning in report.warnings:
-        console.print(printable(f"note: {warning}"), soft_wrap=True)
-    console.print(f"training curves: {tensorboard(report)}", soft_wrap=True)
+        for grid in _grids(section):
+            yield from _drawn(grid, width)
+        yield from [*_legend(section, "¹ best, ² second best"), *_below(section), ""]
+    for grid in published_grids(report.tables, report.published):
+        yield from _drawn(grid, width)
+    yield from footnotes(report.published)
+    yield from (printable(f"note: {warning}") for warning in report.warnings)
+    yield f"training curves: {tensorboard(report)}"
     show = f"petl-bench show RUN_ID --store {shlex.quote(str(report.store))}"
-    console.print(f"one run, and the command that repeats it: {show}", soft_wrap=True)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    yield f"one run, and the command that repeats it: {show}"
 
 
 def markdown(report: Report) -> str:
@@ -70,9 +73,9 @@ def tensorboard(report: Report) -> str:
 
 def _grids(section: Section) -> list[Grid]:
     """Return the grids of a section, each narrow enough to be read on a screen."""
-    first = section.accuracies
-    named = Grid(f"{first.title}, {section.title}", first.columns, first.labels)
-    return [named, section.averages.plain(), section.costs, *section.comparisons]
+    averages = section.averages.plain()
+    named = replace(averages, title=f"{averages.title}, {section.title}")
+    return [named, section.accuracies, section.costs, *section.comparisons]
 
 
 def _legend(section: Section, marks: str) -> list[str]:
@@ -85,26 +88,17 @@ def _below(section: Section) -> list[str]:
     return [printable(line) for line in (*section.sentences, *(f"note: {note}" for note in section.notes))]
 
 
-def _print(console: Console, printed: Sequence[Grid]) -> None:
-    for grid in printed:
-        console.print(Text(printable(grid.title)), soft_wrap=True)
-        shown = RichTable(box=box.SIMPLE_HEAD)
-        grouped = any(column.over for column in grid.columns)
-        before = ""
-        for number, column in enumerate(grid.columns):
-            over = f"{printable(column.over) if column.over != before else ''}\n" if grouped else ""
-            side: JustifyMethod = "left" if number == 0 else "right"
-            shown.add_column(Text(over + printable(column.name)), justify=side, no_wrap=True)
-            before = column.over
-        marked = [any(cell.rank for cell in column.cells) for column in grid.columns]
-        for cells in grid.rows:
-            shown.add_row(
-                *(
-                    Text(printable(cell.text) + (MARKS[cell.rank] if some else ""))
-                    for cell, some in zip(cells, marked, strict=True)
-                )
-            )
-        console.print(shown)
+def _drawn(grid: Grid, width: int | None) -> list[str]:
+    """Return the lines of a grid; within a width, numbers have no spaces around their signs."""
+    grid = grid if width is None else grid.with_title_for_constants()
+    columns = []
+    for number, column in enumerate(grid.columns):
+        ranked = any(cell.rank for cell in column.cells)
+        cells = [printable(cell.text) + (MARKS[cell.rank] if ranked else "") for cell in column.cells]
+        if width is not None:
+            cells = [re.sub(rf" ?([±{TRIED}{PARETO}]) ?", r"\1", cell) for cell in cells]
+        columns.append(Column(printable(column.name), cells, printable(column.over), left=number == 0))
+    return [printable(grid.title), *table_lines(columns, grid.labels, width, SIMPLE_HEAD)]
 
 
 def _markdown_grid(grid: Grid) -> str:

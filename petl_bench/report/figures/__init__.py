@@ -8,7 +8,7 @@ from dataclasses import replace
 from petl_bench.report.figures.curves import accuracy_bits, accuracy_hidden, accuracy_shots
 from petl_bench.report.figures.differences import task_differences
 from petl_bench.report.figures.ranks import critical_difference
-from petl_bench.report.figures.sizes import accuracy_bytes, pareto
+from petl_bench.report.figures.sizes import accuracy_bytes
 from petl_bench.report.figures.style import Figure, brief, slug
 from petl_bench.report.labels import title
 from petl_bench.report.pairs import Pair
@@ -16,7 +16,7 @@ from petl_bench.report.statistics import Ranking
 from petl_bench.report.tables import Table
 from petl_bench.report.variants import TRIED
 
-__all__ = ["Figure", "figures", "pareto"]
+__all__ = ["Figure", "figures"]
 
 
 def figures(

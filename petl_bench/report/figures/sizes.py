@@ -22,21 +22,8 @@ from petl_bench.report.figures.series import (
 )
 from petl_bench.report.figures.style import GREY, Figure, listed, sheet_axes
 from petl_bench.report.labels import label
+from petl_bench.report.pareto import pareto
 from petl_bench.report.tables import Table
-
-
-def pareto(sizes: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the points on the Pareto front, smallest first; the first of equal points.
-
-    Args:
-        sizes: bytes and accuracy of each point. A point dominates another one that has at least as many bytes
-            and at most the same accuracy, unless they are equal.
-    """
-    front: list[int] = []
-    for index in sorted(range(len(sizes)), key=lambda index: (sizes[index][0], -sizes[index][1], index)):
-        if not front or sizes[index][1] > sizes[front[-1]][1]:
-            front.append(index)
-    return front
 
 
 def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
