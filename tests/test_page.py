@@ -122,6 +122,15 @@ def test_the_summary_tables_are_in_the_html(report: PageContent) -> None:
     assert "-1.41" in compared
 
 
+def test_the_headline_comes_before_all_else_that_can_be_long(report: PageContent) -> None:
+    text = page(report)
+    (means,) = [c.cells for c in report.sections[0].averages.columns if c.name == "mean of groups"]
+    values = [cell.text.split(" §")[0] for cell in means if cell.text != "-"]
+    best = max(values, key=lambda value: float(value.split()[0]))
+    assert f"<strong>{best} %</strong> is the best mean of groups" in text
+    assert text.index("best mean of groups") < text.index("<nav") < text.index("a warning")
+
+
 def test_the_embedded_data_are_the_rows(content: PageContent) -> None:
     data = data_of(page(content))
     count = len(content.results)

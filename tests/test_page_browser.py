@@ -140,7 +140,24 @@ RUNS = "#runs-table table"
 
 
 def number(text: str) -> float:
-    return float(text.split(" ± ", maxsplit=1)[0].replace(",", ""))
+    return float(text.replace(" ± ", " ").split(maxsplit=1)[0].replace(",", ""))
+
+
+def test_the_headline_is_on_the_first_screen_of_a_phone(report: Browser) -> None:
+    report.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        corners = "const r = arguments[0].getBoundingClientRect(); return [r.left, r.right, r.bottom]"
+        left, right, bottom = report.run(corners, report.one(".headline strong"))
+        assert left >= 0
+        assert right <= 390
+        assert bottom <= 844
+        _, right, _ = report.run(corners, report.head(ACCURACY, "mean of groups"))
+        assert right <= 390  # a column that is seen without scrolling to the side
+    finally:
+        report.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("column", ["surfaces", "mean of groups", "bits"])

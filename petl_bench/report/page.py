@@ -150,6 +150,7 @@ def _section(section: Section) -> dict[str, Any]:
     grids = [replace(whole, title=section.accuracies.title), section.costs]
     return {
         "title": section.title,
+        "headline": section.headline,
         "notes": section.notes,
         "grids": [Drawn(grid, section.title) for grid in grids],
         "sentences": section.sentences,

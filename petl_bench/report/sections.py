@@ -13,8 +13,9 @@ from petl_bench.report.grid import (
     cost_columns,
     count_columns,
     label_columns,
+    percent,
 )
-from petl_bench.report.labels import PEEK, heading, title
+from petl_bench.report.labels import PEEK, heading, label, title
 from petl_bench.report.pareto import MEANING, PARETO
 from petl_bench.report.power import Power
 from petl_bench.report.sentences import sentences
@@ -39,6 +40,7 @@ class Section:
         numbers: all numbers of the comparisons; None without comparisons.
         notes: remarks on the runs and the numbers of the table.
         deviation: explanation of the sign ± in its cells; empty where there is none.
+        headline: the best mean of groups in percent, with the name of its row; None where there is no mean.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Section:
     numbers: Grid | None
     notes: list[str]
     deviation: str
+    headline: tuple[str, str] | None = None
 
     def legend(self, marks: str) -> str:
         """Explain the marks and signs in the cells; empty where there are none.
@@ -104,4 +107,14 @@ def section(
         numbers=all_numbers(comparisons, table) if comparisons else None,
         notes=table.notes,
         deviation=f"±: standard deviation over {table.repetition}" if several else "",
+        headline=_headline(table),
     )
+
+
+def _headline(table: Table) -> tuple[str, str] | None:
+    known = [(row.mean_of_groups.mean, row) for row in table.rows if row.mean_of_groups.mean is not None]
+    if not known:
+        return None
+    _, best = max(known, key=lambda pair: pair[0])
+    peek = f" {PEEK}" if table.key["protocol"] == "peek" else ""
+    return f"{percent(best.mean_of_groups)} %{peek}", label(best, table)
