@@ -103,8 +103,35 @@ def test_points_of_more_methods_than_marks_tell_apart_are_named_in_full(count: i
     rows = [replace(row, adapter=f"a{number}") for number in range(count) for row in lora]
     sheet = drawn(rows)["pocket-fixed-accuracy-bytes"].draw()
     texts = [text.get_text() for text in sheet.findobj(Annotation)]
-    assert texts
-    assert all(re.fullmatch(named, text) for text in texts)
+    names = [text for text in texts if not text.isdecimal()]
+    assert names
+    assert all(re.fullmatch(named, text) for text in names)
+    assert (len(texts) > len(names)) == (count > 10)  # of many methods, numbers say which is which
+
+
+def test_where_points_crowd_a_second_panel_shows_them_with_numbers() -> None:
+    lora = [row for row in stores()["pocket"] if row.adapter == "lora" and row.bits == 1]
+    rows = [
+        replace(row, adapter=f"a{number}", acc=row_acc(number), bytes_file=1000 * number)
+        for number in range(1, 13)
+        for row in lora
+    ]
+    sheet = drawn(rows)["pocket-fixed-accuracy-bytes"].draw()
+    upper, lower = sheet.axes
+    (low, high), (bottom, top) = lower.get_ylim(), upper.get_ylim()
+    assert bottom < low < 90.125
+    assert 91 < high < top
+    assert high - low < (top - bottom) / 2
+    (key,) = [held for held in sheet.legends if len(held.get_texts()) > 11]
+    numbered = dict(text.get_text().split() for text in key.get_texts() if text.get_text()[0].isdecimal())
+    assert sorted(numbered.values()) == sorted(f"a{number}" for number in range(1, 13))
+    shown = {numbered[text.get_text()] for text in lower.findobj(Annotation)}
+    assert shown == {f"a{number}" for number in range(5, 13)}  # between 90 and 91 %
+
+
+def row_acc(number: int) -> float:
+    """Four methods that are far apart, and eight between 90 and 91 %."""
+    return 0.1 * number if number < 5 else 0.90 + 0.00125 * (number - 4)
 
 
 NAMES = {

@@ -423,7 +423,7 @@ def test_peek_reports_the_last_epoch_from_the_file_and_the_best_beside_it(three_
 def test_protocols_have_tables_of_their_own(three_protocols: Path, capsys, monkeypatch) -> None:
     done = call(capsys, monkeypatch, "report", "--store", three_protocols)
     assert done.returncode == 0, done.stderr
-    titles = [line for line in done.stdout.splitlines() if "accuracy" in line]
+    titles = [line for line in done.stdout.splitlines() if line.startswith("Averages")]
     assert len(titles) == 3
     for protocol in ("fixed", "peek", "sealed"):
         (title,) = [line for line in titles if f"protocol {protocol}" in line]

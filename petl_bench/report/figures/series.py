@@ -178,6 +178,7 @@ def keys_apart(
     heading: str = "",
     line: bool = True,
     also: Sequence[Line2D] = (),
+    numbers: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the legend of families below the axes, and of variants in grey beside them.
 
@@ -188,11 +189,13 @@ def keys_apart(
         heading: heading of the variants.
         line: show the dashes of variants, too.
         also: other lines in the axes, named by their labels.
+        numbers: text before the name of each family, by which points are labelled; None: none.
     """
     methods = {series.family: replace(styles[series.family, series.variant], lightness=0) for series in drawn}
     variants = {variant: replace(look, colour=GREY, marker="o") for (_, variant), look in styles.items()}
     signs = [*(look.sign(line=False) for look in methods.values()), *also]
-    key_below(sheet, signs, [*methods, *(str(part.get_label()) for part in also)])
+    names = [f"{numbers[name]}  {name}" if numbers else name for name in methods]
+    key_below(sheet, signs, [*names, *(str(part.get_label()) for part in also)])
     if len(variants) > 1:
         key_right(sheet, heading, [look.sign(line) for look in variants.values()], list(variants))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure as Sheet
@@ -20,10 +21,13 @@ from petl_bench.report.figures.series import (
     points,
     strokes,
 )
-from petl_bench.report.figures.style import GREY, Figure, listed, sheet_axes
+from petl_bench.report.figures.style import GREY, Figure, listed, sheet_axes, zoomed_axes
 from petl_bench.report.labels import label
 from petl_bench.report.pareto import pareto
 from petl_bench.report.tables import Table
+
+MOST = 0.6
+"""Share of the points that a zoomed panel shows, at least."""
 
 
 def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
@@ -45,18 +49,30 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
             )
             for point in drawn
         ]
-        styles = draw(axes, series, table, joined=False)
+        known = dict.fromkeys(one.family for one in series)  # in the order of the legend
+        numbers = {name: str(number) for number, name in enumerate(known, 1)} if len(known) > NAMED else None
+        crowd = _crowd(drawn) if numbers else []
+        panels = [(axes, drawn), *([(zoomed_axes(sheet, 4.2), crowd)] if crowd else [])]
         steps = _steps(front, max(point.x for point in drawn))
-        grey = axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=1.0, zorder=2, label="Pareto front")
-        keys_apart(sheet, series, styles, "bits", line=False, also=grey)
-        byte_axis(axes, [point.x for point in drawn])
-        axes.set_xlabel("bytes of the file, adapter and head")
-        accuracy_axis(axes, table)
-        place(
-            axes,
-            [(point.x, point.y, _short(point, table)) for point in [front[-1], *front[:-1]]],
-            [steps, *strokes(series)],
-        )
+        for panel, shown in panels:
+            styles = draw(panel, series, table, joined=False)
+            grey = panel.plot(
+                *zip(*steps, strict=True), color=GREY, linewidth=1.0, zorder=2, label="Pareto front"
+            )
+            byte_axis(panel, [point.x for point in shown])
+            accuracy_axis(panel, table)
+        if crowd:
+            low, high = crowd[0].y, crowd[-1].y
+            panel.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+            panel.set_title("where most points are", loc="left", color=GREY)
+        panel.set_xlabel("bytes of the file, adapter and head")
+        keys_apart(sheet, series, styles, "bits", line=False, also=grey, numbers=numbers)
+        best_first = [(point.x, point.y, _short(point, table)) for point in [front[-1], *front[:-1]]]
+        for panel, shown in panels:
+            texts = [(point.x, point.y, numbers[family(point.row, table)]) for point in shown if numbers]
+            # In a zoomed panel a number may stand on an error bar: else many points would go without.
+            around = strokes(series) if panel is axes else [[(point.x, point.y)] for point in drawn]
+            place(panel, [*best_first, *texts] if panel is axes else texts, [steps, *around])
 
     best = [f"{label(point.row, table)} ({point.y:.1f} % at {in_bytes(point.x)})" for point in front]
     return Figure(
@@ -67,6 +83,19 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
         f"several. The Pareto front: {listed(best)}.",
         paint,
     )
+
+
+def _crowd(drawn: Sequence[Point]) -> list[Point]:
+    """Return the points of the narrowest band of accuracy that holds most points, from low to high.
+
+    It is empty where they take more than half of the height of all points.
+    """
+    rising = sorted(drawn, key=lambda point: point.y)
+    count = math.ceil(MOST * len(rising))
+    bands = [rising[start : start + count] for start in range(len(rising) - count + 1)]
+    found = min(bands, key=lambda band: band[-1].y - band[0].y)
+    low, high = found[0].y, found[-1].y
+    return found if 0 < high - low < (rising[-1].y - rising[0].y) / 2 else []
 
 
 def _steps(front: Sequence[Point], edge: float) -> list[tuple[float, float]]:

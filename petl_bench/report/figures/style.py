@@ -199,6 +199,23 @@ def sheet_axes(sheet: Sheet, context: str, height: float) -> Axes:
     return axes
 
 
+def zoomed_axes(sheet: Sheet, height: float) -> Axes:
+    """Replace the axes of a sheet by two below each other, and return the lower one.
+
+    Args:
+        sheet: a sheet with one axes, which become the upper ones.
+        height: height of the lower axes with their labels in inches, which is added to the sheet's.
+    """
+    (upper,) = sheet.axes
+    above = sheet.get_figheight()
+    sheet.set_figheight(above + height)
+    places = sheet.add_gridspec(2, 1, height_ratios=[above, height])
+    upper.set_subplotspec(places[0])
+    lower = sheet.add_subplot(places[1])
+    lower.grid(True)
+    return lower
+
+
 def key_below(sheet: Sheet, signs: Sequence[Artist], names: Sequence[str]) -> None:
     """Draw a legend below the axes in as many columns as fit; the sheet grows by its height."""
     texts = [wrapped(name, 72 * (WIDTH - 1)) for name in names]
