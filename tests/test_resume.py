@@ -33,6 +33,7 @@ from tests import processes, trees
 from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of, wait_until
 from tests.test_halving import Pets, pets  # noqa: F401 - a fixture
 from tests.test_protocols import Tree, made
+from tests.verifying import verify
 
 FOLDER = "checkpoints"
 EPOCHS = 4
@@ -419,6 +420,8 @@ def test_a_run_that_failed_keeps_its_checkpoints_until_it_is_done(tmp_path: Path
     spec, store = tree.spec(**FIXED), tmp_path / "store"
     images = tree.root / "clevr_count/images/test"
     shutil.copytree(images, tmp_path / "whole")
+    checked = verify("vtab_clevr_count", tree.root, tree.cache, tree.override)
+    assert checked.returncode == 0, checked.stdout  # so that the sweep does not decode them before it trains
     for path in images.iterdir():
         before = path.stat()
         path.write_bytes(bytes(before.st_size))
