@@ -64,8 +64,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
-        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+        return meant(near)
     return "known: " + ", ".join(names) if names else "none is known"
+
+
+def meant(names: Iterable[str]) -> str:
+    """Return a clause that suggests names."""
+    return "did you mean " + " or ".join(repr(n) for n in names) + "?"
 
 
 def shown(text: str) -> str:

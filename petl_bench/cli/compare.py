@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import (
     DEFAULT_STORE,
     JsonOption,
@@ -37,8 +38,15 @@ MOST_CONFUSIONS = 10
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A run: run_id or directory.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another run on the same test images.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A run: run_id or directory.", autocompletion=completion.runs)
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Another run on the same test images.", autocompletion=completion.runs
+        ),
+    ],
     store: StoreOption = DEFAULT_STORE,
     root: RootOption = None,
     json: JsonOption = False,

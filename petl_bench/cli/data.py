@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import (
     Counter,
     JsonOption,
@@ -174,7 +175,9 @@ def _known_folders(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
 
 @app.command("info")
 def info(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name of a task.", autocompletion=completion.tasks)
+    ],
     settings: SettingsArgument = None,
     root: Annotated[
         Path | None, typer.Option("--root", help="Own data: folder to describe, without decoding images.")

@@ -31,7 +31,10 @@ class Kind(StrEnum):
 
 def ls(
     kind: Annotated[Kind, typer.Argument(help="Group to list.")],
-    pattern: Annotated[str, typer.Argument(help="List only names that match, e.g. 'sprites_*'.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(help="Names to list: a pattern such as 'sprites_*', or a part of them such as lr."),
+    ] = "*",
     as_json: JsonOption = False,
 ) -> None:
     """List adapters, backbones, tasks and other names, or all settings.
@@ -39,7 +42,8 @@ def ls(
     The names can be used in overrides of `petl-bench sweep`. For `keys`, the defaults and the allowed values
     of all settings are listed.
     """
-    entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], pattern)]
+    wanted = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], wanted)]
     if not entries:
         note(f"no {kind.value} match {pattern!r}")
     elif kind is Kind.adapters:

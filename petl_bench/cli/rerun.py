@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, print_json, say
 from petl_bench.cli.show import misfits, provenance
 from petl_bench.cli.sweep import Existing, sweep
@@ -22,7 +23,11 @@ TIMES = ("started_at", "finished_at", "digest")
 def rerun(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run: its run_id, a unique beginning of it, or its directory."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run: its run_id, a unique beginning of it, or its directory.",
+            autocompletion=completion.runs,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import (
     DEFAULT_STORE,
     JsonOption,
@@ -37,7 +38,11 @@ NAMES = ("run_id", "recipe", "recipe_name", "settings", "image_size")
 def show(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run: its run_id, a unique beginning of it, or its directory."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run: its run_id, a unique beginning of it, or its directory.",
+            autocompletion=completion.runs,
+        ),
     ],
     store: StoreOption = DEFAULT_STORE,
     classes: Annotated[

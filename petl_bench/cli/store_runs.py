@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, note, print_json, say
 from petl_bench.cli.filters import selected
 from petl_bench.errors import DamagedError, UserError, counted
@@ -83,7 +84,11 @@ SHORT = ("run_id", "name", "state")
 def rm(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs: a run_id or a unique beginning of it."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Runs: a run_id or a unique beginning of it.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     filters: FilterOption = None,

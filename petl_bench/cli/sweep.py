@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from petl_bench.cli import completion
 from petl_bench.cli.common import (
     DEFAULT_STORE,
     Counter,
@@ -21,11 +22,13 @@ from petl_bench.cli.common import (
     note,
     print_json,
 )
+from petl_bench.cli.configuration import print_configuration
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.progress import Progress, say_failures
+from petl_bench.cli.unbuildable import unbuildable
 from petl_bench.errors import StoreError, UserError, counted
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, RunSpec, row_to_dict
+from petl_bench.types import Job, Outcome, ResultRow, RunSpec, row_to_dict
 
 if TYPE_CHECKING:
     from petl_bench.config import Plan
@@ -43,10 +46,16 @@ class Existing(StrEnum):
 def sweep(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings, e.g. task=digits bits=1,4 seed=0,1,2 or sweep=pocket."),
+        typer.Argument(
+            help="Settings, e.g. task=digits bits=1,4 seed=0,1,2 or sweep=pocket.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan without executing it.")] = False,
+    cfg: Annotated[
+        bool, typer.Option("--cfg", help="Print all settings of the first run without executing anything.")
+    ] = False,
     existing: Annotated[
         Existing,
         typer.Option(
@@ -63,6 +72,60 @@ def sweep(
     tasks is run. The grammar is that of Hydra's overrides, and `petl-bench ls keys` lists all settings. The
     store keeps the row and the adapter file of each run, and runs that are done are skipped.
     """
+    if dry_run and cfg:
+        raise UserError("--dry-run and --cfg: give one of them")
+    prepared = prepare(overrides or [], store, existing, decode=not (dry_run or cfg))
+    if cfg:
+        print_configuration(prepared.runs, json)
+    elif dry_run:
+        from petl_bench.cli.dry_run import print_plan
+
+        runs, todo = prepared.runs, {i: prepared.runs[i] for i in prepared.todo}
+        print_plan(runs, todo, prepared.states, prepared.store, prepared.plan.launcher, json)
+    elif not execute(prepared, fail_fast, json):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep that can be executed.
+
+    Attributes:
+        plan: its plan.
+        store: its store, which need not exist yet.
+        jobs: planned runs by run_id.
+        states: state of each run in the store.
+        done: rows of the runs that are done.
+        todo: run_ids of the runs to be executed.
+        lost: number of runs that cannot be built and are left out.
+    """
+
+    plan: Plan
+    store: Store
+    jobs: Mapping[str, Job]
+    states: Mapping[str, str]
+    done: Mapping[str, ResultRow]
+    todo: Collection[str]
+    lost: int
+
+    @property
+    def runs(self) -> dict[str, RunSpec]:
+        """The planned runs by run_id."""
+        return {i: job.spec for i, job in self.jobs.items()}
+
+
+def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: bool = True) -> Prepared:
+    """Plan a sweep, read its data, and look up its runs in the store.
+
+    Args:
+        overrides: settings.
+        store: path of the store, which need not exist.
+        existing: treatment of runs that are in the store already.
+        decode: whether all images are decoded, so that damaged ones are found before any training.
+
+    Raises:
+        UserError: see `petl_bench.config.plan`; or data cannot be used, or no run can be built.
+    """
     from petl_bench.cli.stale import stale_runs
     from petl_bench.config import plan
     from petl_bench.device import find_precision
@@ -75,7 +138,7 @@ def sweep(
         weights_remarks,
     )
 
-    planned, shelf = plan(overrides or []), Store(store)
+    planned, shelf = plan(overrides), Store(store)
     shelf.check_place()
     warnings: list[str] = []
     specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
@@ -83,12 +146,12 @@ def sweep(
     specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
         said = warnings.append, remarks.append
-        resolved = resolve_tasks(specs, planned.cache, counter, *said, decode=not dry_run)
+        resolved = resolve_tasks(specs, planned.cache, counter, *said, decode=decode)
         found = zip(resolved, planned.alone, planned.origins, strict=True)
         held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
         jobs = {job.run_id: job for job in held}
     runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_warnings([*runs.values()]), *unused(overrides or [], runs.values()), *warnings]:
+    for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
         note(f"warning: {warning}")
     remarks += build_changed(runs.values())
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
@@ -98,16 +161,28 @@ def sweep(
     again = existing is Existing.rerun_stale
     stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
-    if dry_run:
-        from petl_bench.cli.dry_run import print_plan
+    lost = unbuildable(todo)
+    built = {i: job for i, job in jobs.items() if i not in lost}
+    return Prepared(planned, shelf, built, states, done, [i for i in todo if i not in lost], len(lost))
 
-        print_plan(runs, todo, states, shelf, planned.launcher, json)
-        return
+
+def execute(prepared: Prepared, fail_fast: bool = False, json: bool = False) -> bool:
+    """Execute the runs of a sweep that are to be executed, and tell what happens to them.
+
+    Args:
+        prepared: the sweep.
+        fail_fast: whether to stop at the first failed run.
+        json: whether to print the rows, as JSON lines.
+
+    Returns:
+        Whether all runs of the sweep are done.
+    """
+    runs, shelf, todo, states = prepared.runs, prepared.store, prepared.todo, prepared.states
     if todo:
         shelf.create()
-    kept = [i for i in runs if i not in todo]
-    note(f"{counted(len(runs), 'run')}: {len(kept)} in store {store}, {len(todo)} to do")
-    rows = [done[i] for i in kept if i in done]
+    kept = [i for i in runs if i not in set(todo)]
+    note(f"{counted(len(runs), 'run')}: {len(kept)} in store {shelf.root}, {len(todo)} to do")
+    rows = [prepared.done[i] for i in kept if i in prepared.done]
     if json:
         for row in rows:
             print_json(row_to_dict(row))
@@ -119,12 +194,12 @@ def sweep(
     failed = []
     if todo:
         begin = time.monotonic()
-        waiting = [replace(jobs[i], seen=shelf.stamp(i)) for i in todo]
-        failed = _run(waiting, planned, shelf, Progress(todo, rows, shelf), fail_fast, json)
-        note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {store}")
+        waiting = [replace(prepared.jobs[i], seen=shelf.stamp(i)) for i in todo]
+        progress = Progress({i: runs[i] for i in todo}, rows, shelf)
+        failed = _run(waiting, prepared.plan, shelf, progress, fail_fast, json)
+        note(f"done in {duration(time.monotonic() - begin)}; table: petl-bench report --store {shelf.root}")
         say_failures(failed, shelf)
-    if left or damaged or failed:
-        raise typer.Exit(1)
+    return not (left or damaged or failed or prepared.lost)
 
 
 def _command(overrides: Sequence[str], store: Path) -> str:

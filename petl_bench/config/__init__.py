@@ -4,6 +4,7 @@ from petl_bench.config.files import (
     CONF_DIR,
     description,
     group_config,
+    groups,
     options,
 )
 from petl_bench.config.keys import Key, keys
@@ -18,6 +19,7 @@ __all__ = [
     "alternatives",
     "description",
     "group_config",
+    "groups",
     "keys",
     "options",
     "overridden",

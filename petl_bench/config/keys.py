@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
+from petl_bench.errors import did_you_mean, meant
 from petl_bench.types import (
     LAUNCHERS,
     BackboneSpec,
@@ -99,6 +100,46 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+OTHER_WORDS = {
+    **dict.fromkeys(("rank", "r", "lora_r", "bottleneck", "dim", "hidden_dim"), "hidden"),
+    **dict.fromkeys(("alpha", "lora_alpha", "s"), "scale"),
+    **dict.fromkeys(("bit", "nbits", "n_bits", "bitwidth", "bit_width", "wbits"), "bits"),
+    **dict.fromkeys(("method", "peft", "tuner", "petl"), "adapter"),
+    **dict.fromkeys(("model", "arch", "architecture", "network"), "backbone"),
+    **dict.fromkeys(("checkpoint", "pretrained", "ckpt", "model_path"), "backbone.weights"),
+    **dict.fromkeys(("resolution", "img_size", "input_size"), "backbone.image_size"),
+    **dict.fromkeys(("dataset", "data_set", "benchmark_task"), "task"),
+    **dict.fromkeys(("suite", "benchmark", "experiment"), "sweep"),
+    **dict.fromkeys(("data_path", "data_dir", "data_root", "path"), "data.root"),
+    **dict.fromkeys(("n_shot", "num_shots", "shot", "k_shot"), "shots"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "train.lr"),
+    **dict.fromkeys(("bs", "batch", "batchsize"), "train.batch_size"),
+    **dict.fromkeys(("wd", "decay"), "train.weight_decay"),
+    **dict.fromkeys(("warmup", "warm_up", "warmup_steps"), "train.warmup_epochs"),
+    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs"), "train.epochs"),
+    **dict.fromkeys(("droppath", "drop_path_rate", "stochastic_depth"), "train.drop_path"),
+    **dict.fromkeys(("amp", "dtype", "fp16", "mixed_precision"), "precision"),
+    **dict.fromkeys(("gpu", "cuda"), "launcher.device"),
+    **dict.fromkeys(("num_workers", "jobs", "n_jobs", "processes"), "launcher.workers"),
+}
+"""Keys that other programs have for settings of this one."""
+
+
+def suggested(key: str, near: Collection[str]) -> str:
+    """Return a clause that suggests keys in place of an unknown one.
+
+    Args:
+        key: the unknown key.
+        near: keys among which those of similar spelling are looked for.
+    """
+    word = key.rpartition(".")[2].replace("-", "_").lower()
+    if word in OTHER_WORDS:
+        return meant([OTHER_WORDS[word]])
+    same = {known.name: known.option for known in keys() if known.name.rpartition(".")[2] == word}
+    names = sorted(same, key=lambda name: (same[name] != "", name))
+    return meant(names[:4]) if names else did_you_mean(key, near)
 
 
 def store_settings() -> None:

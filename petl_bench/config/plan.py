@@ -26,7 +26,7 @@ from petl_bench.config.compose import (
     value_of,
 )
 from petl_bench.config.files import CONF_DIR, check_files, groups, options, store_declared
-from petl_bench.config.keys import store_settings
+from petl_bench.config.keys import store_settings, suggested
 from petl_bench.config.origins import CHOOSING, Origins
 from petl_bench.config.overrides import parse, values_of
 from petl_bench.config.recipes import recipe_of_suite, tuned_of_suite
@@ -184,4 +184,4 @@ def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
             raise UserError(f"{key!r} is a group of settings: {', '.join(f'{key}.{k}' for k in own[key])}")
         if key not in known and root not in ("adapter", "backbone", "launcher", "protocol"):
             near = known if difflib.get_close_matches(key, known) else roots | own.keys()
-            raise UserError(f"unknown key {key!r}: {did_you_mean(key, near)}")
+            raise UserError(f"unknown key {key!r}: {suggested(key, near)} (`petl-bench ls keys` lists all)")

@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
 
-from petl_bench.errors import out_of_memory
+import torch
+
+from petl_bench.backbones.sharing import Resident
+from petl_bench.errors import UserError, out_of_memory
 from petl_bench.model import assemble
 from petl_bench.train import transform
 from petl_bench.types import NORMALIZATIONS, RunSpec
+
+_UNSUITABLE = "choose another adapter or backbone"
+"""Last words of the errors of methods that need sites which a backbone does not have."""
+
+
+def unsuitable(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
+    """Return the runs whose method needs parts that their backbone does not have, with the reasons.
+
+    The backbones are built with random weights, so that neither weights nor network are needed.
+    """
+    found: dict[RunSpec, str] = {}
+    by_backbone = sorted(specs, key=lambda spec: repr(spec.backbone))
+    for backbone, group in groupby(by_backbone, key=lambda spec: replace(spec.backbone, weights="random")):
+        resident = Resident(backbone, "fp32", torch.device("cpu"))
+        reasons: dict[tuple[object, ...], str] = {}
+        for spec in group:
+            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer
+            if key not in reasons:
+                model = replace(spec.candidates[0].model, backbone=backbone)
+                try:
+                    assemble(model, backbone=resident.copy())
+                except UserError as error:
+                    reasons[key] = str(error)
+                else:
+                    reasons[key] = ""
+            if reasons[key].endswith(_UNSUITABLE):
+                found[spec] = reasons[key]
+    return found
 
 
 def preflight(specs: Iterable[RunSpec]) -> None:

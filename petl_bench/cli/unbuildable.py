@@ -1,0 +1,38 @@
+"""Combinations of adapter and backbone that cannot be built, which a sweep leaves out by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from petl_bench.backbones import weights
+from petl_bench.cli.common import note
+from petl_bench.errors import UserError, counted
+from petl_bench.types import RunSpec
+
+
+def unbuildable(runs: Mapping[str, RunSpec]) -> Collection[str]:
+    """Return the runs whose method needs parts that their backbone lacks, after a warning for each method.
+
+    Backbones with bundled weights are vision transformers, which have all parts.
+
+    Raises:
+        UserError: no run can be built.
+    """
+    doubtful = {i: spec for i, spec in runs.items() if not weights.bundled(spec.backbone.weights)}
+    if not doubtful:
+        return ()
+    from petl_bench.launch.preflight import unsuitable
+
+    reasons = unsuitable(doubtful.values())
+    lost = [i for i, spec in doubtful.items() if spec in reasons]
+    counts = Counter(
+        (spec.adapter.name, spec.backbone.display_name, reasons[spec])
+        for spec in doubtful.values()
+        if spec in reasons
+    )
+    for (adapter, backbone, reason), count in counts.items():
+        if len(lost) == len(runs):
+            raise UserError(f"adapter={adapter} on backbone {backbone}: {reason}")
+        note(f"warning: {counted(count, 'run')} of {adapter} on {backbone} left out: {reason}")
+    return lost
