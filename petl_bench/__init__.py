@@ -3,6 +3,9 @@
     load            model of an adapter file
     SharedBackbone  one backbone in memory for many adapter files
     Model           what `load` returns
+    sweep           `petl-bench sweep`
+    rows            rows of finished runs as a DataFrame
+    make_report     `petl-bench report`
     UserError       error of invalid input
 
 They are imported when they are first used, since torch takes seconds.
@@ -15,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petl_bench.errors import UserError
+    from petl_bench.notebook import make_report, rows, sweep
     from petl_bench.use import Model, SharedBackbone, load
 
 __version__ = "0.1.0"
-__all__ = ["Model", "SharedBackbone", "UserError", "__version__", "load"]
+__all__ = ["Model", "SharedBackbone", "UserError", "__version__", "load", "make_report", "rows", "sweep"]
 
-_PUBLIC = {"load": "use", "Model": "use", "SharedBackbone": "use", "UserError": "errors"}
+_PUBLIC = {"load": "use", "Model": "use", "SharedBackbone": "use", "UserError": "errors"} | dict.fromkeys(
+    ("sweep", "rows", "make_report"), "notebook"
+)
 """Modules of the public names."""
 
 

@@ -42,6 +42,7 @@ FLOORS = {
     "use": 7,
     "dev": 8,
     "cli": 9,
+    "notebook": 10,
     "__main__": 10,
 }
 """As docs/architecture.md draws them."""

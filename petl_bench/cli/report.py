@@ -105,25 +105,12 @@ def report(
     Tables show the accuracy by task, the means of groups of tasks and the mean of these, bytes by part, and
     tests of whether fewer bits reduce the accuracy, or of other differences that are asked for.
     """
-    from petl_bench.data import manifests
-    from petl_bench.report import FORMATS, build, for_terminal
+    from petl_bench.report import FORMATS, for_terminal
 
-    if against not in (None, PUBLISHED):
-        raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
-    if not 0 < margin <= 100:
-        raise UserError(f"--margin {margin:g}: it must be above 0 and at most 100 points of accuracy")
     if format is Format.parquet and out is None:
         raise UserError("--format parquet is binary: name a file with --out")
-    shelf = Store(store)
-    whole = rows = _rows(shelf)
-    for text in filters or []:
-        rows = filtered(rows, text, shelf)
-    if tasks is not None:
-        rows = on_tasks(rows, tasks)
-    said = [*(filters or []), *([f"tasks={tasks}"] if tasks is not None else [])]
     base = out.parent if out else Path()
-    question = _question(rows, shelf, baseline, compare)
-    content = build(rows, manifests(), margin / 100, store, against is not None, whole, said, question, power)
+    content = content_of(store, filters or [], tasks, against, baseline, compare, power, margin)
     if format is Format.text and out is None:
         form: str | bytes = for_terminal(content, terminal_width())
     else:
@@ -139,6 +126,39 @@ def report(
     else:
         _write(out, form if isinstance(form, bytes) else form.encode(errors="backslashreplace"))
         note(f"wrote {out}")
+
+
+def content_of(
+    store: Path,
+    filters: Sequence[str] = (),
+    tasks: str | None = None,
+    against: str | None = None,
+    baseline: str | None = None,
+    compare: tuple[str, str] | None = None,
+    power: bool = False,
+    margin: float = 1,
+) -> Report:
+    """Return the report of a store; the arguments are the options of `petl-bench report`.
+
+    Raises:
+        UserError: there is no finished run, or an option has a wrong value.
+    """
+    from petl_bench.data import manifests
+    from petl_bench.report import build
+
+    if against not in (None, PUBLISHED):
+        raise UserError(f"--against {against}: {did_you_mean(str(against), [PUBLISHED])}")
+    if not 0 < margin <= 100:
+        raise UserError(f"--margin {margin:g}: it must be above 0 and at most 100 points of accuracy")
+    shelf = Store(store)
+    whole = rows = _rows(shelf)
+    for text in filters:
+        rows = filtered(rows, text, shelf)
+    if tasks is not None:
+        rows = on_tasks(rows, tasks)
+    said = [*filters, *([f"tasks={tasks}"] if tasks is not None else [])]
+    question = _question(rows, shelf, baseline, compare)
+    return build(rows, manifests(), margin / 100, store, against is not None, whole, said, question, power)
 
 
 def _question(

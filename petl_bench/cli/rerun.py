@@ -10,8 +10,9 @@ import typer
 
 from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, print_json, say
+from petl_bench.cli.planning import Existing
 from petl_bench.cli.show import misfits, provenance
-from petl_bench.cli.sweep import Existing, sweep
+from petl_bench.cli.sweep import sweep
 from petl_bench.errors import UserError, counted
 from petl_bench.store import ADAPTER, Store, find_run
 from petl_bench.types import ResultRow

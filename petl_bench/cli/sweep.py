@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +12,6 @@ import typer
 from petl_bench.cli import completion
 from petl_bench.cli.common import (
     DEFAULT_STORE,
-    Counter,
     JsonOption,
     StoreOption,
     duration,
@@ -23,24 +19,14 @@ from petl_bench.cli.common import (
     print_json,
 )
 from petl_bench.cli.configuration import print_configuration
-from petl_bench.cli.idle import idle, unused
+from petl_bench.cli.planning import Existing, Prepared, prepare
 from petl_bench.cli.progress import Progress, say_failures
-from petl_bench.cli.unbuildable import unbuildable
 from petl_bench.errors import StoreError, UserError, counted
 from petl_bench.store import Store
-from petl_bench.types import Job, Outcome, ResultRow, RunSpec, row_to_dict
+from petl_bench.types import Job, Outcome, row_to_dict
 
 if TYPE_CHECKING:
     from petl_bench.config import Plan
-
-
-class Existing(StrEnum):
-    """Treatment of runs that are in the store already."""
-
-    skip = "skip"
-    rerun = "rerun"
-    retry_failed = "retry-failed"
-    rerun_stale = "rerun-stale"
 
 
 def sweep(
@@ -86,86 +72,6 @@ def sweep(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A sweep that can be executed.
-
-    Attributes:
-        plan: its plan.
-        store: its store, which need not exist yet.
-        jobs: planned runs by run_id.
-        states: state of each run in the store.
-        done: rows of the runs that are done.
-        todo: run_ids of the runs to be executed.
-        lost: number of runs that cannot be built and are left out.
-    """
-
-    plan: Plan
-    store: Store
-    jobs: Mapping[str, Job]
-    states: Mapping[str, str]
-    done: Mapping[str, ResultRow]
-    todo: Collection[str]
-    lost: int
-
-    @property
-    def runs(self) -> dict[str, RunSpec]:
-        """The planned runs by run_id."""
-        return {i: job.spec for i, job in self.jobs.items()}
-
-
-def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: bool = True) -> Prepared:
-    """Plan a sweep, read its data, and look up its runs in the store.
-
-    Args:
-        overrides: settings.
-        store: path of the store, which need not exist.
-        existing: treatment of runs that are in the store already.
-        decode: whether all images are decoded, so that damaged ones are found before any training.
-
-    Raises:
-        UserError: see `petl_bench.config.plan`; or data cannot be used, or no run can be built.
-    """
-    from petl_bench.cli.stale import stale_runs
-    from petl_bench.config import plan
-    from petl_bench.device import find_precision
-    from petl_bench.run.identity import (
-        build_changed,
-        current_backbones,
-        files_of,
-        job_of,
-        resolve_tasks,
-        weights_remarks,
-    )
-
-    planned, shelf = plan(overrides), Store(store)
-    shelf.check_place()
-    warnings: list[str] = []
-    specs = [replace(s, precision=find_precision(s.precision, planned.launcher.device)) for s in planned.runs]
-    remarks: list[str] = []
-    specs = current_backbones(specs, remarks.append)
-    with Counter("reading data", files_of(specs)) as counter:
-        said = warnings.append, remarks.append
-        resolved = resolve_tasks(specs, planned.cache, counter, *said, decode=decode)
-        found = zip(resolved, planned.alone, planned.origins, strict=True)
-        held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
-        jobs = {job.run_id: job for job in held}
-    runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
-        note(f"warning: {warning}")
-    remarks += build_changed(runs.values())
-    for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
-        note(remark)
-    states = {i: shelf.state(i) for i in runs}
-    done = {i: shelf.row(i) for i in runs if states[i] == "done"}
-    again = existing is Existing.rerun_stale
-    stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
-    todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
-    lost = unbuildable(todo)
-    built = {i: job for i, job in jobs.items() if i not in lost}
-    return Prepared(planned, shelf, built, states, done, [i for i in todo if i not in lost], len(lost))
-
-
 def execute(prepared: Prepared, fail_fast: bool = False, json: bool = False) -> bool:
     """Execute the runs of a sweep that are to be executed, and tell what happens to them.
 
@@ -202,12 +108,6 @@ def execute(prepared: Prepared, fail_fast: bool = False, json: bool = False) -> 
     return not (left or damaged or failed or prepared.lost)
 
 
-def _command(overrides: Sequence[str], store: Path) -> str:
-    """Return the command that repeats one run alone."""
-    options = ["--store", str(store.absolute()), "--existing", "retry-failed"]
-    return shlex.join(["petl-bench", "sweep", *overrides, *options])
-
-
 def _left_alone(store: Store, damaged: Sequence[str]) -> str:
     """Return a message about damaged runs: their number, the first reason, and advice."""
     return (
@@ -215,54 +115,6 @@ def _left_alone(store: Store, damaged: Sequence[str]) -> str:
         f"`petl-bench store check --repair --store {store.root}` sets damaged runs aside, then the same "
         "command runs them again"
     )
-
-
-PUBLISHED_SUITES = ("vtab", "fgvc")
-"""Suites with published results."""
-
-
-def _warnings(specs: Collection[RunSpec]) -> list[str]:
-    """Return warnings: pixels not normalized, results that are not comparable, settings without effect."""
-    benchmark = [spec for spec in specs if spec.task.suite in PUBLISHED_SUITES]
-    others = sorted({spec.backbone.display_name for spec in benchmark if not spec.backbone.published})
-    changed = sorted({f"{spec.task.name} ({spec.task.override})" for spec in benchmark if spec.task.override})
-    found = []
-    raw = sorted({spec.backbone.display_name for spec in specs if _unnormalized(spec)})
-    if raw:
-        found.append(
-            f"pixels are not normalized, {', '.join(raw)} was pretrained with normalized ones; "
-            "train.normalization=backbone normalizes them alike"
-        )
-    if others:
-        found.append(
-            f"published results are of other backbone weights than {', '.join(others)} and not comparable "
-            "(backbone=vit_b16_in21k has the published ones)"
-        )
-    if changed:
-        found.append(f"split sizes differ from the benchmark: {', '.join(changed)}; rows state this")
-    return found + idle(specs)
-
-
-def _unnormalized(spec: RunSpec) -> bool:
-    """Return whether a pretrained backbone lacks its normalization of pixels, and no paper asks for it."""
-    trained = spec.backbone.weights != "random" and not spec.backbone.weights.startswith("bundled:")
-    if spec.train.normalization != "none" or spec.task.suite in PUBLISHED_SUITES or not trained:
-        return False
-    if spec.backbone.normalization != "none":
-        return True
-    from petl_bench.backbones.creation import normalization  # a plan resolves it only where it is needed
-
-    try:
-        return normalization(spec.backbone.name) != "none"
-    except UserError:  # timm states one that has no name here
-        return True
-
-
-def _wanted(state: str, existing: Existing) -> bool:
-    """Return whether a run in some state of the store is to be executed."""
-    if existing is Existing.rerun or state in ("missing", "killed"):
-        return True
-    return existing is Existing.retry_failed and state == "failed"
 
 
 def _run(

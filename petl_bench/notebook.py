@@ -1,0 +1,101 @@
+"""Sweeps, rows and reports for notebooks and programs: the commands of the same names, as functions.
+
+Messages and progress go to stderr, as on the command line.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petl_bench.cli.common import note
+from petl_bench.cli.planning import Existing, prepare
+from petl_bench.cli.report import Format, content_of
+from petl_bench.cli.sweep import execute
+from petl_bench.errors import UserError, did_you_mean
+from petl_bench.report import FORMATS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def sweep(
+    *overrides: str, store: str | Path = "results", existing: str = "skip", fail_fast: bool = False
+) -> DataFrame:
+    """Train and evaluate adapters for all combinations of settings, as `petl-bench sweep` does.
+
+    Args:
+        overrides: settings, for example `"task=digits", "bits=1,4"`.
+        store: folder of the results; runs that are done there are skipped.
+        existing: treatment of runs in the store: skip, rerun, retry-failed or rerun-stale.
+        fail_fast: whether to stop at the first failed run.
+
+    Returns:
+        The rows of all runs of the sweep that are done, as `rows` returns them. Failed runs, which are named
+        on stderr, have none.
+
+    Raises:
+        UserError: a setting is wrong, data cannot be used, or no run is done.
+    """
+    if existing not in [*Existing]:
+        raise UserError(f"existing={existing!r}: {did_you_mean(existing, [*Existing])}")
+    prepared = prepare(overrides, Path(store), Existing(existing))
+    execute(prepared, fail_fast)
+    found = rows(store)
+    return found[found.run_id.isin(prepared.runs)].reset_index(drop=True)
+
+
+def rows(store: str | Path = "results", filters: Sequence[str] = (), tasks: str | None = None) -> DataFrame:
+    """Return the rows of the finished runs of a store.
+
+    Args:
+        store: folder of the results.
+        filters: values that columns must have, for example `["bits=1,2", "adapter=lora"]`.
+        tasks: names of tasks or groups of tasks, joined by commas; None: all.
+
+    Returns:
+        A row for each run, with the columns of results.jsonl and the types of Parquet.
+
+    Raises:
+        UserError: there is no finished run, or a filter selects none.
+    """
+    import pandas
+
+    data = FORMATS["parquet"](content_of(Path(store), filters, tasks), Path())
+    assert isinstance(data, bytes)
+    return pandas.read_parquet(io.BytesIO(data))
+
+
+def make_report(
+    store: str | Path = "results",
+    format: str = "text",
+    *,
+    filters: Sequence[str] = (),
+    tasks: str | None = None,
+    against: str | None = None,
+    baseline: str | None = None,
+    compare: tuple[str, str] | None = None,
+    power: bool = False,
+    margin: float = 1,
+) -> str | bytes:
+    """Return the report of a store, as `petl-bench report` prints it.
+
+    Args:
+        store: folder of the results.
+        format: text, markdown, latex, csv, json, html or parquet.
+        filters, tasks, against, baseline, compare, power, margin: the options of `petl-bench report`.
+
+    Returns:
+        The text; for parquet, bytes.
+
+    Raises:
+        UserError: there is no finished run, or an option has a wrong value.
+    """
+    if format not in [*Format]:
+        raise UserError(f"format={format!r}: {did_you_mean(format, [*Format])}")
+    content = content_of(Path(store), filters, tasks, against, baseline, compare, power, margin)
+    for warning in content.all_warnings:
+        note(f"warning: {warning}")
+    return FORMATS[format](content, Path())
