@@ -6,8 +6,11 @@ Messages and progress go to stderr, as on the command line.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from petl_bench.cli.common import note
@@ -42,9 +45,21 @@ def sweep(
     if existing not in [*Existing]:
         raise UserError(f"existing={existing!r}: {did_you_mean(existing, [*Existing])}")
     prepared = prepare(overrides, Path(store), Existing(existing))
-    execute(prepared, fail_fast)
+    with _hidden_main():
+        execute(prepared, fail_fast)
     found = rows(store)
     return found[found.run_id.isin(prepared.runs)].reset_index(drop=True)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Let new processes not import the program that calls this one: it would begin the same sweep again."""
+    held = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = held
 
 
 def rows(store: str | Path = "results", filters: Sequence[str] = (), tasks: str | None = None) -> DataFrame:

@@ -25,7 +25,10 @@ def test_rows_are_those_of_the_store(finished_store: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json", "html"])
-def test_a_report_is_what_the_command_writes(format: str, finished_store: Path, tmp_path: Path) -> None:
+def test_a_report_is_what_the_command_writes(
+    format: str, finished_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # links of pages are relative to their folder
     out = tmp_path / "out"
     options = [
         "--format",
