@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas
@@ -89,3 +91,18 @@ def test_mistakes_are_user_errors(finished_store: Path, tmp_path: Path) -> None:
         with pytest.raises(petl_bench.UserError, match=expected):
             call()
     assert not (tmp_path / "s").exists()
+
+
+def test_a_program_sweeps_in_other_processes_without_being_started_again(tmp_path: Path) -> None:
+    """It has no `if __name__ == "__main__"`; it is a real, fresh program, as a user writes it."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import petl_bench\n"
+        "print('begin')\n"
+        "found = petl_bench.sweep('task=digits', 'adapter=linear', 'train.epochs=1', 'launcher.workers=1')\n"
+        "print(len(found))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "begin\n1\n"), done.stderr
