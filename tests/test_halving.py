@@ -202,7 +202,7 @@ def test_tables_keep_the_two_searches_apart(halved: Kept, tree: Tree, capsys, mo
         overrides = tree.settings(protocol="sealed", **changes | more)
         assert call(capsys, monkeypatch, "sweep", "--store", halved.store, *overrides).returncode == 0
     done = call(capsys, monkeypatch, "report", "--store", halved.store, "--format", "markdown")
-    titles = [line for line in done.stdout.splitlines() if "Test accuracy" in line]
+    titles = [line for line in done.stdout.splitlines() if "Averages" in line]
     assert len(titles) == 2
     assert ["rungs 0.25 0.5" in title for title in titles] == [False, True]
     assert done.stdout.count("linear") > 0

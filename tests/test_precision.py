@@ -279,7 +279,7 @@ def test_the_precision_is_identity_and_stands_in_row_and_file(tmp_path):
         assert done.returncode == 0, done.stderr
         (again,) = json_lines(done.stdout)
         assert (again["acc"], again["precision"]) == (row["acc"], precision)
-    titles = [line for line in quickly("report", "--store", store).stdout.splitlines() if "accuracy" in line]
+    titles = [line for line in quickly("report", "--store", store).stdout.splitlines() if "Averages" in line]
     assert sorted(title.count(f", {name},") for title in titles for name in LOWER) == [0, 0, 0, 0, 1, 1]
 
 
