@@ -47,8 +47,9 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
         )
         if len(runs) and (count := int(counts.max())) > 1:
             notes.append(f"runs come from {count} different {name}")
-    if frame["git_dirty"].any():
-        notes.append(f"{int(frame['git_dirty'].sum())} runs come from a checkout with uncommitted changes")
+    if dirty := int(frame["git_dirty"].sum()):
+        come = "run comes" if dirty == 1 else "runs come"
+        notes.append(f"{dirty} {come} from a checkout with uncommitted changes")
     for column, name in {"scale_from": "scale", "lr_from": "learning rate"}.items():
         if given := int((frame[column] == COMMAND_LINE).sum()):
             notes.append(
