@@ -145,11 +145,11 @@ def _onnx(trained: Trained) -> Files:
             dynamic_shapes=_SHAPES,
         )
         proto = program.model_proto
-    for key, value in facts(trained).items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = key, _text(value)
-    data: bytes = proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        for key, value in facts(trained).items():
+            entry = proto.metadata_props.add()
+            entry.key, entry.value = key, _text(value)
+        data: bytes = proto.SerializeToString()  # at most 2 GB
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     _require_equal(
         module,
         lambda batch: torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0]),
