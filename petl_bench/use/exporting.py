@@ -43,7 +43,12 @@ def exported(trained: Trained, form: str) -> Files:
     Raises:
         UserError: the method has no such form, or a package that makes it is not installed.
     """
-    return FORMS[form](trained)
+    try:
+        return FORMS[form](trained)
+    except UserError as error:
+        if form in GRAPHS:
+            raise
+        raise UserError(f"{error}; --to torch writes the graph of any method") from error
 
 
 def facts(trained: Trained) -> dict[str, Any]:
@@ -167,6 +172,9 @@ FORMS: Mapping[str, Callable[[Trained], Files]] = {
     "peft": as_peft,
 }
 """Forms of exported models: one file, or a folder (`timm` and `peft`)."""
+
+GRAPHS = ("torch", "onnx")
+"""Forms that hold the graph of a model."""
 
 _SHAPES = {"images": {0: torch.export.Dim("batch", min=1, max=1 << 16)}}
 
