@@ -103,7 +103,7 @@ GIVEN = {
         r"a\ b\,c",
         "??",
     ],
-    "data.cache": ["'~/cache'", "a/b", "'~/{a}'", "'#1'", "null"],
+    "data.cache": ["'~/cache'", "a/b", "'~/{a}'", "'#1'", "'null'"],
 }
 """Settings of `adapter=lora protocol=sealed launcher=pool`, and values as they may be written."""
 
