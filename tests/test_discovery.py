@@ -110,6 +110,9 @@ def test_a_sweep_with_such_a_combination_runs_the_others_and_exits_with_1(tmp_pa
     assert done.returncode == 1, done.stderr
     assert "1 run of lora on lowformer_b0 left out" in done.stderr
     assert "2 runs" not in done.stderr
+    again = quickly("sweep", *LOWFORMER, "adapter=lora,adaptformer", "--store", tmp_path / "store")
+    assert again.returncode == 1
+    assert "1 run: 1 in store" in again.stderr
     rows = quickly("report", "--store", tmp_path / "store", "--format", "json").stdout
     assert "adaptformer" in rows
     assert "lora" not in rows

@@ -104,7 +104,7 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: b
     again = existing is Existing.rerun_stale
     stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
-    lost = unbuildable(todo)
+    lost = unbuildable(todo, len(runs))
     built = {i: job for i, job in jobs.items() if i not in lost}
     return Prepared(planned, shelf, built, states, done, [i for i in todo if i not in lost], len(lost))
 

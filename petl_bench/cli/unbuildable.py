@@ -11,13 +11,17 @@ from petl_bench.errors import UserError, counted
 from petl_bench.types import RunSpec
 
 
-def unbuildable(runs: Mapping[str, RunSpec]) -> Collection[str]:
+def unbuildable(runs: Mapping[str, RunSpec], planned: int) -> Collection[str]:
     """Return the runs whose method needs parts that their backbone lacks, after a warning for each method.
 
     Backbones with bundled weights are vision transformers, which have all parts.
 
+    Args:
+        runs: runs to be executed, by run_id.
+        planned: number of runs of the whole sweep.
+
     Raises:
-        UserError: no run can be built.
+        UserError: no run of the sweep can be built.
     """
     doubtful = {i: spec for i, spec in runs.items() if not weights.bundled(spec.backbone.weights)}
     if not doubtful:
@@ -32,7 +36,7 @@ def unbuildable(runs: Mapping[str, RunSpec]) -> Collection[str]:
         if spec in reasons
     )
     for (adapter, backbone, reason), count in counts.items():
-        if len(lost) == len(runs):
+        if len(lost) == planned:
             raise UserError(f"adapter={adapter} on backbone {backbone}: {reason}")
         note(f"warning: {counted(count, 'run')} of {adapter} on {backbone} left out: {reason}")
     return lost
