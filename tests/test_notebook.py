@@ -94,7 +94,7 @@ def test_mistakes_are_user_errors(finished_store: Path, tmp_path: Path) -> None:
 
 
 def test_a_program_sweeps_in_other_processes_without_being_started_again(tmp_path: Path) -> None:
-    """It has no `if __name__ == "__main__"`; it is a real, fresh program, as a user writes it."""
+    """The program is a file as a user writes it, without `if __name__ == "__main__"`, in a new process."""
     program = tmp_path / "program.py"
     program.write_text(
         "import petl_bench\n"

@@ -278,7 +278,7 @@ def test_the_difference_is_ours_minus_theirs_of_the_same_method_and_width(tmp_pa
 
 
 def test_averages_of_a_part_of_the_suite_are_not_compared(tmp_path: Path) -> None:
-    """Of the tasks asked for, only the natural ones are a whole group."""
+    """Only the natural ones of the chosen tasks are a whole group."""
     tasks = ("--tasks", "natural,clevr_count")
     content = report(lora_store(tmp_path), "json", "--against", "published", *tasks)
     (lora,) = [line for line in content["differences"] if line["published"] == "LoRA"]

@@ -172,7 +172,7 @@ PRETRAINING = [
     *("mask_token", "decoder_blocks.0.attn.qkv.weight", "decoder_pos_embed", "lm_head.bias", "logit_scale"),
     *("predictor.0.weight", "projector.2.bias", "pre_logits.fc.weight"),
 ]
-"""What pretrainings need besides the backbone: MAE, BEiT, CLIP, MoCo, the first models of ImageNet-21k."""
+"""Tensors that pretrainings have besides the backbone: MAE, BEiT, CLIP, MoCo, early ImageNet-21k models."""
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 StoreOption = Annotated[
     Path, typer.Option("--store", help="Directory of the runs and their results.", show_default=True)
 ]
+TrainedArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="An adapter file, or the directory of a run.")
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone-weights", help="File of backbone weights, for adapters trained on weights from a file."
+    ),
+]
+ResizeOption = Annotated[
+    str | None, typer.Option("--resize", help="stretch or crop, only for files that do not state it.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON objects, one per line, and nothing else.")
 ]

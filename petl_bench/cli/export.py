@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from petl_bench.atomic import write_atomic, write_folder_atomic
-from petl_bench.cli.common import note
+from petl_bench.cli.common import ResizeOption, TrainedArgument, WeightsOption, note
 from petl_bench.errors import UserError
 
 
@@ -22,7 +22,7 @@ class Form(StrEnum):
 
 
 def export(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An adapter file, or the directory of a run.")],
+    file: TrainedArgument,
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="File or folder to write; it must not exist.")
     ],
@@ -34,17 +34,8 @@ def export(
             "torch.export; onnx; peft: a folder for PEFT.",
         ),
     ],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone-weights",
-            help="File of backbone weights, for adapters trained on weights from a file.",
-        ),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option("--resize", help="stretch or crop, only for files that do not state it."),
-    ] = None,
+    weights: WeightsOption = None,
+    resize: ResizeOption = None,
 ) -> None:
     """Write a trained adapter with its backbone for other programs.
 

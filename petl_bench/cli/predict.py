@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import Counter, JsonOption, note, print_json, say
+from petl_bench.cli.common import (
+    Counter,
+    JsonOption,
+    ResizeOption,
+    TrainedArgument,
+    WeightsOption,
+    note,
+    print_json,
+    say,
+)
 from petl_bench.errors import UserError, counted
 from petl_bench.types import ProcessSettings, check_range, declarations, require
 
@@ -22,7 +31,7 @@ COLUMNS = ("image", "rank", "class", "name", "probability")
 
 
 def predict(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An adapter file, or the directory of a run.")],
+    file: TrainedArgument,
     images: Annotated[
         list[Path],
         typer.Argument(metavar="IMAGES", help="Images, or folders with images at any depth."),
@@ -32,13 +41,7 @@ def predict(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: a line for each image and class, with a header.")
     ] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone-weights",
-            help="File of backbone weights, for adapters trained on weights from a file.",
-        ),
-    ] = None,
+    weights: WeightsOption = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         str | None,
@@ -51,10 +54,7 @@ def predict(
         int | None,
         typer.Option("--batch-size", help="Images that pass through the model together."),
     ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option("--resize", help="stretch or crop, only for files that do not state it."),
-    ] = None,
+    resize: ResizeOption = None,
 ) -> None:
     """Predict the classes of images.
 

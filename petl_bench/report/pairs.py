@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """What the reader asks to have compared.
+    """A comparison that the reader asks for.
 
     Attributes:
         text: the option that asks it.

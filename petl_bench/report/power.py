@@ -34,7 +34,7 @@ FEWEST_TASKS = 3
 
 @dataclass(frozen=True)
 class Reach:
-    """What a test of a mean difference can show; all values are fractions of 1.
+    """Smallest findings that a test of a mean difference can show; all values are fractions of 1.
 
     Attributes:
         interval: half the width of the unadjusted 95 % interval.

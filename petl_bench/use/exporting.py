@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from petl_bench import __version__
 from petl_bench.backbones.creation import current_name
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, out_of_memory
 from petl_bench.model import restore
 from petl_bench.types import NORMALIZATIONS
 from petl_bench.use.agreement import random_images, require_equal_logits
@@ -213,6 +213,8 @@ def _quiet(trained: Trained, tool: str) -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:  # exporters raise anything on operations that they do not know
+        if out_of_memory(error):
+            raise
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
