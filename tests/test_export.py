@@ -285,6 +285,22 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         "adapter_model.safetensors: cannot be read",
     ),
     "damaged": (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x"), "cannot be read"),
+    "deep": (
+        lambda f: (f / "adapter_config.json").write_text("[" * 100000 + "]" * 100000),
+        "is no JSON",
+    ),
+    "large alpha": (lambda f: edited(f, lora_alpha=10**400), ".attn.qkv is no number"),
+    "alpha that is not finite": (
+        lambda f: edited(f, lora_alpha=float("nan")),
+        "it must be a positive number",
+    ),
+    "a number of modules": (lambda f: edited(f, modules_to_save=3), "it must be a list of names"),
+    "dropout in words": (lambda f: edited(f, lora_dropout="x"), "it must be a number from 0 to 1"),
+    "no rank": (
+        lambda f: retensored(f, lambda t: t.update({A: t[A][:0] + 0, B: t[B][:, :0] + 0})),
+        "are no pair",
+    ),
+    "one row": (lambda f: retensored(f, lambda t: t.update({B: t[B][:1] + 0})), "B has 1 rows where"),
     "half a pair": (lambda f: retensored(f, lambda t: t.pop(B)), "A and B of blocks.0.attn.qkv are no pair"),
     "another rank": (lambda f: retensored(f, lambda t: t.update({A: t[A][:3]})), "are no pair"),
     "not finite": (lambda f: retensored(f, lambda t: t[A].fill_(torch.nan)), "not finite"),

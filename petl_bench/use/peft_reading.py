@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -94,7 +95,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     where = f"{folder / CONFIG}"
     try:
         config = json.loads(read_text(folder / CONFIG, SETTINGS_LIMIT))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
@@ -102,6 +103,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for name, value in PLAIN.items():
         if config.get(name, value) not in (value, None):
             raise UserError(f"{where}: {name} is {config[name]!r}; only {value!r} can be read")
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list):
+        raise UserError(f"{where}: modules_to_save is {saved!r}; it must be a list of names")
+    dropout = config.get("lora_dropout", 0.0)
+    if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
+        raise UserError(f"{where}: lora_dropout is {dropout!r}; it must be a number from 0 to 1")
     return config
 
 
@@ -136,7 +143,7 @@ def _sorted(
     left = dict(tensors)
     for name in [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]:
         down, up = left.pop(f"{name}.lora_A.weight"), left.pop(f"{name}.lora_B.weight", None)
-        if up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != len(down):
+        if up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != len(down) or not down.numel():
             raise UserError(f"{where}: the matrices A and B of {name} are no pair")
         pairs[name] = Pair(down, up, _scaling(config, name, len(down), where))
     for name in saved:
@@ -154,7 +161,7 @@ def _scaling(config: dict[str, Any], name: str, rank: int, where: str) -> float:
     try:
         alphas = config.get("alpha_pattern") or {}
         alpha = float(alphas.get(name, config["lora_alpha"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{where}: lora_alpha of {name} is no number") from error
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -187,7 +194,10 @@ def _blocks(pair: Pair, delta: Slices) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _ranks(pair: Pair) -> list[int]:
-    return [len(down) for down, _ in _parts(pair).values()] or [len(pair.down)]
+    is_fused = len(pair.up) % len(SLICES) == 0
+    return (
+        [len(down) for down, _ in _parts(pair).values()] if is_fused and pair.up.any() else [len(pair.down)]
+    )
 
 
 def _fill(delta: nn.Module, pair: Pair, scale: float, where: str) -> None:
@@ -200,6 +210,9 @@ def _fill(delta: nn.Module, pair: Pair, scale: float, where: str) -> None:
     if not isinstance(delta, Slices):
         _write(delta, pair.down, pair.up * factor, where)
         return
+    outputs = len(SLICES) * next(len(part.up.weight) for part in cast("Iterable[Any]", delta.deltas.values()))
+    if len(pair.up) != outputs:
+        raise UserError(f"{where}: B has {len(pair.up)} rows where the model has {outputs} outputs")
     parts = _blocks(pair, delta) or _parts(pair)
     if other := sorted(parts.keys() - delta.deltas.keys()):
         names = {"q": "queries", "k": "keys", "v": "values"}
