@@ -30,6 +30,7 @@ from petl_bench.data import manifests
 from petl_bench.types import Cache, ResultRow, RunSpec, changed_text, run_id
 from tests import processes, trees
 from tests.processes import SCRIPT
+from tests.schemas import checked
 
 os.environ.pop("COLUMNS", None)  # as xdist sets it: stdout of the commands is a pipe without a width
 LONG = bool(os.environ.get("PETL_BENCH_LONG"))
@@ -69,10 +70,8 @@ def petl(*arguments: object, cwd: Path | None = None, **environment: str) -> sub
 
 
 def json_lines(text: str) -> list[dict]:
-    """Every line of stdout as a JSON object; fails where a line is anything else."""
-    objects = [json.loads(line) for line in text.splitlines()]
-    assert all(isinstance(found, dict) for found in objects)
-    return objects
+    """Every line of stdout as a JSON object without its schema; fails where one is not as documented."""
+    return [checked(json.loads(line)) for line in text.splitlines()]
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -81,9 +80,9 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("petl-bench: error: ")
+    assert lines[0].startswith("error: ")
     assert "a bug of petl-bench" not in lines[0]
-    return lines[0].removeprefix("petl-bench: error: ")
+    return lines[0].removeprefix("error: ")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:

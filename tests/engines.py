@@ -90,4 +90,4 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     plan, *_, message = done.stderr.splitlines()
     assert plan.endswith("to do")
     assert "a bug of petl-bench" not in message
-    return message.removeprefix("petl-bench: error: ")
+    return message.removeprefix("error: ")

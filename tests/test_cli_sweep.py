@@ -82,7 +82,7 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     done = petl("--debug", "sweep", "bits=9", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("petl-bench: error: bits=9")
+    assert done.stderr.splitlines()[-1].startswith("error: bits=9")
 
 
 # sweep
@@ -234,7 +234,7 @@ def test_a_setting_that_the_method_refuses_stops_a_sweep_before_it_starts(tmp_pa
     done = quickly("sweep", "--store", store, *wrong, "launcher.workers=1")
     message = done.stderr.splitlines()[-1]
     assert done.returncode == 2
-    assert message.startswith("petl-bench: error: ")
+    assert message.startswith("error: ")
     assert "adapter lora" in message
     assert "'dropout': 2.0" in message
     assert "Traceback" not in done.stderr

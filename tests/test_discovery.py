@@ -15,7 +15,7 @@ from petl_bench.cli import completion
 from petl_bench.config import keys, options
 from petl_bench.config.keys import OTHER_WORDS, suggested
 from petl_bench.types import spec_from_dict, spec_to_dict
-from tests.conftest import quickly
+from tests.conftest import json_lines, quickly
 
 LOWFORMER = ["backbone=timm", "backbone.name=lowformer_b0", "backbone.weights=random"]
 LOWFORMER += ["backbone.image_size=32", "task=digits", "scale=1", "bits=1", "train.epochs=1"]
@@ -66,7 +66,7 @@ def test_the_configuration_of_a_run_is_printed_as_it_is_resolved(tmp_path: Path)
     assert (values["train"]["epochs"], values["bits"], values["adapter"]["name"]) == (7, 1, "lora")
     assert values["scale"] > 0
     assert "they differ in bits" in done.stderr
-    lines = [json.loads(line) for line in quickly(*arguments, "--cfg", "--json").stdout.splitlines()]
+    lines = json_lines(quickly(*arguments, "--cfg", "--json").stdout)
     assert [line["bits"] for line in lines] == [1, 4]
     held = {name: value for name, value in lines[0].items() if name != "run_id"}
     assert held == values == json.loads(json.dumps(spec_to_dict(spec_from_dict(held))))
@@ -99,9 +99,7 @@ def test_combinations_that_cannot_be_built_are_left_out_by_name(tmp_path: Path) 
     for dry in (["--dry-run"], []):
         alone = quickly(*arguments, "adapter=lora", *dry)
         assert alone.returncode == 2
-        assert alone.stderr.startswith(
-            "petl-bench: error: adapter=lora on backbone lowformer_b0: this adapter"
-        )
+        assert alone.stderr.startswith("error: adapter=lora on backbone lowformer_b0: this adapter")
     assert not (tmp_path / "store").exists()
 
 

@@ -108,7 +108,7 @@ def test_a_hostile_input_is_refused_in_one_short_message(
             if done.returncode == 2 and "Usage: " not in done.stderr:
                 errors = [line for line in lines if not line.startswith("warning: ")]
                 assert len(errors) == 1, where
-                assert errors[0].startswith("petl-bench: error: "), where
+                assert errors[0].startswith("error: "), where
                 assert files_of(folder) == held, where
     finally:
         signal.alarm(0)
@@ -144,7 +144,7 @@ def test_a_number_out_of_range_is_refused_by_the_plan(overrides: str, named: str
     arguments = [*ONE[:2], *overrides.split()]
     done = quickly("sweep", "--store", tmp_path / "store", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("petl-bench: error: ")
+    assert done.stderr.startswith("error: ")
     assert named in done.stderr
     assert len(done.stderr) < MOST
     assert not os.listdir(tmp_path)

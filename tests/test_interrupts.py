@@ -188,7 +188,7 @@ def test_a_store_that_vanishes_ends_the_sweep_and_is_not_made_anew(tmp_path: Pat
         store.rename(tmp_path / "elsewhere")
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert messages.splitlines()[-1].startswith(f"petl-bench: error: store {store}: has vanished")
+    assert messages.splitlines()[-1].startswith(f"error: store {store}: has vanished")
     assert "Traceback" not in messages
     assert not store.exists()
     assert_whole(tmp_path / "elsewhere", 1)

@@ -282,7 +282,7 @@ def test_a_full_disk_is_said_and_spoils_nothing(small_disk: Path) -> None:
     done = quickly("sweep", "--store", store, *overrides, "--json")
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2
-    assert last.startswith(f"petl-bench: error: store {store}: cannot write there: No space left on device")
+    assert last.startswith(f"error: store {store}: cannot write there: No space left on device")
     assert last.endswith(" of 4 runs are done and kept; the same command continues from there")
     assert "Traceback" not in done.stderr
     finished = json_lines(done.stdout)

@@ -130,10 +130,8 @@ def test_a_read_only_store_is_read(read_only: Path) -> None:
     assert quickly("sweep", "--store", read_only, *SERIAL).returncode == 0  # nothing to do
     done = quickly("store", "check", "--store", read_only, "--repair")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == f"petl-bench: error: store {read_only}: cannot write there: Read-only file system "
-        + (f"({ASIDE})\n")
+    assert done.stderr == f"error: store {read_only}: cannot write there: Read-only file system " + (
+        f"({ASIDE})\n"
     )
     done = quickly("sweep", "--store", read_only, *SERIAL, "seed=7")
     message = error_of(done)

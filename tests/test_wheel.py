@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import petl_bench
+from tests.conftest import json_lines
 
 CHECKOUT = Path(petl_bench.__file__).parent.parent
 
@@ -87,7 +88,7 @@ def test_an_installed_wheel_sweeps_from_any_directory(wheel: Path, tmp_path: Pat
     overrides = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
     done = run("-c", program, "sweep", *overrides, "--json")
     assert done.returncode == 0, done.stderr
-    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    (row,) = json_lines(done.stdout)
     assert row["task"] == "surfaces"
     assert row["version"] == petl_bench.__version__
     assert row["git_revision"] == ""  # an installed wheel is no checkout

@@ -30,7 +30,7 @@ from petl_bench.cli import show as show_command
 from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
 from petl_bench.cli.common import note
-from petl_bench.errors import UserError, out_of_memory, presentable
+from petl_bench.errors import UserError, out_of_memory
 
 app = typer.Typer(
     name="petl-bench",
@@ -109,12 +109,10 @@ def main() -> None:
             sys.exit(128 + _interruptions[-1])
         if "--debug" in sys.argv:
             traceback.print_exc()
-        if isinstance(error, _UsageError):
-            if type(error).__name__ != "NoArgsIsHelpError":  # whose message is the help text
-                error.message = presentable(error.message)
-            error.show()
+        if type(error).__name__ == "NoArgsIsHelpError" and isinstance(error, _UsageError):
+            error.show()  # its message is the help text
         else:
-            note(f"petl-bench: error: {_message(error)}")
+            note(f"error: {_message(error)}")
         sys.exit(2)
 
 
@@ -135,6 +133,9 @@ def _check_folder() -> None:
 def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, _UsageError):
+        where = error.ctx.command_path if error.ctx else "petl-bench"
+        return f"{error.format_message().removesuffix('.')}; `{where} --help` shows the usage"
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):

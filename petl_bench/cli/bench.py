@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from petl_bench.cli.common import JsonOption, note, print_json
+from petl_bench.cli.common import note, print_json
+from petl_bench.cli.options import DeviceOption, JsonOption, ThreadsOption, check_threads
 from petl_bench.errors import counted
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def bench(
     list_names: Annotated[
         bool, typer.Option("--list", help="List all measurements without running them.")
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="Device: auto, cpu or cuda:0.")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 uses all cores.")] = 0,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     rounds: Annotated[
         int,
         typer.Option("--rounds", min=0, help="Timings of each side; 0 uses the default of each measurement."),
@@ -36,6 +37,7 @@ def bench(
 
     Both are timed alternately in one process, and the ratios of their times are printed.
     """
+    check_threads(threads)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # keeps torch's profiler from writing to stderr
     import torch
 
@@ -47,7 +49,7 @@ def bench(
         _list(cases, json)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    setting = Setting(find_device(device), threads or cores, rounds, quick)
+    setting = Setting(find_device(device, "--device "), threads or cores, rounds, quick)
     torch.set_num_threads(setting.threads)
     if quick:
         note("--quick: tiny sizes and one round; the timings say nothing about speed")
@@ -56,7 +58,7 @@ def bench(
         note(f"[{number}/{len(cases)}] {case.name}: {case.what}")
         found.append(measured(case, setting))
         if json:
-            print_json(found[-1].to_dict())
+            print_json("bench/1", found[-1].to_dict())
     if not json:
         _print(found, setting)
 
@@ -68,7 +70,8 @@ def _list(cases: list[Case], json: bool) -> None:
     table = Table("name", "what", "target")
     for case in cases:
         if json:
-            print_json({"name": case.name, "what": case.what, "target": case.target, "goal": case.goal})
+            facts = {"name": case.name, "what": case.what, "target": case.target, "goal": case.goal}
+            print_json("bench-list/1", facts)
         table.add_row(case.name, case.what, "" if case.target is None else f"{case.target:g}")
     if not json:
         Console(width=120, highlight=False).print(table)

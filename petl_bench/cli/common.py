@@ -1,4 +1,4 @@
-"""Options and output that several commands share."""
+"""Output that several commands share."""
 
 from __future__ import annotations
 
@@ -6,37 +6,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from petl_bench.errors import DamagedError, UserError, counted, presentable, shown
 from petl_bench.layout import wrapped
-from petl_bench.types import DataSettings, ResultRow
+from petl_bench.types import ResultRow
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from petl_bench.store import Store
-
-StoreOption = Annotated[
-    Path, typer.Option("--store", help="Directory of the runs and their results.", show_default=True)
-]
-TrainedArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="An adapter file, or the directory of a run.")
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--backbone-weights", help="File of backbone weights, for adapters trained on weights from a file."
-    ),
-]
-ResizeOption = Annotated[
-    str | None, typer.Option("--resize", help="stretch or crop, only for files that do not state it.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON objects, one per line, and nothing else.")
-]
 DEFAULT_STORE = Path("results")
 
 
@@ -67,9 +46,28 @@ def cells(*values: object) -> list[Text]:
     return [Text(shown(str(value))) for value in values]
 
 
-def print_json(values: Mapping[str, Any]) -> None:
-    """Print a JSON object as one line of stdout."""
-    print(json.dumps(values, allow_nan=False), flush=True)
+def print_json(schema: str, values: Mapping[str, Any]) -> None:
+    """Print a JSON object as one line of stdout.
+
+    Args:
+        schema: name and version of its keys, such as `inspect/1`; docs/json.md describes them. A key that
+            goes or changes its meaning raises the version; a new one does not.
+        values: the object.
+    """
+    print(json.dumps({"schema": f"petl-bench/{schema}", **values}, allow_nan=False), flush=True)
+
+
+def written(source: str, target: Path, form: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the JSON object of a command that has written files.
+
+    Args:
+        source: what they were made from.
+        target: the file or folder.
+        form: its form.
+        files: contents by name.
+    """
+    sizes = {name or target.name: len(content) for name, content in files.items()}
+    return {"source": source, "out": str(target), "to": form, "files": sizes}
 
 
 def usable_rows(store: Store, needed: bool = False, as_written: bool = False) -> list[ResultRow]:
@@ -118,21 +116,6 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-RootOption = Annotated[
-    Path | None,
-    typer.Option("--root", help="Folder of the data sets; by default $PETL_BENCH_DATA or ./data."),
-]
-OverrideOption = Annotated[
-    Path | None,
-    typer.Option("--override", help="YAML file with split sizes that replace those of the manifests."),
-]
-
-
-def data_settings(root: Path | None, override: Path | None = None) -> DataSettings:
-    """Return the `data` settings of a command that takes no overrides."""
-    return DataSettings(root=str(root or ""), override=str(override or ""))
 
 
 class Counter:

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petl_bench.cli import completion
-from petl_bench.cli.common import (
-    DEFAULT_STORE,
-    JsonOption,
-    RootOption,
-    StoreOption,
-    cells,
-    note,
-    print_json,
-    say,
-)
+from petl_bench.cli.common import DEFAULT_STORE, cells, note, print_json, say
 from petl_bench.cli.eval import moved
+from petl_bench.cli.options import RUN, JsonOption, RootOption, StoreOption
 from petl_bench.errors import UserError, counted
 from petl_bench.store import Store, find_run
 from petl_bench.types import DataSettings, ResultRow
@@ -38,15 +30,8 @@ MOST_CONFUSIONS = 10
 
 
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="A", help="A run: run_id or directory.", autocompletion=completion.runs)
-    ],
-    second: Annotated[
-        str,
-        typer.Argument(
-            metavar="B", help="Another run on the same test images.", autocompletion=completion.runs
-        ),
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help=RUN, autocompletion=completion.runs)],
+    second: Annotated[str, typer.Argument(metavar="B", help=RUN, autocompletion=completion.runs)],
     store: StoreOption = DEFAULT_STORE,
     root: RootOption = None,
     json: JsonOption = False,
@@ -55,7 +40,8 @@ def compare(
 
     The exact McNemar test says whether one of the two trained files classifies more of the test images
     correctly than chance explains. Tables show for which classes they differ, and what is confused with what.
-    Other seeds may differ more; `petl-bench report` compares means over seeds and tasks.
+    Both runs must be on the same test images. Other seeds may differ more; `petl-bench report` compares means
+    over seeds and tasks.
     """
     from petl_bench.report.agreement import agreement, by_class, confusions
 
@@ -74,7 +60,7 @@ def compare(
     result["classes"] = None if labels is None else by_class(a, b, labels)
     result["confusions"] = None if labels is None else confusions(a, b, labels)
     if json:
-        print_json(result)
+        print_json("compare/1", result)
         return
     for letter, row, held in zip("AB", rows, (a, b), strict=True):
         say(f"{letter}  {_named(row)}: {held.correct} of {held.images} right ({100 * held.accuracy:.2f} %)")

@@ -17,7 +17,7 @@ def print_configuration(runs: Mapping[str, RunSpec], json: bool) -> None:
     held = {i: spec_to_dict(spec) for i, spec in runs.items()}
     if json:
         for i, values in held.items():
-            print_json({"run_id": i, **values})
+            print_json("configuration/1", {"run_id": i, **values})
         return
     import yaml
 

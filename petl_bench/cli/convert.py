@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from petl_bench.atomic import write_atomic
-from petl_bench.cli.common import note
+from petl_bench.cli.common import note, print_json, written
+from petl_bench.cli.options import JsonOption, OutOption, TargetArgument, destination
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 
@@ -34,7 +35,8 @@ def convert(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="A .bin file, an adapter file or a folder of PEFT.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The file to write; it must not exist.")],
+    target: TargetArgument = None,
+    *,
     to: Annotated[
         Format,
         typer.Option(
@@ -71,6 +73,8 @@ def convert(
         str | None,
         typer.Option("--normalization", help="Normalization of its pixels: imagenet, inception, ..."),
     ] = None,
+    out: OutOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Convert adapter files from and to .bin files of PETL-ViT, and from folders of PEFT.
 
@@ -88,6 +92,7 @@ def convert(
     given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}
     options = {name: value for name, value in given.items() if value is not None}
+    target = destination(target, out)
     _check(source, target, to, packing, ranks, foreign)
     wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
     for path in wanted:
@@ -112,6 +117,9 @@ def convert(
             path.unlink(missing_ok=True)
         raise UserError(f"{target}: cannot be written: {error.strerror}") from error
     note(f"wrote {' and '.join(map(str, wanted))}")
+    if json:
+        files = {path.name: content for path, content in zip(wanted, contents, strict=True)}
+        print_json("convert/1", written(str(source), target, to.value, files))
 
 
 def _check(

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petl_bench.cli import completion
-from petl_bench.cli.common import (
-    Counter,
-    JsonOption,
-    OverrideOption,
-    data_settings,
-    note,
-    print_json,
-    say,
-)
+from petl_bench.cli.common import Counter, note, print_json, say
 from petl_bench.cli.data_report import print_reports, summary
+from petl_bench.cli.options import JsonOption, OverrideOption, RootOption, data_settings
 from petl_bench.errors import UserError, counted, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +26,6 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(metavar="SUITE", help="vtab, fgvc, or a task or pattern, e.g. vtab_cifar or 'vtab_d*'."),
 ]
-RootArgument = Annotated[Path, typer.Option("--root", help="Folder of the data sets.")]
 SettingsArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -48,7 +40,7 @@ OWN_SETTINGS = ("data.images", "split_seed", "data.cache", "data.cache_gb")
 @app.command("verify")
 def verify(
     suite: SuiteArgument,
-    root: RootArgument,
+    root: RootOption = None,
     settings: SettingsArgument = None,
     override: OverrideOption = None,
     json: JsonOption = False,
@@ -59,7 +51,11 @@ def verify(
     own data (folder or tree), classes, sizes and modes of images and files left out are shown, for the images
     that a sweep with the same settings uses. The exit code is 1 if there is any problem.
     """
-    _verify(suite, root, settings or [], override, json, decode=True)
+    _verify(suite, _folder(root), settings or [], override, json, decode=True)
+
+
+def _folder(root: Path | None) -> Path:
+    return Path(data_settings(root).folder)
 
 
 def _verify(
@@ -71,7 +67,7 @@ def _verify(
 
     manifests = _manifests(suite)
     if not root.is_dir():
-        raise UserError(f"--root {root}: no such folder")
+        raise UserError(f"--root {root}: no such folder; --root DIR or $PETL_BENCH_DATA names another one")
     settings = data_settings(root, override)
     own = all(manifest.suite == "own" for manifest in manifests)
     if overrides and not own:
@@ -92,8 +88,8 @@ def _verify(
     wrong = sum(len(report.problems) for report in reports)
     if json:
         for problem in (problem for report in reports for problem in report.problems):
-            print_json(asdict(problem))
-        print_json(summary(suite, root, reports))
+            print_json("data-problem/1", asdict(problem))
+        print_json("data-verify/1", summary(suite, root, reports))
     else:
         print_reports(reports)
     if wrong:
@@ -104,7 +100,7 @@ def _verify(
 @app.command("prepare")
 def prepare(
     suite: SuiteArgument,
-    root: RootArgument,
+    root: RootOption = None,
     archive: Annotated[
         Path | None,
         typer.Option(
@@ -126,7 +122,7 @@ def prepare(
     from petl_bench.data.hub import prepare_from_hub
     from petl_bench.data.prepare import prepare as prepare_root
 
-    manifests = _manifests(suite)
+    manifests, root = _manifests(suite), _folder(root)
     if any(manifest.suite == "own" for manifest in manifests):
         raise UserError(f"{suite}: your own data need no preparation; see `petl-bench data info {suite}`")
     folders = _known_folders(manifests)
@@ -199,7 +195,7 @@ def info(
         raise UserError(f"data info {task}: only own data (folder or tree) are described, with --root DIR")
     facts = asdict(manifests()[task])
     if json:
-        print_json(facts)
+        print_json("data-info/1", facts)
         return
     about, lists = facts.pop("about"), facts.pop("lists")
     for key, value in {**facts, **about}.items():

@@ -42,7 +42,9 @@ def print_plan(
         for i, spec in runs.items():
             held = {"run_id": i, **cell_of(spec), "seed": spec.seed, "state": states[i], "to_do": i in todo}
             held |= {"device": device, "train": asdict(spec.train), "trainings": len(trainings(spec))}
-            print_json(held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))})
+            print_json(
+                "plan/1", held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))}
+            )
         return
     width, specs = terminal_width(), [*runs.values()]
     say(*_counts(runs, todo, states, width))

@@ -9,17 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import (
-    DEFAULT_STORE,
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, usable_rows
+from petl_bench.cli.filters import filtered
+from petl_bench.cli.options import (
+    FilterOption,
     JsonOption,
     OverrideOption,
     RootOption,
     StoreOption,
+    WeightsOption,
     data_settings,
-    note,
-    print_json,
-    say,
-    usable_rows,
 )
 from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
@@ -49,16 +48,12 @@ def evaluate(
     all_runs: Annotated[
         bool, typer.Option("--all", help="Evaluate every finished run of the store.")
     ] = False,
+    filters: FilterOption = None,
     task: Annotated[
         str | None,
         typer.Option("--task", help="Evaluate on this task instead of the one that the file states."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights", help="File of backbone weights, for adapters trained on weights from a file."
-        ),
-    ] = None,
+    weights: WeightsOption = None,
     root: RootOption = None,
     override: OverrideOption = None,
     json: JsonOption = False,
@@ -68,15 +63,8 @@ def evaluate(
     The test images are classified from the adapter file and the backbone alone. The exit code is 1 if the
     accuracy differs from the row of a run, or any prediction from that of the run.
     """
-    if bool(targets) == all_runs:
-        raise UserError("eval: give either runs, directories or files to evaluate, or --all")
-    found = [_find(text, Store(store)) for text in targets or []]
+    found = _targets(targets or [], store, all_runs, filters or [])
     failed = 0
-    if all_runs:
-        shelf = Store(store)
-        found = [_run(shelf, row.run_id) for row in usable_rows(shelf, needed=True, as_written=True)]
-        if not found:
-            raise UserError(f"store {store}: holds no finished run; run `petl-bench sweep` first")
     settings = data_settings(root, override)
     other_task = _task(task, settings) if task else None
     disagree = 0
@@ -91,7 +79,7 @@ def evaluate(
             continue
         disagree += result["agrees"] is False
         if json:
-            print_json(result)
+            print_json("eval/1", result)
         else:
             changed = _changed(target) if result["agrees"] is False else ""
             where = f"{target.run_id or target.path} {result['task']}"
@@ -102,6 +90,27 @@ def evaluate(
         raise UserError(f"{failed} of {counted(len(found), 'run')} of store {store} cannot be evaluated")
     if disagree:
         raise typer.Exit(1)
+
+
+def _targets(names: list[str], store: Path, all_runs: bool, filters: list[str]) -> list[Target]:
+    """Return what is to be evaluated: what is named, or all runs of a store that filters select.
+
+    Raises:
+        UserError: both or neither are asked for, or there is no such run or file.
+    """
+    shelf = Store(store)
+    if bool(names) == all_runs:
+        raise UserError("eval: give either runs, directories or files to evaluate, or --all")
+    if not all_runs:
+        if filters:
+            raise UserError(f"--filter {filters[0]}: selects runs of --all; leave it out for named runs")
+        return [_find(text, shelf) for text in names]
+    rows = usable_rows(shelf, needed=True, as_written=True)
+    if not rows:
+        raise UserError(f"store {store}: holds no finished run; run `petl-bench sweep` first")
+    for text in filters:
+        rows = filtered(rows, text, shelf)
+    return [_run(shelf, row.run_id) for row in rows]
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
@@ -207,7 +216,7 @@ def _evaluate(
     if weights is not None:
         backbone = replace(backbone, weights=weights)
     elif backbone.weights == FROM_FILE:
-        raise UserError(f"{where}: was trained on weights from a file; name it with --weights PATH")
+        raise UserError(f"{where}: was trained on weights from a file; name it with --backbone-weights PATH")
     task = task or own
     found = score(file, backbone, task, Runtime(store="", cache=DataSettings().decoded), where)
     same = (task.name, task.fingerprint) == (own.name, own.fingerprint)

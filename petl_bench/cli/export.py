@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from petl_bench.atomic import write_atomic, write_folder_atomic
-from petl_bench.cli.common import ResizeOption, TrainedArgument, WeightsOption, note
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, written
+from petl_bench.cli.options import (
+    JsonOption,
+    OutOption,
+    ResizeOption,
+    StoreOption,
+    TargetArgument,
+    TrainedArgument,
+    WeightsOption,
+    destination,
+)
 from petl_bench.errors import UserError
 
 
@@ -23,9 +32,8 @@ class Form(StrEnum):
 
 def export(
     file: TrainedArgument,
-    target: Annotated[
-        Path, typer.Argument(metavar="DST", help="File or folder to write; it must not exist.")
-    ],
+    target: TargetArgument = None,
+    *,
     to: Annotated[
         Form,
         typer.Option(
@@ -34,8 +42,11 @@ def export(
             "torch.export; onnx; peft: a folder for PEFT.",
         ),
     ],
+    out: OutOption = None,
+    store: StoreOption = DEFAULT_STORE,
     weights: WeightsOption = None,
     resize: ResizeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a trained adapter with its backbone for other programs.
 
@@ -45,13 +56,14 @@ def export(
     the adapter alone, for `lora`. A form that a method does not have is refused. Existing files are never
     overwritten.
     """
+    target = destination(target, out)
     if target.exists() or target.is_symlink():
         raise UserError(f"{target}: exists already, and export does not overwrite; choose another name")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder; make it first")
     from petl_bench.use import exported, read
 
-    trained = read(file, weights, resize)
+    trained = read(file, weights, resize, store)
     for remark in trained.remarks:
         note(f"warning: {remark}")
     files = exported(trained, to.value)
@@ -62,3 +74,5 @@ def export(
     size = sum(map(len, files.values()))
     names = f" ({', '.join(files)})" if "" not in files else ""
     note(f"wrote {target}{names}: {size:,} bytes")
+    if json:
+        print_json("export/1", written(trained.where, target, to.value, files))

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from petl_bench.cli.common import JsonOption, print_json, say, say_within
+from petl_bench.cli.common import DEFAULT_STORE, print_json, say, say_within
+from petl_bench.cli.options import JsonOption, StoreOption, TrainedArgument
 from petl_bench.errors import shown
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.layout import Column, table_lines, terminal_width
-from petl_bench.store import ADAPTER
+from petl_bench.store import ADAPTER, Store, find_run
 
 
 def inspect(
-    file: Annotated[
-        Path, typer.Argument(metavar="ADAPTER_FILE", help="An adapter file or the directory of a run.")
-    ],
+    file: TrainedArgument,
+    store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
 ) -> None:
     """Show the method, tensors, sizes and checksum of an adapter file."""
-    path = file / ADAPTER if file.is_dir() else file
+    path = _path(file, store)
     facts = _facts(read_bytes(path, ADAPTER_LIMIT), str(path))
     if json:
-        print_json(facts)
+        print_json("inspect/1", facts)
         return
     tensors = facts.pop("tensors")
     facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
@@ -51,6 +49,17 @@ def inspect(
             width=width,
         )
     )
+
+
+def _path(file: str, store: Path) -> Path:
+    """Return the path of an adapter file, or of that of a run."""
+    path = Path(file)
+    if path.is_dir():
+        return path / ADAPTER
+    if path.exists() or "/" in file or path.suffix:
+        return path
+    shelf, run_id = find_run(file, Store(store))
+    return shelf.directory(run_id) / ADAPTER
 
 
 def _facts(data: bytes, where: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import JsonOption, note, print_json, say, say_within
+from petl_bench.cli.common import note, print_json, say, say_within
+from petl_bench.cli.options import JsonOption
 from petl_bench.errors import counted, shown
 from petl_bench.layout import READABLE, Column, table_lines, terminal_width
 
@@ -27,6 +28,10 @@ class Kind(StrEnum):
     launchers = "launchers"
     tuned = "tuned"
     keys = "keys"
+
+
+SCHEMAS = {Kind.tasks: "ls-tasks/1", Kind.adapters: "ls-adapters/1", Kind.keys: "ls-keys/1"}
+"""Schemas of kinds whose entries have more than names and descriptions."""
 
 
 def ls(
@@ -50,7 +55,7 @@ def ls(
         entries = _with_costs(entries)
     if as_json:
         for entry in entries:
-            print_json(entry)
+            print_json(SCHEMAS.get(kind, "ls/1"), entry)
         return
     lines, width = [[entry["name"], *_facts(entry)] for entry in entries], terminal_width()
     if lines and kind is Kind.adapters and width is not None:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import (
-    Counter,
+from petl_bench.cli.common import DEFAULT_STORE, Counter, note, print_json, say
+from petl_bench.cli.options import (
+    DeviceOption,
     JsonOption,
     ResizeOption,
+    StoreOption,
+    ThreadsOption,
     TrainedArgument,
     WeightsOption,
-    note,
-    print_json,
-    say,
+    check_threads,
 )
 from petl_bench.errors import UserError, counted
-from petl_bench.types import ProcessSettings, check_range, declarations, require
+from petl_bench.types import require
 
 if TYPE_CHECKING:
     from petl_bench.use import Prediction
@@ -41,15 +42,14 @@ def predict(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: a line for each image and class, with a header.")
     ] = False,
+    store: StoreOption = DEFAULT_STORE,
     weights: WeightsOption = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     precision: Annotated[
         str | None,
         typer.Option("--precision", help="fp32, bf16, int8 or auto; by default that of the training."),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="CPU threads of the model; by default all cores.")
-    ] = None,
+    threads: ThreadsOption = None,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", help="Images that pass through the model together."),
@@ -63,13 +63,13 @@ def predict(
     """
     if json and as_csv:
         raise UserError("--json and --csv: give one of them")
-    check_range(declarations(ProcessSettings)["threads"], threads, "--threads")
+    check_threads(threads)
     if batch_size is not None:
         require(batch_size >= 1, "--batch-size", batch_size, "at least 1")
     require(top >= 1, "--top", top, "at least 1")
     from petl_bench.use import Unreadable, found_images, model_of, read
 
-    trained = read(file, weights, resize)
+    trained = read(file, weights, resize, store)
     classes = trained.facts.model.classes
     require(top <= classes, "--top", top, f"at most {classes}, the number of classes of {trained.where}")
     paths, remarks = found_images(images)
@@ -90,7 +90,7 @@ def predict(
                 skipped += 1
                 note(f"skipped: {found.reason}")
             elif json:
-                print_json(_object(found))
+                print_json("predict/1", _object(found))
             elif writer is not None:
                 writer.writerows(_lines(found))
             else:
@@ -105,7 +105,7 @@ def predict(
 def _use_threads(threads: int | None) -> None:
     import torch
 
-    if threads is not None:
+    if threads:
         torch.set_num_threads(threads)
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petl_bench.atomic import write_atomic
-from petl_bench.cli.common import DEFAULT_STORE, StoreOption, note, say, usable_rows
+from petl_bench.cli.common import DEFAULT_STORE, note, say, usable_rows
 from petl_bench.cli.filters import chosen, filtered, on_tasks
+from petl_bench.cli.options import FilterOption, JsonOption, OutOption, StoreOption
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.layout import terminal_width
 from petl_bench.store import Store
@@ -38,21 +39,17 @@ class Format(StrEnum):
 def report(
     store: StoreOption = DEFAULT_STORE,
     format: Annotated[
-        Format, typer.Option("--format", help="csv and parquet have one row per run, the others tables.")
-    ] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+        Format | None,
+        typer.Option(
+            "--format", help="csv and parquet have one row per run, the others tables; by default text."
+        ),
+    ] = None,
+    out: OutOption = None,
     plots: Annotated[
         Path | None,
         typer.Option("--plots", metavar="DIR", help="Also write figures to this folder, as SVG and PNG."),
     ] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            metavar="K=V",
-            help="Use only runs with this value, e.g. bits=1,2 or 'protocol.scales=[1,10]'. Repeatable.",
-        ),
-    ] = None,
+    filters: FilterOption = None,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -99,14 +96,19 @@ def report(
             help="Accuracy difference, in points, within which configurations count as equivalent.",
         ),
     ] = 1,
+    json: JsonOption = False,
 ) -> None:
     """Report the finished runs of a store.
 
     Tables show the accuracy by task, the means of groups of tasks and the mean of these, bytes by part, and
-    tests of whether fewer bits reduce the accuracy, or of other differences that are asked for.
+    tests of whether fewer bits reduce the accuracy, or of other differences that are asked for. The report
+    goes to stdout, or with --out to a file; --json stands for --format json.
     """
     from petl_bench.report import FORMATS, for_terminal
 
+    if json and format not in (None, Format.json):
+        raise UserError(f"--json and --format {format}: give one of them")
+    format = Format.json if json else format or Format.text
     if format is Format.parquet and out is None:
         raise UserError("--format parquet is binary: name a file with --out")
     base = out.parent if out else Path()

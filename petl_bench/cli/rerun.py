@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli import completion
-from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, print_json, say
+from petl_bench.cli.common import DEFAULT_STORE, print_json, say
+from petl_bench.cli.options import JsonOption, RunArgument, StoreOption
 from petl_bench.cli.planning import Existing
 from petl_bench.cli.show import misfits, provenance
 from petl_bench.cli.sweep import sweep
@@ -22,14 +22,7 @@ TIMES = ("started_at", "finished_at", "digest")
 
 
 def rerun(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="A run: its run_id, a unique beginning of it, or its directory.",
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: RunArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings of its execution, e.g. data.root=/data or launcher.device=cpu."),
@@ -63,7 +56,7 @@ def rerun(
         return
     result = _comparison(shelf, row, target, spec)
     if json:
-        print_json(result)
+        print_json("rerun/1", result)
     else:
         say(_in_words(result))
     if not result["agrees"]:

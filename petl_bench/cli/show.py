@@ -9,17 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli import completion
-from petl_bench.cli.common import (
-    DEFAULT_STORE,
-    JsonOption,
-    RootOption,
-    StoreOption,
-    flat,
-    print_json,
-    say,
-)
+from petl_bench.cli.common import DEFAULT_STORE, flat, print_json, say
 from petl_bench.cli.compare import kept_by, labels_of
+from petl_bench.cli.options import JsonOption, RootOption, RunArgument, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import SEARCH, Store, find_run, from_json
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_columns, spec_to_dict, stored_id
@@ -36,14 +28,7 @@ NAMES = ("run_id", "recipe", "recipe_name", "settings", "image_size")
 
 
 def show(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="A run: its run_id, a unique beginning of it, or its directory.",
-            autocompletion=completion.runs,
-        ),
-    ],
+    run: RunArgument,
     store: StoreOption = DEFAULT_STORE,
     classes: Annotated[
         bool, typer.Option("--classes", help="Add the accuracy of each class and the confusions.")
@@ -61,7 +46,7 @@ def show(
     if classes:
         facts |= _by_class(shelf, run_id, root)
     if json:
-        print_json(facts)
+        print_json("show/1", facts)
         return
     say(f"run {run_id} of store {shelf.root}: {facts['state']}")
     if facts["error"]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petl_bench.cli import store_merge, store_runs
-from petl_bench.cli.common import DEFAULT_STORE, Counter, JsonOption, StoreOption, note, print_json, say
+from petl_bench.cli.common import DEFAULT_STORE, Counter, note, print_json, say
+from petl_bench.cli.options import JsonOption, StoreOption
 from petl_bench.errors import counted
 from petl_bench.store import Store
 
@@ -51,13 +52,13 @@ def check(
         result = check_store(shelf, counter, busy)
     for problem in result.problems:
         if json:
-            print_json(asdict(problem))
+            print_json("store-problem/1", asdict(problem))
         else:
             say(f"{problem.run_id}: {problem.kind}: {problem.path}: {problem.message}")
     moved = set_aside(shelf, result, busy) if repair else {}
     left = {problem.run_id for problem in result.damage} - set(moved)
     if json:
-        print_json(_summary(store, result, moved, left))
+        print_json("store-check/1", _summary(store, result, moved, left))
     else:
         for name, where in moved.items():
             say(f"{name}: set aside: {where}")

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from petl_bench.atomic import write_atomic
-from petl_bench.cli.common import DEFAULT_STORE, Counter, StoreOption, note, say
-from petl_bench.cli.store_runs import FilterOption, entries
+from petl_bench.cli.common import DEFAULT_STORE, Counter, note, print_json, say
+from petl_bench.cli.options import FilterOption, JsonOption, OutOption, StoreOption
+from petl_bench.cli.store_runs import entries
 from petl_bench.errors import UserError, counted
 from petl_bench.store import Store
 
@@ -23,6 +24,7 @@ def merge(
         list[Path], typer.Argument(metavar="SOURCE...", help="Other stores, or archives of `store pack`.")
     ],
     store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = False,
 ) -> None:
     """Copy the runs of other stores or archives into a store.
 
@@ -53,23 +55,28 @@ def merge(
         with Counter("runs", len(plan.copied)) as counter:
             for _ in merged(target, plan):
                 counter(1)
-    say(f"{counted(len(plan.copied), 'run')} copied into {store}, {len(plan.kept)} were there already")
+    if json:
+        held = {"copied": [*plan.copied], "kept": [*plan.kept], "unfinished": [*plan.unfinished]}
+        print_json("store-merge/1", {"store": str(store), **held})
+    else:
+        say(f"{counted(len(plan.copied), 'run')} copied into {store}, {len(plan.kept)} were there already")
     if plan.unfinished:
         note(f"warning: {counted(len(plan.unfinished), 'unfinished run')} of the sources not copied")
 
 
 def pack(
-    out: Annotated[Path, typer.Option("--out", help="The archive, for example runs.tar.gz.")],
     store: StoreOption = DEFAULT_STORE,
     filters: FilterOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Pack the finished runs of a store into one .tar.gz archive, which `petl-bench store merge` reads.
 
-    Logs and TensorBoard's files are included. Equal runs give an equal archive.
+    Logs and TensorBoard's files are included. Equal runs give an equal archive. By default it is runs.tar.gz.
     """
     from petl_bench.store.merging import pack as packed
 
-    shelf = Store(store)
+    shelf, out = Store(store), out or Path("runs.tar.gz")
     done = [entry.run_id for entry in entries(shelf, filters or []) if entry.state == "done"]
     if not done:
         raise UserError(f"store {store}: holds no finished run to pack")
@@ -77,4 +84,8 @@ def pack(
         write_atomic(out, packed(shelf, done))
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
-    say(f"{counted(len(done), 'run')} packed into {out} ({out.stat().st_size:,} bytes)")
+    size = out.stat().st_size
+    if json:
+        print_json("store-pack/1", {"store": str(store), "packed": done, "out": str(out), "bytes": size})
+    else:
+        say(f"{counted(len(done), 'run')} packed into {out} ({size:,} bytes)")

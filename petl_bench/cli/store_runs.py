@@ -9,22 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from petl_bench.cli import completion
-from petl_bench.cli.common import DEFAULT_STORE, JsonOption, StoreOption, note, print_json, say
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say
 from petl_bench.cli.filters import selected
+from petl_bench.cli.options import FilterOption, JsonOption, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import ClaimedError, Store
 from petl_bench.types import ResultRow, readable_name, row_to_dict
-
-STATES = "done, failed, killed, unfinished, running or damaged"
-
-FilterOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter",
-        metavar="K=V",
-        help=f"Only runs with this value of a column, of a setting or of state ({STATES}). Repeatable.",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -62,11 +52,14 @@ def ls(
     filters: FilterOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the runs of a store by readable names, with their state, accuracy and bytes."""
+    """List the runs of a store by readable names, with their state, accuracy and bytes.
+
+    Filters may name the state: done, failed, killed, unfinished, running or damaged.
+    """
     found = entries(Store(store), filters or [])
     if json:
         for entry in found:
-            print_json({key: entry.columns[key] for key in (*SHORT, *entry.columns) if key in entry.columns})
+            print_json("store-ls/1", {key: entry.columns[key] for key in (*SHORT, *entry.columns)})
         return
     if not found:
         note(f"store {store}: holds no run")
@@ -93,10 +86,11 @@ def rm(
     store: StoreOption = DEFAULT_STORE,
     filters: FilterOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Delete runs of a store, after asking; runs that are being executed are never deleted.
 
-    The runs are given by name, or by filters that all of them fulfill.
+    The runs are given by name, or by filters that all of them fulfill, e.g. --filter state=failed.
     """
     shelf = Store(store)
     if bool(runs) == bool(filters):
@@ -111,16 +105,20 @@ def rm(
         raise UserError(f"store {store}: nothing to delete")
     if not yes:
         _ask(chosen, store)
-    removed = 0
+    removed, left = [], [entry.run_id for entry in busy]
     for entry in chosen:
         try:
             with shelf.claims.take(entry.run_id, heartbeat=10):
                 shelf.remove(entry.run_id)
         except ClaimedError:
             note(f"warning: {entry.run_id} {entry.name} has begun to be executed, and is left in place")
+            left.append(entry.run_id)
             continue
-        removed += 1
-    say(f"{counted(removed, 'run')} deleted from {store}")
+        removed.append(entry.run_id)
+    if json:
+        print_json("store-rm/1", {"store": str(store), "deleted": removed, "running": left})
+    else:
+        say(f"{counted(len(removed), 'run')} deleted from {store}")
 
 
 def _entry(store: Store, name: str, running: bool) -> Entry | None:

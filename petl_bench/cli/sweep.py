@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petl_bench.cli import completion
-from petl_bench.cli.common import (
-    DEFAULT_STORE,
-    JsonOption,
-    StoreOption,
-    duration,
-    note,
-    print_json,
-)
+from petl_bench.cli.common import DEFAULT_STORE, duration, note, print_json
 from petl_bench.cli.configuration import print_configuration
+from petl_bench.cli.options import JsonOption, StoreOption
 from petl_bench.cli.planning import Existing, Prepared, prepare
 from petl_bench.cli.progress import Progress, say_failures
 from petl_bench.errors import StoreError, UserError, counted
@@ -91,7 +85,7 @@ def execute(prepared: Prepared, fail_fast: bool = False, json: bool = False) -> 
     rows = [prepared.done[i] for i in kept if i in prepared.done]
     if json:
         for row in rows:
-            print_json(row_to_dict(row))
+            print_json("row/1", row_to_dict(row))
     left = [i for i in kept if states[i] == "failed"]
     if left:
         note(f"{len(left)} failed earlier and are skipped; --existing retry-failed runs them again")
@@ -130,7 +124,7 @@ def _run(
             for outcome in outcomes:
                 progress.advance(outcome)
                 if outcome.row is not None and json:
-                    print_json(row_to_dict(outcome.row))
+                    print_json("row/1", row_to_dict(outcome.row))
                 if outcome.error is not None:
                     failed.append(outcome)
                     if fail_fast:

@@ -75,7 +75,8 @@ class Documentation:
             path = self.root / RESULTS / f"{name}.jsonl"
             if not path.is_file():
                 raise UserError(f"{path}: no such file, but the documentation shows this result")
-            rows = [row_from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+            held = [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [row_from_dict({k: v for k, v in row.items() if k != "schema"}) for row in held]
             self.reports[name] = build(rows, manifests(), MARGIN, Path("results"))
         return self.reports[name]
 

@@ -48,13 +48,14 @@ def to_parquet(report: Report) -> bytes:
 
 
 def to_json(report: Report) -> str:
-    """Return everything computed from the runs as JSON. Accuracies and differences are fractions of 1.
+    """Return everything computed from the runs as one line of JSON. Accuracies are fractions of 1.
 
     `rows` has an object for each cell, `averages` one for each configuration; `comparisons`, `rankings` and
     `warnings` follow. `power` is present only where it was asked for; `published` and `differences` only
     where published results were.
     """
     content: dict[str, Any] = {
+        "schema": "petl-bench/report/1",
         "rows": _cells(report.tables),
         "averages": [
             table.key
@@ -100,7 +101,7 @@ def to_json(report: Report) -> str:
     if report.published:
         content["published"] = [asdict(row) for row in report.published]
         content["differences"] = differences(report.tables, report.published)
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Options and arguments of the commands: each meaning has one name and one sentence, declared here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petl_bench.cli import completion
+from petl_bench.errors import UserError
+from petl_bench.types import DataSettings, ProcessSettings, check_range, declarations
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="Directory of the runs and their results.", show_default=True)
+]
+RUN = "A run: its run_id, a unique beginning of it, or its directory."
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN, autocompletion=completion.runs)]
+TrainedArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="An adapter file, or a run: its run_id or directory.")
+]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="K=V",
+        help="Only runs with this value of a column or a setting, e.g. bits=1,2 or "
+        "'protocol.scales=[1,10]'. Repeatable.",
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone-weights",
+        "--weights",
+        help="File of backbone weights, for adapters trained on weights from a file.",
+    ),
+]
+ResizeOption = Annotated[
+    str | None, typer.Option("--resize", help="stretch or crop, only for files that do not state it.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads; 0, the default, stands for all cores.")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data sets; by default $PETL_BENCH_DATA or ./data."),
+]
+OverrideOption = Annotated[
+    Path | None,
+    typer.Option("--override", help="YAML file with split sizes that replace those of the manifests."),
+]
+TargetArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DST]", help="File or folder to write, as --out.", show_default=False),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="File or folder to write.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON objects, one per line, and nothing else.")
+]
+
+
+def data_settings(root: Path | None, override: Path | None = None) -> DataSettings:
+    """Return the `data` settings of a command that takes no overrides."""
+    return DataSettings(root=str(root or ""), override=str(override or ""))
+
+
+def check_threads(threads: int | None) -> None:
+    """Check the value of --threads; 0 and None stand for all cores.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    check_range(declarations(ProcessSettings)["threads"], threads or None, "--threads")
+
+
+def destination(target: Path | None, out: Path | None) -> Path:
+    """Return the path that a command is to write, given as DST or by --out.
+
+    Raises:
+        UserError: both or none of them are given.
+    """
+    if (target is None) == (out is None):
+        raise UserError(
+            "name the file or folder to write, as DST or with --out"
+            if target is None
+            else f"{target} and --out {out}: give one of them"
+        )
+    return target or out or Path()
