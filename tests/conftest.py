@@ -232,6 +232,16 @@ def rows_of(store: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(store.glob("*/row.json"))]
 
 
+def events_of(directory: Path) -> Any:
+    """TensorBoard's own reader on a run, whose events lie in a folder with its readable name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = directory.glob("*/*/events.out.tfevents.*")
+    events = EventAccumulator(str(file.parent))
+    events.Reload()
+    return events
+
+
 def call(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
 ) -> subprocess.CompletedProcess[str]:

@@ -111,7 +111,7 @@ def test_a_sweep_keeps_and_prints_its_rows(finished_store: Path) -> None:
         assert row["bytes_file"] == (directory / ADAPTER).stat().st_size
         assert row["bytes_file"] == row["bytes_adapter"] + row["bytes_head"] + row["bytes_overhead"]
         assert json.loads((directory / SPEC).read_text())["seed"] == row["seed"]
-        assert list(directory.glob("events.out.tfevents.*"))
+        assert list(directory.glob("*/*/events.out.tfevents.*"))
         assert not (directory / ERROR).exists()
         assert not (directory / SEARCH).exists()
         assert not list(directory.glob(".*"))

@@ -19,7 +19,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.config import plan
 from petl_bench.errors import DivergedError, StoreError
@@ -30,7 +29,7 @@ from petl_bench.store import ADAPTER, ROW
 from petl_bench.train import TrainingState, checkpoint
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
 from tests import processes, trees
-from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of, wait_until
+from tests.conftest import SCRIPT, events_of, mounted, petl, quickly, rows_of, wait_until
 from tests.test_halving import Pets, pets  # noqa: F401 - a fixture
 from tests.test_protocols import Tree, made
 from tests.verifying import verify
@@ -73,8 +72,7 @@ def kept(store: Path, run_id: str) -> Kept:
     for origin in ("scale_from", "lr_from"):  # which a plan states, and `execute` alone does not
         del row[origin]
     search = directory / "search.json"
-    events = EventAccumulator(str(directory))
-    events.Reload()
+    events = events_of(directory)
     curves = [(tag, e.step, e.value) for tag in ("train/loss", "train/lr") for e in events.Scalars(tag)]
     return Kept(
         (directory / ADAPTER).read_bytes(),

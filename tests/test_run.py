@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.launch import preload
 from petl_bench.run.identity import identify
 from petl_bench.run.provenance import provenance
 from petl_bench.store import Store
 from petl_bench.types import AugmentSpec, ProtocolSpec, run_id
-from tests.conftest import pick, rows_of
+from tests.conftest import events_of, pick, rows_of
 
 EPOCHS = 1
 """train.epochs of the shared sweep."""
@@ -28,8 +27,7 @@ def test_tensorboard_reads_one_directory_a_run(finished_store: Path) -> None:
     for row in rows_of(finished_store):
         directory = finished_store / row["run_id"]
         assert len(list(directory.rglob("events.out.tfevents.*"))) == 1
-        events = EventAccumulator(str(directory))
-        events.Reload()
+        events = events_of(directory)
         assert {"train/loss", "train/lr", "test/acc", "bytes/file"} <= set(events.Tags()["scalars"])
         assert len(events.Scalars("train/loss")) == EPOCHS
         assert events.Scalars("bytes/file")[0].value == row["bytes_file"]

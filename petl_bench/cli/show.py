@@ -143,8 +143,9 @@ def provenance(row: ResultRow, spec: RunSpec) -> dict[str, Any]:
 
 
 def _files(directory: Path) -> dict[str, int]:
-    """Return the bytes of the files of a run by their names."""
-    return {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    """Return the bytes of the files of a run by their paths in its directory."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 
 def _search(store: Store, run_id: str) -> list[Any]:

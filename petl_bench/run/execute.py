@@ -35,6 +35,7 @@ from petl_bench.types import (
     RunSpec,
     Runtime,
     TaskSpec,
+    readable_folder,
     readable_name,
     row_from_dict,
 )
@@ -65,10 +66,10 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
     if claim is None:
         store.create()
     directory = store.open(run_id)
-    with LogFile(directory), SummaryWriter(str(directory)) as log:
+    with LogFile(directory), SummaryWriter(str(directory / readable_folder(spec))) as log:
         logger.info("run %s, %s: %s", run_id, readable_name(spec), spec)
         checkpoints = store.checkpoints(run_id) if runtime.checkpoint else None
-        result = select(spec, runtime, checkpoints)
+        result = select(spec, runtime, checkpoints, log)
         trained = result.model
         if trained is None:
             trained = train(result.spec, runtime, log, checkpoints=checkpoints)
@@ -116,7 +117,7 @@ def _measurements(
         "acc": test.accuracy,
         "predictions": test.digest,
         "acc_val": result.acc_val,
-        "acc_best_peek": max(trained.peeks, default=None),
+        "acc_best_peek": max(trained.peeks) if result.spec.protocol.name == "peek" else None,
         "n_train": trained.images,
         "n_test": test.images,
         "params_trainable": sum(p.numel() for p in trained.adapted.trainable),

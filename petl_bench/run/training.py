@@ -29,6 +29,7 @@ from petl_bench.train import (
     evaluate,
     fit,
     log_epochs,
+    log_validation,
     outputs,
 )
 from petl_bench.train.rate_regularizer import RateRegularizer
@@ -46,7 +47,7 @@ class Trained:
         images: number of training images.
         passes: number of passes of each image through the backbone.
         losses: mean loss of each epoch.
-        peeks: test accuracies during the training, with protocol peek only.
+        peeks: accuracies during the training, after the epochs of `looks`.
     """
 
     adapted: Adapted
@@ -58,7 +59,9 @@ class Trained:
     peeks: list[float]
 
 
-def select(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> SearchResult[Trained]:
+def select(
+    spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None, log: SummaryWriter | None = None
+) -> SearchResult[Trained]:
     """Select the candidate of a run with the best accuracy on val, trained without val (protocol `sealed`).
 
     Test images are not used. The result contains the trained model of the winner if another training would
@@ -68,11 +71,14 @@ def select(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> 
         spec: the run, its task resolved.
         runtime: how the run is executed.
         checkpoints: folder of checkpoints; see `train`.
+        log: TensorBoard writer for the accuracies on val of each candidate, and of the selected one; None:
+            none.
 
     Raises:
         DivergedError: all candidates diverge.
     """
     begin, earlier = time.perf_counter(), 0.0
+    curves: dict[tuple[float | None, float], dict[int, float]] = {}
 
     def attempt(candidate: RunSpec) -> tuple[float | None, Trained | None]:
         nonlocal earlier
@@ -82,12 +88,20 @@ def select(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> 
             logger.info("scale %s, lr %s: %s", candidate.scale, candidate.train.lr, error)
             return None, None
         earlier += trained.earlier_seconds
+        scale, recipe = candidate.scale, candidate.train
+        seen = dict(zip(looks(candidate, "train")[1], trained.peeks, strict=False))
+        curve = curves[scale, recipe.lr] = seen | {recipe.epochs - 1: accuracy}
+        if log is not None:
+            name = f"search/scale={scale},lr={recipe.lr},epochs={recipe.epochs}"
+            log_validation(log, name, curve)
         final = candidate.task.shots and candidate.train.epochs == spec.train.epochs
         return accuracy, trained if final else None
 
     result = search(spec, attempt)
     if result is None:
         raise DivergedError("every candidate of protocol=sealed diverges: lower protocol.scales or train.lr")
+    if log is not None and result.trials:
+        log_validation(log, "val/acc", curves[result.spec.scale, result.spec.train.lr])
     own = result.model.seconds if result.model is not None else 0.0
     return replace(result, seconds=earlier + time.perf_counter() - begin - own)
 
@@ -95,7 +109,27 @@ def select(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> 
 def validate(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> tuple[float, Trained]:
     """Train on `train`, and return the accuracy on val and the model; for the arguments see `train`."""
     trained = train(spec, runtime, split="train", checkpoints=checkpoints)
-    return _evaluate(spec, trained.adapted, "val", runtime), trained
+    last = trained.peeks[-1] if trained.peeks else _evaluate(spec, trained.adapted, "val", runtime)
+    return last, trained
+
+
+LOOKS = 10
+"""Accuracies on val in the course of a training of a search."""
+
+
+def looks(spec: RunSpec, split: str) -> tuple[str, list[int]]:
+    """Return the split on which a model is evaluated in the course of its training, and after which epochs.
+
+    Args:
+        spec: the run.
+        split: its training images; `train`: in a search, which evaluates on val.
+    """
+    protocol, epochs = spec.protocol, spec.train.epochs
+    if protocol.name != "peek" and split != "train":
+        return "", []
+    every = protocol.every if protocol.name == "peek" else max(1, epochs // LOOKS)
+    after = [epoch for epoch in range(epochs) if epoch + 1 == epochs or (epoch + 1) % every == 0]
+    return "test" if protocol.name == "peek" else "val", after
 
 
 def train(
@@ -147,7 +181,7 @@ def train(
             classes=spec.task.classes,
             loaders=runtime.loaders,
             consistency=adapted.adapter.attached.consistency,
-            hooks=_RunHooks(spec, runtime, adapted, state),
+            hooks=_RunHooks(spec, runtime, adapted, state, split, head_only),
             state=state,
         )
         fit(training)
@@ -169,8 +203,19 @@ def _initial_state(spec: RunSpec, runtime: Runtime, split: str, checkpoints: Pat
 class _RunHooks(Hooks):
     """Rate regularizer, average of states and peeks of a run."""
 
-    def __init__(self, spec: RunSpec, runtime: Runtime, adapted: Adapted, state: TrainingState) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        runtime: Runtime,
+        adapted: Adapted,
+        state: TrainingState,
+        split: str,
+        head_only: bool,
+    ) -> None:
         self.spec, self.runtime, self.adapted, self.state = spec, runtime, adapted, state
+        self.looked_at, self.after = looks(spec, split)
+        if head_only and self.looked_at == "val":
+            self.after = []  # each look would take longer than the whole training
         self.regularizer = None
         if spec.rate_weight:
             self.regularizer = RateRegularizer(adapted.adapter.quantized, spec.seed, spec.rate_weight)
@@ -186,9 +231,8 @@ class _RunHooks(Hooks):
     def after_epoch(self, epoch: int) -> None:
         if self.state.average is not None:
             self.state.average.after_epoch(self.state.losses, self.adapted.trainable)
-        protocol, last = self.spec.protocol, epoch + 1 == self.spec.train.epochs
-        if protocol.name == "peek" and (last or (epoch + 1) % protocol.every == 0):
-            self.state.peeks.append(_evaluate(self.spec, self.adapted, "test", self.runtime))
+        if epoch in self.after:
+            self.state.peeks.append(_evaluate(self.spec, self.adapted, self.looked_at, self.runtime))
 
 
 def _trains_head_only(spec: RunSpec, adapted: Adapted) -> bool:

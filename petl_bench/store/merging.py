@@ -22,7 +22,7 @@ from petl_bench.store.runs import Store
 
 RESULTS = ("acc", "acc_val", "acc_best_peek", "scale", "lr", "predictions", "bytes_file")
 """Columns that two executions of one run must have in common; times and machines may differ."""
-_MEMBER = re.compile(r"([0-9a-f]{12})/([^/]+)")
+_MEMBER = re.compile(r"([0-9a-f]{12})/(?:[^/.][^/]*/[^/.][^/]*/(?=events))?([^/]+)")
 
 
 @dataclass
@@ -100,7 +100,7 @@ def pack(store: Store, run_ids: Sequence[str]) -> Iterator[bytes]:
         ):
             for name in sorted(run_ids):
                 for path in store.own_files(name):
-                    entry = tarfile.TarInfo(f"{name}/{path.name}")
+                    entry = tarfile.TarInfo(f"{name}/{path.relative_to(store.directory(name)).as_posix()}")
                     entry.size = path.stat().st_size
                     with path.open("rb") as file:
                         archive.addfile(entry, file)
@@ -147,7 +147,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 if member.size > (ADAPTER_LIMIT if file == ADAPTER else RECORD_LIMIT):
                     raise UserError(f"{path}: member {member.name!r} has {member.size:,} bytes, too many")
                 place = folder / member.name
-                place.parent.mkdir(exist_ok=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
                 content = archive.extractfile(member)
                 assert content is not None
                 with place.open("xb") as file_out:

@@ -38,7 +38,7 @@ SEARCH = "search.json"
 PREDICTIONS = "predictions.bin"
 LOG = "run.log"
 EVENTS = "events.out.tfevents."
-"""Beginning of the names of TensorBoard's files."""
+"""Beginning of the names of TensorBoard's files; they lie in a folder with the readable name of the run."""
 CHECKPOINTS = "checkpoints"
 FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH, PREDICTIONS)
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, UserError)
@@ -189,11 +189,12 @@ class Runs:
 
     def own_files(self, run_id: str) -> list[Path]:
         """Return the files that belong to a run, without checkpoints and temporary files."""
-        own = (*FILES, LOG)
-        found = (
-            path for path in self.directory(run_id).iterdir() if path.is_file() and not path.is_symlink()
-        )
-        return sorted(path for path in found if path.name in own or path.name.startswith(EVENTS))
+        directory = self.directory(run_id)
+        places = [directory / name for name in (*FILES, LOG)]
+        places += [place for depth in ("", "*/*/") for place in directory.glob(f"{depth}{EVENTS}*")]
+        real = directory.resolve()
+        plain = (path for path in places if path.resolve() == real / path.relative_to(directory))  # no links
+        return sorted(path for path in plain if path.is_file())
 
     def names(self) -> list[str]:
         """Return all names in the store, except for names with a leading dot.

@@ -67,7 +67,7 @@ class Store(Runs):
         with self._writing():
             directory.mkdir(exist_ok=True)
             for pattern in (
-                f"{EVENTS}*",
+                f"**/{EVENTS}*",
                 LOG,
                 f"{CHECKPOINTS}/.*",
                 *(f".{name}.*" for name in FILES),
@@ -197,7 +197,9 @@ class Store(Runs):
                 place = copy / run_id
                 place.mkdir()
                 for path in source.own_files(run_id):
-                    shutil.copyfile(path, place / path.name)
+                    target = place / path.relative_to(source.directory(run_id))
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
                 if os.path.lexists(self.directory(run_id)):
                     self.remove(run_id)
                 os.rename(place, self.directory(run_id))

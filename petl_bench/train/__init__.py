@@ -7,7 +7,7 @@ from petl_bench.train.evaluation import evaluate, outputs, predict
 from petl_bench.train.loop import Hooks, Training, compiled, fit
 from petl_bench.train.pixels import Pixels
 from petl_bench.train.schedule import learning_rate
-from petl_bench.train.tensorboard import log_epochs, log_result
+from petl_bench.train.tensorboard import log_epochs, log_result, log_validation
 
 __all__ = [
     "Average",
@@ -21,6 +21,7 @@ __all__ = [
     "learning_rate",
     "log_epochs",
     "log_result",
+    "log_validation",
     "outputs",
     "predict",
     "transform",

@@ -47,7 +47,7 @@ class TrainingState:
 
     Attributes:
         losses: mean loss of each epoch so far.
-        peeks: test accuracies so far, with protocol peek only.
+        peeks: accuracies so far: on test with protocol peek, on val in a search.
         earlier_seconds: seconds that earlier attempts needed to reach the state that this one began from.
     """
 

@@ -26,6 +26,18 @@ def log_epochs(log: SummaryWriter, losses: Sequence[float], recipe: TrainSpec, b
         log.add_scalar("train/lr", learning_rate(epoch, recipe), epoch)
 
 
+def log_validation(log: SummaryWriter, name: str, accuracies: Mapping[int, float]) -> None:
+    """Write accuracies on val of one training.
+
+    Args:
+        log: writer of the run.
+        name: name of the curve.
+        accuracies: accuracy after some epochs, by the number of the epoch, from 0.
+    """
+    for epoch, accuracy in accuracies.items():
+        log.add_scalar(name, accuracy, epoch)
+
+
 def log_result(log: SummaryWriter, settings: Mapping[str, str | float], result: Mapping[str, float]) -> None:
     """Write settings and results for the HPARAMS page of TensorBoard into the run's own directory."""
     events: Any = log.file_writer

@@ -31,7 +31,7 @@ from petl_bench.types.method_facts import (
     method,
     methods,
 )
-from petl_bench.types.names import readable_name
+from petl_bench.types.names import readable_folder, readable_name
 from petl_bench.types.parts import (
     FLOAT_BITS,
     HEAD_QUANTIZER,
@@ -124,6 +124,7 @@ __all__ = [
     "method",
     "methods",
     "named",
+    "readable_folder",
     "readable_name",
     "require",
     "row_from_dict",

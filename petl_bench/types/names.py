@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from petl_bench.types.method_facts import changed_text
 from petl_bench.types.run import RunSettings, RunSpec
 from petl_bench.types.settings import declarations
@@ -24,3 +26,16 @@ def readable_name(spec: RunSpec) -> str:
             parts += [f"{name}={value}"] if value != known.default else []
     parts += changed_text(spec.adapter).split()
     return f"{spec.task.name}/{'-'.join([*parts, f's{spec.seed}'])}"
+
+
+LONGEST = 120
+"""Most characters of a folder that is named after a run."""
+
+
+def readable_folder(spec: RunSpec) -> str:
+    """Return the readable name of a run as the relative path of two folders.
+
+    Characters that are no letters, digits or one of `=.,+-` are replaced, so that every file system takes it.
+    """
+    parts = readable_name(spec).split("/", 1)
+    return "/".join(re.sub(r"[^\w=.,+-]|^\.", "_", part)[:LONGEST] for part in parts)
