@@ -16,6 +16,10 @@ class DivergedError(UserError):
     """A training whose loss, or a model whose outputs are not finite."""
 
 
+class AbsentError(UserError):
+    """Data of a task that are not in the folder where they are expected."""
+
+
 class StoreError(UserError):
     """A store that cannot be written, because it is full, read-only or forbidden."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from timm.models import get_deprecated_models
 from torch import nn
 
@@ -63,6 +65,19 @@ def normalization(name: str) -> str:
         f"backbone.name={name}: timm normalizes its pixels by mean {stated.mean} and standard deviation "
         f"{stated.std}, which has no name here: choose train.normalization={' or '.join(NORMALIZATIONS)}"
     )
+
+
+_FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
+"""Names that timm looks for in a repository of the hub."""
+
+
+def downloaded(name: str) -> bool:
+    """Return whether timm's pretrained weights of an architecture are on this machine."""
+    stated = timm.get_pretrained_cfg(current_name(name))
+    if stated.hf_hub_id:
+        files = [stated.hf_hub_filename] if stated.hf_hub_filename else _FILES_OF_HUB
+        return any(isinstance(try_to_load_from_cache(stated.hf_hub_id, file), str) for file in files)
+    return bool(stated.url) and Path(torch.hub.get_dir(), "checkpoints", Path(stated.url).name).is_file()
 
 
 def create(spec: BackboneSpec, drop_path: float) -> nn.Module:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json as _json
-from collections.abc import Mapping
 
 from petl_bench.cli.common import flat, note, print_json, say
-from petl_bench.types import RunSpec, spec_to_dict
+from petl_bench.cli.planning import Prepared
+from petl_bench.types import spec_to_dict
 
 
-def print_configuration(runs: Mapping[str, RunSpec], json: bool) -> None:
+def print_configuration(prepared: Prepared, json: bool) -> None:
     """Print the settings of the first run as YAML, or those of all runs as JSON lines.
 
     Which settings differ between the runs is told on stderr.
     """
-    held = {i: spec_to_dict(spec) for i, spec in runs.items()}
+    held = {i: spec_to_dict(spec) for i, spec in prepared.runs.items()}
     if json:
         for i, values in held.items():
-            print_json("configuration/1", {"run_id": i, **values})
+            print_json("configuration/1", {"run_id": None if i in prepared.unidentified else i, **values})
         return
     import yaml
 

@@ -9,38 +9,37 @@ from typing import Any
 
 from petl_bench.cli.common import duration, flat, print_json, say, say_within, usable_rows
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
+from petl_bench.cli.planning import Prepared
 from petl_bench.device import find_devices
 from petl_bench.errors import counted
 from petl_bench.errors import shown as printed
 from petl_bench.layout import Column, table_lines, terminal_width, wrapped
 from petl_bench.run.search import trainings
-from petl_bench.store import Store
 from petl_bench.types import AugmentSpec, AverageSpec, LauncherSettings, RunSpec
 
 
-def print_plan(
-    runs: Mapping[str, RunSpec],
-    todo: Mapping[str, RunSpec],
-    states: Mapping[str, str],
-    store: Store,
-    launcher: LauncherSettings,
-    json: bool,
-) -> None:
+def print_plan(prepared: Prepared, json: bool) -> None:
     """Print the numbers of runs by settings and state, what they have in common, and an estimate.
 
     Args:
-        runs: planned runs by run_id.
-        todo: those of them to be executed.
-        states: state of each run in the store.
-        launcher: where they will be executed.
+        prepared: the sweep.
         json: print one object per run instead.
     """
-    costs, device = Costs(), _device(launcher)
+    runs, states, store = prepared.runs, prepared.states, prepared.store
+    todo = {i: runs[i] for i in prepared.todo}
+    costs, device = Costs(), _device(prepared.plan.launcher)
     for row in usable_rows(store) if store.root.is_dir() else []:
         costs.add(row)
     if json:
         for i, spec in runs.items():
-            held = {"run_id": i, **cell_of(spec), "seed": spec.seed, "state": states[i], "to_do": i in todo}
+            known = None if i in prepared.unidentified else i
+            held = {
+                "run_id": known,
+                **cell_of(spec),
+                "seed": spec.seed,
+                "state": states[i],
+                "to_do": i in todo,
+            }
             held |= {"device": device, "train": asdict(spec.train), "trainings": len(trainings(spec))}
             print_json(
                 "plan/1", held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))}
@@ -56,6 +55,10 @@ def print_plan(
         f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}",
         *_estimate([*todo.values()], costs),
     )
+    if prepared.unchecked:
+        say_within(
+            width, f"not checked: {', '.join(prepared.unchecked)}; which of these runs are done is unknown"
+        )
 
 
 def _counts(
@@ -65,7 +68,7 @@ def _counts(
     held = {i: cell_of(spec) for i, spec in runs.items()}
     same = {key for key in SHOWN_WHERE_VARIED if len({cell[key] for cell in held.values()}) == 1}
     shown = [key for key in next(iter(held.values())) if key not in same]
-    numbers = ["runs", "done", "failed", *({"damaged"} & set(states.values())), "to do"]
+    numbers = ["runs", "done", "failed", *sorted({"damaged", "unknown"} & {*states.values()}), "to do"]
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for i, cell in held.items():
         counter = counts.setdefault(tuple(str(cell[key]) for key in shown), Counter())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from petl_bench.cli.common import Counter, note
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.unbuildable import unbuildable
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, counted
 from petl_bench.store import Store
 from petl_bench.types import Job, ResultRow, RunSpec
 
@@ -41,6 +41,8 @@ class Prepared:
         done: rows of the runs that are done.
         todo: run_ids of the runs to be executed.
         lost: number of runs that cannot be built and are left out.
+        unidentified: runs whose data or weights are not on this machine, so that their run_ids are not known.
+        unchecked: these data and weights, in words.
     """
 
     plan: Plan
@@ -50,6 +52,8 @@ class Prepared:
     done: Mapping[str, ResultRow]
     todo: Collection[str]
     lost: int
+    unidentified: Collection[str] = ()
+    unchecked: Sequence[str] = ()
 
     @property
     def runs(self) -> dict[str, RunSpec]:
@@ -57,14 +61,16 @@ class Prepared:
         return {i: job.spec for i, job in self.jobs.items()}
 
 
-def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: bool = True) -> Prepared:
+def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only: bool = False) -> Prepared:
     """Plan a sweep, read its data, and look up its runs in the store.
 
     Args:
         overrides: settings.
         store: path of the store, which need not exist.
         existing: treatment of runs that are in the store already.
-        decode: whether all images are decoded, so that damaged ones are found before any training.
+        plan_only: whether nothing will be executed. Then data whose sizes a manifest states, and pretrained
+            weights, may be missing. Otherwise all images are decoded, so that damaged ones are found before
+            any training.
 
     Raises:
         UserError: see `petl_bench.config.plan`; or data cannot be used, or no run can be built.
@@ -89,9 +95,16 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: b
     specs = current_backbones(specs, remarks.append)
     with Counter("reading data", files_of(specs)) as counter:
         said = warnings.append, remarks.append
-        resolved = resolve_tasks(specs, planned.cache, counter, *said, decode=decode)
+        no_data: dict[str, str] = {}
+        resolved = resolve_tasks(
+            specs, planned.cache, counter, *said, not plan_only, no_data if plan_only else None
+        )
+        no_weights = _not_downloaded(specs) if plan_only else {}
         found = zip(resolved, planned.alone, planned.origins, strict=True)
-        held = (job_of(spec, _command(alone, store), origin) for spec, alone, origin in found)
+        held = (
+            job_of(spec, _command(alone, store), origin, no_weights.get(repr(spec.backbone)))
+            for spec, alone, origin in found
+        )
         jobs = {job.run_id: job for job in held}
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
@@ -99,14 +112,40 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, decode: b
     remarks += build_changed(runs.values())
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):
         note(remark)
-    states = {i: shelf.state(i) for i in runs}
+    vague = {i for i, s in runs.items() if s.task.name in no_data or repr(s.backbone) in no_weights}
+    states = {i: "unknown" if i in vague else shelf.state(i) for i in runs}
     done = {i: shelf.row(i) for i in runs if states[i] == "done"}
     again = existing is Existing.rerun_stale
     stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
     lost = unbuildable(todo, len(runs))
     built = {i: job for i, job in jobs.items() if i not in lost}
-    return Prepared(planned, shelf, built, states, done, [i for i in todo if i not in lost], len(lost))
+    unchecked = _unchecked(
+        no_data, {s.backbone.display_name for s in specs if repr(s.backbone) in no_weights}
+    )
+    left = [i for i in todo if i not in lost]
+    return Prepared(planned, shelf, built, states, done, left, len(lost), vague, unchecked)
+
+
+def _not_downloaded(specs: Collection[RunSpec]) -> dict[str, str]:
+    """Return the backbones whose pretrained weights are not on this machine, with an empty checksum."""
+    pretrained = {s.backbone.name: s.backbone for s in specs if s.backbone.weights == "pretrained"}
+    if not pretrained:
+        return {}
+    from petl_bench.backbones.creation import downloaded
+
+    there = {name for name in pretrained if downloaded(name)}
+    lacking = [s.backbone for s in specs if s.backbone.name in pretrained.keys() - there]
+    return {repr(backbone): "" for backbone in lacking if backbone.weights == "pretrained"}
+
+
+def _unchecked(no_data: Mapping[str, str], no_weights: Collection[str]) -> list[str]:
+    """Return what a plan has not looked at, since it is not on this machine."""
+    found = [
+        f"data of {counted(sum(held == root for held in no_data.values()), 'task')} (not in {root})"
+        for root in dict.fromkeys(no_data.values())
+    ]
+    return found + [f"weights of {name} (not downloaded)" for name in sorted(no_weights)]
 
 
 def _command(overrides: Sequence[str], store: Path) -> str:
@@ -158,6 +197,6 @@ def _unnormalized(spec: RunSpec) -> bool:
 
 def _wanted(state: str, existing: Existing) -> bool:
     """Return whether a run in some state of the store is to be executed."""
-    if existing is Existing.rerun or state in ("missing", "killed"):
+    if existing is Existing.rerun or state in ("missing", "killed", "unknown"):
         return True
     return existing is Existing.retry_failed and state == "failed"

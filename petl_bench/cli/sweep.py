@@ -54,14 +54,13 @@ def sweep(
     """
     if dry_run and cfg:
         raise UserError("--dry-run and --cfg: give one of them")
-    prepared = prepare(overrides or [], store, existing, decode=not (dry_run or cfg))
+    prepared = prepare(overrides or [], store, existing, plan_only=dry_run or cfg)
     if cfg:
-        print_configuration(prepared.runs, json)
+        print_configuration(prepared, json)
     elif dry_run:
         from petl_bench.cli.dry_run import print_plan
 
-        runs, todo = prepared.runs, {i: prepared.runs[i] for i in prepared.todo}
-        print_plan(runs, todo, prepared.states, prepared.store, prepared.plan.launcher, json)
+        print_plan(prepared, json)
     elif not execute(prepared, fail_fast, json):
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petl_bench.data.lists import Listing, read_list
 from petl_bench.data.tree import tree_listings
-from petl_bench.errors import UserError
+from petl_bench.errors import AbsentError
 from petl_bench.registry import Registry
 from petl_bench.types import TRAINVAL, Manifest, TaskSpec
 
@@ -48,7 +48,7 @@ def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:
     """
     root = Path(task.place.get("root", "")).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.root={root}: no such folder; it must hold the images of {task.name}")
+        raise AbsentError(f"data.root={root}: no such folder; it must hold the images of {task.name}")
     layout = LAYOUTS.get(task.source)
     return replace(task, place={**task.place, "root": str(root), **layout.locate(manifest, root)})
 
@@ -59,7 +59,7 @@ def _first(root: Path, candidates: list[str], what: str, inside: str = "") -> Pa
         if (root / name / inside).is_dir():
             return root / name / inside
     tried = ", ".join(str(Path(name) / inside) for name in candidates)
-    raise UserError(f"{root}: holds no folder for {what}; looked for {tried}")
+    raise AbsentError(f"{root}: holds no folder for {what}; looked for {tried}")
 
 
 def _vtab_place(manifest: Manifest, root: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from petl_bench import data
 from petl_bench.backbones import weights
 from petl_bench.data.file_facts import Advance, Notify, ignore
-from petl_bench.errors import UserError, counted
+from petl_bench.errors import AbsentError, UserError, counted
 from petl_bench.types import BackboneSpec, Cache, Job, Origin, RunSpec, TaskSpec, run_id
 
 if TYPE_CHECKING:
@@ -101,14 +101,15 @@ def identify(spec: RunSpec) -> str:
     return run_id(spec, backbone_sha256(spec.backbone))
 
 
-def job_of(spec: RunSpec, command: str = "", origin: Origin = UNKNOWN) -> Job:
+def job_of(spec: RunSpec, command: str = "", origin: Origin = UNKNOWN, checksum: str | None = None) -> Job:
     """Return the job of a run whose task is resolved.
 
     Args:
         command: command that repeats the run alone.
         origin: where its scale and learning rate come from.
+        checksum: checksum of the weights of its backbone; None: it is computed.
     """
-    checksum = backbone_sha256(spec.backbone)
+    checksum = backbone_sha256(spec.backbone) if checksum is None else checksum
     return Job(run_id(spec, checksum), spec, checksum, command=command, origin=origin)
 
 
@@ -125,6 +126,7 @@ def resolve_tasks(
     warn: Notify = ignore,
     tell: Notify = ignore,
     decode: bool = False,
+    absent: dict[str, str] | None = None,
 ) -> list[RunSpec]:
     """Return the runs with their tasks resolved (petl_bench.data.resolve); each task is resolved once.
 
@@ -135,6 +137,8 @@ def resolve_tasks(
         warn: called with the text of each warning.
         tell: called with a description of own data.
         decode: also decode the pixels of images for which this was not done before.
+        absent: receives the root folder of each task that is not there although its manifest states its
+            sizes; such a task stays as planned. None: it is an error.
 
     Raises:
         UserError: data are missing or differ from the manifest, or have fewer images than one batch.
@@ -144,7 +148,12 @@ def resolve_tasks(
     for spec in specs:
         key = repr(spec.task)
         if key not in resolved:
-            resolved[key] = data.resolve(spec.task, cache, advance, warn, tell, decode)
+            try:
+                resolved[key] = data.resolve(spec.task, cache, advance, warn, tell, decode)
+            except AbsentError:
+                if absent is None or not spec.task.splits:
+                    raise
+                resolved[key], absent[spec.task.name] = spec.task, spec.task.place["root"]
         runs.append(replace(spec, task=resolved[key]))
         _require_a_batch(runs[-1])
     return runs
