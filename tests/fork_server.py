@@ -14,6 +14,7 @@ import importlib
 import io
 import itertools
 import json
+import logging
 import multiprocessing.forkserver
 import multiprocessing.util
 import os
@@ -183,6 +184,7 @@ def fork_instead(path: bytes, command: Sequence[str], files: Sequence[int]) -> i
     if (pid := os.fork()) != 0:
         return pid
     Path("/proc/self/comm").write_text(kind)  # for tests.conftest.workers_of
+    logging.root.handlers.clear()  # those of pytest write to a file whose number another one gets here
     sys.argv = ["-c", *arguments]
     kept = [2, *sorted(files), os.sysconf("SC_OPEN_MAX")]
     for before, after in itertools.pairwise(kept):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from petl_bench.errors import UserError, counted
 from petl_bench.files import SETTINGS_LIMIT, parse_yaml, read_text
 from petl_bench.types import RESIZES, SPLITS, Manifest, typed
@@ -14,6 +16,8 @@ _PACKAGE = Path(__file__).parent.parent
 _TOP = _PACKAGE if (_PACKAGE / "data_manifests").is_dir() else _PACKAGE.parent
 MANIFEST_DIR = _TOP / "data_manifests"
 """Folder inside the package in an installed wheel, and at the top of the repository in a checkout."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C where PyYAML has it: every command that plans reads all manifests."""
 
 
 @cache
@@ -42,7 +46,7 @@ def read_manifest(text: str, where: str) -> Manifest:
         UserError: the text is not valid YAML, a key is unknown, missing or mistyped, or the facts contradict
             each other.
     """
-    content = parse_yaml(text, where)
+    content = parse_yaml(text, where, _LOADER)
     if not isinstance(content, dict):
         raise UserError(f"{where}: holds no facts; a manifest consists of lines KEY: VALUE")
     manifest = typed(Manifest, content, f"{where}: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -208,6 +209,7 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
     from petl_bench.device import find_device
     from petl_bench.launch.preload import attempt, preflight
 
+    gc.freeze()  # objects of the imports are never garbage: collections need not search them
     try:
         find_device(runtime.device)
         preflight(specs)
