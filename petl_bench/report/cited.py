@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import ascii_lowercase
 
+from petl_bench.report.averages import Statistic
 from petl_bench.report.grid import Column, Grid, text_column
 from petl_bench.report.labels import BLANK, label, title
 from petl_bench.report.published import SUITE, PublishedRow
-from petl_bench.report.tables import Row, Statistic, Table
+from petl_bench.report.tables import Row, Table
 
 TITLE = "Published (cited, not run here)"
 FULL_PRECISION = 32

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from petl_bench.errors import counted
@@ -41,11 +39,11 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
     """
     notes: list[str] = []
     for column, name in PROVENANCE.items():
-        runs = frame[frame[column] != ""] if column in YOUNGER else frame
-        counts = (
-            runs.groupby(WITHIN[column])[column].nunique() if column in WITHIN else runs[[column]].nunique()
-        )
-        if len(runs) and (count := int(counts.max())) > 1:
+        values = frame[column]
+        count = values[values != ""].nunique() if column in YOUNGER else values.nunique()
+        if count > 1 and column in WITHIN:
+            count = int(frame.groupby(WITHIN[column])[column].nunique().max())
+        if count > 1:
             notes.append(f"runs come from {count} different {name}")
     if dirty := int(frame["git_dirty"].sum()):
         come = "run comes" if dirty == 1 else "runs come"
@@ -61,17 +59,17 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
     return notes
 
 
-def mixed_machines(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def mixed_machines(runs: pd.DataFrame, row: str) -> list[str]:
     """Say which rows of a table mix runs of several processors, or of several kernels of one.
 
     Args:
         runs: the runs that the table shows.
-        names: settings that tell its rows apart.
+        row: name of the column with the number of the row that shows a run.
     """
-    if runs.empty:
-        return []
     known = runs.assign(kernels=runs["kernels"].where(runs["kernels"] != ""))
-    counts = known.groupby([known[name] for name in names])[["device", "kernels"]].transform("nunique")
+    if known[["device", "kernels"]].nunique().max() < 2:
+        return []
+    counts = known.groupby(row)[["device", "kernels"]].transform("nunique")
     mixed = runs[(counts > 1).any(axis=1)]
     if mixed.empty:
         return []

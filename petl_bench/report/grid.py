@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from petl_bench.errors import counted
+from petl_bench.report.averages import Statistic
 from petl_bench.report.labels import BLANK, setting, shown_settings
 from petl_bench.report.pareto import PARETO, front
-from petl_bench.report.tables import BYTES, Row, Statistic, Table
+from petl_bench.report.tables import BYTES, Row, Table
 from petl_bench.report.variants import TRIED
 
 SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]

@@ -30,6 +30,8 @@ def _by_value(part: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """
     names = list(ROW_SETTINGS)
     for name in TASK_SETTINGS:
+        if part[name].nunique() < 2:
+            continue
         counts = part.groupby([*ROW_SETTINGS, "task", *REPETITIONS])[name].transform("nunique")
         varied = counts.groupby([part[key] for key in ROW_SETTINGS]).transform("max") > 1
         if varied.any():

@@ -25,8 +25,10 @@ def kept_apart(part: pd.DataFrame, names: Sequence[str]) -> tuple[list[str], pd.
     """
     found, notes = list(names), []
     for column, what in SOURCES.items():
-        same = [name for name in ROW_SETTINGS if column == "source_quantizer" or name not in WIDTH_SETTINGS]
         held = part[column]
+        if held[held != ""].nunique() < 2:
+            continue
+        same = [name for name in ROW_SETTINGS if column == "source_quantizer" or name not in WIDTH_SETTINGS]
         several = held.where(held != "").groupby([part[name] for name in same]).transform("nunique") > 1
         if not several.any():
             continue

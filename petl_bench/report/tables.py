@@ -5,12 +5,24 @@ An average exists only where every task that it needs has a result; incomplete a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from petl_bench.report.averages import (
+    GROUP,
+    HEADLINE,
+    LINE,
+    MEAN,
+    TASK,
+    Statistic,
+    aggregated,
+    number,
+    statistic,
+    wide,
+)
 from petl_bench.report.consistency import inconsistencies, mixed_machines
 from petl_bench.report.lines import BY_TASK, told_apart
 from petl_bench.report.settings import REPETITIONS, SEPARATED, TABLE_SETTINGS
@@ -20,24 +32,7 @@ from petl_bench.types import Manifest, ResultRow
 
 UNKNOWN = -1
 """Placeholder for the image size of an old row whose spec is lost."""
-TASK, GROUP, MEAN = "task", "group", "mean"
-HEADLINE = (MEAN, "groups")
-"""Kinds of columns while means are computed, and the column of the main result."""
 BYTES = ["bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file"]
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """Mean and unbiased standard deviation over n repetitions.
-
-    The mean is None where there is no result, the standard deviation is None for n < 2. `variants` is the
-    largest number of variants of a cell in it (petl_bench.report.variants).
-    """
-
-    n: int
-    mean: float | None
-    std: float | None
-    variants: int = 1
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,8 @@ def _table(
     lacking = [task for task in tasks if not (part["task"] == task.name).any()]
     tasks = [task for task in tasks if task not in lacking]
     names, part, apart = told_apart(part, key["protocol"] == "sealed")
-    cell = [*names, "task", *REPETITIONS]
+    part = part.assign(**{LINE: part.groupby(names).ngroup()})
+    cell = [LINE, "task", *REPETITIONS]
     if part.duplicated(cell).any():
         notes.append(
             "some cells have several runs of the same seed that differ in something the table does not show "
@@ -170,7 +166,7 @@ def _table(
         )
     latest = part.sort_values("finished_at").drop_duplicates(cell, keep="last")
     rows = [] if latest.empty else _rows(latest, names, tasks, held, key["protocol"] == "peek")
-    notes += [*apart, *mixed_machines(latest, names)]
+    notes += [*apart, *mixed_machines(latest, LINE)]
     rows.sort(key=lambda row: [_order(value) for value in row.key.values()])
     if any(_uneven(row) for row in rows):
         notes.append(
@@ -212,73 +208,46 @@ def _rows(
     groups: dict[str, list[str]] = {}
     for task in tasks:
         groups.setdefault(task.group, []).append(task.name)
-    wide = _wide(latest, shown, names, groups)
-    found: Any = wide.groupby(level=names).agg(["count", "mean", "std"]).to_dict("index")
-    last = _wide(latest, "acc", names, groups)[[HEADLINE]] if peek else wide[[HEADLINE]]
-    final: Any = last.groupby(level=names).agg(["count", "mean", "std"]).to_dict("index")
+    found = aggregated(wide(latest, shown, groups))
+    final = aggregated(wide(latest, "acc", groups)) if peek else found
     columns = [*BYTES, "bits_per_weight", "params_trainable", "seconds"]
-    by_task = latest.groupby([*names, "task"])[columns].mean()
-    total: Any = by_task.groupby(level=names).mean().to_dict("index")
-    task_bytes: dict[Any, dict[str, dict[str, float]]] = {}
+    by_task = latest.groupby([LINE, "task"])[columns].mean()
+    total: Any = by_task.groupby(level=LINE).mean().to_dict("index")
+    keys: Any = latest.drop_duplicates(LINE).set_index(LINE)[names].to_dict("index")
+    task_bytes: dict[int, dict[str, dict[str, float]]] = {}
     of_tasks: Any = by_task[BYTES].to_dict("index")
-    for (*key, task), values in of_tasks.items():
-        task_bytes.setdefault(tuple(key), {})[task] = values
-    tried: dict[Any, dict[str, int]] = {}
-    runs: dict[Any, set[str]] = {}
-    repeated: dict[Any, dict[str, dict[tuple[int, int], float]]] = {}
-    singly = latest[[*names, "task", "run_id", *REPETITIONS, shown]]
-    for *key, task, run_id, seed, draw, accuracy in singly.itertuples(index=False, name=None):
-        tried.setdefault(tuple(key), {})[task] = held[run_id].count
-        runs.setdefault(tuple(key), set()).add(run_id)
-        repeated.setdefault(tuple(key), {}).setdefault(task, {})[seed, draw] = accuracy
+    for (line, task), values in of_tasks.items():
+        task_bytes.setdefault(line, {})[task] = values
+    tried: dict[int, dict[str, int]] = {}
+    runs: dict[int, set[str]] = {}
+    repeated: dict[int, dict[str, dict[tuple[int, int], float]]] = {}
+    singly = latest[[LINE, "task", "run_id", *REPETITIONS, shown]]
+    for line, task, run_id, seed, draw, accuracy in singly.itertuples(index=False, name=None):
+        tried.setdefault(line, {})[task] = held[run_id].count
+        runs.setdefault(line, set()).add(run_id)
+        repeated.setdefault(line, {}).setdefault(task, {})[seed, draw] = accuracy
     return [
         Row(
-            key={name: _plain(value) for name, value in zip(names, key, strict=True)},
-            tasks={t.name: _statistic(values, (TASK, t.name), [tried[key].get(t.name, 1)]) for t in tasks},
+            key={name: _plain(value) for name, value in keys[line].items()},
+            tasks={t.name: statistic(values, (TASK, t.name), [tried[line].get(t.name, 1)]) for t in tasks},
             groups={
-                name: _statistic(values, (GROUP, name), [tried[key].get(task, 1) for task in own])
+                name: statistic(values, (GROUP, name), [tried[line].get(task, 1) for task in own])
                 for name, own in groups.items()
             },
-            mean_of_groups=_statistic(values, HEADLINE, tried[key].values()),
-            mean_of_tasks=_statistic(values, (MEAN, "tasks"), tried[key].values()),
-            last_epoch=_statistic(final[key], HEADLINE, tried[key].values()) if peek else None,
-            complete=f"{len(task_bytes[key])}/{len(tasks)}",
-            task_bytes=task_bytes[key],
-            bytes={name: total[key][name] for name in BYTES},
-            bits_per_weight=_number(total[key]["bits_per_weight"]),
-            params_trainable=total[key]["params_trainable"],
-            seconds=total[key]["seconds"],
-            runs=frozenset(runs[key]),
-            repeated=repeated[key],
+            mean_of_groups=statistic(values, HEADLINE, tried[line].values()),
+            mean_of_tasks=statistic(values, (MEAN, "tasks"), tried[line].values()),
+            last_epoch=statistic(final[line], HEADLINE, tried[line].values()) if peek else None,
+            complete=f"{len(task_bytes[line])}/{len(tasks)}",
+            task_bytes=task_bytes[line],
+            bytes={name: total[line][name] for name in BYTES},
+            bits_per_weight=number(total[line]["bits_per_weight"]),
+            params_trainable=total[line]["params_trainable"],
+            seconds=total[line]["seconds"],
+            runs=frozenset(runs[line]),
+            repeated=repeated[line],
         )
-        for key, values in found.items()
+        for line, values in found.items()
     ]
-
-
-def _wide(
-    latest: pd.DataFrame, column: str, names: list[str], groups: Mapping[str, list[str]]
-) -> pd.DataFrame:
-    """Return accuracies with a row for each table row and repetition, a column for each task and average.
-
-    A mean over tasks exists for a repetition only where it has every task: skipna=False.
-    """
-    members = [name for held in groups.values() for name in held]
-    index = [*names, *REPETITIONS]
-    tasks = latest.pivot(index=index, columns="task", values=column).reindex(columns=members).astype(float)
-    means = {(GROUP, group): tasks[held].mean(axis=1, skipna=False) for group, held in groups.items()}
-    averages = {HEADLINE: pd.DataFrame(means).mean(axis=1, skipna=False)}
-    averages[MEAN, "tasks"] = tasks.mean(axis=1, skipna=False)
-    tasks.columns = pd.MultiIndex.from_product([[TASK], members])
-    return pd.concat([tasks, pd.DataFrame(means | averages)], axis=1)
-
-
-def _statistic(values: Mapping[Any, float], column: tuple[str, str], variants: Iterable[int]) -> Statistic:
-    count, mean, std = (values[(*column, name)] for name in ("count", "mean", "std"))
-    return Statistic(int(count), _number(mean), _number(std), max(variants, default=1))
-
-
-def _number(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
 
 
 def _uneven(row: Row) -> bool:

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Sheet
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -87,17 +88,20 @@ class Figure:
     def svg(self) -> str:
         """Return the figure as SVG text, which is the same each time; letters are paths."""
         metadata = {"Title": printable(self.title), "Description": printable(self.description), "Date": None}
-        return self._file("svg", metadata).decode("utf-8")
+        return self._file(
+            lambda sheet, file: FigureCanvasSVG(sheet).print_svg(file, metadata=metadata)
+        ).decode()
 
     def png(self) -> bytes:
         """Return the figure as PNG with 200 dots per inch on white."""
-        return self._file("png", {})
+        return self._file(lambda sheet, file: FigureCanvasAgg(sheet).print_png(file))
 
-    def _file(self, form: str, metadata: Mapping[str, str | None]) -> bytes:
+    def _file(self, write: Callable[[Sheet, io.BytesIO], None]) -> bytes:
+        """Return what a canvas writes; `savefig` would draw the sheet once more to compute a layout."""
         buffer = io.BytesIO()
         with _house_style():
             sheet = self.draw()
-            sheet.savefig(buffer, format=form, metadata=metadata)
+            write(sheet, buffer)
             sheet.clear()
         return buffer.getvalue()
 
