@@ -24,7 +24,6 @@ from tests.conftest import error_of, json_lines, petl, quickly
 from tests.reference import released
 from tests.reference.adapted import Reference
 from tests.test_adapter_file import PAYLOADS, adapter_entries, head_entries, size
-from tests.test_floors import loaded
 from tests.trees import vtab_task
 
 METADATA = {
@@ -264,11 +263,6 @@ def test_the_real_command(tmp_path: Path) -> None:
     assert "exists already" in error_of(quickly("convert", target, back, "--to", "petl-vit"))
     assert quickly("convert", source, target, "--to", "onnx").returncode == 2
     assert quickly("convert", source, target).returncode == 2  # --to is needed
-
-
-def test_converting_does_without_torch(tmp_path: Path) -> None:
-    command = ["convert", theirs(tmp_path), tmp_path / "a", "--to", "petl-bench"]
-    assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}
 
 
 def test_sizes_are_the_published_ones() -> None:

@@ -40,7 +40,7 @@ TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES = [*TOP, *sorted(ROOT.glob("docs/**/*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 SHORT = {"train.epochs": "1", "launcher": "local"}
-"""Settings of an executed sweep that the page does not give: one epoch, in the process of the test."""
+"""Settings of an executed sweep, whatever the page gives: one epoch, in the process of the test."""
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MARKED = re.compile(r"^<!-- test -->\n+```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OTHERS = {"--logdir", "--head", "--scales", "--lrs", "--seeds", "--account", "--qos", "--resume"}
@@ -236,11 +236,11 @@ def checkpoint(path: Path) -> None:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The words of a command; a sweep has the settings SHORT where the page does not give them."""
+    """The words of a command; a sweep has the settings SHORT."""
     if words[0] != "sweep":
         return words
-    given = {word.partition("=")[0] for word in words}
-    return [*words, *(f"{key}={value}" for key, value in SHORT.items() if key not in given)]
+    others = [word for word in words if word.partition("=")[0] not in SHORT]
+    return [*others, *(f"{key}={value}" for key, value in SHORT.items())]
 
 
 EXTENDING = "docs/extending.md"

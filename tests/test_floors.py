@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import petl_bench
+from tests import golden
 
 PACKAGE = Path(petl_bench.__file__).parent
 FLOORS = {
@@ -301,7 +302,8 @@ def test_commands_that_train_nothing_do_without_torch(finished_store: Path, tmp_
     run = next(finished_store.glob("*/row.json")).parent
     commands = [
         ["sweep", "--dry-run", "--store", finished_store, "task=digits"],
-        ["report", "--store", finished_store],
+        ["report", "--store", finished_store, "--against", "published"],
+        ["convert", golden.CHECKPOINTS[0].bin, tmp_path / "converted", "--to", "petl-bench"],
         ["ls", "backbones"],
         ["inspect", run],
         ["show", run],

@@ -18,7 +18,6 @@ from petl_bench.report.published import PublishedRow, published, read
 from petl_bench.store import Store
 from petl_bench.types import NORMALIZATIONS
 from tests.conftest import error_of, make_row, quickly
-from tests.test_floors import loaded
 
 ROWS = published(manifests())
 VTAB = {name: manifest for name, manifest in manifests().items() if manifest.suite == "vtab"}
@@ -235,11 +234,6 @@ def test_only_published_is_known_to_against(finished_store: Path) -> None:
     message = error_of(quickly("report", "--store", finished_store, "--against", "publishd"))
     assert message == "--against publishd: did you mean 'published'?"
     assert "known: published" in error_of(quickly("report", "--store", finished_store, "--against", "x"))
-
-
-def test_published_rows_do_without_torch(finished_store: Path, tmp_path: Path) -> None:
-    command = ["report", "--store", finished_store, "--against", "published"]
-    assert not loaded(*command, cwd=tmp_path) & {"torch", "timm"}
 
 
 # the difference to ours

@@ -28,7 +28,7 @@ from petl_bench.model import assemble, restore
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.store import ADAPTER
 from petl_bench.train import Pixels
-from petl_bench.types import Cache, ModelSpec
+from petl_bench.types import BackboneSpec, Cache, ModelSpec
 from petl_bench.use import Model, SharedBackbone, Trained, load, read
 from petl_bench.use.decoded import DecodedFiles
 from petl_bench.use.images import Preparation
@@ -38,20 +38,20 @@ from tests.test_frozen import fill
 
 
 @cache
-def checksum(family: str) -> str:
-    return backbone_sha256(BACKBONES[family])
+def checksum(backbone: BackboneSpec) -> str:
+    return backbone_sha256(backbone)
 
 
 BACKBONES = tiny.FAMILIES | tiny.FURTHER
 
 
-def written(folder: Path, model: ModelSpec, family: str = "VisionTransformer", **described: object) -> Path:
+def written(folder: Path, model: ModelSpec, **described: object) -> Path:
     """An adapter file with made-up weights; its backbone is stated by its architecture."""
     adapted = assemble(model)
     adapted.prepare()
     fill(adapted)
     run = tiny.run_spec(model, tiny.recipe())
-    metadata = packing.describe(run, checksum(family), by_label=False) | described
+    metadata = packing.describe(run, checksum(model.backbone), by_label=False) | described
     path = folder / f"{model.adapter.name}-{model.classes}-{model.bits}.safetensors"
     path.write_bytes(packing.dump(adapted.file(metadata)))
     return path
@@ -117,7 +117,7 @@ def test_every_method_shares_a_backbone_and_merges_exactly_or_says_why_not(
 def test_backbones_of_every_family_are_shared(family: str, adapter: str, tmp_path: Path) -> None:
     with tiny.skipped_where_refused():
         model = tiny.model_spec(adapter, bits=32, backbone=BACKBONES[family])
-        path = written(tmp_path, model, family)
+        path = written(tmp_path, model)
     trained = read(path, resize="crop")
     expected = restore(trained.facts.model, trained.file, "here").eval()(images())
     model = load(path, resize="crop")

@@ -56,6 +56,26 @@ def test_the_wheel_holds_code_configuration_manifests_and_weights(wheel: Path) -
     assert not [name for name in names if name.startswith("tests") or name.endswith(".pyc")]
 
 
+SEPARATOR = "-- end of a command --"
+PROGRAM = f"""
+import json, os, sys
+import petl_bench
+from petl_bench.cli import main
+print(petl_bench.__file__)
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["petl-bench", *command]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+    if command[0] == "report":
+        print({SEPARATOR!r})
+sys.stdout.flush()
+os._exit(0)
+"""
+"""Commands one after another in one process, which need not import torch for each."""
+
+
 def test_an_installed_wheel_sweeps_from_any_directory(wheel: Path, tmp_path: Path) -> None:
     # A new environment: the wheel unpacked (what installing a pure Python wheel is), its dependencies
     # from this interpreter's site-packages. A .pth file adds that folder behind its own and does not run
@@ -74,26 +94,26 @@ def test_an_installed_wheel_sweeps_from_any_directory(wheel: Path, tmp_path: Pat
     )
     zipfile.ZipFile(wheel).extractall(site)
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    program = "import sys; from petl_bench.cli import main; sys.exit(main())"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [python, *arguments]
-        return subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
-        )
-
-    where = run("-c", "import petl_bench; print(petl_bench.__file__)").stdout.strip()
-    assert where == str(site / "petl_bench" / "__init__.py")
     overrides = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
-    done = run("-c", program, "sweep", *overrides, "--json")
+    commands = [["sweep", *overrides, "--json"], ["report"], ["ls", "tasks"]]
+    done = subprocess.run(
+        [python, "-c", PROGRAM, json.dumps(commands)],
+        cwd=elsewhere,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    (row,) = json_lines(done.stdout)
+    where, line, *others = done.stdout.splitlines()
+    assert where == str(site / "petl_bench" / "__init__.py")
+    (row,) = json_lines(line)
     assert row["task"] == "surfaces"
     assert row["version"] == petl_bench.__version__
     assert row["git_revision"] == ""  # an installed wheel is no checkout
     kept = elsewhere / "results" / row["run_id"]
     assert json.loads((kept / "row.json").read_text()) == row
     assert row["bytes_file"] == (kept / "adapter.safetensors").stat().st_size
-    assert "pocket" in run("-c", program, "report").stdout
-    assert run("-c", program, "ls", "tasks").stdout.count("\n") >= 5
+    table, _, tasks = "\n".join(others).partition(SEPARATOR)
+    assert "pocket" in table
+    assert tasks.count("\n") >= 5
