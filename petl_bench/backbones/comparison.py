@@ -28,7 +28,7 @@ HARMLESS = {
     "index buffer": r"(.*\.)?(relative_position_index|relative_coords_table|attn_mask|k_bias)$",
     "rotation buffer": r"rope\w*\.(periods|freqs|bands)$",
 }
-"""Tensors of a file that a backbone does not need, by what they are; all others must have a place in it."""
+"""Tensors that a backbone does not need, by kind; all other tensors of a file must fit the model."""
 
 
 UNTOLD = ("classifier", "index buffer", "rotation buffer")
@@ -112,7 +112,7 @@ def _unlike(tensor: Tensor) -> str:
 
 
 def _of_other_numbers(wanted: Tensor, found: Tensor) -> str:
-    """Return how the numbers of two tensors differ in kind, whole or not; empty: they do not."""
+    """Return a message if only one of two tensors has an integer dtype; otherwise empty."""
     same = wanted.is_floating_point() == found.is_floating_point()
     return "" if same else f"has values of {found.dtype}"
 
@@ -123,12 +123,12 @@ def patch_size(tensor: Tensor) -> tuple[int, ...] | None:
 
 
 def _harmless(name: str) -> str:
-    """Return what a tensor is that a backbone does not need; empty for any other."""
+    """Return the kind of a tensor that a backbone does not need; empty for all others."""
     return next((kind for kind, pattern in HARMLESS.items() if re.match(pattern, name)), "")
 
 
 def left_out_remarks(path: Path, left_out: Mapping[str, list[str]]) -> list[str]:
-    """Return a remark about tensors of a file that the model does not take, by what they are."""
+    """Return a remark about tensors of a file that the model does not use, by kind."""
     kinds = [
         f"{kind} ({counted(len(names), 'tensor')}, the first is {names[0][:80]})"
         for kind, names in left_out.items()
@@ -137,7 +137,7 @@ def left_out_remarks(path: Path, left_out: Mapping[str, list[str]]) -> list[str]
 
 
 def _left_out(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the harmless names of which a user is told, by what they are."""
+    """Return the names of unneeded tensors that are reported to the user, by kind."""
     found: dict[str, list[str]] = {}
     for name in names:
         kind = _harmless(name)

@@ -19,7 +19,7 @@ class Lineage(TorchFunctionMode):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._named = dict(tensors)
-        # The tensors are kept, because an id is that of another object once its own is gone.
+        # The tensors are kept alive: Python may give the id of a deleted object to a new one.
         self._known = {id(tensor): (tensor, frozenset([name])) for name, tensor in tensors.items()}
 
     def __torch_function__(
@@ -42,7 +42,7 @@ class Lineage(TorchFunctionMode):
         return names
 
     def resized(self, results: Mapping[str, Tensor]) -> dict[str, str]:
-        """Return which results are one named tensor with another number of elements.
+        """Return the results that were made from one named tensor by resizing it.
 
         A part of a tensor, such as a third of a fused bias, shares its storage and is not resized.
 

@@ -34,7 +34,7 @@ _FAMILIES: tuple[tuple[str, str, Mapping[int, str]], ...] = (
     (r"dist_token|\.gamma_1", "deit", _PLAIN_SIZES),
     (r"(blocks|resblocks)\.\d+\.", "vision_transformer", _PLAIN_SIZES),
 )
-"""Tensors that tell a file of a family, its module in timm, and the sizes in names by width."""
+"""Tensors by which a family is recognized, its module in timm, and the size in its names by width."""
 
 
 def explain(model: nn.Module, fit: Fit) -> str:
@@ -76,7 +76,7 @@ def _name(model: nn.Module) -> str:
 
 
 def _traits(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return properties of a model that its tensors tell, in words."""
+    """Describe the properties of a model that follow from the shapes of its tensors."""
     # CLIP's files hold a text tower too, whose blocks are none of the backbone.
     tensors = {name: tensor for name, tensor in tensors.items() if _VISUAL.match(name)} or tensors
     paths = (re.match(r"(.*(?:blocks|encoderblock_)[./]?\d+)[./]", name) for name in tensors)
@@ -102,7 +102,7 @@ def _traits(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _heads(model: nn.Module) -> dict[str, str]:
-    """Return the number of attention heads of a plain transformer, which no state dict tells."""
+    """Return the number of heads of a plain transformer, which does not follow from a state dict."""
     for block in getattr(model, "blocks", ()):
         if (heads := getattr(getattr(block, "attn", None), "num_heads", None)) is not None:
             return {"heads": counted(heads, "head")}
@@ -113,7 +113,7 @@ _ABSENT = {"registers": "no register tokens", "scale": "no layer scale"}
 
 
 def _differences(file: Mapping[str, str], model: Mapping[str, str]) -> str:
-    """Return the properties in which file and model differ, in words; empty: none that is known."""
+    """Describe the known properties in which file and model differ; empty if there are none."""
     kinds = [
         kind
         for kind in ("width", "blocks", "heads", "patch", "registers", "scale")

@@ -58,7 +58,7 @@ def load(model: nn.Module, path: Path) -> list[str]:
         parameter.fill_(torch.nan)
     try:
         loader(str(path))
-    except Exception as error:  # as above
+    except Exception as error:  # as for np.load
         unset = [name for name, parameter in model.named_parameters() if parameter.isnan().any()]
         raise unreadable(path, model, error, f"; not loaded: {unset[:3]}") from error
     state = model.state_dict()

@@ -100,7 +100,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy a tree of plain modules, as `copy.deepcopy` does in twenty times as long.
+    """Copy a tree of plain modules; `copy.deepcopy` takes twenty times as long.
 
     Args:
         memo: copies of parameters and buffers by the ids of the originals; copied modules are added.

@@ -1,4 +1,4 @@
-"""State dicts in weights files, below whatever entries and prefixes a training has put them."""
+"""Search for the state dict of a model in a weights file, under any entries and prefixes of names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from petl_bench.errors import UserError, counted
 
 _DEPTH = 4
-"""Most levels of dictionaries in a file, and of parts of a prefix, that are looked through."""
+"""Maximum depth of nested dictionaries in a file, and of parts of a prefix, that are searched."""
 _PREFERRED = ("ema", "teacher", "target")
 """Parts of places whose tensors are taken before others: averages of a training's weights."""
 _LAST = ("student", "momentum", "k", "predictor", "decoder")

@@ -1,4 +1,4 @@
-"""Output of `petl-bench sweep --cfg`: all settings of one run, as they are after everything was resolved."""
+"""Output of `petl-bench sweep --cfg`: all settings of one run after they were resolved."""
 
 from __future__ import annotations
 

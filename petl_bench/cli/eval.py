@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _targets(names: list[str], store: Path, all_runs: bool, filters: list[str]) -> list[Target]:
-    """Return what is to be evaluated: what is named, or all runs of a store that filters select.
+    """Return the targets to evaluate: those that are named, or all runs of a store that filters select.
 
     Raises:
         UserError: both or neither are asked for, or there is no such run or file.
@@ -114,7 +114,7 @@ def _targets(names: list[str], store: Path, all_runs: bool, filters: list[str]) 
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
-    """Return what the comparison of one evaluation with its row has shown."""
+    """Return one line about the agreement of an evaluation with its row."""
     if result["agrees"] is not False:
         return " = row" if result["agrees"] else ""
     differing = result["predictions_differ"]

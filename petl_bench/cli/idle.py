@@ -30,7 +30,7 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
         for name in ("every", "by", "power")
     },
 }
-"""Keys that not every run has a use for: whether a run has it, and why others do not."""
+"""Keys that only some runs use: a function that tells whether a run does, and the reason if it does not."""
 
 
 def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:

@@ -64,7 +64,7 @@ def rerun(
 
 
 def _require_same(lines: list[str], run_id: str) -> None:
-    """Refuse overrides that, on the data and weights found now, plan another run.
+    """Refuse overrides that plan another run with the present data and weights.
 
     Raises:
         UserError: they do, or the data cannot be found.

@@ -119,7 +119,7 @@ def _by_class(store: Store, run_id: str, root: Path | None) -> dict[str, Any]:
 
 
 def misfits(overrides: list[str], spec: RunSpec, run_id: str, row: ResultRow | None) -> list[str]:
-    """Return why a sweep with these overrides does not have a run's run_id; empty if it has.
+    """Return the reason why these overrides plan another run_id; empty if they plan this one.
 
     Args:
         overrides: those of `overrides_of`.

@@ -1,4 +1,4 @@
-"""Composition of configurations by Hydra. It takes long: few are composed, and others are made from those."""
+"""Composition of configurations by Hydra. Composing is slow, so most are derived from a few composed ones."""
 
 from __future__ import annotations
 

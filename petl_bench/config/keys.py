@@ -124,7 +124,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("gpu", "cuda"), "launcher.device"),
     **dict.fromkeys(("num_workers", "jobs", "n_jobs", "processes"), "launcher.workers"),
 }
-"""Keys that other programs have for settings of this one."""
+"""Names that other programs use for the same settings."""
 
 
 def suggested(key: str, near: Collection[str]) -> str:

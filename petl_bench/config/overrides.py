@@ -1,4 +1,4 @@
-"""Overrides in Hydra's grammar: parsed, and those refused that a plan has no use for."""
+"""Parsing of overrides in Hydra's grammar, and refusal of those that a plan cannot use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from petl_bench.errors import UserError
 MOST_VALUES = 10_000
 """Maximum number of values of one override, beyond which it is a mistake."""
 MOST_LEVELS = 16
-"""Maximum number of lists and dictionaries in each other that one override gives."""
+"""Maximum nesting depth of lists and dictionaries in one override."""
 
 
 def parse(parser: OverridesParser, lines: Sequence[str]) -> Iterator[Override]:
@@ -68,7 +68,7 @@ def _checked(override: Override) -> Override:
 
 
 def _levels(value: object) -> int:
-    """Return the number of lists and dictionaries in each other."""
+    """Return the nesting depth of lists and dictionaries."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     return 0 if parts is None else 1 + max(map(_levels, parts), default=0)
 

@@ -29,7 +29,7 @@ from petl_bench.files import flaw
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
-"""Compressions of .tar files by their first bytes; tarfile's own search takes zeros for LZMA, without end."""
+"""Compressions of .tar files by their first bytes; tarfile's own detection takes zeros for endless LZMA."""
 
 CHUNK = 1 << 20
 """Bytes copied at once."""

@@ -1,4 +1,4 @@
-"""Description of data that were found: their classes, sizes and modes, and what of a folder is not used."""
+"""Description of the data found: classes, sizes and modes of images, and files that are not used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANY_CLASSES = 100_000
 NARROW = 1 / 8
 """Part of their range that images of more than 8 bits should exceed together."""
 NAMED = 10
-"""Classes that one line names."""
+"""Maximum number of classes that one line names."""
 
 
 def class_counts(listings: Mapping[str, Listing]) -> list[dict[str, str | int]]:
