@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -41,7 +41,6 @@ from petl_bench.types import (
     LauncherSettings,
     Origin,
     RunSpec,
-    spec_to_dict,
     typed,
 )
 
@@ -119,22 +118,23 @@ def _expand(overrides: list[str]) -> Plan:
         values_of(parsed["sweep"])[0].partition("=")[2] if "sweep" in parsed else default_options()["sweep"]
     )
     origins = Origins(parsed, axes_of, sweep)
-    runs: dict[str, tuple[RunSpec, list[str], Origin]] = {}
+    runs: dict[RunSpec, tuple[list[str], Origin]] = {}
     config: dict[str, Any] = {}
+    overrides_of_suite = cache(_of_suite)  # it looks for files
     for combination in itertools.product(*axes_of.values()):
         lines = dict(zip(axes_of, combination, strict=True))
         task = value_of(lines["task"]) if "task" in lines else default["task"]["name"]
-        of_suite = _of_suite(task)
+        of_suite = overrides_of_suite(task)
         config = configuration({"task": f"task={task}", **of_suite, **lines})
         spec, keys = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of)))
-        key = json.dumps(spec_to_dict(spec), sort_keys=True)
-        if key not in runs:
+        if spec not in runs:
             options_of = {"protocol": default_options()["protocol"], **of_suite, **lines}
             options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
-            runs[key] = spec, list(combination), origins.origin(keys, options_of)
+            runs[spec] = list(combination), origins.origin(keys, options_of)
     chosen_launcher = dict(config["launcher"])
     launcher = typed(LAUNCHERS[chosen_launcher.pop("name")], chosen_launcher, "launcher.")
-    specs, alone, found = map(list, zip(*runs.values(), strict=True))
+    specs = list(runs)
+    alone, found = map(list, zip(*runs.values(), strict=True))
     if launcher.elsewhere and any(spec.precision == "auto" for spec in specs):
         raise UserError(
             "precision=auto is resolved by the device of this machine, but the runs go to other machines: "

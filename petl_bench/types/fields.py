@@ -59,6 +59,9 @@ def _misfits(values: object, kind: type, prefix: str) -> tuple[list[str], list[s
     return unknown, absent
 
 
+_hints = cache(get_type_hints)
+
+
 @cache
 def _known(kind: type[Any]) -> dict[str, tuple[bool, type | None]]:
     """Map each field to whether a stored object must have it, and to its dataclass if its value is one."""
@@ -84,7 +87,7 @@ def typed(kind: Callable[..., Kind], values: object, prefix: str) -> Kind:
     if not isinstance(values, Mapping):
         raise UserError(f"{prefix.rstrip('.: ')}={values!r}: expected {_NAMES[Mapping]}")
     assert isinstance(kind, type)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for key in values:
         if key not in hints:
             raise UserError(f"{prefix}{key}: unknown key: {did_you_mean(str(key), hints)}")
