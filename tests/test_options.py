@@ -16,7 +16,7 @@ from tests.conftest import error_of, quickly
 PAGE = Path(__file__).parent.parent / "docs" / "sweeps.md"
 OTHER_MEANINGS = {
     "--classes": {"convert"},  # a number; in `show` what is added
-    "--root": {"data info"},  # describes a folder; without it the manifest is printed
+    "--root": {"data verify", "data prepare", "data info"},  # which are about data, not about runs
     "--task": {"convert"},  # written to the file; in `eval` what is evaluated on
     "--to": {"convert"},  # other forms than `export`
 }
@@ -26,7 +26,7 @@ STORES |= {"store ls", "store rm", "store merge", "store pack", "store check"}
 WHERE = {
     "--store": STORES,
     "--filter": {"eval", "report", "store ls", "store rm", "store pack"},
-    "--root": {"eval", "compare", "show", "data verify", "data prepare"},
+    "--root": {"eval", "compare", "show"},
     "--override": {"eval", "data verify", "data prepare"},
     "--backbone-weights": {"eval", "predict", "export"},
     "--out": {"report", "export", "convert", "store pack"},

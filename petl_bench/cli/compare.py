@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, cells, note, print_json, say
-from petl_bench.cli.eval import moved
-from petl_bench.cli.options import RUN, JsonOption, RootOption, StoreOption
+from petl_bench.cli.options import RUN, JsonOption, RootsOption, StoreOption
+from petl_bench.cli.roots import in_words, read_roots
 from petl_bench.errors import UserError, counted
 from petl_bench.store import Store, find_run
 from petl_bench.types import DataSettings, ResultRow
@@ -33,7 +32,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help=RUN, autocompletion=completion.runs)],
     second: Annotated[str, typer.Argument(metavar="B", help=RUN, autocompletion=completion.runs)],
     store: StoreOption = DEFAULT_STORE,
-    root: RootOption = None,
+    root: RootsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare two runs image by image.
@@ -88,16 +87,18 @@ def kept_by(store: Store, run_id: str) -> Predictions:
     return kept
 
 
-def labels_of(store: Store, run_id: str, root: Path | None) -> NDArray[np.int64] | None:
+def labels_of(store: Store, run_id: str, root: list[str] | None) -> NDArray[np.int64] | None:
     """Return the labels of the test images; None, with a note, if the data are not there."""
     from petl_bench import data
 
     try:
         task = store.spec(run_id).task
-        task = task if root is None else moved(task, str(root))
-        return data.labels(task, "test", DataSettings().decoded)
+        roots = read_roots(root, [task])
+        if lacking := roots.lacking([task]):
+            raise UserError(in_words(lacking)[0])
+        return data.labels(roots.moved(task), "test", DataSettings().decoded)
     except UserError as error:
-        if root is not None:
+        if root:
             raise
         note(f"classes and confusions are left out, since the labels cannot be read: {error}")
         return None

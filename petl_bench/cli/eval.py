@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +16,12 @@ from petl_bench.cli.options import (
     FilterOption,
     JsonOption,
     OverrideOption,
-    RootOption,
+    RootsOption,
     StoreOption,
     WeightsOption,
-    data_settings,
 )
-from petl_bench.errors import UserError, counted, did_you_mean
+from petl_bench.cli.roots import Roots, in_words, read_roots
+from petl_bench.errors import DamagedError, UserError, counted, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, PREDICTIONS, Store, find_run
 from petl_bench.types import DataSettings, ResultRow, Runtime, TaskSpec, row_to_dict
@@ -54,7 +55,7 @@ def evaluate(
         typer.Option("--task", help="Evaluate on this task instead of the one that the file states."),
     ] = None,
     weights: WeightsOption = None,
-    root: RootOption = None,
+    root: RootsOption = None,
     override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -64,13 +65,20 @@ def evaluate(
     accuracy differs from the row of a run, or any prediction from that of the run.
     """
     found = _targets(targets or [], store, all_runs, filters or [])
-    failed = 0
-    settings = data_settings(root, override)
-    other_task = _task(task, settings) if task else None
+    tasks = _tasks_of(found)
+    roots = read_roots(root, tasks.values())
+    other_task = _task(task, roots.settings(task, override)) if task else None
+    lacking = [] if task else roots.lacking(tasks.values())
+    if lacking and not all_runs:
+        raise UserError("; ".join(in_words(lacking)))
+    for message in in_words(lacking):
+        note(message)
+    failed = len(lacking)
+    left_out = [i for i, known in tasks.items() if known in lacking]
     disagree = 0
-    for target in found:
+    for target in (target for target in found if target.run_id not in left_out):
         try:
-            result = _evaluate(target, other_task, weights, settings, elsewhere=root is not None)
+            result = _evaluate(target, other_task, weights, roots, override)
         except (UserError, OSError) as error:
             if not all_runs:
                 raise
@@ -111,6 +119,16 @@ def _targets(names: list[str], store: Path, all_runs: bool, filters: list[str]) 
     for text in filters:
         rows = filtered(rows, text, shelf)
     return [_run(shelf, row.run_id) for row in rows]
+
+
+def _tasks_of(targets: list[Target]) -> dict[str, TaskSpec]:
+    """Return the tasks of runs by run_id, as far as they can be read."""
+    tasks = {}
+    for target in targets:
+        if target.store is not None:
+            with suppress(DamagedError):
+                tasks[target.run_id] = target.store.spec(target.run_id).task
+    return tasks
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
@@ -162,22 +180,8 @@ def _task(name: str, settings: DataSettings, own_data: bool = False) -> TaskSpec
     return resolve(plan_task(name, settings), DataSettings().decoded)
 
 
-def moved(task: TaskSpec, root: str) -> TaskSpec:
-    """Return the task of a stored run with its files in another folder.
-
-    Raises:
-        UserError: the folder holds other data.
-    """
-    from petl_bench.data import resolve
-
-    found = resolve(replace(task, place={"root": root}), DataSettings().decoded) if task.place else task
-    if found.fingerprint != task.fingerprint:
-        raise UserError(f"--root {root}: holds another copy of {task.name} than the run was evaluated on")
-    return found
-
-
 def _evaluate(
-    target: Target, task: TaskSpec | None, weights: str | None, settings: DataSettings, elsewhere: bool
+    target: Target, task: TaskSpec | None, weights: str | None, roots: Roots, override: Path | None
 ) -> dict[str, Any]:
     """Evaluate one file; return the known columns of its row, and how it compares with that.
 
@@ -186,8 +190,8 @@ def _evaluate(
     Args:
         task: the task to evaluate on; None: the one that the run or the file states.
         weights: file of backbone weights; None: as the run or the file states.
-        settings: location of data, unless a run in a store states it.
-        elsewhere: whether the data of runs in a store are at that location, too.
+        roots: folders of data, unless a run in a store states them.
+        override: file of split sizes for adapter files that are no run.
     """
     from petl_bench import packing
     from petl_bench.packing import FROM_FILE
@@ -198,7 +202,7 @@ def _evaluate(
     if target.store is not None:
         spec, row = target.store.spec(target.run_id), target.store.written_row(target.run_id)
         own, backbone, known = spec.task, spec.backbone, row_to_dict(row)
-        own = moved(own, settings.folder) if elsewhere and task is None else own
+        own = roots.moved(own) if task is None else own
     else:
         facts = read_metadata(file, where)
         if facts.backbone_checksum is None:
@@ -208,7 +212,10 @@ def _evaluate(
             )
         if not (task or facts.task):
             raise UserError(f"{where}: does not state its task; name it with --task")
-        own, backbone = task or _task(facts.task, settings, bool(facts.resize)), facts.model.backbone
+        own, backbone = (
+            task or _task(facts.task, roots.settings(facts.task, override), bool(facts.resize)),
+            facts.model.backbone,
+        )
         known = dict.fromkeys((f.name for f in fields(ResultRow)), None) | _columns(
             packing.stated_facts(file, where)
         )

@@ -47,6 +47,15 @@ RootOption = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the data sets; by default $PETL_BENCH_DATA or ./data."),
 ]
+RootsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root",
+        metavar="[NAME=]DIR",
+        help="Folder of the data, if it is not where runs state it; NAME=DIR: of one task or suite. "
+        "Repeatable.",
+    ),
+]
 OverrideOption = Annotated[
     Path | None,
     typer.Option("--override", help="YAML file with split sizes that replace those of the manifests."),

@@ -11,7 +11,7 @@ import typer
 
 from petl_bench.cli.common import DEFAULT_STORE, flat, print_json, say
 from petl_bench.cli.compare import kept_by, labels_of
-from petl_bench.cli.options import JsonOption, RootOption, RunArgument, StoreOption
+from petl_bench.cli.options import JsonOption, RootsOption, RunArgument, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import SEARCH, Store, find_run, from_json
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_columns, spec_to_dict, stored_id
@@ -33,7 +33,7 @@ def show(
     classes: Annotated[
         bool, typer.Option("--classes", help="Add the accuracy of each class and the confusions.")
     ] = False,
-    root: RootOption = None,
+    root: RootsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show one run of a store and the command that repeats it.
@@ -96,7 +96,7 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
     }
 
 
-def _by_class(store: Store, run_id: str, root: Path | None) -> dict[str, Any]:
+def _by_class(store: Store, run_id: str, root: list[str] | None) -> dict[str, Any]:
     """Return images and right answers by class, and all confusions, the most frequent first.
 
     Both are None if the labels cannot be read.
