@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import hashlib
 import io
 import json
-import math
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,7 @@ import pytest
 
 from petl_bench.cli import main
 from petl_bench.data import manifests
-from petl_bench.types import Cache, ResultRow, RunSpec, changed_text, run_id
+from petl_bench.types import Cache, ResultRow
 from tests import processes, trees
 from tests.processes import SCRIPT
 from tests.schemas import checked
@@ -58,8 +54,6 @@ pytest.register_assert_rewrite(
 
 SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
 """2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""
-WEIGHTS = "0" * 64
-"""Stands for the checksum of the backbone weights where only its being the same matters."""
 
 COLUMNS = {f.name for f in fields(ResultRow)}
 
@@ -83,114 +77,6 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     assert lines[0].startswith("error: ")
     assert "a bug of petl-bench" not in lines[0]
     return lines[0].removeprefix("error: ")
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Poll until the condition holds; a limit only so that a hang becomes a failure."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"still not so after {seconds} s"
-        time.sleep(0.05)
-
-
-def session_processes(leader: int) -> dict[int, str]:
-    """Living processes (not zombies) of the session that `leader` began: pid -> name and command line."""
-    found = {}
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
-        try:
-            state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
-            # tests.fork_server names its copies in comm
-            text = b" ".join((directory / file).read_bytes() for file in ("comm", "cmdline"))
-            command = text.replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if int(session) == leader and state not in "ZX":
-            found[int(directory.name)] = command
-    return found
-
-
-def workers_of(leader: int) -> list[int]:
-    """The processes that do the runs of a pool: children of the server that forks them."""
-    living = session_processes(leader)
-    servers = {pid for pid, line in living.items() if "forkserver" in line and parent_of(pid) == leader}
-    return [pid for pid in living if parent_of(pid) in servers]
-
-
-def parent_of(pid: int) -> int:
-    """0 where there is no such process."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: object) -> ResultRow:
-    """A row with made-up results, as `Store.put` takes it; its test set has as many images as `acc` needs."""
-    row = ResultRow(
-        suite=spec.task.suite,
-        task=spec.task.name,
-        group=spec.task.group,
-        backbone=spec.backbone.display_name,
-        adapter=spec.adapter.name,
-        hidden=spec.hidden,
-        scale=1.0 if spec.scale is None else spec.scale,  # protocol sealed has none beforehand
-        settings=changed_text(spec.adapter),
-        quantizer=spec.quantizer,
-        bits=spec.bits,
-        head=spec.head,
-        protocol=spec.protocol.name,
-        rungs=spec.protocol.rungs_text,
-        precision=spec.precision,
-        rate_weight=spec.rate_weight,
-        packing=spec.packing,
-        statistics=spec.statistics,
-        image_size=spec.backbone.image_size,
-        normalization=spec.train.normalization,
-        seed=spec.seed,
-        epochs=spec.train.epochs,
-        lr=spec.train.lr,
-        searched=spec.searched,
-        shots=spec.task.shots,
-        split_seed=spec.task.split_seed,
-        data_override=spec.task.override,
-        data_fingerprint=spec.task.fingerprint,
-        run_id=run_id(spec, WEIGHTS),
-        status="done",
-        acc=acc,
-        acc_val=None,
-        acc_best_peek=None,
-        n_train=1000,
-        n_test=spec.task.splits["test"],
-        bytes_adapter=len(adapter),
-        bytes_head=0,
-        bytes_overhead=0,
-        bytes_file=len(adapter),
-        bits_per_weight=float(spec.bits) if spec.hidden else None,
-        params_trainable=1,
-        seconds_search=0.0,
-        seconds_train=1.0,
-        seconds_eval=0.5,
-        images_per_second=1000.0,
-        peak_memory_bytes=1,
-        device="made-up",
-        backbone_sha256=WEIGHTS,
-        version="0",
-        git_revision="made-up",
-        git_dirty=False,
-        torch_version="0",
-        pillow_version="0",
-        started_at="2026-01-01T00:00:00+00:00",
-        finished_at="2026-01-01T00:00:01+00:00",
-    )
-    made = dataclasses.replace(row, **changes)
-    size = changes.get("bytes_file", made.bytes_adapter + made.bytes_head + made.bytes_overhead)
-    values = (value for value in (acc, made.acc_best_peek or 0.0) if math.isfinite(value))
-    rights = [Fraction(value).limit_denominator(10**5) for value in values]
-    images = math.lcm(*(right.denominator for right in rights))
-    whole = all((made.n_test * right).denominator == 1 for right in rights)
-    return dataclasses.replace(made, bytes_file=size, n_test=made.n_test if whole else images)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from petl_bench.store import ADAPTER
 from tests import processes
-from tests.conftest import COLUMNS, rows_of, wait_until
-from tests.processes import SCRIPT
+from tests.conftest import COLUMNS, rows_of
+from tests.processes import SCRIPT, wait_until
 
 SWEEP = [
     "sweep=none",

@@ -183,7 +183,7 @@ def fork_instead(path: bytes, command: Sequence[str], files: Sequence[int]) -> i
         return spawn(path, command, files)
     if (pid := os.fork()) != 0:
         return pid
-    Path("/proc/self/comm").write_text(kind)  # for tests.conftest.workers_of
+    Path("/proc/self/comm").write_text(kind)  # for tests.processes.workers_of
     logging.root.handlers.clear()  # those of pytest write to a file whose number another one gets here
     sys.argv = ["-c", *arguments]
     kept = [2, *sorted(files), os.sysconf("SC_OPEN_MAX")]

@@ -19,7 +19,7 @@ from petl_bench.report.statistics import Comparison
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.store import ADAPTER, SPEC, Store
 from petl_bench.types import ResultRow
-from tests.conftest import make_row
+from tests.made import make_row
 
 ATTACK = (
     "</script><img src=x onerror=window.hit=1><script>window.hit=1</script>"

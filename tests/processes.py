@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,47 @@ def run(
     if check:
         done.check_returncode()
     return done
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Poll until the condition holds; a limit only so that a hang becomes a failure."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.05)
+
+
+def session_processes(leader: int) -> dict[int, str]:
+    """Living processes (not zombies) of the session that `leader` began: pid -> name and command line."""
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
+            # tests.fork_server names its copies in comm
+            text = b" ".join((directory / file).read_bytes() for file in ("comm", "cmdline"))
+            command = text.replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if int(session) == leader and state not in "ZX":
+            found[int(directory.name)] = command
+    return found
+
+
+def workers_of(leader: int) -> list[int]:
+    """The processes that do the runs of a pool: children of the server that forks them."""
+    living = session_processes(leader)
+    servers = {pid for pid, line in living.items() if "forkserver" in line and parent_of(pid) == leader}
+    return [pid for pid in living if parent_of(pid) in servers]
+
+
+def parent_of(pid: int) -> int:
+    """0 where there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 if __name__ == "__main__":  # `python tests/processes.py -u -c ...`, as execnet starts a worker of xdist

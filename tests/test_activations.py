@@ -20,7 +20,7 @@ from petl_bench.model import assemble
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.types import BackboneSpec, run_id, spec_to_dict, stored_id
 from tests import tiny
-from tests.conftest import WEIGHTS
+from tests.made import WEIGHTS
 
 BATCH, TOKENS, DIM, DEPTH = 8, 17, 48, 3
 BACKBONE = BackboneSpec(

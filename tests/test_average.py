@@ -21,7 +21,7 @@ from petl_bench.types import (
     spec_to_dict,
     stored_id,
 )
-from tests.conftest import WEIGHTS
+from tests.made import WEIGHTS
 from tests.test_protocols import made
 
 LOSSES = [4.0, 3.0, 2.0, 1.0, 0.5, 0.25]

@@ -24,7 +24,8 @@ from petl_bench.run.identity import identify, job_of
 from petl_bench.train import TrainingState, checkpoint
 from petl_bench.types import Runtime
 from tests import processes
-from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of, wait_until
+from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of
+from tests.processes import wait_until
 from tests.test_protocols import Tree, made
 from tests.test_resume import (  # noqa: F401 - fixtures
     EPOCHS,

@@ -18,7 +18,7 @@ from petl_bench.errors import StoreError
 from petl_bench.store import ClaimedError, Claims, Store
 from petl_bench.store.claims import MISSED
 from tests import processes
-from tests.conftest import wait_until
+from tests.processes import wait_until
 
 BEAT = 0.05
 TAKE = """

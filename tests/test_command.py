@@ -29,7 +29,8 @@ from petl_bench.store.agreement import with_digests
 from petl_bench.store.files import to_json
 from petl_bench.types import Cache, RunSpec, row_to_dict, run_id, spec_from_dict, spec_to_dict
 from tests import trees
-from tests.conftest import WEIGHTS, error_of, json_lines, make_row, pick, quickly, rows_of
+from tests.conftest import error_of, json_lines, pick, quickly, rows_of
+from tests.made import WEIGHTS, make_row
 from tests.test_frozen import SPECS
 
 KINDS = {name: overrides for name, overrides in SPECS.items() if not name.startswith("sweep ")} | {

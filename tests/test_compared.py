@@ -8,7 +8,7 @@ import pytest
 from petl_bench.config import plan
 from petl_bench.report import FORMATS, Report, build
 from petl_bench.report.sections import MOST_SENTENCES
-from tests.conftest import make_row
+from tests.made import make_row
 
 SEEDS = {32: (-0.0013, 0.0, 0.0013), 1: (0.0, 0.0013, -0.0013)}
 

@@ -29,7 +29,8 @@ from petl_bench.types import (
     spec_to_dict,
 )
 from tests import processes
-from tests.conftest import LONG, WEIGHTS, json_lines, petl, quickly
+from tests.conftest import LONG, json_lines, petl, quickly
+from tests.made import WEIGHTS
 
 ONE = ["sweep=none", "task=digits", "adapter=adaptformer"]
 """Overrides of one run with the values of conf/config.yaml."""

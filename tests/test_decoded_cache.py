@@ -17,8 +17,8 @@ from PIL import Image
 
 from petl_bench.types import Cache
 from tests import processes
-from tests.conftest import wait_until
 from tests.decoding import fill, images_of, in_cache, pictures, stretched
+from tests.processes import wait_until
 
 # Other processes
 

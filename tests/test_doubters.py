@@ -17,7 +17,8 @@ from petl_bench.config import CONF_DIR, plan
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.store import ADAPTER, ROW, SPEC, Store, with_digests
 from petl_bench.types import Origin
-from tests.conftest import error_of, make_row, quickly, rows_of
+from tests.conftest import error_of, quickly, rows_of
+from tests.made import make_row
 
 MARK = "‡"
 

@@ -25,7 +25,7 @@ from petl_bench.report.labels import label
 from petl_bench.report.pairs import by_width
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
-from tests.conftest import make_row
+from tests.made import make_row
 
 MARGIN = 0.01
 HOSTILE = "_$x^2_{<&>}\\alpha$ äöü—Ж\x00\n"

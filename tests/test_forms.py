@@ -19,7 +19,8 @@ import pytest
 from petl_bench.config import plan
 from petl_bench.store import ADAPTER, SPEC, Store
 from petl_bench.types import COLUMNS
-from tests.conftest import error_of, make_row, mounted, petl, quickly, rows_of
+from tests.conftest import error_of, mounted, petl, quickly, rows_of
+from tests.made import make_row
 
 HOSTILE = r"evil|a&b_c%d$e#f{g}h~i^j\k <script>alert(1)</script> [red] \input{x} é漢"
 

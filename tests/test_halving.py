@@ -22,8 +22,9 @@ from petl_bench.store import ADAPTER
 from petl_bench.train import fit, learning_rate
 from petl_bench.types import RunSpec, Runtime, run_id, spec_from_dict, spec_to_dict
 from tests import trees
-from tests.conftest import WEIGHTS, call, error_of
+from tests.conftest import call, error_of
 from tests.golden import FEW_SHOT_SETS
+from tests.made import WEIGHTS
 from tests.test_protocols import SIZES, Kept, Tree, made, sealed_run
 from tests.test_specs import recipes
 

@@ -11,7 +11,8 @@ import pytest
 from petl_bench.config import plan
 from petl_bench.store import ADAPTER, ROW, SPEC, Store
 from petl_bench.types import ResultRow, row_to_dict
-from tests.conftest import json_lines, make_row, quickly
+from tests.conftest import json_lines, quickly
+from tests.made import make_row
 
 SIZES = (32, 64, 96)
 

@@ -14,19 +14,9 @@ import pytest
 
 from petl_bench.store import ADAPTER, ERROR
 from tests import processes
-from tests.conftest import (
-    COLUMNS,
-    SCRIPT,
-    json_lines,
-    long,
-    parent_of,
-    quickly,
-    rows_of,
-    session_processes,
-    wait_until,
-    workers_of,
-)
+from tests.conftest import COLUMNS, SCRIPT, json_lines, long, quickly, rows_of
 from tests.engines import at_work
+from tests.processes import parent_of, session_processes, wait_until, workers_of
 
 # Interrupts: real processes, real signals
 

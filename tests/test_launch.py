@@ -35,7 +35,8 @@ from petl_bench.types import (
     typed,
 )
 from tests import processes
-from tests.conftest import SCRIPT, error_of, make_row, quickly, rows_of
+from tests.conftest import SCRIPT, error_of, quickly, rows_of
+from tests.made import make_row
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from petl_bench.report.page import page
 from tests import pages
-from tests.conftest import wait_until
+from tests.processes import wait_until
 
 PROGRAMS = ("chromium", "chromedriver")
 pytestmark = pytest.mark.skipif(

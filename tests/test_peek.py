@@ -20,7 +20,8 @@ from petl_bench.store import ADAPTER, Store
 from petl_bench.train import Hooks, Pixels, Training, evaluate, fit
 from petl_bench.types import TRAINVAL
 from tests import processes
-from tests.conftest import call, error_of, make_row, pick, quickly
+from tests.conftest import call, error_of, pick, quickly
+from tests.made import make_row
 from tests.test_protocols import SIZES, Tree, made, tree  # noqa: F401 - fixtures
 
 WATCHED = """

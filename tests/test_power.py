@@ -15,7 +15,8 @@ from petl_bench.config import plan
 from petl_bench.report.power import CHANCE, power, reach_of
 from petl_bench.report.statistics import compare
 from petl_bench.store import Store
-from tests.conftest import error_of, make_row, quickly
+from tests.conftest import error_of, quickly
+from tests.made import make_row
 from tests.test_statistics import FLOAT, MARGIN, Setting
 from tests.test_verdicts import repetitions, rows_of
 

@@ -21,7 +21,8 @@ from petl_bench.packing import Predictions, compared, unpack_predictions
 from petl_bench.report.agreement import agreement
 from petl_bench.store import PREDICTIONS, ROW, Store
 from petl_bench.types import Cache, digest_of
-from tests.conftest import error_of, json_lines, make_row, pick, quickly, rows_of
+from tests.conftest import error_of, json_lines, pick, quickly, rows_of
+from tests.made import make_row
 
 
 @st.composite

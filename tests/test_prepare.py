@@ -24,7 +24,8 @@ from tests.archives import (
     tree,
     write_tree,
 )
-from tests.conftest import mounted, wait_until
+from tests.conftest import mounted
+from tests.processes import wait_until
 
 # Finding and placing
 

@@ -17,7 +17,8 @@ from petl_bench.data import manifests
 from petl_bench.report.published import PublishedRow, published, read
 from petl_bench.store import Store
 from petl_bench.types import NORMALIZATIONS
-from tests.conftest import error_of, make_row, quickly
+from tests.conftest import error_of, quickly
+from tests.made import make_row
 
 ROWS = published(manifests())
 VTAB = {name: manifest for name, manifest in manifests().items() if manifest.suite == "vtab"}

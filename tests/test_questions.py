@@ -11,7 +11,8 @@ from scipy import stats
 
 from petl_bench.config import plan
 from petl_bench.store import Store
-from tests.conftest import error_of, make_row, quickly, rows_of
+from tests.conftest import error_of, quickly, rows_of
+from tests.made import make_row
 
 TASKS = ["digits", "surfaces", "sprites_loc", "sprites_ori", "shapes_count"]
 

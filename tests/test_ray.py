@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import error_of, long, petl, quickly, session_processes, wait_until
+from tests.conftest import error_of, long, petl, quickly
 from tests.engines import PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, refusal, start
+from tests.processes import session_processes, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed")
 

@@ -20,7 +20,8 @@ from petl_bench.store import Store
 from petl_bench.train import learning_rate
 from petl_bench.types import RunSpec, run_id, spec_to_dict, stored_id
 from tests import trees
-from tests.conftest import WEIGHTS, error_of, json_lines, make_row, quickly
+from tests.conftest import error_of, json_lines, quickly
+from tests.made import WEIGHTS, make_row
 
 ONE = ["sweep=none", "task=digits", "adapter=lora", "scale=1"]
 OWN = ["tree", "folder"]

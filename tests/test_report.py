@@ -13,13 +13,8 @@ import pytest
 
 from petl_bench.config import plan
 from petl_bench.store import Store
-from tests.conftest import (
-    error_of,
-    make_row,
-    petl,
-    quickly,
-    rows_of,
-)
+from tests.conftest import error_of, petl, quickly, rows_of
+from tests.made import make_row
 
 # report
 

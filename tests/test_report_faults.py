@@ -14,7 +14,8 @@ from petl_bench.config import plan
 from petl_bench.store import ROW, Store
 from petl_bench.types import run_id
 from tests import processes
-from tests.conftest import SCRIPT, error_of, make_row, petl, quickly
+from tests.conftest import SCRIPT, error_of, petl, quickly
+from tests.made import make_row
 
 FULL = ["task=digits,surfaces,sprites_loc,sprites_ori,shapes_count", "protocol=fixed"]
 

@@ -12,11 +12,8 @@ import pytest
 from petl_bench.config import plan
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.store import ROW, Store
-from tests.conftest import (
-    error_of,
-    make_row,
-    quickly,
-)
+from tests.conftest import error_of, quickly
+from tests.made import make_row
 from tests.test_report import made_up, summary  # noqa: F401 - fixtures
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import error_of, long, petl, quickly, rows_of, session_processes, wait_until
+from tests.conftest import error_of, long, petl, quickly, rows_of
 from tests.engines import COUNT, PATIENCE, SWEEP, assert_same, at_work, finish, first_at_work, refusal, start
+from tests.processes import session_processes, wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 

@@ -15,7 +15,8 @@ from petl_bench.config import options, plan
 from petl_bench.run import source
 from petl_bench.store import Store
 from petl_bench.types import RunSpec, row_to_dict
-from tests.conftest import SWEEP, json_lines, make_row, quickly
+from tests.conftest import SWEEP, json_lines, quickly
+from tests.made import make_row
 
 Edit = Callable[[str, str, str], None]
 Digests = dict[str, dict[str, str]]

@@ -26,7 +26,7 @@ from petl_bench.types import (
     spec_from_dict,
     spec_to_dict,
 )
-from tests.conftest import WEIGHTS
+from tests.made import WEIGHTS
 
 names = st.text(min_size=1, max_size=8)
 floats = st.floats(min_value=1e-12, max_value=1e4)

@@ -18,7 +18,7 @@ from petl_bench.report.pairs import by_width
 from petl_bench.report.statistics import Comparison, compare, ranking
 from petl_bench.report.tables import Table, tabulate
 from petl_bench.types import ResultRow
-from tests.conftest import make_row
+from tests.made import make_row
 
 OFFSETS = (0.03, -0.01, -0.02)
 """Offsets of three seeds from their mean."""

@@ -24,7 +24,8 @@ from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
 from petl_bench.store.claims import CLAIMS
 from petl_bench.types import ResultRow, RunSettings, RunSpec, declarations, row_from_dict, row_to_dict
 from tests import processes
-from tests.conftest import json_lines, make_row, mounted, quickly, rows_of
+from tests.conftest import json_lines, mounted, quickly, rows_of
+from tests.made import make_row
 
 
 @pytest.fixture(scope="module")

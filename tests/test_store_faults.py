@@ -17,7 +17,8 @@ from petl_bench.config import plan
 from petl_bench.errors import StoreError
 from petl_bench.store import ADAPTER, ASIDE, ROW, Store
 from petl_bench.store.check import check, repair
-from tests.conftest import SWEEP, error_of, json_lines, make_row, mounted, quickly
+from tests.conftest import SWEEP, error_of, json_lines, mounted, quickly
+from tests.made import make_row
 from tests.test_store_check import edit, first, flip
 
 SERIAL = [*SWEEP, "launcher=local"]

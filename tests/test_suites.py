@@ -18,7 +18,7 @@ from petl_bench.types import (
     TrainSpec,
     run_id,
 )
-from tests.conftest import WEIGHTS
+from tests.made import WEIGHTS
 from tests.test_config import GRID, identity, one
 
 

@@ -18,18 +18,8 @@ from petl_bench.run.identity import identify, resolve_tasks
 from petl_bench.store import ADAPTER, ROW, Store
 from petl_bench.types import Cache
 from tests import processes
-from tests.conftest import (
-    LONG,
-    SCRIPT,
-    json_lines,
-    long,
-    parent_of,
-    petl,
-    rows_of,
-    session_processes,
-    wait_until,
-    workers_of,
-)
+from tests.conftest import LONG, SCRIPT, json_lines, long, petl, rows_of
+from tests.processes import parent_of, session_processes, wait_until, workers_of
 
 POCKET = ["sweep=pocket", "seed=0", "train.epochs=1"]
 """All tasks and methods of the bundled suite: 25 runs."""
