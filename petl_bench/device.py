@@ -1,18 +1,26 @@
-"""Devices of runs, found without importing torch where that is possible."""
+"""Devices of runs, found without importing torch where that is possible, and without opening them."""
 
 from __future__ import annotations
 
+import os
+import platform
+import warnings
 from ctypes.util import find_library
 from pathlib import Path
+from typing import Any
 
 from petl_bench.errors import UserError
 
 _CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags of /proc/cpuinfo for bfloat16 matrix products: two of x86, one of Arm."""
+_GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+"""Device files of GPUs: of NVIDIA's driver, of AMD's, and of Windows' subsystem for Linux."""
+_DRIVERS = {"cuda": "libcuda.so*", "amdhip64": "libamdhip64.so*"}
+"""Libraries of the drivers: names for the linker, and names of their files."""
 
 
 def find_device(name: str, key: str = "launcher.device=") -> str:
-    """Return the device that a run of `launcher.device=name` uses.
+    """Return the device that a run of `launcher.device=name` uses; GPUs are not opened.
 
     Args:
         name: `auto` stands for the first GPU that torch sees, else for the CPU; other names are torch's.
@@ -21,16 +29,17 @@ def find_device(name: str, key: str = "launcher.device=") -> str:
     Raises:
         UserError: torch has no such device on this machine.
     """
-    if name == "cpu" or (name == "auto" and find_library("cuda") is None):
+    if name == "cpu" or (name == "auto" and not gpu_files() and not _driver()):
         return "cpu"  # without importing torch, which takes seconds
     import torch
 
     if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"{key}{name}: torch has no such device here; use auto or cpu") from error
+        return "cuda:0" if _cuda()[0] else "cpu"
+    kind, _, number = name.partition(":")
+    is_there = _cuda()[0] and int(number or 0) < torch.cuda.device_count() if kind == "cuda" else _opens(name)
+    if not is_there:
+        reason = f" ({why})" if kind == "cuda" and (why := _cuda()[1]) else ""
+        raise UserError(f"{key}{name}: torch has no such device here{reason}; use auto or cpu")
     return name
 
 
@@ -54,6 +63,68 @@ def find_devices(name: str) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
+def open_device(name: str, key: str = "launcher.device=") -> None:
+    """Use a device for the first time in this process, which on a GPU takes memory for a context.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if name != "cpu" and not _opens(name):
+        raise UserError(f"{key}{name}: this process cannot use it; use another device")
+
+
+def _opens(name: str) -> bool:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+def gpu_files() -> list[str]:
+    """Return the device files of GPUs of this machine, which are there without a driver's library too."""
+    return sorted(str(path) for pattern in _GPU_FILES for path in Path("/").glob(pattern[1:]))
+
+
+def _driver() -> bool:
+    """Return whether the library of a GPU's driver is found, where the linker or LD_LIBRARY_PATH has it."""
+    if any(find_library(name) for name in _DRIVERS):
+        return True
+    folders = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    return any(any(folder.glob(files)) for folder in folders for files in _DRIVERS.values())
+
+
+def _cuda() -> tuple[bool, str]:
+    """Return whether torch can use GPUs, and otherwise the reason that it states, if any."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return True, ""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return False, f"torch {torch.__version__} is built without CUDA and ROCm"
+    return False, str(said[0].message).partition(". ")[0] if said else ""
+
+
+def unused_gpu(device: str) -> str:
+    """Return a warning if this machine shows a GPU that runs do not use although any device may be used.
+
+    Args:
+        device: what `auto` stands for (`find_device`).
+    """
+    found = gpu_files()
+    if device != "cpu" or not found or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return ""
+    reason = _cuda()[1]
+    return (
+        f"this machine shows a GPU ({found[0]}), but torch does not use it{': ' + reason if reason else ''}; "
+        "runs use the CPU"
+    )
+
+
 def find_precision(name: str, device: str) -> str:
     """Return the precision that `precision=name` stands for.
 
@@ -63,10 +134,11 @@ def find_precision(name: str, device: str) -> str:
     """
     if name != "auto":
         return name
-    return "bf16" if _has_bf16(find_device(device)) else "fp32"
+    return "bf16" if has_bf16(find_device(device)) else "fp32"
 
 
-def _has_bf16(device: str) -> bool:
+def has_bf16(device: str) -> bool:
+    """Return whether a device computes matrix products of bfloat16 numbers in hardware."""
     if device.startswith("cuda"):
         import torch
 
@@ -77,3 +149,40 @@ def _has_bf16(device: str) -> bool:
         return False
     words = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
     return bool(words & _CPU_BF16)
+
+
+def device_name(device: str) -> str:
+    """Return the model name of a GPU or of the processor (its architecture if the name is unknown)."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cores_here() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_process(device: str, threads: int) -> None:
+    """Set what decides the numbers of this process: its threads, and what float32 means on a GPU.
+
+    Products and convolutions of float32 numbers are computed in float32; by default cuDNN would round their
+    factors to TF32.
+
+    Args:
+        device: device of the computation.
+        threads: CPU threads.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        backends: Any = torch.backends
+        for operations in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            operations.fp32_precision = "ieee"

@@ -9,11 +9,16 @@ import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from petl_bench.cli.agreement import comparison, threads_of
 from petl_bench.cli.ls import Kind, ls
 from petl_bench.config import options
 from petl_bench.data import manifests
+from petl_bench.packing.predictions import compared
 from petl_bench.store import ADAPTER, ROW
 from tests.conftest import (
     COLUMNS,
@@ -34,7 +39,7 @@ def test_eval_all_agrees_in_a_new_process(finished_store: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     lines = json_lines(done.stdout)
     for line, row in zip(lines, rows_of(finished_store), strict=True):
-        assert set(line) == COLUMNS | {"acc_row", "agrees", "predictions_differ"}
+        assert set(line) == COLUMNS | {"acc_row", "agrees", "predictions_differ", "tolerance"}
         assert line["acc"] == line["acc_row"] == row["acc"]
         assert (line["agrees"], line["predictions_differ"]) == (True, 0)
 
@@ -247,3 +252,36 @@ def test_ls_takes_a_pattern() -> None:
     nothing = quickly("ls", "tasks", "zzz*")
     assert nothing.stdout == ""
     assert "zzz*" in nothing.stderr
+
+
+@given(
+    st.integers(1, 400).flatmap(lambda n: st.tuples(*[st.lists(st.booleans(), min_size=n, max_size=n)] * 2)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_other_kernels_may_change_one_prediction_in_a_hundred(
+    rights: tuple[list[bool], list[bool]], same: bool, has_kept: bool
+) -> None:
+    """By the counts alone: predictions of two classes, all images being of class 0."""
+    labels = np.zeros(len(rights[0]), np.int64)
+    kept, found = (compared(np.where(right, 0, 1), labels, 2) for right in rights)
+    row = {"acc": kept.accuracy, "predictions": kept.digest, "device": "A", "kernels": "X, 1 thread"}
+    here = {"device": "A", "kernels": "X, 1 thread" if same else "Y"}
+    result = comparison(row, found, kept if has_kept else None, here)
+    differing = sum(one != other for one, other in zip(*rights, strict=True))
+    allowed = 0 if same else len(labels) // 100
+    assert result["tolerance"] == allowed
+    assert result["predictions_differ"] == (differing if has_kept else None)
+    changed = differing if has_kept or not allowed else abs(sum(rights[0]) - sum(rights[1]))
+    assert result["agrees"] == (changed <= allowed)
+
+
+def test_threads_are_those_that_a_row_states() -> None:
+    texts = {
+        "AVX2, 1 thread": 1,
+        "AVX512, 12 threads, MKL_CBWR=AVX2": 12,
+        "CUDA 9.0, no TF32": None,
+        "": None,
+    }
+    assert {text: threads_of({"kernels": text}) for text in texts} == texts
+    assert threads_of({"kernels": None}) is None

@@ -50,11 +50,12 @@ FLOORS = {
 WRITERS = {"atomic.py", "store/runs.py", "store/claims.py", "store/merging.py"}
 WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/documentation.py", "dev/upper_bound.py", "cli/report.py"}
 WRITERS |= {"data/archive.py", "data/prepare.py"}
-WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py"}
+WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py", "run/provenance.py"}
 """Modules that write files themselves; all others call petl_bench.atomic. store/ keeps results, tools of
 maintainers write their own products, and `report --out` writes to a pipe or device of the user. Two modules
 of data/ fill the folder given to `data prepare`: with files of an archive, and with lists in VTAB's layout.
-dev/bench/ fills temporary folders with photos and with rows to report."""
+dev/bench/ fills temporary folders with photos and with rows to report. run/provenance.py tells Linux to
+measure the peak of memory anew."""
 MAX_LINES = 300
 
 SOURCES = {

@@ -58,6 +58,13 @@ def error_from_torch(work) -> BaseException:
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
             "device",
         ),
+        (torch.AcceleratorError("CUDA error: out of memory"), "memory"),
+        (RuntimeError("No CUDA GPUs are available"), "device"),
+        (RuntimeError("CUDA driver error: unknown error"), "device"),
+        (RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"), "device"),
+        (RuntimeError("Triton Error [CUDA]: device-side assert triggered"), "device"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`"), "error"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "error"),
         (DivergedError("the loss is not finite at epoch 3: lower train.lr or scale"), "diverged"),
         (error_from_torch(lambda: torch.ones(2) @ torch.ones(3)), "error"),
         (KeyError("weights"), "error"),
@@ -125,7 +132,7 @@ def outside(kind: type[LauncherSettings]) -> Iterator[tuple[str, object]]:
     """Values of each setting of a launcher that no run can use: numbers of all sizes, and hostile text."""
     for key, known in declarations(kind).items():
         if not isinstance(known.default, str):
-            numbers = (-1, -1e-9, 1e10, 1e308, 10**30, math.nan, math.inf)
+            numbers = (-2, -1e-9, 1e10, 1e308, 10**30, math.nan, math.inf)
             for value in (*numbers, None, "x", "1 2", [1, 2], 1 if isinstance(known.default, bool) else True):
                 yield key, value
     yield "compile", "fast"

@@ -6,17 +6,21 @@ import dataclasses
 import gc
 import importlib
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 
+from petl_bench.adapters import ADAPTERS
 from petl_bench.launch import preload
+from petl_bench.model import assemble
 from petl_bench.run.identity import identify
-from petl_bench.run.provenance import provenance
+from petl_bench.run.provenance import peak_memory, provenance, reset_peak_memory
 from petl_bench.store import Store
-from petl_bench.types import AugmentSpec, ProtocolSpec, run_id
+from petl_bench.types import AugmentSpec, ProtocolSpec, method, run_id
+from tests import tiny
 from tests.conftest import events_of, pick, rows_of
 
 EPOCHS = 1
@@ -117,3 +121,33 @@ def test_a_row_is_strict_json_with_every_column_of_the_contract(finished_store: 
         assert set(named.split()) <= set(row)
         assert row["bytes_adapter"] + row["bytes_head"] + row["bytes_overhead"] == row["bytes_file"]
         assert row["bytes_overhead"] <= 512
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux measures a peak anew")
+def test_the_peak_of_memory_is_that_of_the_run_and_not_of_the_process() -> None:
+    large = b"x" * 400_000_000
+    del large
+    before = peak_memory("cpu")
+    reset_peak_memory("cpu")
+    assert peak_memory("cpu") < before - 200_000_000
+    again = b"x" * 400_000_000
+    assert len(again)
+    assert peak_memory("cpu") > before - 200_000_000
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+@pytest.mark.sampled(6)
+def test_a_model_is_freed_with_its_last_use(name: str) -> None:
+    """Without the garbage collector, which may come late: on a GPU dead models would fill the memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        spec = tiny.model_spec(name, bits=method(name).unused.get("bits", 1))
+        adapted = assemble(spec)
+        adapted.prepare("bf16")
+        adapted.network(torch.zeros(2, 3, 32, 32)).sum().backward()
+        network = weakref.ref(adapted.network)
+        del adapted
+        assert network() is None
+    finally:
+        gc.enable()

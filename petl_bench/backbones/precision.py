@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -65,20 +66,21 @@ class Cast:
     """A float32 parameter that a module uses in another dtype, cast before each forward pass.
 
     Attributes:
-        module: module that uses the parameter.
+        module: module that uses the parameter. The reference is weak, because the network's hook holds its
+            casts, and the module may be the network.
         name: attribute of the module that receives the cast parameter.
         parameter: the float32 parameter.
         dtype: dtype that the module uses.
     """
 
-    module: nn.Module
+    module: ReferenceType[nn.Module]
     name: str
     parameter: nn.Parameter
     dtype: torch.dtype
 
     def materialize(self) -> None:
         """Give the module the current value of the parameter in `dtype`."""
-        setattr(self.module, self.name, self.parameter.to(self.dtype))
+        setattr(self.module(), self.name, self.parameter.to(self.dtype))
 
 
 def casts(network: nn.Module, parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> list[Cast]:
@@ -90,7 +92,7 @@ def casts(network: nn.Module, parameters: Iterable[nn.Parameter], dtype: torch.d
             parent, _, name = path.rpartition(".")
             module = network.get_submodule(parent)
             delattr(module, name)
-            found.append(Cast(module, name, parameter, dtype))
+            found.append(Cast(ref(module), name, parameter, dtype))
     return found
 
 

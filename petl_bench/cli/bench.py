@@ -42,14 +42,13 @@ def bench(
     import torch
 
     from petl_bench.dev.bench import CASES, Setting, measured
-    from petl_bench.device import find_device
+    from petl_bench.device import cores_here, find_device
 
     cases = [CASES.get(name) for name in dict.fromkeys(names or CASES)]
     if list_names:
         _list(cases, json)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    setting = Setting(find_device(device, "--device "), threads or cores, rounds, quick)
+    setting = Setting(find_device(device, "--device "), threads or cores_here(), rounds, quick)
     torch.set_num_threads(setting.threads)
     if quick:
         note("--quick: tiny sizes and one round; the timings say nothing about speed")
@@ -82,7 +81,7 @@ def _print(found: list[Measurement], setting: Setting) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from petl_bench.run.provenance import device_name
+    from petl_bench.device import device_name
 
     columns = ("name", "what", "ours", "reference", "ratio", "quartiles", "peak memory", "target", "met")
     table = Table(*columns)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from petl_bench.cli.common import duration, flat, print_json, say, say_within, usable_rows
+from petl_bench.cli.devices import device_line, devices_of
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.cli.planning import Prepared
-from petl_bench.device import find_devices
 from petl_bench.errors import counted
 from petl_bench.errors import shown as printed
 from petl_bench.layout import Column, table_lines, terminal_width, wrapped
@@ -27,7 +27,7 @@ def print_plan(prepared: Prepared, json: bool) -> None:
     """
     runs, states, store = prepared.runs, prepared.states, prepared.store
     todo = {i: runs[i] for i in prepared.todo}
-    costs, device = Costs(), _device(prepared.plan.launcher)
+    costs, launcher = Costs(), prepared.plan.launcher
     for row in usable_rows(store) if store.root.is_dir() else []:
         costs.add(row)
     if json:
@@ -39,8 +39,10 @@ def print_plan(prepared: Prepared, json: bool) -> None:
                 "seed": spec.seed,
                 "state": states[i],
                 "to_do": i in todo,
+                "device": _devices(launcher),
+                "train": asdict(spec.train),
+                "trainings": len(trainings(spec)),
             }
-            held |= {"device": device, "train": asdict(spec.train), "trainings": len(trainings(spec))}
             print_json(
                 "plan/1", held | {"seconds": costs.seconds(kind_of(spec)), "bytes": costs.size(kind_of(spec))}
             )
@@ -51,7 +53,7 @@ def print_plan(prepared: Prepared, json: bool) -> None:
         width,
         f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}",
         f"input: {_all(_input(spec) for spec in specs)}",
-        f"device: {device}, precision {_all(spec.precision for spec in specs)}",
+        device_line(launcher, specs),
         f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}",
         *_estimate([*todo.values()], costs),
     )
@@ -126,11 +128,9 @@ def _input(spec: RunSpec) -> str:
     return f"{size} x {size} pixels of backbone {backbone.display_name}, normalization {chosen}{other}"
 
 
-def _device(launcher: LauncherSettings) -> str:
+def _devices(launcher: LauncherSettings) -> str:
     """Return the devices of the runs, as far as this machine knows them."""
-    if launcher.elsewhere:
-        return f"{launcher.device} of the machines of launcher={launcher.name}"
-    return ", ".join(find_devices(launcher.device))
+    return launcher.device if launcher.elsewhere else ", ".join(devices_of(launcher))
 
 
 UNSEEN = {"train.augment": asdict(AugmentSpec()), "train.average": asdict(AverageSpec())}

@@ -10,15 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench.cli.agreement import comparison, threads_of, verdict
 from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, usable_rows
 from petl_bench.cli.filters import filtered
 from petl_bench.cli.options import (
+    DeviceOption,
     FilterOption,
     JsonOption,
     OverrideOption,
     RootsOption,
     StoreOption,
+    ThreadsOption,
     WeightsOption,
+    check_threads,
 )
 from petl_bench.cli.roots import Roots, in_words, read_roots
 from petl_bench.errors import DamagedError, UserError, counted, did_you_mean
@@ -57,13 +61,21 @@ def evaluate(
     weights: WeightsOption = None,
     root: RootsOption = None,
     override: OverrideOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate adapter files again and compare with their rows.
 
-    The test images are classified from the adapter file and the backbone alone. The exit code is 1 if the
-    accuracy differs from the row of a run, or any prediction from that of the run.
+    The test images are classified from the adapter file and the backbone alone, by default with as many
+    threads as the run had. The exit code is 1 if the accuracy differs from the row of a run, or any
+    prediction from that of the run. Where another device computed the run, or other kernels, 1 % of the
+    predictions may differ.
     """
+    check_threads(threads)
+    from petl_bench.device import find_device
+
+    device = find_device(device, "--device ")
     found = _targets(targets or [], store, all_runs, filters or [])
     tasks = _tasks_of(found)
     roots = read_roots(root, tasks.values())
@@ -78,7 +90,7 @@ def evaluate(
     disagree = 0
     for target in (target for target in found if target.run_id not in left_out):
         try:
-            result = _evaluate(target, other_task, weights, roots, override)
+            result = _evaluate(target, other_task, weights, roots, override, device, threads)
         except (UserError, OSError) as error:
             if not all_runs:
                 raise
@@ -91,7 +103,7 @@ def evaluate(
         else:
             changed = _changed(target) if result["agrees"] is False else ""
             where = f"{target.run_id or target.path} {result['task']}"
-            say(f"{where}: acc {result['acc']:.4f}{_verdict(result)}{changed}")
+            say(f"{where}: acc {result['acc']:.4f}{verdict(result)}{changed}")
     if disagree:
         note(f"{disagree} of {len(found)} disagree with their row")
     if failed:
@@ -129,15 +141,6 @@ def _tasks_of(targets: list[Target]) -> dict[str, TaskSpec]:
             with suppress(DamagedError):
                 tasks[target.run_id] = target.store.spec(target.run_id).task
     return tasks
-
-
-def _verdict(result: Mapping[str, Any]) -> str:
-    """Return one line about the agreement of an evaluation with its row."""
-    if result["agrees"] is not False:
-        return " = row" if result["agrees"] else ""
-    differing = result["predictions_differ"]
-    many = "" if differing is None else f", {differing} of {counted(result['n_test'], 'prediction')} differ"
-    return f" DISAGREES with row {result['acc_row']}{many}"
 
 
 def _changed(target: Target) -> str:
@@ -181,21 +184,32 @@ def _task(name: str, settings: DataSettings, own_data: bool = False) -> TaskSpec
 
 
 def _evaluate(
-    target: Target, task: TaskSpec | None, weights: str | None, roots: Roots, override: Path | None
+    target: Target,
+    task: TaskSpec | None,
+    weights: str | None,
+    roots: Roots,
+    override: Path | None,
+    device: str,
+    threads: int | None,
 ) -> dict[str, Any]:
     """Evaluate one file; return the known columns of its row, and how it compares with that.
 
-    The keys of the comparison are `acc_row`, `agrees` and `predictions_differ`.
+    The keys of the comparison are `acc_row` and those of `petl_bench.cli.agreement.comparison`; all are None
+    without a row of the same task.
 
     Args:
         task: the task to evaluate on; None: the one that the run or the file states.
         weights: file of backbone weights; None: as the run or the file states.
         roots: folders of data, unless a run in a store states them.
         override: file of split sizes for adapter files that are no run.
+        device: device of the evaluation.
+        threads: CPU threads; 0: all cores; None: as many as the run had, or all if that is not known.
     """
     from petl_bench import packing
+    from petl_bench.device import cores_here, device_name
     from petl_bench.packing import FROM_FILE
     from petl_bench.run.execute import read_metadata, score
+    from petl_bench.run.provenance import kernels
 
     where = str(target.path)
     file = packing.load(read_bytes(target.path, ADAPTER_LIMIT), where)
@@ -225,25 +239,23 @@ def _evaluate(
     elif backbone.weights == FROM_FILE:
         raise UserError(f"{where}: was trained on weights from a file; name it with --backbone-weights PATH")
     task = task or own
-    found = score(file, backbone, task, Runtime(store="", cache=DataSettings().decoded), where)
-    same = (task.name, task.fingerprint) == (own.name, own.fingerprint)
-    differing, stored = None, known["acc"] if same else None
-    agrees = None if stored is None else stored == found.accuracy
-    if target.store is not None and stored is not None:
-        kept = target.store.predictions(target.run_id)
-        if kept is not None and kept.images != found.images:
-            raise UserError(
-                f"{target.path.with_name(PREDICTIONS)}: holds predictions for "
-                f"{counted(kept.images, 'image')}, "
-                f"{task.name} has {found.images}; `petl-bench store check --store {target.store.root}`"
-            )
-        differing = kept.differing(found) if kept is not None else None
-        # Older rows state no hash.
-        agrees = agrees and known["predictions"] in ("", found.digest) and not differing
+    runtime = Runtime(store="", cache=DataSettings().decoded, device=device, threads=threads or cores_here())
+    if threads is None:
+        runtime = replace(runtime, threads=threads_of(known) or runtime.threads)
+    found = score(file, backbone, task, runtime, where)
     facts_of_task: dict[str, Any] = {"task": task.name, "suite": task.suite, "group": task.group}
     facts_of_task |= {"n_test": found.images, "data_fingerprint": task.fingerprint}
     result = known | facts_of_task | {"acc": found.accuracy, "predictions": found.digest}
-    return result | {"acc_row": stored, "agrees": agrees, "predictions_differ": differing}
+    if target.store is None or (task.name, task.fingerprint) != (own.name, own.fingerprint):
+        return result | dict.fromkeys(("acc_row", "agrees", "predictions_differ", "tolerance"))
+    kept = target.store.predictions(target.run_id)
+    if kept is not None and kept.images != found.images:
+        raise UserError(
+            f"{target.path.with_name(PREDICTIONS)}: holds predictions for {counted(kept.images, 'image')}, "
+            f"{task.name} has {found.images}; `petl-bench store check --store {target.store.root}`"
+        )
+    here = {"device": device_name(device), "kernels": kernels(device)}
+    return result | {"acc_row": known["acc"]} | comparison(known, found, kept, here)
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

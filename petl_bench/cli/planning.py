@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petl_bench.cli.common import Counter, note
+from petl_bench.cli.devices import device_warning
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.unbuildable import unbuildable
 from petl_bench.errors import UserError, counted
@@ -108,6 +109,8 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
         jobs = {job.run_id: job for job in held}
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
+        note(f"warning: {warning}")
+    if warning := device_warning(planned.launcher):
         note(f"warning: {warning}")
     remarks += build_changed(runs.values())
     for remark in dict.fromkeys([*remarks, *weights_remarks(runs.values())]):

@@ -12,6 +12,7 @@ import typer
 from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, duration, note, print_json
 from petl_bench.cli.configuration import print_configuration
+from petl_bench.cli.devices import device_line
 from petl_bench.cli.options import JsonOption, StoreOption
 from petl_bench.cli.planning import Existing, Prepared, prepare
 from petl_bench.cli.progress import Progress, say_failures
@@ -81,6 +82,8 @@ def execute(prepared: Prepared, fail_fast: bool = False, json: bool = False) -> 
         shelf.create()
     kept = [i for i in runs if i not in set(todo)]
     note(f"{counted(len(runs), 'run')}: {len(kept)} in store {shelf.root}, {len(todo)} to do")
+    if todo:
+        note(device_line(prepared.plan.launcher, [runs[i] for i in todo]))
     rows = [prepared.done[i] for i in kept if i in prepared.done]
     if json:
         for row in rows:

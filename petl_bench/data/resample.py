@@ -34,9 +34,9 @@ def bicubic(images: Tensor, height: int, width: int) -> Tensor:
         The enlarged images (..., height, width), uint8.
     """
     if images.shape[-1] != width:
-        images = _rounded(images.double() @ _weights(images.shape[-1], width).to(images.device).T)
+        images = _rounded(images.double() @ _weights(images.shape[-1], width, images.device).T)
     if images.shape[-2] != height:
-        images = _rounded(_weights(images.shape[-2], height).to(images.device) @ images.double())
+        images = _rounded(_weights(images.shape[-2], height, images.device) @ images.double())
     return images
 
 
@@ -46,8 +46,11 @@ def _rounded(sums: Tensor) -> Tensor:
 
 
 @cache
-def _weights(old: int, new: int) -> Tensor:
-    """Return the fixed-point weights (new, old) of each source position in each target position, float64."""
+def _weights(old: int, new: int, device: torch.device) -> Tensor:
+    """Return the fixed-point weights (new, old) of each source position in each target position, float64.
+
+    They are kept, so that a training copies them to its device once.
+    """
     step = old / new
     widened = max(step, 1.0)
     reach = 2 * widened
@@ -60,7 +63,7 @@ def _weights(old: int, new: int) -> Tensor:
         for source, value in enumerate(values, first):
             scaled = value / total * (1 << PRECISION)
             weights[target, source] = int(scaled - 0.5) if scaled < 0 else int(scaled + 0.5)
-    return weights
+    return weights.to(device)
 
 
 def _cubic(x: float) -> float:

@@ -17,8 +17,14 @@ from petl_bench.run.execute import execute
 from petl_bench.store import ClaimedError, Store
 from petl_bench.types import Job, Outcome, Runtime
 
-LOST_DEVICE = ("cuda error", "hip error", "cublas_status", "cudnn_status", "nccl error")
-"""Phrases of torch's RuntimeErrors about a GPU, in lower case."""
+LOST_DEVICE = (
+    *("cuda error", "cuda driver error", "cuda unknown error", "hip error", "nccl error", "triton error ["),
+    *("cublas_status", "cudnn_status", "no cuda gpus are available", "found no nvidia driver"),
+    "device-side assert",
+)
+"""Phrases of torch's and Triton's RuntimeErrors about a GPU, in lower case."""
+REFUSED = ("status_not_supported", "status_invalid_value", "status_bad_param", "status_arch_mismatch")
+"""Phrases among them with which a library refuses what it was asked for, as it would again."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 """Errors of writing that every other run would meet, if they concern the store."""
@@ -77,6 +83,7 @@ def cause_of(error: BaseException) -> str:
         return "memory"
     if isinstance(error, torch.AcceleratorError):
         return "device"
-    if isinstance(error, RuntimeError) and any(said in text for said in LOST_DEVICE):
+    lost = any(said in text for said in LOST_DEVICE) and not any(said in text for said in REFUSED)
+    if isinstance(error, RuntimeError) and lost:
         return "device"
     return "error"

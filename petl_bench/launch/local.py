@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 
-from petl_bench.device import find_device
+from petl_bench.device import cores_here, find_device, open_device
+from petl_bench.errors import UserError
 from petl_bench.launch.base import Round
 from petl_bench.types import LocalSettings, Outcome
 
@@ -14,11 +14,19 @@ def launch(work: Round[LocalSettings]) -> Generator[Outcome, None, None]:
     """Yield the outcomes in the order of the plan.
 
     Raises:
-        UserError: there is no such device, or a model of the plan cannot be built; nothing has run then.
+        UserError: there is no such device, or a model of the plan cannot be built; nothing has run then. Or a
+            GPU failed, which this process can no longer use.
     """
-    runtime = replace(work.runtime, device=find_device(work.settings.device))
+    runtime = work.on(find_device(work.settings.device), cores_here())
     from petl_bench.launch.preload import attempt, preflight
+
+    open_device(runtime.device)
 
     preflight(work.unchecked)
     for job in work.jobs:
-        yield attempt(job, runtime)
+        yield (outcome := attempt(job, runtime))
+        if outcome.cause == "device" and runtime.device != "cpu":  # such errors stay with the process
+            raise UserError(
+                f"launcher.device={runtime.device}: failed ({outcome.error}), and this process can no longer "
+                "use it; the same command continues from there, and launcher=pool replaces such a process"
+            )

@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from petl_bench.device import find_devices
+from petl_bench.device import cores_here, find_devices
 from petl_bench.errors import UserError, counted
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
@@ -44,11 +44,11 @@ def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
         UserError: there is no such device, or a model of the plan cannot be built; nothing has run then.
     """
     settings, devices = work.settings, find_devices(work.settings.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cores_here()
     automatic = max(1, cores // settings.threads) if devices == ["cpu"] else len(devices)
     count = min(settings.workers or automatic, len(work.jobs))
     todo = list(reversed(work.jobs))
-    workers = [_Worker(replace(work.runtime, device=devices[i % len(devices)])) for i in range(count)]
+    workers = [_Worker(work.on(devices[i % len(devices)], cores // count)) for i in range(count)]
     workers[0].specs = work.unchecked
     try:
         while todo or any(worker.job for worker in workers):
@@ -206,12 +206,12 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # gives its claim up
     _end_with_parent()
-    from petl_bench.device import find_device
+    from petl_bench.device import open_device
     from petl_bench.launch.preload import attempt, preflight
 
     gc.freeze()  # objects of the imports are never garbage: collections need not search them
     try:
-        find_device(runtime.device)
+        open_device(runtime.device)
         preflight(specs)
     except UserError as error:
         connection.send(error)

@@ -40,20 +40,21 @@ def launch(work: Round[RaySettings]) -> Generator[Outcome, None, None]:
     ray = _ray(settings.address)
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        device = _connect(ray, settings)
+        device = _connect(ray, work)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # Ray's own handler aborts the process
         from petl_bench.launch.preflight import preflight
 
         preflight(work.unchecked)
+        loaders = work.loaders(device)
         needs = {
-            "num_cpus": settings.threads + settings.loaders,
+            "num_cpus": settings.threads + loaders,
             "num_gpus": 0 if device == "cpu" else settings.gpus,
         }
         _look_for_room(ray, settings, needs, work.say)
         once = 0 if device == "cpu" else 1  # a process of its own for each run, which frees the GPU's memory
         remote = ray.remote(max_calls=once, max_retries=0, **needs)(_attempt)
-        runtime = replace(work.runtime, device=device)
+        runtime = replace(work.runtime, device=device, loaders=loaders)
         waiting, running = deque(work.jobs), dict[Any, Job]()
         while waiting or running:
             while waiting and len(running) < (settings.workers or len(work.jobs)):
@@ -93,17 +94,18 @@ QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 """Arguments of ray.init that leave its own messages out."""
 
 
-def _connect(ray: Any, settings: RaySettings) -> str:
+def _connect(ray: Any, work: Round[RaySettings]) -> str:
     """Start or join a cluster and return the device of its runs."""
-    return _join(ray, settings) if settings.address else _begin(ray, settings)
+    return _join(ray, work.settings) if work.settings.address else _begin(ray, work)
 
 
-def _begin(ray: Any, settings: RaySettings) -> str:
+def _begin(ray: Any, work: Round[RaySettings]) -> str:
     """Start a cluster on this machine."""
+    settings = work.settings
     device = find_device(settings.device)
     if device != "cpu":
         device = "cuda"  # the one that Ray lets a process see
-    each = settings.threads + settings.loaders
+    each = settings.threads + work.loaders(device)
     cores = settings.workers * each or max(os.cpu_count() or 1, each)
     size = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
     try:
@@ -146,7 +148,8 @@ def _look_for_room(
     if not settings.address:
         raise UserError(f"launcher.gpus={settings.gpus:g}: this machine does not have {wanted}")
     say(
-        f"no machine of the cluster has {wanted} (launcher.threads, launcher.gpus); runs wait until one joins"
+        f"no machine of the cluster has {wanted} (launcher.threads, launcher.loaders, launcher.gpus); "
+        "runs wait until one joins"
     )
 
 

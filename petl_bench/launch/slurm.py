@@ -53,12 +53,13 @@ def launch(work: Round[SlurmSettings]) -> Generator[Outcome, None, None]:
         UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a model cannot be built.
     """
     jobs, settings, store = work.jobs, work.settings, Store(Path(work.runtime.store))
-    executor = _executor(store.root, settings)
+    loaders = work.loaders(settings.device if settings.gpus else "cpu")
+    executor = _executor(store.root, settings, settings.threads + loaders)
     from petl_bench.launch.preflight import preflight
 
     preflight(work.unchecked)
     size = settings.runs_per_job
-    runtime = replace(work.runtime, device=settings.device)  # found where the job runs
+    runtime = replace(work.runtime, device=settings.device, loaders=loaders)  # found where the job runs
     waiting = [Chunk(jobs[i : i + size], runtime) for i in range(0, len(jobs), size)]
     running: list[tuple[Any, list[Job]]] = []
     work.say(f"{counted(len(waiting), 'job')} for {counted(len(jobs), 'run')}; logs: {executor.folder}")
@@ -88,7 +89,7 @@ def launch(work: Round[SlurmSettings]) -> Generator[Outcome, None, None]:
             work.say(f"{counted(len(running), 'job')} cancelled")
 
 
-def _executor(store: Path, settings: SlurmSettings) -> Any:
+def _executor(store: Path, settings: SlurmSettings, cores: int) -> Any:
     try:
         import submitit
     except ImportError as error:
@@ -100,7 +101,6 @@ def _executor(store: Path, settings: SlurmSettings) -> Any:
     if settings.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("launcher=slurm: no sbatch here; launcher.cluster=local tries jobs on this machine")
     executor = submitit.AutoExecutor(store / FOLDER, settings.cluster, slurm_max_num_timeout=settings.retries)
-    cores = settings.threads + settings.loaders
     executor.update_parameters(
         name="petl-bench",
         timeout_min=settings.minutes,

@@ -76,14 +76,13 @@ class Adapted:
             if dtype is not torch.float32:
                 self.weights.extend(casts(self.network, floats, dtype))
         lower(self.network, precision, device, self.linears)
-        self.network.register_forward_pre_hook(lambda module, images: self.materialize())
+        # The hook must not hold the network, or a finished model would outlive its last use.
+        each_pass, weights = self.adapter.attached.each_pass, self.weights
+        self.network.register_forward_pre_hook(lambda module, _: _materialize(module, each_pass, weights))
 
     def materialize(self) -> None:
         """Give all modules their current weights; called before each forward pass of the network."""
-        if self.adapter.attached.each_pass is not None:
-            self.adapter.attached.each_pass(self.network.training)
-        for weights in self.weights:
-            weights.materialize()
+        _materialize(self.network, self.adapter.attached.each_pass, self.weights)
 
     def features(self, run: Callable[[nn.Module], Iterable[Tensor]]) -> Tensor:
         """Return the inputs of the head for the images that `run` passes through the network.
@@ -118,6 +117,15 @@ class Adapted:
             code: whether codes are entropy-coded where that makes a section smaller.
         """
         return AdapterFile(metadata, self.adapter.store(), self.head.store(), code)
+
+
+def _materialize(
+    network: nn.Module, each_pass: Callable[[bool], None] | None, weights: Iterable[LatentStack | Cast]
+) -> None:
+    if each_pass is not None:
+        each_pass(network.training)
+    for held in weights:
+        held.materialize()
 
 
 class Probe(nn.Module):

@@ -58,7 +58,7 @@ class Calibration:
                 self.pixels,
                 self.spec.seed,
                 classes=self.spec.task.classes,
-                loaders=self.runtime.loaders,
+                loaders=max(0, self.runtime.loaders),
             )
         )
         with torch.no_grad():

@@ -16,12 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 from petl_bench import data, packing
 from petl_bench.config import group_config, options
 from petl_bench.config.recipes import recipe_name
+from petl_bench.device import prepare_process
 from petl_bench.errors import UserError, counted
 from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, FileMetadata, Predictions
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
-from petl_bench.run.provenance import peak_memory, provenance
+from petl_bench.run.provenance import peak_memory, provenance, reset_peak_memory
 from petl_bench.run.search import SearchResult
 from petl_bench.run.source import sources
 from petl_bench.run.training import Trained, select, train
@@ -58,6 +59,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         ClaimedError: another process has taken the run over.
     """
     started, store = datetime.now(UTC), Store(Path(runtime.store))
+    reset_peak_memory(runtime.device)
     run_id, spec, checksum = job.run_id, job.spec, job.backbone_sha256
     if backbone_sha256(spec.backbone) != checksum:
         raise UserError(
@@ -185,7 +187,7 @@ def score(
     Raises:
         UserError: the file was trained on other weights or for another number of classes.
     """
-    torch.set_num_threads(runtime.threads)
+    prepare_process(runtime.device, runtime.threads)
     device = torch.device(runtime.device)
     metadata = trained_on(file, backbone, lambda: backbone_sha256(backbone), where)
     if metadata.model.classes != task.classes:

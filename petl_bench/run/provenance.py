@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import PIL
 import timm
@@ -15,6 +16,7 @@ import torch
 
 import petl_bench
 from petl_bench import __version__
+from petl_bench.device import device_name
 from petl_bench.errors import counted
 
 KERNEL_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -34,38 +36,38 @@ def provenance(device: str) -> dict[str, object]:
     }
 
 
+def reset_peak_memory(device: str) -> None:
+    """Begin to measure the peak memory anew, at the start of a run."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # not on Linux, where the peak is that of the process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: str) -> int:
-    """Return the peak memory in bytes, on a GPU or of this process so far."""
+    """Return the peak memory since `reset_peak_memory` in bytes, on a GPU or of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def device_name(device: str) -> str:
-    """Return the model name of a GPU, or of the processor."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
 
 
 def kernels(device: str) -> str:
     """Return what decides the order of sums in this process, for example `AVX2, 1 thread`.
 
     It is the instruction set of torch's kernels (`ATEN_CPU_CAPABILITY` may lower it), the number of threads,
-    and KERNEL_VARIABLES that are set; of a GPU its compute capability.
+    and KERNEL_VARIABLES that are set; of a GPU its compute capability, and where float32 numbers are rounded
+    to TF32.
     """
     if device.startswith("cuda"):
-        return "CUDA {}.{}".format(*torch.cuda.get_device_capability(device))
+        backends: Any = torch.backends
+        where = {"products": backends.cuda.matmul, "convolutions": backends.cudnn.conv}
+        tf32 = " and ".join(name for name, held in where.items() if held.fp32_precision == "tf32")
+        maker = "CUDA" if torch.version.hip is None else "HIP"
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        return f"{maker} {capability}, {f'TF32 in {tf32}' if tf32 else 'no TF32'}"
     chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
     threads = counted(torch.get_num_threads(), "thread")
     return ", ".join([torch.backends.cpu.get_cpu_capability(), threads, *chosen])
-
-
-def _processor() -> str:
-    """Return the model name of the processor, or its architecture if the name is unknown."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 @cache

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data
 from petl_bench.data import Split
+from petl_bench.device import prepare_process
 from petl_bench.errors import DivergedError
 from petl_bench.model import Adapted, assemble
 from petl_bench.run.calibration import calibrate
@@ -153,7 +154,7 @@ def train(
         DivergedError: a loss is not finite.
         StoreError: a checkpoint cannot be written.
     """
-    torch.set_num_threads(runtime.threads)
+    prepare_process(runtime.device, runtime.threads)
     device, recipe = torch.device(runtime.device), spec.train
     images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
     adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations)
@@ -179,7 +180,7 @@ def train(
             log,
             features,
             classes=spec.task.classes,
-            loaders=runtime.loaders,
+            loaders=max(0, runtime.loaders),
             consistency=adapted.adapter.attached.consistency,
             hooks=_RunHooks(spec, runtime, adapted, state, split, head_only),
             state=state,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.data import Ragged
 from petl_bench.errors import UserError
+from petl_bench.train.pixels import to_device
 from petl_bench.types import AugmentSpec, TrainSpec
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -78,20 +79,25 @@ class AugmentedImages(Dataset[Tensor]):
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
         self.transform = transform(spec, size, normalization)
 
-    def batches(self, order: Tensor, loaders: int, begin: int = 0) -> Iterator[Tensor]:
+    def batches(self, order: Tensor, loaders: int, begin: int = 0, pinned: bool = False) -> Iterator[Tensor]:
         """Return an iterator over batches (batch, 3, size, size).
 
         Args:
             order: indices of the images (epochs, batches, batch).
-            loaders: processes that augment images; 0: this process.
+            loaders: processes that augment images, the same ones in all epochs; 0: this process.
             begin: first epoch.
+            pinned: whether the batches are in memory from which a GPU copies on its own.
         """
         epochs = enumerate(order[begin:], begin)
         wanted = [[(epoch, int(i)) for i in batch] for epoch, held in epochs for batch in held]
         # A loader first draws from its generator, by default torch's global one, which dropout uses too. A
         # resumed training has made that draw already.
         generator = torch.Generator() if begin else None
-        return iter(DataLoader(self, batch_sampler=wanted, num_workers=loaders, generator=generator))
+        return iter(
+            DataLoader(
+                self, batch_sampler=wanted, num_workers=loaders, generator=generator, pin_memory=pinned
+            )
+        )
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor:
         epoch, index = item
@@ -109,11 +115,15 @@ class AugmentedImages(Dataset[Tensor]):
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
+def _seed(*numbers: int) -> int:
+    return np.random.SeedSequence(numbers).generate_state(1)[0].item()
+
+
 @contextmanager
 def _seeds(*numbers: int) -> Iterator[None]:
     """Seed all three generators that timm and torchvision use, and restore their states at the end."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seed = np.random.SeedSequence(numbers).generate_state(1)[0].item()
+    seed = _seed(*numbers)
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # on the CPU only; the generator of a GPU is not used here
@@ -123,6 +133,31 @@ def _seeds(*numbers: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.random.set_rng_state(before[2])
+
+
+class ErasingOnGPU:
+    """Random erasing of a batch of images on a GPU, without a wait of the host for it.
+
+    The areas are those that timm's RandomErasing chooses on the CPU for the same seed; they are filled with
+    standard normal numbers of the GPU's own generator.
+
+    Args:
+        probability: probability that a part of an image is erased.
+        device: the GPU.
+
+    Attributes:
+        generator: generator of the numbers, to be seeded for each batch.
+    """
+
+    def __init__(self, probability: float, device: torch.device) -> None:
+        self.areas = RandomErasing(probability, mode="const", max_count=1, device="cpu")
+        self.generator = torch.Generator(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images (batch, 3, S, S) with areas of some of them replaced."""
+        kept = self.areas(torch.ones(len(images), 1, *images.shape[2:], dtype=torch.bool))
+        noise = torch.randn(images.shape, generator=self.generator, device=images.device, dtype=images.dtype)
+        return torch.where(to_device(kept, images.device), images, noise)
 
 
 class BatchAugmentation:
@@ -142,9 +177,12 @@ class BatchAugmentation:
     ) -> None:
         spec = recipe.augment
         self.seed, self.step, self.smoothing = seed, step, spec.smoothing
-        self.erase = self.mix = None
-        if spec.erasing:
-            self.erase = RandomErasing(spec.erasing, mode="pixel", max_count=1, device=device.type)
+        self.erase: RandomErasing | ErasingOnGPU | None = None
+        self.mix: Mixup | None = None
+        if spec.erasing and device.type == "cuda":
+            self.erase = ErasingOnGPU(spec.erasing, device)
+        elif spec.erasing:
+            self.erase = RandomErasing(spec.erasing, mode="pixel", max_count=1, device=str(device))
         if spec.mixup or spec.cutmix:
             self.mix = Mixup(spec.mixup, spec.cutmix, label_smoothing=spec.smoothing, num_classes=classes)
 
@@ -161,6 +199,8 @@ class BatchAugmentation:
         self.step += 1
         if self.erase is None and self.mix is None:
             return images, labels
+        if isinstance(self.erase, ErasingOnGPU):
+            self.erase.generator.manual_seed(_seed(self.seed, self.step))
         with _seeds(self.seed, self.step):
             images = images if self.erase is None else self.erase(images)
             return (images, labels) if self.mix is None else self.mix(images, labels)

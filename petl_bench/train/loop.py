@@ -87,7 +87,8 @@ class Training:
                 images.images, recipe.augment, self.pixels.size, normalization, self.seed
             )
             labels = torch.from_numpy(images.labels)[order[begin:].flatten(0, 1)].to(device)
-            for batch, target in zip(augmented.batches(order, self.loaders, begin), labels, strict=True):
+            batches = augmented.batches(order, self.loaders, begin, pinned=device.type == "cuda")
+            for batch, target in zip(batches, labels, strict=True):
                 yield self.pixels(to_device(batch, device)), target
         else:
             assert isinstance(images.images, np.ndarray)

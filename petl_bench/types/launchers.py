@@ -33,9 +33,10 @@ class ProcessSettings:
         most=CORES,
     )
     loaders: int = setting(
-        "Processes of each run that augment images (train=fgvc); 0: none besides the run's own.",
-        0,
-        least=0,
+        "Processes of each run that augment images (train=fgvc); 0: none besides the run's own; -1: on a GPU "
+        "its share of the cores (with Ray and Slurm 4), on a CPU none.",
+        -1,
+        least=-1,
         most=CORES,
     )
     compile: str = setting(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from petl_bench.dev.bench.measure import Timing
+from petl_bench.device import device_name
 from petl_bench.registry import Registry
-from petl_bench.run.provenance import device_name
 from petl_bench.types import BackboneSpec
 
 _TINY = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}

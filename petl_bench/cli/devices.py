@@ -1,0 +1,30 @@
+"""Devices and precisions of a sweep, as its plan and its beginning state them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from petl_bench.device import device_name, find_device, find_devices, unused_gpu
+from petl_bench.types import LauncherSettings, RunSpec
+
+
+def devices_of(launcher: LauncherSettings) -> list[str]:
+    """Return the devices of the runs on this machine."""
+    return find_devices(launcher.device) if launcher.name == "pool" else [find_device(launcher.device)]
+
+
+def device_line(launcher: LauncherSettings, specs: Iterable[RunSpec]) -> str:
+    """Return devices, names of GPUs and precisions in words, as far as this machine knows them."""
+    if launcher.elsewhere:
+        where = f"{launcher.device} of the machines of launcher={launcher.name}"
+    else:
+        names = {device: device_name(device) for device in devices_of(launcher)}
+        where = ", ".join(name if name == "cpu" else f"{name} ({names[name]})" for name in names)
+    return f"device: {where}, precision {', '.join(dict.fromkeys(spec.precision for spec in specs))}"
+
+
+def device_warning(launcher: LauncherSettings) -> str:
+    """Return a warning where a sweep that may use any device leaves a GPU of this machine unused."""
+    if launcher.elsewhere or launcher.device != "auto":
+        return ""
+    return unused_gpu(find_device("auto"))

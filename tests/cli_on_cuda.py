@@ -1,0 +1,31 @@
+"""The command line on pretended GPUs: `python -m tests.cli_on_cuda FACTS ARGUMENTS...`.
+
+FACTS is a JSON object: `allowed` GPUs, and `failing` operations with the messages of their errors. At the
+end a line on stderr says which GPUs this process has opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from petl_bench.cli import main
+from petl_bench.launch import pool
+from tests import pretended_cuda
+from tests.pretended_cuda import DEVICES
+
+VARIABLE = "PETL_BENCH_PRETENDED"
+
+if VARIABLE in os.environ or __name__ == "__main__":
+    facts = json.loads(os.environ.setdefault(VARIABLE, sys.argv[1] if __name__ == "__main__" else "{}"))
+    pretended_cuda.install(allowed=set(facts.get("allowed", [0, 1])))
+    DEVICES.failing.update(facts.get("failing", {}))
+
+if __name__ == "__main__":
+    pool.PRELOADED.append("tests.cli_on_cuda")  # the processes of a pool have the same GPUs
+    del sys.argv[1]
+    try:
+        main()
+    finally:
+        print(f"opened: {sorted(DEVICES.opened)}", file=sys.stderr)

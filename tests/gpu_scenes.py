@@ -1,0 +1,98 @@
+"""Scenes on pretended GPUs, each in a process of its own: `python -m tests.gpu_scenes SCENE FOLDER`.
+
+A scene prints a JSON object of what was found; tests.test_pretended_cuda says what must be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petl_bench import device
+from petl_bench.run.provenance import kernels
+from petl_bench.run.training import train
+from petl_bench.train.augment import BatchAugmentation
+from petl_bench.types import AugmentSpec, TrainSpec
+from tests import on_cuda, pretended_cuda, tiny
+from tests.pretended_cuda import DEVICES
+from tests.test_protocols import made
+
+AUGMENT = {"crop": True, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1}
+"""Everything that is random about images."""
+
+
+def augmented(folder: Path) -> dict[str, Any]:
+    """Trained with every augmentation on the second GPU: by a loader, without one, and resumed."""
+    tree = made(folder, on_cuda.SIZES)
+    spec = on_cuda.spec_of(tree, "adaptformer", "VisionTransformer", "fp32")
+    spec = replace(spec, train=replace(spec.train, augment=AugmentSpec(**AUGMENT)))
+    runtime = replace(tree.runtime(), device=on_cuda.GPU, checkpoint=1, loaders=1)
+    losses = [train(spec, runtime).losses]
+    waits = dict(DEVICES.last_step.waits)
+    losses.append(train(spec, replace(runtime, loaders=0)).losses)
+    runtime = replace(runtime, loaders=0)
+    with on_cuda.stopped_after_the_first_checkpoint():
+        train(spec, runtime, checkpoints=folder / "checkpoints")
+    losses.append(train(spec, runtime, checkpoints=folder / "checkpoints").losses)
+    return {"waits": waits, "losses": losses}
+
+
+def erased(folder: Path) -> dict[str, Any]:
+    """The same batch erased on the CPU and on the second GPU, and the numbers that fill it there."""
+    recipe = replace(tiny.recipe(), augment=AugmentSpec(crop=True, erasing=1.0))
+    assert isinstance(recipe, TrainSpec)
+    images = torch.full((64, 3, 32, 32), 7.0)
+    labels = torch.zeros(64, dtype=torch.int64)
+    here, _ = BatchAugmentation(recipe, 2, 5, torch.device("cpu"))(images.clone(), labels)
+    second = torch.device(on_cuda.GPU)
+    there, _ = BatchAugmentation(recipe, 2, 5, second)(images.to(second), labels.to(second))
+    values = there.cpu()
+    noise = values[values != 7]
+    return {
+        "device": str(there.device),
+        "same_areas": bool(((values == 7) == (here == 7)).all()),
+        "erased": [int(((image != 7).any(0)).sum()) for image in values],
+        "numbers": len(noise),
+        "mean": noise.mean().item(),
+        "std": noise.std().item(),
+    }
+
+
+def looked_for(folder: Path) -> dict[str, Any]:
+    """Everything that a plan asks of devices, and what is refused; the driver is on LD_LIBRARY_PATH alone."""
+    (folder / "libcuda.so.1").touch()
+    os.environ["LD_LIBRARY_PATH"] = f"/nowhere:{folder}"
+    answers = [
+        device.find_devices("auto"),
+        device.find_device("auto"),
+        device.find_device("cuda:1"),
+        device.find_precision("auto", "auto"),
+        device.device_name("cuda:1"),
+    ]
+    refused = ""
+    try:
+        device.find_device("cuda:2")
+    except device.UserError as error:
+        refused = str(error)
+    opened = sorted(DEVICES.opened)
+    device.open_device("cuda:1")
+    return {"answers": answers, "refused": refused, "opened": opened, "later": sorted(DEVICES.opened)}
+
+
+def kernels_named(folder: Path) -> dict[str, Any]:
+    """What a row says of a GPU's kernels, before a run and in it."""
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    before = kernels("cuda:1")
+    device.prepare_process("cuda:1", 1)
+    return {"before": before, "in a run": kernels("cuda:1")}
+
+
+if __name__ == "__main__":
+    pretended_cuda.install(allowed={1})
+    print(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]))))

@@ -1,0 +1,110 @@
+"""Whole runs of many methods on a pretended GPU, in one process.
+
+`python -m tests.on_cuda FOLDER FAMILY PRECISION METHOD...` trains each method for two epochs of two steps, on
+the CPU and on the second of two pretended GPUs. There the training is interrupted after its first epoch and
+resumed, and the file is packed, loaded and evaluated. A JSON object for each method says what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import timm.layers
+
+from petl_bench import packing
+from petl_bench.errors import UserError
+from petl_bench.run.execute import pack, score
+from petl_bench.run.identity import backbone_sha256
+from petl_bench.run.training import train
+from petl_bench.train import TrainingState
+from petl_bench.types import RunSpec, Runtime, method
+from tests import pretended_cuda, tiny
+from tests.pretended_cuda import DEVICES
+from tests.test_protocols import Tree, made
+
+SIZES = {"train": 8, "val": 8, "test": 8}
+SETTINGS = {"train__batch_size": 8, "train__epochs": 2, "precision": "fp32", "scale": 1, "protocol": "fixed"}
+GPU = "cuda:1"
+
+
+class Stopped(Exception):
+    """Stands for the end of a process."""
+
+
+def spec_of(tree: Tree, name: str, family: str, precision: str) -> RunSpec:
+    """A run of a method at 1 bit, where it has codes, on the small backbone of a family."""
+    bits = method(name).unused.get("bits", 1)
+    epochs = {"adapter__epochs": 1} if name == "lt_sft" else {}
+    spec = tree.spec(adapter=name, bits=bits, **SETTINGS, **epochs)
+    return replace(spec, backbone=tiny.FAMILIES[family], precision=precision)
+
+
+@contextmanager
+def stopped_after_the_first_checkpoint() -> Iterator[None]:
+    save = TrainingState.save
+
+    def once(self: TrainingState, *given: object) -> None:
+        save(self, *given)
+        if self.path is not None:
+            raise Stopped
+
+    TrainingState.save = once
+    try:
+        with suppress(Stopped):
+            yield
+    finally:
+        TrainingState.save = save
+
+
+def trained(spec: RunSpec, runtime: Runtime, folder: Path | None = None) -> tuple[bytes, list[float]]:
+    """The bytes of the adapter file of a training, and its losses."""
+    found = train(spec, runtime, checkpoints=folder)
+    return packing.dump(pack(found.adapted, spec, backbone_sha256(spec.backbone), runtime)), found.losses
+
+
+def found(tree: Tree, name: str, family: str, precision: str) -> dict[str, object]:
+    spec, here = spec_of(tree, name, family, precision), tree.runtime()
+    try:
+        expected, expected_losses = trained(spec, here)
+    except UserError as error:
+        return {"refused": str(error)}
+    there = replace(here, device=GPU, checkpoint=1)
+    checkpoints = tree.cache / f"{name}-{family}-{precision}"
+    with stopped_after_the_first_checkpoint():
+        train(spec, there, checkpoints=checkpoints)
+    DEVICES.forget()
+    data, losses = trained(spec, there, checkpoints)
+    resumed, step = len(DEVICES.steps), DEVICES.last_step
+    file = packing.load(data, name)
+    here_and_there = [score(file, spec.backbone, spec.task, runtime, name) for runtime in (here, there)]
+    return {
+        "steps": resumed,
+        "operations": step.operations.total(),
+        "waits": dict(step.waits),
+        "losses": [*zip(expected_losses, losses, strict=True)],
+        "same_file": data == expected,
+        "same_length": len(data) == len(expected),
+        "same_classes": here_and_there[0].digest == here_and_there[1].digest,
+    }
+
+
+def main(folder: str, family: str, precision: str, *methods: str) -> None:
+    timm.layers.set_fused_attn(enable=False)  # fused, the two devices add up in different orders
+    tree = made(Path(folder), SIZES)
+    pretended_cuda.install(allowed={1})
+    for name in methods:
+        try:
+            result = found(tree, name, family, precision)
+        except Exception:
+            result = {"error": traceback.format_exc()}
+        print(json.dumps({"method": name} | result), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,188 @@
+"""Runs on pretended GPUs (tests.pretended_cuda): devices, resuming, files, and waits for a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petl_bench import device
+from petl_bench.adapters import ADAPTERS
+from petl_bench.errors import UserError
+from tests import processes
+from tests.conftest import json_lines, long, pick, quickly
+from tests.test_protocols import Tree, made
+
+CALIBRATED = {"corda", "lt_sft"}
+"""Methods whose choices depend on the last bits of sums over the training images."""
+NOT_WITHIN_ONE_BACKBONE = "choose another adapter or backbone"
+NOT_FROZEN = "precision=int8 needs a frozen backbone"
+
+
+def objects(command: list[object]) -> list[dict[str, Any]]:
+    """The JSON objects that a command prints, one a line."""
+    return [json.loads(line) for line in processes.run(command, check=True).stdout.splitlines()]
+
+
+def cases() -> list[object]:
+    every = [
+        (family, p) for family in ("VisionTransformer", "SwinTransformer", "ConvNeXt") for p in PRECISIONS
+    ]
+    return [
+        pytest.param(*case, marks=() if case == ("VisionTransformer", "fp32") else long) for case in every
+    ]
+
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+@pytest.mark.parametrize(("family", "precision"), cases())
+def test_every_method_runs_on_the_second_gpu_as_on_the_cpu(
+    family: str, precision: str, tmp_path: Path
+) -> None:
+    """Trained, interrupted, resumed, packed, reloaded and evaluated; nothing is ever on the first GPU."""
+    command = [sys.executable, "-m", "tests.on_cuda", tmp_path, family, precision, *ADAPTERS]
+    found = {result.pop("method"): result for result in objects(command)}
+    assert list(found) == list(ADAPTERS)
+    for name, result in found.items():
+        assert "error" not in result, f"{name}: {result['error']}"
+        if reason := result.get("refused", ""):
+            assert family != "VisionTransformer" or precision == "int8", (name, reason)
+            assert NOT_WITHIN_ONE_BACKBONE in reason or NOT_FROZEN in reason, (name, reason)
+            continue
+        # The second epoch alone, after another one if the method trains before it chooses what to update.
+        assert result["steps"] == 2, name
+        assert result["waits"] == {}, name
+        assert result["same_length"], name
+        tolerance = 1e-5 if precision == "fp32" and name not in CALIBRATED else 0.02
+        for one, other in result["losses"]:
+            assert one == pytest.approx(other, rel=tolerance), name
+        if precision == "fp32":  # lower ones are rounded in other places on a CPU
+            assert result["same_file"] or name in CALIBRATED, name
+            assert result["same_classes"], name
+
+
+def scene(name: str, folder: Path) -> dict[str, Any]:
+    """What a scene of tests.gpu_scenes finds, in a process of its own."""
+    (found,) = objects([sys.executable, "-m", "tests.gpu_scenes", name, folder])
+    return found
+
+
+def test_augmentation_stays_on_the_gpu_and_resumes(tmp_path: Path) -> None:
+    """With loaders, without, and resumed: the same losses, and no wait in a step."""
+    found = scene("augmented", tmp_path)
+    assert found["waits"] == {}
+    assert found["losses"][0] == found["losses"][1] == found["losses"][2]
+    assert len(found["losses"][0]) == 2
+
+
+def test_erasing_on_a_gpu_has_the_areas_of_the_cpu_and_normal_numbers(tmp_path: Path) -> None:
+    found = scene("erased", tmp_path)
+    assert found["device"] == "cuda:1"
+    assert found["same_areas"]
+    assert min(found["erased"]) > 0
+    error = found["numbers"] ** -0.5  # standard errors of a normal sample: 1 and 1 / sqrt(2) of this
+    assert abs(found["mean"]) < 4 * error
+    assert abs(found["std"] - 1) < 4 * error
+
+
+def test_looking_for_gpus_opens_none(tmp_path: Path) -> None:
+    found = scene("looked_for", tmp_path)
+    assert found["answers"] == [["cuda:0", "cuda:1"], "cuda:0", "cuda:1", "bf16", "Pretended GPU"]
+    assert found["refused"] == "launcher.device=cuda:2: torch has no such device here; use auto or cpu"
+    assert (found["opened"], found["later"]) == ([], [1])
+
+
+def test_float32_is_not_rounded_and_the_row_says_so(tmp_path: Path) -> None:
+    found = scene("kernels_named", tmp_path)
+    assert found == {"before": "CUDA 9.0, TF32 in convolutions", "in a run": "CUDA 9.0, no TF32"}
+
+
+@pytest.mark.parametrize(("visible", "warned"), [(None, True), ("0", True), ("", False), ("-1", False)])
+def test_a_gpu_that_torch_does_not_use_is_told(
+    visible: str | None, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any device file stands for that of a GPU; what is hidden on purpose is not told."""
+    if device.find_device("auto") != "cpu":
+        pytest.skip("torch uses a GPU here")
+    monkeypatch.setattr(device, "_GPU_FILES", ("/dev/nul[l]",))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device.find_device("auto") == "cpu"
+    said = device.unused_gpu("cpu")
+    assert said.startswith("this machine shows a GPU (/dev/null), but torch does not use it") == warned
+    assert bool(said) == warned
+    assert not device.unused_gpu("cuda:0")
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_reason_of_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
+    with pytest.raises(
+        UserError, match=r"launcher.device=cuda: .*\(torch .* is built without CUDA and ROCm\)"
+    ):
+        device.find_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return made(tmp_path_factory.mktemp("tree"), {"train": 8, "val": 8, "test": 64})
+
+
+def on_gpu(facts: dict[str, Any], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`petl-bench ARGUMENTS` on pretended GPUs; the last line of stderr names those that were opened."""
+    command = [sys.executable, "-m", "tests.cli_on_cuda", json.dumps(facts), *map(str, arguments)]
+    return processes.run(command, timeout=None)
+
+
+def settings(tree: Tree, store: Path, **changes: object) -> list[object]:
+    one = {"adapter": "lora", "protocol": "fixed", "scale": 1, "train__batch_size": 8, "precision": "bf16"}
+    return ["sweep", "--store", store, *tree.settings(**one | changes)]
+
+
+def test_a_pool_runs_on_gpus_that_its_parent_never_opens(tree: Tree, tmp_path: Path) -> None:
+    done = on_gpu({"allowed": [1]}, *settings(tree, tmp_path, launcher="pool", launcher__device="cuda:1"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("opened: []\n")
+    row = pick(tmp_path, status="done")
+    assert (row["device"], row["kernels"], row["precision"]) == ("Pretended GPU", "CUDA 9.0, no TF32", "bf16")
+
+
+def test_after_an_error_of_the_gpu_this_process_runs_nothing_more(tree: Tree, tmp_path: Path) -> None:
+    """Such an error stays with the process: without the other runs tried, the same command continues."""
+    failing = {"aten::_fused_adamw_": "CUDA error: unspecified launch failure"}
+    command = settings(tree, tmp_path, launcher__device="cuda:1", seed="0,1")
+    done = on_gpu({"allowed": [1], "failing": failing}, *command)
+    assert done.returncode == 2
+    assert (
+        "launcher.device=cuda:1: failed (RuntimeError: CUDA error: unspecified launch failure)" in done.stderr
+    )
+    assert "launcher=pool replaces such a process" in done.stderr
+    assert len(list(tmp_path.glob("*/error.json"))) == 1
+    assert not list(tmp_path.glob("*/row.json"))
+    assert on_gpu({"allowed": [1]}, *command).returncode == 0
+    assert len(list(tmp_path.glob("*/row.json"))) == 2
+
+
+def test_the_plan_names_the_gpu(tree: Tree, tmp_path: Path) -> None:
+    command = settings(tree, tmp_path, launcher__device="cuda:1", precision="auto")
+    done = on_gpu({}, *command, "--dry-run")
+    assert "device: cuda:1 (Pretended GPU), precision bf16\n" in done.stdout
+    assert done.stderr.endswith("opened: []\n")
+
+
+def test_eval_computes_on_a_gpu_and_states_its_tolerance(tree: Tree, tmp_path: Path) -> None:
+    """A run of the CPU, evaluated there and on a GPU, whose sums may have other last bits."""
+    assert quickly(*settings(tree, tmp_path, precision="fp32")).returncode == 0
+    run = pick(tmp_path, status="done")["run_id"]
+    for device_name, tolerance in (("cpu", 0), ("cuda:1", int(0.01 * 64))):
+        done = on_gpu({"allowed": [1]}, "eval", run, "--store", tmp_path, "--device", device_name, "--json")
+        assert done.returncode == 0, done.stderr
+        (line,) = json_lines(done.stdout)
+        assert (line["agrees"], line["tolerance"]) == (True, tolerance)
+        assert done.stderr.endswith(f"opened: {[1] if device_name == 'cuda:1' else []}\n")
