@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    *overrides: str, store: str | Path = "results", existing: str = "skip", fail_fast: bool = False
+    *overrides: str | Iterable[str],
+    store: str | Path = "results",
+    existing: str = "skip",
+    fail_fast: bool = False,
 ) -> DataFrame:
     """Train and evaluate adapters for all combinations of settings, as `petl-bench sweep` does.
 
     Args:
-        overrides: settings, for example `"task=digits", "bits=1,4"`.
+        overrides: settings, for example `"task=digits", "bits=1,4"`, or a list of them.
         store: folder of the results; runs that are done there are skipped.
         existing: treatment of runs in the store: skip, rerun, retry-failed or rerun-stale.
         fail_fast: whether to stop at the first failed run.
@@ -44,7 +47,8 @@ def sweep(
     """
     if existing not in [*Existing]:
         raise UserError(f"existing={existing!r}: {did_you_mean(existing, [*Existing])}")
-    prepared = prepare(overrides, Path(store), Existing(existing))
+    settings = [text for given in overrides for text in _texts("overrides", given)]
+    prepared = prepare(settings, _folder(store), Existing(existing))
     with _hidden_main():
         execute(prepared, fail_fast)
     found = rows(store)
@@ -62,13 +66,35 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = held
 
 
-def rows(store: str | Path = "results", filters: Sequence[str] = (), tasks: str | None = None) -> DataFrame:
+def _texts(name: str, given: str | Iterable[str]) -> list[str]:
+    """Return one text, or several, as a list.
+
+    Raises:
+        UserError: there is anything else.
+    """
+    found = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if isinstance(given, Mapping) or not all(isinstance(text, str) for text in found):
+        raise UserError(f'{name}={given!r}: give texts as on the command line, for example "bits=1,2"')
+    return found
+
+
+def _folder(store: str | Path) -> Path:
+    if not isinstance(store, str | Path):
+        raise UserError(f"store={store!r}: give the path of a folder")
+    return Path(store)
+
+
+def rows(
+    store: str | Path = "results",
+    filters: str | Iterable[str] = (),
+    tasks: str | Iterable[str] | None = None,
+) -> DataFrame:
     """Return the rows of the finished runs of a store.
 
     Args:
         store: folder of the results.
         filters: values that columns must have, for example `["bits=1,2", "adapter=lora"]`.
-        tasks: names of tasks or groups of tasks, joined by commas; None: all.
+        tasks: names of tasks or groups of tasks, a list or joined by commas; None: all.
 
     Returns:
         A row for each run, with the columns of results.jsonl and the types of Parquet.
@@ -78,17 +104,21 @@ def rows(store: str | Path = "results", filters: Sequence[str] = (), tasks: str 
     """
     import pandas
 
-    data = FORMATS["parquet"](content_of(Path(store), filters, tasks), Path())
+    data = FORMATS["parquet"](content_of(_folder(store), _texts("filters", filters), _joined(tasks)), Path())
     assert isinstance(data, bytes)
     return pandas.read_parquet(io.BytesIO(data))
+
+
+def _joined(tasks: str | Iterable[str] | None) -> str | None:
+    return None if tasks is None else ",".join(_texts("tasks", tasks))
 
 
 def make_report(
     store: str | Path = "results",
     format: str = "text",
     *,
-    filters: Sequence[str] = (),
-    tasks: str | None = None,
+    filters: str | Iterable[str] = (),
+    tasks: str | Iterable[str] | None = None,
     against: str | None = None,
     baseline: str | None = None,
     compare: tuple[str, str] | None = None,
@@ -110,7 +140,21 @@ def make_report(
     """
     if format not in [*Format]:
         raise UserError(f"format={format!r}: {did_you_mean(format, [*Format])}")
-    content = content_of(Path(store), filters, tasks, against, baseline, compare, power, margin)
+    if compare is not None and len(pair := _texts("compare", compare)) != 2:
+        raise UserError(f"compare={compare!r}: give two configurations, ('bits=1', 'bits=32')")
+    if not isinstance(margin, int | float):
+        raise UserError(f"margin={margin!r}: give points of accuracy, a number")
+    named = None if compare is None else (pair[0], pair[1])
+    content = content_of(
+        _folder(store),
+        _texts("filters", filters),
+        _joined(tasks),
+        against,
+        baseline,
+        named,
+        power,
+        margin,
+    )
     for warning in content.all_warnings:
         note(f"warning: {warning}")
     return FORMATS[format](content, Path())

@@ -16,7 +16,8 @@ import pytest
 from petl_bench.config import CONF_DIR, plan
 from petl_bench.run.metadata import recipe_hash
 from petl_bench.store import ADAPTER, ROW, SPEC, Store, with_digests
-from petl_bench.types import Origin
+from petl_bench.store.check import Run
+from petl_bench.types import Origin, digest_of
 from tests.conftest import error_of, quickly, rows_of
 from tests.made import make_row
 
@@ -250,3 +251,59 @@ def test_old_rows_are_read_as_before(tmp_path: Path) -> None:
     found = [*Store(tmp_path).rows()]
     assert [row.searched for row in found] == ["scale 0.01 0.1 1 10 100"] * 2  # from the spec
     assert [row.scale_from for row in found] == ["", ""]
+
+
+TRIALS = [
+    {"scale": scale, "lr": 0.005, "epochs": 6, "acc_val": acc_val}
+    for scale, acc_val in ((0.1, 0.5), (1.0, 0.75), (10.0, None))
+]
+"""The last one diverged."""
+
+
+@pytest.mark.parametrize(
+    ("edits", "named"),
+    [
+        ([], False),
+        ([(1, {"acc_val": 0.25})], True),  # the winner's
+        ([(0, {"acc_val": 0.875})], True),  # a loser would have won
+        ([(1, {"scale": 2.0})], True),
+        ([(0, {"acc_val": 0.625})], False),  # nothing contradicts it
+    ],
+)
+def test_a_search_that_is_not_that_of_its_row_is_named(
+    edits: list[tuple[int, dict[str, float]]], named: bool, tmp_path: Path
+) -> None:
+    (spec,) = plan([*SEALED, "protocol.scales=[0.1,1,10]"]).runs
+    row = with_digests(make_row(spec, 0.5, scale=1.0, lr=0.005, acc_val=0.75), spec)
+    trials = [dict(trial) for trial in TRIALS]
+    for number, changes in edits:
+        trials[number] |= changes
+    Store(tmp_path).put(spec, row, b"adapter", trials)
+    run = Run(Store(tmp_path), row.run_id)
+    run.examine()
+    assert ("search" in {problem.kind for problem in run.problems}) is named
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("source_adapter", "00000000", "the source code of its adapter"),
+        ("source_training", "00000000", "the source code of its training"),
+        ("scale_from", "conf/tuned/pocket.yaml 000000000000", "conf/tuned/pocket.yaml"),
+        ("lr_from", "conf/train/gone.yaml 000000000000", "conf/train/gone.yaml"),
+    ],
+)
+def test_a_store_that_other_code_or_tables_have_made_is_seen_where_it_is_checked(
+    column: str, value: str, said: str, store_copy: Path
+) -> None:
+    """The doubter edits a method or a tuned table, sweeps, and hands over the store alone."""
+    row = next(row for row in rows_of(store_copy) if row["adapter"] == "lora")
+    changed = row | {column: value}
+    edited(store_copy / row["run_id"] / ROW, **changed, digest=digest_of(changed))
+    checked = quickly("store", "check", "--store", store_copy)
+    assert checked.returncode == 0  # it is no damage
+    assert f"{row['run_id']}: changed: " in checked.stdout
+    assert f"{said} is not that of this petl-bench" in checked.stdout
+    assert "notes: changed 1" in checked.stdout
+    shown = quickly("show", row["run_id"], "--store", store_copy)
+    assert f"{said} is not that of this petl-bench" in shown.stdout

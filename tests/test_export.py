@@ -343,6 +343,9 @@ def test_mistakes_are_refused_before_anything_is_written(finished_store: Path, t
     run = finished_store / pick(finished_store, adapter="lora", bits=1, task="digits")["run_id"]
     (tmp_path / "there").write_text("mine")
     (tmp_path / "empty").mkdir()
+    torch.manual_seed(1)
+    other: Any = create(replace(read(run).backbone, weights="random"), drop_path=0.0)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
     before = sorted(tmp_path.rglob("*"))
     for arguments, expected in (
         ([run, tmp_path / "there", "--to", "onnx"], "exists already"),
@@ -350,6 +353,14 @@ def test_mistakes_are_refused_before_anything_is_written(finished_store: Path, t
         ([run / "typo", tmp_path / "x", "--to", "onnx"], "typo"),
         ([run, tmp_path / "x", "--to", "onxx"], "onxx"),
         ([run, tmp_path / "x"], "--to"),
+        *(
+            ([run, tmp_path / "x", "--to", form, "--backbone-weights", tmp_path / name], said)
+            for form in FORMS
+            for name, said in (
+                ("typo.pth", "typo.pth: no such file"),
+                ("other.pth", "trained on other weights"),
+            )
+        ),
         ([tmp_path / "there", tmp_path / "x", "--to", "timm"], "there"),
     ):
         done = quickly("export", *arguments)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -24,6 +25,43 @@ def test_rows_are_those_of_the_store(finished_store: Path) -> None:
             assert row[name] == expected[name]
     chosen = petl_bench.rows(finished_store, filters=["adapter=lora", "bits=1"], tasks="digits")
     assert [(row.adapter, row.bits, row.task) for row in chosen.itertuples()] == [("lora", 1, "digits")]
+
+
+def test_lists_are_what_texts_are(finished_store: Path) -> None:
+    one = petl_bench.rows(finished_store, filters="bits=1", tasks="digits,sprites_loc")
+    assert one.equals(petl_bench.rows(finished_store, filters=["bits=1"], tasks=["digits", "sprites_loc"]))
+    pair = ["adapter=lora,bits=1", "adapter=linear"]
+    assert petl_bench.make_report(finished_store, compare=pair) == petl_bench.make_report(
+        finished_store, compare=(pair[0], pair[1])
+    )
+    with pytest.raises(petl_bench.UserError, match="unknown task 'nothing'"):
+        petl_bench.sweep(["task=nothing", "bits=1"])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (petl_bench.rows, {"filters": {"bits": 1}}),
+        (petl_bench.rows, {"filters": [("bits", 1)]}),
+        (petl_bench.rows, {"filters": 1}),
+        (petl_bench.rows, {"tasks": 1}),
+        (petl_bench.rows, {"store": None}),
+        (petl_bench.make_report, {"compare": "adapter=lora"}),
+        (petl_bench.make_report, {"margin": "1"}),
+        (petl_bench.sweep, {"overrides": 3}),
+        (petl_bench.sweep, {"overrides": {"task": "digits"}}),
+        (petl_bench.sweep, {"store": 3}),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(
+    function: Any, arguments: dict[str, Any], finished_store: Path
+) -> None:
+    """Other types than those of the documentation, which a notebook gives easily."""
+    named = {name: value for name, value in arguments.items() if name != "overrides"}
+    own = {"store": finished_store} | named
+    (name,) = arguments
+    with pytest.raises(petl_bench.UserError, match=f"^{name}="):
+        function(*(value for value in arguments.values() if name == "overrides"), **own)
 
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json", "html"])

@@ -127,6 +127,15 @@ def test_with_one_seed_only_tasks_are_counted() -> None:
     assert power([]) is None
 
 
+def test_the_seeds_are_those_that_both_rows_have() -> None:
+    """Unpaired seeds have no mixed model; three of one row and one of the other are one."""
+    lines = {Setting(): [[0.61, 0.6, 0.6], [0.68, 0.7, 0.7]], FLOAT: [[0.6], [0.7]]}
+    reach = power(compare(table := repetitions(lines, paired=True), [rows_of(table)], MARGIN))
+    assert reach is not None
+    assert [design.seeds for design in reach.own] == [1]
+    assert {design.seeds for design in reach.designs} == {1}
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("power")

@@ -154,6 +154,14 @@ def test_compare_refuses_runs_on_other_images_and_runs_without_predictions(store
     assert "has kept no predictions" in error_of(quickly("compare", ids[0], ids[0], "--store", store_copy))
 
 
+def test_compare_and_show_refuse_predictions_of_another_run(store_copy: Path) -> None:
+    one, two = (pick(store_copy, task="digits", adapter=name)["run_id"] for name in ("linear", "lora"))
+    shutil.copyfile(store_copy / one / PREDICTIONS, store_copy / two / PREDICTIONS)
+    for arguments in (["compare", one, two], ["show", two, "--classes"]):
+        message = error_of(quickly(*arguments, "--store", store_copy))
+        assert f"run {two} of store {store_copy}: predictions.bin does not hold the predictions" in message
+
+
 def test_eval_compares_predictions_not_accuracies_alone(store_copy: Path) -> None:
     """Another model of the same accuracy, an old row, and a run that has kept nothing."""
     row = pick(store_copy, task="digits", adapter="linear")

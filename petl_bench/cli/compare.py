@@ -12,7 +12,7 @@ from petl_bench.cli.common import DEFAULT_STORE, cells, note, print_json, say
 from petl_bench.cli.options import RUN, JsonOption, RootsOption, StoreOption
 from petl_bench.cli.roots import in_words, read_roots
 from petl_bench.errors import UserError, counted
-from petl_bench.store import Store, find_run
+from petl_bench.store import PREDICTIONS, Store, find_run
 from petl_bench.types import DataSettings, ResultRow
 
 if TYPE_CHECKING:
@@ -76,13 +76,19 @@ def kept_by(store: Store, run_id: str) -> Predictions:
     """Return the predictions of a run.
 
     Raises:
-        UserError: it has not kept them, or they cannot be read.
+        UserError: it has not kept them, they cannot be read, or they are not those of its row.
     """
     kept = store.predictions(run_id)
     if kept is None:
         raise UserError(
             f"run {run_id} of store {store.root} has kept no predictions (it is older, or had "
             "launcher.predictions=false)"
+        )
+    row = store.row(run_id)
+    if (kept.accuracy, kept.images) != (row.acc, row.n_test) or row.predictions not in ("", kept.digest):
+        raise UserError(
+            f"run {run_id} of store {store.root}: {PREDICTIONS} does not hold the predictions of its row; "
+            f"petl-bench eval {run_id} says what the adapter file predicts"
         )
     return kept
 

@@ -105,8 +105,11 @@ def selected(
 
 
 def _refuse(said: str, key: str, held: Sequence[object]) -> None:
-    found = sorted({_text(value) for value in held})
-    raise UserError(f"{said}: no row has it; {key} is one of: {', '.join(found[:MOST])}")
+    numbers = {value for value in held if isinstance(value, int | float)}
+    others = {_text(value) for value in held if not isinstance(value, int | float)}
+    found = [*map(_text, sorted(numbers)), *sorted(others)]
+    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+    raise UserError(f"{said}: no row has it; {key} is one of: {', '.join(found[:MOST])}{more}")
 
 
 def _alternatives(said: str, key: str, value: str, held: Sequence[object]) -> list[Any]:

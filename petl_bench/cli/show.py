@@ -71,6 +71,7 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
     """
     from petl_bench.config.command import overrides_of
     from petl_bench.config.recipes import recipe_words
+    from petl_bench.run.source import other_makers
 
     state = store.state(run_id)
     if state == "damaged":
@@ -78,6 +79,7 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
     spec = store.spec(run_id)
     row = store.row(run_id) if state == "done" else None
     overrides = overrides_of(spec)
+    other = [] if row is None else other_makers(spec, row)
     values = {} if row is None else row_to_dict(row)
     return {
         "run_id": run_id,
@@ -90,7 +92,8 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
         "files": _files(store.directory(run_id)),
         "search": _search(store, run_id),
         "overrides": overrides,
-        "differences": misfits(overrides, spec, run_id, row),
+        "differences": misfits(overrides, spec, run_id, row)
+        + [f"{name} is not that of this petl-bench" for name in other],
         "command": shlex.join(["petl-bench", "sweep", *overrides]),
         "rerun": shlex.join(["petl-bench", "rerun", run_id, "--store", str(store.root)]),
     }

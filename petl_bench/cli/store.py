@@ -43,13 +43,14 @@ def check(
     The row, spec and adapter file of each run are compared with each other. The exit code is 1 if any run is
     damaged.
     """
+    from petl_bench.run.source import other_makers
     from petl_bench.store.check import check as check_store
     from petl_bench.store.check import repair as set_aside
 
     shelf = Store(store)
     busy = shelf.claims.busy
     with Counter("runs", len(shelf.names())) as counter:
-        result = check_store(shelf, counter, busy)
+        result = check_store(shelf, counter, busy, other_makers)
     for problem in result.problems:
         if json:
             print_json("store-problem/1", asdict(problem))

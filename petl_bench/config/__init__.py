@@ -8,6 +8,7 @@ from petl_bench.config.files import (
     options,
 )
 from petl_bench.config.keys import Key, keys
+from petl_bench.config.origins import changed_file
 from petl_bench.config.overrides import alternatives
 from petl_bench.config.plan import Plan, plan
 from petl_bench.config.tasks import overridden, plan_task
@@ -17,6 +18,7 @@ __all__ = [
     "Key",
     "Plan",
     "alternatives",
+    "changed_file",
     "description",
     "group_config",
     "groups",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 
 from petl_bench.config.files import CONF_DIR, group_config
+from petl_bench.errors import UserError
 from petl_bench.files import SETTINGS_LIMIT, read_bytes
 from petl_bench.types import COMMAND_LINE, Origin
 
@@ -51,6 +52,22 @@ class Origins:
             return COMMAND_LINE
         group = key.partition(".")[0]
         return self.stamped(*(("sweep", self.sweep) if key in self.by_sweep else (group, options_of[group])))
+
+
+def changed_file(origin: str) -> str:
+    """Return the file of conf/ that an origin states, if its content is another one here; else nothing.
+
+    Args:
+        origin: a value of the columns `scale_from` and `lr_from`.
+    """
+    where = origin.partition(" ")[0]
+    _, *names = where.removesuffix(".yaml").split("/")
+    if not where.startswith("conf/") or len(names) != 2:
+        return ""
+    try:
+        return "" if _stamped(*names) == origin else where
+    except UserError:  # there is no such file here
+        return where
 
 
 def _stamped(group: str, name: str) -> str:

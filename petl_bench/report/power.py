@@ -109,7 +109,7 @@ def _own(compared: Comparison, family: int) -> Design:
     model = compared.mixed
     if model is not None:
         return reach_of(compared.tasks, model.seeds, model.between, model.within, family)
-    seeds = min(value.n for value in compared.row.tasks.values())
+    seeds = min(value.n for row in (compared.row, compared.against) for value in row.tasks.values())
     return reach_of(compared.tasks, seeds, compared.std, None, family)
 
 

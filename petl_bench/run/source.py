@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from petl_bench.config import group_config
+from petl_bench.config import changed_file, group_config
 from petl_bench.types import HEAD_QUANTIZER, ResultRow, RunSpec
 
 PACKAGE = Path(__file__).parent.parent
@@ -69,6 +69,12 @@ def changed_parts(spec: RunSpec, row: ResultRow) -> list[str]:
     """
     now = sources(spec)
     return [part for part, digest in now.items() if getattr(row, f"source_{part}") not in ("", digest)]
+
+
+def other_makers(spec: RunSpec, row: ResultRow) -> list[str]:
+    """Return what made a finished run and is another here: parts of the source code, and files of conf/."""
+    parts = [f"the source code of its {part}" for part in changed_parts(spec, row)]
+    return parts + sorted({changed_file(origin) for origin in (row.scale_from, row.lr_from)} - {""})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from petl_bench.errors import UserError, out_of_memory
 from petl_bench.model import restore
 from petl_bench.types import NORMALIZATIONS
 from petl_bench.use.agreement import random_images, require_equal_logits
-from petl_bench.use.files import Trained
+from petl_bench.use.files import Trained, on_its_backbone
 from petl_bench.use.merging import merged
 from petl_bench.use.peft_files import as_peft
 
@@ -41,8 +41,10 @@ def exported(trained: Trained, form: str) -> Files:
         form: one of FORMS.
 
     Raises:
-        UserError: the method has no such form, or a package that makes it is not installed.
+        UserError: the file was trained on other weights, the method has no such form, or a package that
+            makes it is not installed.
     """
+    trained = on_its_backbone(trained)
     try:
         return FORMS[form](trained)
     except UserError as error:

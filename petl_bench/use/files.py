@@ -11,7 +11,8 @@ from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.packing import FROM_FILE, AdapterFile, FileMetadata
-from petl_bench.run.execute import configured, read_metadata
+from petl_bench.run.execute import configured, read_metadata, trained_on
+from petl_bench.run.identity import backbone_sha256
 from petl_bench.store import ADAPTER, Store, find_run
 from petl_bench.types import RESIZES, BackboneSpec, Manifest, RunSpec
 
@@ -88,6 +89,18 @@ def read(
         own,
         facts.class_names or _names(manifest, facts),
         (remark,) if facts.backbone_checksum is None else (),
+    )
+
+
+def on_its_backbone(trained: Trained) -> Trained:
+    """Return an adapter file with its backbone in the description of the model.
+
+    Raises:
+        UserError: it was trained on other weights.
+    """
+    backbone = trained.backbone
+    return replace(
+        trained, facts=trained_on(trained.file, backbone, lambda: backbone_sha256(backbone), trained.where)
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from petl_bench.store import Store
-from petl_bench.store.check.run import DAMAGE, NOTES, Problem, Run
+from petl_bench.store.check.run import DAMAGE, NOTES, Others, Problem, Run
 
 __all__ = ["DAMAGE", "NOTES", "Busy", "CheckResult", "Problem", "Run", "check", "nobody", "repair"]
 
@@ -38,12 +38,15 @@ def nobody(run_id: str) -> bool:
     return False
 
 
-def check(store: Store, advance: Callable[[int], object], busy: Busy = nobody) -> CheckResult:
+def check(
+    store: Store, advance: Callable[[int], object], busy: Busy = nobody, others: Others | None = None
+) -> CheckResult:
     """Check all runs of a store.
 
     Args:
         advance: called with 1 after each name of `store.names()`.
         busy: tells which runs are being executed; they are not examined.
+        others: names what made a run and is another in this version; None: this is not looked at.
 
     Raises:
         UserError: the store does not exist or cannot be read.
@@ -54,7 +57,7 @@ def check(store: Store, advance: Callable[[int], object], busy: Busy = nobody) -
         if busy(name):
             run.add("busy", "", NOTES["busy"])
         else:
-            run.examine()
+            run.examine(others)
         result.problems += run.problems
         result.runs += all(problem.kind != "foreign" for problem in run.problems)
         advance(1)

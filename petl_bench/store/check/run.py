@@ -24,7 +24,7 @@ DAMAGE = {
     "adapter": "the adapter file is missing, truncated or altered",
     "mismatch": "row, spec and adapter file contradict each other",
     "identity": "the directory's name is not the run_id",
-    "search": "search.json cannot be read",
+    "search": "search.json cannot be read, or its best trial is not that of the row",
     "predictions": "the predictions cannot be read, or are not those of the row",
     "error": "error.json cannot be read",
     "newer": "written by a newer version of petl-bench; this version cannot use it",
@@ -34,11 +34,14 @@ DAMAGE = {
 }
 NOTES = {
     "older": "written by an older version of petl-bench",
+    "changed": "made by something that is another in this version",
     "unfinished": "started and not finished; the same sweep runs it again",
     "foreign": "not a run",
     "busy": "being executed, not checked",
 }
 KINDS = DAMAGE | NOTES
+Others = Callable[[RunSpec, ResultRow], list[str]]
+"""Function that names what made a run and is another in this version, for example its adapter's source."""
 _RUN_ID = re.compile("[0-9a-f]{12}")
 
 
@@ -63,8 +66,12 @@ class Run:
     def add(self, kind: str, file: str, message: str) -> None:
         self.problems.append(Problem(self.name, kind, str(self.store.directory(self.name) / file), message))
 
-    def examine(self) -> None:
-        """Find all problems."""
+    def examine(self, others: Others | None = None) -> None:
+        """Find all problems.
+
+        Args:
+            others: names what made the run and is another in this version; None: this is not looked at.
+        """
         directory = self.store.directory(self.name)
         named = _RUN_ID.fullmatch(self.name) is not None
         if not os.path.isdir(directory):
@@ -87,7 +94,7 @@ class Run:
             if file.startswith(tuple(f".{known}." for known in FILES)):
                 self.add("litter", file, DAMAGE["litter"])
         if ROW in held:
-            self._finished()
+            self._finished(others)
         elif ERROR in held:
             self._spec(None)
         else:
@@ -96,7 +103,7 @@ class Run:
         self._object(SEARCH, "search", held, lambda values: all(map(_is_object, values["trials"])))
         self._object(ERROR, "error", held, lambda values: isinstance(values["message"], str))
 
-    def _finished(self) -> None:
+    def _finished(self, others: Others | None) -> None:
         row = None
         try:
             row = self.store.written_row(self.name)
@@ -113,8 +120,11 @@ class Run:
         if wrong := flaw_of(row, from_json(self.store.directory(self.name) / ROW)):
             self.add("row", ROW, wrong)
         self._predictions(row)
+        self._search(row)
         if spec is not None:
             self._compare(_columns_of_spec(spec, row), row, SPEC)
+            for name in others(spec, row) if others else ():
+                self.add("changed", ROW, f"{name} is not that of this petl-bench")
         if sealed is None:
             return
         try:
@@ -174,6 +184,19 @@ class Run:
         if kept is not None:
             found = {"acc": kept.accuracy, "n_test": kept.images, "predictions": kept.digest}
             self._compare(found, row, PREDICTIONS, "predictions")
+
+    def _search(self, row: ResultRow) -> None:
+        """Compare the row with the trials of its search, if there are any that state all values."""
+        try:
+            trials = from_json(self.store.directory(self.name) / SEARCH)["trials"]
+            found = [(trial["scale"], trial["lr"], trial["acc_val"]) for trial in trials]
+            last = max(trial["epochs"] for trial in trials)
+            best = max(trial["acc_val"] or 0.0 for trial in trials if trial["epochs"] == last)
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return  # there is none, or its own check names what is wrong
+        if row.acc_val is not None and ((row.scale, row.lr, row.acc_val) not in found or row.acc_val < best):
+            chosen = f"scale {row.scale}, lr {row.lr}, acc_val {row.acc_val}"
+            self.add("search", SEARCH, f"its best trial is not that of the row: {chosen}")
 
     def _compare(
         self, expected: Mapping[str, object], row: ResultRow, source: str, kind: str = "mismatch"
