@@ -155,7 +155,10 @@ def test_compare_refuses_runs_on_other_images_and_runs_without_predictions(store
 
 
 def test_compare_and_show_refuse_predictions_of_another_run(store_copy: Path) -> None:
-    one, two = (pick(store_copy, task="digits", adapter=name)["run_id"] for name in ("linear", "lora"))
+    one, two = (
+        pick(store_copy, task="digits", adapter=name, bits=bits)["run_id"]
+        for name, bits in (("linear", 32), ("lora", 1))
+    )
     shutil.copyfile(store_copy / one / PREDICTIONS, store_copy / two / PREDICTIONS)
     for arguments in (["compare", one, two], ["show", two, "--classes"]):
         message = error_of(quickly(*arguments, "--store", store_copy))

@@ -57,17 +57,17 @@ def print_json(schema: str, values: Mapping[str, Any]) -> None:
     print(json.dumps({"schema": f"petl-bench/{schema}", **values}, allow_nan=False), flush=True)
 
 
-def written(source: str, target: Path, form: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def written(source: str, target: Path | None, form: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the JSON object of a command that has written files.
 
     Args:
         source: what they were made from.
-        target: the file or folder.
+        target: the file or folder; None: nothing was written here.
         form: its form.
         files: contents by name.
     """
-    sizes = {name or target.name: len(content) for name, content in files.items()}
-    return {"source": source, "out": str(target), "to": form, "files": sizes}
+    sizes = {name or (target.name if target else ""): len(content) for name, content in files.items()}
+    return {"source": source, "out": str(target) if target else None, "to": form, "files": sizes}
 
 
 def usable_rows(store: Store, needed: bool = False, as_written: bool = False) -> list[ResultRow]:

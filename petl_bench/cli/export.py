@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,6 +48,15 @@ def export(
     store: StoreOption = DEFAULT_STORE,
     weights: WeightsOption = None,
     resize: ResizeOption = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="OWNER/NAME",
+            help="Also, or instead of DST, upload it with a model card to a new private repository of the "
+            "Hugging Face hub. FILE must be a run.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a trained adapter with its backbone for other programs.
@@ -56,17 +67,43 @@ def export(
     the adapter alone, for `lora`. A form that a method does not have is refused. Existing files are never
     overwritten.
     """
-    target = destination(target, out)
-    if target.exists() or target.is_symlink():
-        raise UserError(f"{target}: exists already, and export does not overwrite; choose another name")
-    if not target.parent.is_dir():
-        raise UserError(f"{target.parent}: no such folder; make it first")
-    from petl_bench.use import exported, read
+    if push is None or target or out:
+        target = destination(target, out)
+        _require_free(target)
+    from petl_bench.use import exported, model_card, read, row_of, with_card, writable
 
+    row = None if push is None else row_of(file, store)
+    repository = None if push is None else writable(push)
     trained = read(file, weights, resize, store)
     for remark in trained.remarks:
         note(f"warning: {remark}")
     files = exported(trained, to.value)
+    address = ""
+    if repository and row:
+        card = model_card(repository.name, to.value, trained, row)
+        message = f"{row.task} by {row.adapter}, run {row.run_id} of petl-bench"
+        address = repository.fill(with_card(files, to.value, card), message)
+        note(f"pushed to {address}")
+    if target:
+        _write(target, files)
+    if json:
+        values = written(trained.where, target, to.value, files)
+        print_json("export/1", values | ({"pushed": address} if address else {}))
+
+
+def _require_free(target: Path) -> None:
+    """Check that a path can be written.
+
+    Raises:
+        UserError: there is something already, or no folder to write it to.
+    """
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target}: exists already, and export does not overwrite; choose another name")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder; make it first")
+
+
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
     if "" in files:
         write_atomic(target, files[""])
     else:
@@ -74,5 +111,3 @@ def export(
     size = sum(map(len, files.values()))
     names = f" ({', '.join(files)})" if "" not in files else ""
     note(f"wrote {target}{names}: {size:,} bytes")
-    if json:
-        print_json("export/1", written(trained.where, target, to.value, files))

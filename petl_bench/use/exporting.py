@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from petl_bench import __version__
 from petl_bench.backbones.creation import current_name
 from petl_bench.errors import UserError, out_of_memory
 from petl_bench.model import restore
-from petl_bench.types import NORMALIZATIONS
+from petl_bench.types import NORMALIZATIONS, BackboneSpec
 from petl_bench.use.agreement import random_images, require_equal_logits
 from petl_bench.use.files import Trained, on_its_backbone
 from petl_bench.use.merging import merged
@@ -82,13 +83,12 @@ def _timm(trained: Trained) -> Files:
     """Return the files of a folder that `timm.create_model("local-dir:FOLDER")` loads."""
     plain: Any = merged(trained)
     stated, backbone = facts(trained), trained.backbone
-    sized = {"img_size": backbone.image_size} if plain.pretrained_cfg.get("fixed_input_size") else {}
     config = {
         "architecture": stated["architecture"],
         "num_classes": stated["classes"],
         "num_features": plain.num_features,
         **({"label_names": stated["class_names"]} if stated["class_names"] else {}),
-        "model_args": {**sized, **backbone.options},
+        "model_args": model_arguments(backbone),
         "pretrained_cfg": {
             **{key: plain.pretrained_cfg[key] for key in ("first_conv", "classifier", "fixed_input_size")},
             "input_size": [3, backbone.image_size, backbone.image_size],
@@ -104,6 +104,13 @@ def _timm(trained: Trained) -> Files:
         "config.json": (json.dumps(config, indent=2) + "\n").encode(),
         "model.safetensors": _saved(_state(plain), {"format": "pt"}),
     }
+
+
+def model_arguments(backbone: BackboneSpec) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` for a backbone, besides its architecture."""
+    known = timm.get_pretrained_cfg(current_name(backbone.name))
+    sized = {"img_size": backbone.image_size} if known is not None and known.fixed_input_size else {}
+    return {**sized, **backbone.options}
 
 
 class Classifier(nn.Module):

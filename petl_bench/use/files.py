@@ -13,8 +13,8 @@ from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.packing import FROM_FILE, AdapterFile, FileMetadata
 from petl_bench.run.execute import configured, read_metadata, trained_on
 from petl_bench.run.identity import backbone_sha256
-from petl_bench.store import ADAPTER, Store, find_run
-from petl_bench.types import RESIZES, BackboneSpec, Manifest, RunSpec
+from petl_bench.store import ADAPTER, ROW, Store, find_run
+from petl_bench.types import RESIZES, BackboneSpec, Manifest, ResultRow, RunSpec
 
 Source = str | Path
 """An adapter file, the directory of a run, or a run_id."""
@@ -90,6 +90,25 @@ def read(
         facts.class_names or _names(manifest, facts),
         (remark,) if facts.backbone_checksum is None else (),
     )
+
+
+def row_of(source: Source, store: str | Path = "results") -> ResultRow:
+    """Return the row of the run that an adapter file belongs to.
+
+    Args:
+        source: directory of a run, its adapter file there, or a run_id (or a unique beginning of one).
+        store: store of a run that is given by its run_id.
+
+    Raises:
+        UserError: the file lies in no run, or there is no such run.
+    """
+    path = Path(source)
+    if path.is_file() and (path.name != ADAPTER or not (path.parent / ROW).is_file()):
+        raise UserError(
+            f"{path}: accuracy and protocol of a file alone are not known; give its run (run_id or directory)"
+        )
+    shelf, run_id = find_run(str(path.parent if path.is_file() else source), Store(Path(store)))
+    return shelf.row(run_id)
 
 
 def on_its_backbone(trained: Trained) -> Trained:
