@@ -40,7 +40,7 @@ CANNOT = {
 """Words of the refusal of each form."""
 WITHOUT_GRAPH = {("onnx", "earth")}
 """ONNX has no Fourier transform of two dimensions."""
-LOW_RANK = {"lora"}
+LOW_RANK = {"lora", "dylora", "pissa", "corda", "fact_tt", "fact_tk"}
 """Methods with a form in PEFT."""
 
 
@@ -145,6 +145,22 @@ def test_weights_of_every_method_are_those_of_the_other_program_or_refused(
             assert not possible
         else:
             assert possible
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        # qkv is 144 x 48; the smallest divisors at or above the square roots are 12 and 8.
+        ("krona", "Kronecker products of a left factor 12 x 8 and a right factor 12 x 6"),
+        ("soka", "LoKr of PEFT has the smaller factor on the left"),
+        ("sketch", "SketchedDelta is no low-rank update"),
+        ("ssf", "is no low-rank update of a linear"),
+    ],
+)
+def test_peft_refuses_a_method_with_the_reason(name: str, reason: str, tmp_path: Path) -> None:
+    path = written(tmp_path, tiny.model_spec(name, bits=1))
+    with pytest.raises(UserError, match=reason):
+        exported(read(path, resize="crop"), "peft")
 
 
 @pytest.mark.parametrize("name", [*ADAPTERS])

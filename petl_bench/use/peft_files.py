@@ -6,7 +6,9 @@ units. As one pair of PEFT these have r = 2 h,
 
     A = [q.down; v.down]        B = [[q.up, 0], [0, 0], [0, v.up]]
 
-with rows for queries, keys and values, and alpha = scale * r.
+with rows for queries, keys and values, and alpha = scale * r. Other updates of low rank are pairs as well:
+that of `dylora` of its kept ranks, that of `pissa` and `corda` with twice their rank, since their initial
+product is subtracted, and that of `fact_tt` and `fact_tk` with the rank of their core.
 
 Source: peft, tuners/lora/layer.py (`LoraLayer`) and utils/save_and_load.py (names of tensors).
 """
@@ -22,7 +24,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from petl_bench.adapters.decomposed import Moved
 from petl_bench.adapters.delta import SLICES, DeltaLinear, LowRank, Slices
+from petl_bench.adapters.dylora import Nested
+from petl_bench.adapters.fact import Factorized
+from petl_bench.adapters.kronecker import Kronecker
 from petl_bench.backbones import families
 from petl_bench.backbones.sites import FirstToken
 from petl_bench.errors import UserError
@@ -67,7 +73,7 @@ def as_peft(trained: Trained) -> dict[str, bytes]:
         if isinstance(module, DeltaLinear) and (pair := _pair(module.delta)) is not None:
             pairs[name] = pair
         elif type(module).__module__.startswith("petl_bench.") and not _inside(name, pairs):
-            raise UserError(f"{refusal}: {type(module).__name__} is no low-rank update of a linear")
+            raise UserError(f"{refusal}: {_reason(module)}")
     if not pairs:
         raise UserError(f"{refusal}: it has no low-rank update; --to timm writes the weights")
     network, sites = families.build(model.backbone)
@@ -89,6 +95,18 @@ def as_peft(trained: Trained) -> dict[str, bytes]:
     metadata = {"format": "pt", METADATA: json.dumps(trained.file.metadata)}
     config = _config(pairs, head, model.adapter.settings.get("dropout", 0.0))
     return {CONFIG: config, WEIGHTS: save(contiguous, metadata)}
+
+
+def _reason(module: nn.Module) -> str:
+    """Return why a module of an adapter has no form in PEFT."""
+    if isinstance(module, DeltaLinear) and isinstance(module.delta, Kronecker):
+        (m, n), (p, q) = (_weights(held)[0].shape for held in (module.delta.lefts, module.delta.rights))
+        return (
+            f"its updates are Kronecker products of a left factor {m} x {n} and a right factor {p} x {q}; "
+            "LoKr of PEFT has the smaller factor on the left"
+        )
+    named = module.delta if isinstance(module, DeltaLinear) else module
+    return f"{type(named).__name__} is no low-rank update of a linear"
 
 
 def _config(pairs: dict[str, Pair], head: str, dropout: float) -> bytes:
@@ -123,23 +141,48 @@ def _inside(name: str, updates: dict[str, Pair]) -> bool:
     return any(name.startswith(f"{outer}.") for outer in updates)
 
 
+@torch.no_grad()
 def _pair(delta: nn.Module) -> Pair | None:
     """Return an update as one pair, or None if it has no low rank."""
-    if type(delta) is LowRank:
-        return Pair(delta.down.weight, delta.up.weight, delta.scale)
-    if not isinstance(delta, Slices):
+    match delta:
+        case LowRank():
+            return Pair(delta.down.weight, delta.up.weight, delta.scale)
+        case Nested():
+            pairs = [*zip(*map(_weights, (delta.downs, delta.ups)), strict=True)][: delta.kept]
+            downs, ups = zip(*pairs, strict=True)
+            return Pair(torch.cat(downs), torch.cat(ups, dim=1), delta.scale / delta.kept)
+        case Moved():
+            (start_down,), (start_up,) = _weights([delta.start_down]), _weights([delta.start_up])
+            down = torch.cat([delta.down.weight - start_down, start_down])
+            return Pair(down, torch.cat([delta.up.weight, delta.up.weight - start_up], dim=1), delta.scale)
+        case Factorized():
+            core, rank = delta.core.matrix(), delta.u.out_features
+            down = torch.block_diag(*[delta.u.weight] * (core.shape[1] // rank))
+            up = torch.block_diag(*[delta.v.weight] * (core.shape[0] // rank))
+            wide = core.shape[0] <= core.shape[1]
+            return Pair(core @ down if wide else down, up if wide else up @ core, delta.scale)
+        case Slices():
+            return _fused({name: _pair(part) for name, part in delta.deltas.items()})
+    return None
+
+
+def _weights(modules: Any) -> list[Tensor]:
+    return [module.weight for module in modules]
+
+
+def _fused(found: dict[str, Pair | None]) -> Pair | None:
+    """Return the updates of slices of a fused projection as one pair of the whole projection."""
+    parts = {name: part for name in SLICES if (part := found.get(name)) is not None}
+    if len(parts) != len(found) or len({part.scaling for part in parts.values()}) != 1:
         return None
-    parts = {name: part for name, part in delta.deltas.items() if type(part) is LowRank}
-    if len(parts) != len(delta.deltas) or len({part.scale for part in parts.values()}) != 1:
-        return None
-    outputs = len(next(iter(parts.values())).up.weight)
+    outputs = len(next(iter(parts.values())).up)
     ups = [
-        nn.functional.pad(part.up.weight, (0, 0, at * outputs, (len(SLICES) - 1 - at) * outputs))
+        nn.functional.pad(parts[name].up, (0, 0, at * outputs, (len(SLICES) - 1 - at) * outputs))
         for at, name in enumerate(SLICES)
-        if (part := parts.get(name)) is not None
+        if name in parts
     ]
-    downs = [parts[name].down.weight for name in SLICES if name in parts]
-    return Pair(torch.cat(downs), torch.cat(ups, dim=1), next(iter(parts.values())).scale)
+    downs = [part.down for part in parts.values()]
+    return Pair(torch.cat(downs), torch.cat(ups, dim=1), next(iter(parts.values())).scaling)
 
 
 class _Updated(nn.Module):
