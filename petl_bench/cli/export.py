@@ -64,8 +64,8 @@ def export(
     The result computes in fp32. `safetensors` and `timm` hold a plain timm model with adapter and head in its
     own weights, where the method can be merged. `torch` and `onnx` hold the graph of any method, for
     batches of any size; its logits are compared with the model's before anything is written. `peft` holds
-    the adapter alone, for methods whose updates have low rank. A form that a method does not have is refused. Existing files are never
-    overwritten.
+    the adapter alone, for methods whose updates have low rank. A form that a method does not have is refused.
+    Existing files are never overwritten.
     """
     if push is None or target or out:
         target = destination(target, out)
