@@ -299,7 +299,7 @@ def test_a_store_that_other_code_or_tables_have_made_is_seen_where_it_is_checked
     """The doubter edits a method or a tuned table, sweeps, and hands over the store alone."""
     row = next(row for row in rows_of(store_copy) if row["adapter"] == "lora")
     changed = row | {column: value}
-    edited(store_copy / row["run_id"] / ROW, **changed, digest=digest_of(changed))
+    edited(store_copy / row["run_id"] / ROW, **changed | {"digest": digest_of(changed)})
     checked = quickly("store", "check", "--store", store_copy)
     assert checked.returncode == 0  # it is no damage
     assert f"{row['run_id']}: changed: " in checked.stdout

@@ -102,8 +102,8 @@ def _reason(module: nn.Module) -> str:
     if isinstance(module, DeltaLinear) and isinstance(module.delta, Kronecker):
         (m, n), (p, q) = (_weights(held)[0].shape for held in (module.delta.lefts, module.delta.rights))
         return (
-            f"its updates are Kronecker products of factors {m} x {n} and {p} x {q}; LoKr of PEFT divides the "
-            "outputs and the inputs of all linears by one number (decompose_factor)"
+            f"its updates are Kronecker products of factors {m} x {n} and {p} x {q}; LoKr of PEFT divides "
+            "the outputs and the inputs of all linears by one number (decompose_factor)"
         )
     named = module.delta if isinstance(module, DeltaLinear) else module
     return f"{type(named).__name__} is no low-rank update of a linear"
