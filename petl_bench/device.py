@@ -143,12 +143,16 @@ def has_bf16(device: str) -> bool:
         import torch
 
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(processor_flags() & _CPU_BF16)
+
+
+def processor_flags() -> set[str]:
+    """Return the features of the processor, as Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    words = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
-    return bool(words & _CPU_BF16)
+        return set()
+    return {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
 
 
 def device_name(device: str) -> str:

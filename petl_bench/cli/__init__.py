@@ -19,6 +19,7 @@ from petl_bench.cli import bench as bench_command
 from petl_bench.cli import compare as compare_command
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
+from petl_bench.cli import doctor as doctor_command
 from petl_bench.cli import eval as eval_command
 from petl_bench.cli import export as export_command
 from petl_bench.cli import inspect as inspect_command
@@ -53,6 +54,7 @@ app.add_typer(store_command.app, name="store")
 app.command("ls")(ls_command.ls)
 app.command("convert")(convert_command.convert)
 app.command("inspect")(inspect_command.inspect)
+app.command("doctor")(doctor_command.doctor)
 app.command("bench")(bench_command.bench)
 
 
