@@ -112,3 +112,16 @@ def test_errors_of_every_layer_begin_alike(tmp_path: Path) -> None:
 def test_old_spellings_are_still_taken(tmp_path: Path) -> None:
     message = error_of(quickly("eval", "nothing.safetensors", "--weights", "w.npz", cwd=tmp_path))
     assert message.startswith("nothing.safetensors: ")
+
+
+def test_settings_given_as_options_are_told_by_their_keys(tmp_path: Path) -> None:
+    for option, key in {
+        "--root": "data.root",
+        "--override": "data.override",
+        "--device": "launcher.device",
+        "--batch-size": "train.batch_size",
+        "--seed": "seed",
+    }.items():
+        for verb in ("sweep", "rerun"):
+            message = error_of(quickly(verb, "x", option, "1", cwd=tmp_path))
+            assert message.endswith(f"settings are given without dashes: {key}=VALUE"), message

@@ -62,7 +62,9 @@ def test_commands_go_on_with_the_rest(hurt: Path) -> None:
     assert len(json_lines(done.stdout)) == 8
     assert len(warnings(done)) == 1
     lora = pick_lora(hurt)
-    assert any(line.startswith(f"{lora}: {hurt / lora / ADAPTER}") for line in done.stderr.splitlines())
+    assert any(
+        line.startswith(f"error: {lora}: {hurt / lora / ADAPTER}") for line in done.stderr.splitlines()
+    )
     assert f"1 of 9 runs of store {hurt} cannot be evaluated" in done.stderr
     message = error_of(quickly("eval", first_damaged(hurt), "--store", hurt))
     assert "damaged" in message

@@ -132,12 +132,25 @@ def _check_folder() -> None:
         raise UserError("the working directory has been deleted: change to another one") from error
 
 
+def _usage_hint(error: Any, where: str) -> str:
+    """Return what to do about an error of usage; a setting that was given as an option has a key."""
+    if where.endswith((" sweep", " rerun")):
+        from petl_bench.config import keys
+
+        name = getattr(error, "option_name", "").strip("-").replace("-", "_")
+        same = (key.name for key in keys() if name in (key.name, key.name.rpartition(".")[2]))
+        found = [*dict.fromkeys(same)]
+        if found:
+            return f"settings are given without dashes: {' or '.join(f'{key}=VALUE' for key in found)}"
+    return f"`{where} --help` shows the usage"
+
+
 def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, _UsageError):
         where = error.ctx.command_path if error.ctx else "petl-bench"
-        return f"{error.format_message().removesuffix('.')}; `{where} --help` shows the usage"
+        return f"{error.format_message().removesuffix('.')}; {_usage_hint(error, where)}"
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):

@@ -84,7 +84,7 @@ def evaluate(
     if lacking and not all_runs:
         raise UserError("; ".join(in_words(lacking)))
     for message in in_words(lacking):
-        note(message)
+        note(f"error: {message}")
     failed = len(lacking)
     left_out = [i for i, known in tasks.items() if known in lacking]
     disagree = 0
@@ -95,7 +95,7 @@ def evaluate(
             if not all_runs:
                 raise
             failed += 1
-            note(f"{target.run_id}: {error}")
+            note(f"error: {target.run_id}: {error}")
             continue
         disagree += result["agrees"] is False
         if json:
