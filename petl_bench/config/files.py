@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +96,16 @@ def group_config(group: str, name: str) -> dict[str, Any]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the content of a file of conf/.
+    """Return the content of a file of conf/, which is read again when the file has changed.
 
     Raises:
         UserError: it cannot be read, is not valid YAML, or lacks a key that its group needs.
     """
+    return copy.deepcopy(_read(path, path.stat().st_mtime_ns if path.exists() else 0))
+
+
+@cache
+def _read(path: Path, modified: int) -> dict[str, Any]:
     where = f"conf/{path.relative_to(CONF_DIR)}"
     content = read_yaml(path, where, get_yaml_loader())
     content = {} if content is None else content  # nothing but comments
