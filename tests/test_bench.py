@@ -72,12 +72,15 @@ def test_measurements_as_json(capsys, monkeypatch) -> None:
 
 
 def test_switching_between_adapters_is_timed(capsys, monkeypatch) -> None:
-    names = ("switch", "first_use_coded")
+    names = ("switch", "first_use_coded", "predict")
     done = bench(capsys, monkeypatch, *names, "--json", "--quick", "--rounds", "2", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     found = json_lines(done.stdout)
-    assert [(one["name"], one["unit"], one["rounds"]) for one in found] == [(n, "seconds", 2) for n in names]
-    assert all(0 < one["low"] <= one["seconds"] <= one["high"] for one in found)
+    units = ("seconds", "seconds", "ours / reference")
+    expected = [(name, unit, 2) for name, unit in zip(names, units, strict=True)]
+    assert [(one["name"], one["unit"], one["rounds"]) for one in found] == expected
+    assert all(0 < one["low"] <= one["seconds"] <= one["high"] for one in found[:2])
+    assert found[2]["ratio"] > 0
 
 
 @long
