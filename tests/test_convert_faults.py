@@ -92,7 +92,7 @@ OURS = [
     ({"adapter": "bitfit"}, "adapter bitfit"),
     ({"bits": "32", "quantizer": "none"}, "drops 32-bit adapters"),
     ({"bits": "3"}, "1 or 2 or 4 or 8"),
-    ({"quantizer": "minmax"}, "quantizer minmax: the authors' format has l1_median alone"),
+    ({"quantizer": "minmax"}, "quantizer minmax: at 1 bit the authors' format has l1_median alone"),
     ({"backbone": "vit_s14_dinov2"}, "backbone vit_s14_dinov2: the authors' format has vit_b16_in21k alone"),
     ({"normalization": "half"}, "normalization half: the authors' format has none alone"),
     ({"head": "cosine"}, "head cosine: the authors' format has linear or binary alone"),

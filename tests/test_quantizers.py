@@ -7,7 +7,8 @@ from scipy.stats import norm
 
 from petl_bench.errors import UserError
 from petl_bench.quantizers import CODEBOOKS, FakeQuantize
-from tests.reference import codebook
+from petl_bench.quantizers.base import Bucketize
+from tests.reference import codebook, released
 from tests.reference.quantize import closed_form_gradient, fake_quantize, fake_quantize_span
 
 BITS = range(1, 9)
@@ -104,6 +105,34 @@ def test_lloyd_max_is_the_published_quantizer_of_max(bits):
 def test_l1_error_at_8_bits_is_that_of_the_converged_codebook():
     # The expected absolute error is 0.0049 at convergence; the released code's codebook has 0.0223.
     assert codebook.expected_error(levels_of("l1_median", 8), 1) == pytest.approx(0.0049, abs=5e-5)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_released_codebook_is_that_of_500_updates(bits):
+    levels = levels_of("l1_median_500", bits)
+    np.testing.assert_array_equal(levels.astype(np.float32), released.codebook(bits))
+    if bits <= 4:
+        np.testing.assert_allclose(levels, levels_of("l1_median", bits), rtol=0, atol=1e-7)
+
+
+def test_the_released_codebook_at_8_bits_is_far_from_converged():
+    levels = levels_of("l1_median_500", 8)
+    # Counted and integrated from the released code's own levels.
+    assert (np.abs(levels) < 1e-3).sum() == 148
+    assert codebook.expected_error(levels, 1) == pytest.approx(0.0223, abs=5e-5)
+
+
+@given(
+    st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=40, unique=True),
+    st.lists(st.floats(-6, 6, width=32), min_size=1, max_size=40),
+    st.sampled_from([1.0, 1e-3, 1e-20]),
+)
+def test_thresholds_are_counted_however_close_they_are(thresholds, values, closeness):
+    close = np.unique(np.array([*thresholds, *(closeness * np.array(thresholds))], np.float32))
+    z = np.array([*values, *thresholds], np.float32)
+    found = Bucketize(torch.from_numpy(close))(torch.from_numpy(z))
+    # A value that equals a threshold is not above it.
+    np.testing.assert_array_equal(found, np.searchsorted(close, z, side="left"))
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import note, print_json, written
-from petl_bench.cli.options import JsonOption, OutOption, TargetArgument, destination
-from petl_bench.errors import UserError, did_you_mean
-from petl_bench.files import ADAPTER_LIMIT, read_bytes
-
-_NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
-"""Settings that a .bin file does not state. Its head follows from its size, and the task is optional."""
+from petl_bench.cli.conversion import Conversion
+from petl_bench.cli.options import JsonOption, OutOption
+from petl_bench.errors import UserError, counted
 
 
 class Format(StrEnum):
@@ -32,10 +27,14 @@ class Packing(StrEnum):
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A .bin file, an adapter file or a folder of PEFT.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SRC [DST]",
+            help="Sources: .bin files, adapter files, folders of PEFT, or folders of them. The last path "
+            "is what to write, as --out: a new file, or a folder for several sources.",
+        ),
     ],
-    target: TargetArgument = None,
     *,
     to: Annotated[
         Format,
@@ -79,162 +78,146 @@ def convert(
     """Convert adapter files from and to .bin files of PETL-ViT, and from folders of PEFT.
 
     Converting a .bin file (of binary_adapter) there and back gives the same bytes. A .bin file does not hold
-    its settings: they are read from the .yaml file beside it, and options replace them or are required if
-    there is no .yaml file. With --to petl-vit the settings come from the adapter file, and options must agree
-    with them.
+    its settings: they are read from the .yaml file beside it, or in configs/METHOD where the .bin file is in
+    models_bin/METHOD; options replace them, or are required if there is no .yaml file. With --to petl-vit the
+    settings come from the adapter file, and options must agree with them.
 
     With --to petl-bench the source can also be an adapter file; it is packed again by --packing, or reduced
     to fewer ranks by --ranks. It can also be a folder that PEFT has written for LoRA on a timm model, which
-    becomes an adapter file of `lora` at 32 bits; the opposite is `petl-bench export --to peft`. Existing
-    files are never overwritten.
+    becomes an adapter file of `lora` at 32 bits; the opposite is `petl-bench export --to peft`.
+
+    Several sources, and all files in a folder, are written into the folder DST under their names. One that
+    cannot be converted is reported, the others are written, and the exit code is 1. Existing files are never
+    overwritten.
     """
-    foreign = {"backbone": backbone, "normalization": normalization}
-    given = {"adapter": adapter, "hidden": hidden, "bits": bits, "scale": scale, "classes": classes}
+    *sources, target = [*paths, out] if out else paths
+    if not sources:
+        raise UserError("name the file or folder to write, as the last path or with --out")
+    given = {"adapter": adapter, "bits": bits, "hidden": hidden, "scale": scale, "classes": classes}
     given |= {"head": head, "task": task}
-    options = {name: value for name, value in given.items() if value is not None}
-    target = destination(target, out)
-    _check(source, target, to, packing, ranks, foreign)
-    wanted = [target] if to is Format.petl_bench else [target, target.with_suffix(".yaml")]
-    for path in wanted:
+    wanted = Conversion(
+        to is Format.petl_vit,
+        packing.value if packing else None,
+        ranks,
+        {name: value for name, value in given.items() if value is not None},
+        {"backbone": backbone, "normalization": normalization},
+    )
+    if len(sources) == 1 and not target.is_dir() and (_is_peft(sources[0]) or not sources[0].is_dir()):
+        _convert_one(wanted, sources[0], target, json)
+    else:
+        _convert_all(wanted, sources, target, json)
+
+
+def _convert_one(wanted: Conversion, source: Path, target: Path, json: bool) -> None:
+    """Convert one source to a file.
+
+    Raises:
+        UserError: it cannot be converted, or the file exists or cannot be written.
+    """
+    wanted.check(source)
+    if wanted.released and target.suffix != wanted.suffix:
+        raise UserError(f"{target}: with --to petl-vit the name of DST must end with .bin")
+    _refuse_existing(wanted, [target])
+    files = _write(wanted, source, target)
+    note(f"wrote {' and '.join(map(str, wanted.written(target)))}")
+    if json:
+        _print(wanted, source, target, files)
+
+
+def _convert_all(wanted: Conversion, sources: Sequence[Path], folder: Path, json: bool) -> None:
+    """Convert several sources into a folder.
+
+    Raises:
+        UserError: a source or an option cannot be used, or two sources would be one file, or a file exists;
+            nothing is written then.
+        Exit: some could not be converted.
+    """
+    targets: dict[Path, Path] = {}
+    for source, name in (found for given in sources for found in _found(wanted, given)):
+        wanted.check(source)
+        target = folder / f"{name}{wanted.suffix}"
+        if target in targets:
+            raise UserError(f"{targets[target]} and {source}: both would become {target}; convert them apart")
+        targets[target] = source
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; several sources need a folder as DST")
+    _refuse_existing(wanted, targets)
+    failed = 0
+    for target, source in targets.items():
+        try:
+            files = _write(wanted, source, target, parents=True)
+        except UserError as error:
+            note(f"error: {error}")
+            failed += 1
+            continue
+        if json:
+            _print(wanted, source, target, files)
+    note(f"wrote {counted(len(targets) - failed, 'file')} to {folder}")
+    if failed:
+        note(f"{counted(failed, 'source')} could not be converted")
+        raise typer.Exit(1)
+
+
+def _found(wanted: Conversion, given: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the sources that a path names, and their names, without suffix, in the folder that is written.
+
+    Raises:
+        UserError: there is none.
+    """
+    if _is_peft(given) or not given.is_dir():
+        if not given.exists():
+            raise UserError(f"{given}: no such file or folder")
+        yield given, Path(given.name if given.is_dir() else given.stem)
+        return
+    suffixes = (".safetensors",) if wanted.released else (".bin", ".safetensors")
+    none = True
+    for inside in sorted(given.rglob("*")):
+        if _is_peft(inside.parent):
+            continue
+        if _is_peft(inside) or (inside.suffix in suffixes and inside.is_file()):
+            none = False
+            name = inside.relative_to(given)
+            yield inside, name if inside.is_dir() else name.with_suffix("")
+    if none:
+        raise UserError(f"{given}: this folder holds no {' or '.join(suffixes)} file and no folder of PEFT")
+
+
+def _is_peft(path: Path) -> bool:
+    return (path / "adapter_config.json").exists()
+
+
+def _refuse_existing(wanted: Conversion, targets: Iterable[Path]) -> None:
+    for path in (path for target in targets for path in wanted.written(target)):
         if path.exists():
             raise UserError(
                 f"{path}: exists already, and convert does not overwrite files; choose another name"
             )
-    code = packing is not Packing.raw
-    if to is Format.petl_vit:
-        contents = _exported(_bytes(source), source, options)
-    elif source.is_dir():
-        contents = [_from_peft(source, options, foreign, code)]
-    elif source.suffix == ".bin":
-        contents = [_imported(_bytes(source), source, options, code)]
-    else:
-        contents = [_repacked(_bytes(source), source, options, code, ranks)]
-    try:
-        for path, content in zip(wanted, contents, strict=True):
-            write_atomic(path, content)
-    except OSError as error:
-        for path in wanted:
-            path.unlink(missing_ok=True)
-        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
-    note(f"wrote {' and '.join(map(str, wanted))}")
-    if json:
-        files = {path.name: content for path, content in zip(wanted, contents, strict=True)}
-        print_json("convert/1", written(str(source), target, to.value, files))
 
 
-def _check(
-    source: Path,
-    target: Path,
-    to: Format,
-    packing: Packing | None,
-    ranks: int | None,
-    foreign: Mapping[str, str | None],
-) -> None:
-    """Refuse options that these files have no use for.
+def _print(wanted: Conversion, source: Path, target: Path, files: Mapping[str, bytes]) -> None:
+    print_json("convert/1", written(str(source), target, wanted.form, files))
+
+
+def _write(wanted: Conversion, source: Path, target: Path, parents: bool = False) -> dict[str, bytes]:
+    """Write what one source becomes, and return the contents by name.
+
+    Args:
+        wanted: what it becomes.
+        source: the source.
+        target: the file; with the authors' format a .yaml is written beside it.
+        parents: make the folders of the file where they are missing.
 
     Raises:
-        UserError: there is one.
+        UserError: it cannot be converted or written; no file is left then.
     """
-    is_folder = source.is_dir()
-    for name, value in foreign.items():
-        if value is not None and not is_folder:
-            raise UserError(f"--{name} {value}: is for folders of PEFT, and {source} is none; leave it out")
-    if is_folder and to is Format.petl_vit:
-        raise UserError(f"{source}: a folder can only be converted --to petl-bench")
-    if to is Format.petl_vit and packing:
-        raise UserError(f"--packing {packing.value}: a .bin file has only one packing; leave the option out")
-    if ranks is not None and (to is Format.petl_vit or is_folder or source.suffix == ".bin"):
-        raise UserError(
-            f"--ranks {ranks}: only adapter files can be truncated, and only to adapter files; leave it out"
-        )
-    if to is Format.petl_vit and target.suffix != ".bin":
-        raise UserError(f"{target}: with --to petl-vit the name of DST must end with .bin")
-
-
-def _bytes(path: Path) -> bytes:
-    return read_bytes(path, ADAPTER_LIMIT)
-
-
-def _repacked(data: bytes, source: Path, options: dict[str, Any], code: bool, ranks: int | None) -> bytes:
-    from petl_bench.packing import dump, load, truncate
-
-    if options:
-        name = next(iter(options))
-        raise UserError(
-            f"--{name}: leave it out: {source} is not named .bin, and adapter files hold their settings"
-        )
-    file = replace(load(data, str(source)), code=code)
-    return dump(file if ranks is None else truncate(file, ranks, str(source)))
-
-
-def _from_peft(source: Path, options: dict[str, Any], foreign: dict[str, str | None], code: bool) -> bytes:
-    from petl_bench.packing import dump
-    from petl_bench.use import read_peft
-
-    if given := [name for name in options if name != "task"]:
-        raise UserError(f"--{given[0]}: leave it out: {source} is a folder of PEFT, which states it")
-    return dump(replace(read_peft(source, task=options.get("task"), **foreign), code=code))
-
-
-def _imported(data: bytes, source: Path, options: dict[str, Any], code: bool) -> bytes:
-    from petl_bench.packing import dump, petl_vit
-
-    beside = source.with_suffix(".yaml")
-    stated = petl_vit.read_settings(_bytes(beside), str(beside)) if beside.exists() else {}
-    settings = stated | options
-    known = {name: settings[name] for name in petl_vit.LAYOUT_FIELDS if name in settings}
-    missing = [f"--{name}" for name in _NEEDED if name not in settings]
-    if missing:
-        why = f"{beside} does not state all" if stated else f"no {beside.name} beside it"
-        raise UserError(
-            f"{source}: {why}; give {', '.join(missing)}; {petl_vit.describe_fits(len(data), known)}"
-        )
-    if not math.isfinite(settings["scale"]):
-        raise UserError(f"{source}: scale {settings['scale']} is out of range: it must be a finite number")
-    layout = petl_vit.bin_layout(known, len(data), str(source))
-    task = _task(settings, str(source))
-    file = petl_vit.read(data, layout, float(settings["scale"]), task, str(source))
-    _warn(layout.bits, source)
-    if not task:
-        note(f"warning: {source}: its task is unknown; `petl-bench eval` will need --task")
-    return dump(replace(file, code=code))
-
-
-def _exported(data: bytes, source: Path, options: dict[str, Any]) -> list[bytes]:
-    from petl_bench.packing import load, petl_vit
-
-    file = load(data, str(source))
-    contents = petl_vit.write(file, str(source))
-    held = petl_vit.settings(file, str(source))
-    for name, value in options.items():
-        if value != held[name]:
-            raise UserError(f"--{name} {value}: {source} has {name} {held[name] or 'not stated'}")
-    _warn(held["bits"], source)
-    return list(contents)
-
-
-def _warn(bits: int, source: Path) -> None:
-    if bits == 8:
-        note(
-            f"warning: {source}: the 8-bit codebook of the released code is another one, far from converged, "
-            "so that the same codes stand for other weights there than in petl-bench"
-        )
-
-
-def _task(settings: Mapping[str, Any], where: str) -> str:
-    """Return the name of the task; empty if neither the option nor the .yaml file states it."""
-    from petl_bench.data import manifests
-
-    if not {"task", "dataset"} & settings.keys():
-        return ""
-    name = str(settings.get("task", settings.get("dataset")))
-    names = [name] if "task" in settings else [f"vtab_{name}", name]
-    task = next((known for known in names if known in manifests()), None)
-    if task is None:
-        raise UserError(f"{where}: unknown task {name!r}: {did_you_mean(names[0], manifests())}")
-    if manifests()[task].classes not in (0, settings["classes"]):
-        raise UserError(
-            f"{where}: classes {settings['classes']}, but {task} has {manifests()[task].classes}; "
-            "correct --classes or --task"
-        )
-    return task
+    paths, contents = wanted.written(target), wanted.contents(source)
+    try:
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, contents, strict=True):
+            write_atomic(path, content)
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
+    return {path.name: content for path, content in zip(paths, contents, strict=True)}

@@ -4,6 +4,9 @@ The .bin holds the tensors of ViT-B/16 in module order, the head last. A matrix 
 float32 mean and float32 std, a float32 head as its weight and then its bias. The .yaml states everything
 else: how the bytes are laid out, and the scale.
 
+Their repository keeps folders models_bin/METHOD and configs/METHOD side by side, for .bin and .yaml files of
+the same name; `settings_paths` looks there too.
+
 Source: the released code of arXiv 2307.16867 (JieShibo/PETL-ViT, folder binary_adapter).
 """
 
@@ -12,12 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.files import decoded, parse_yaml
 from petl_bench.packing.file import AdapterFile
 from petl_bench.packing.metadata import stated_classes, stated_facts
@@ -25,10 +29,11 @@ from petl_bench.packing.section import SectionFormat
 from petl_bench.packing.tensors import Entry, StoredTensor
 from petl_bench.types import FLOAT_BITS
 
-BACKBONE, QUANTIZER, NORMALIZATION = "vit_b16_in21k", "l1_median", "none"
+BACKBONE, NORMALIZATION = "vit_b16_in21k", "none"
 """Settings with which every released file was trained, by their names in this package."""
-BITS = (1, 2, 4, 8)
-"""Bit-widths whose codes never cross a byte: the only ones below 32 that the released code has."""
+QUANTIZERS = {1: "l1_median", 2: "l1_median", 4: "l1_median", 8: "l1_median_500"}
+"""Quantizer of the released code at each of its bit-widths, those whose codes never cross a byte. Up to 4
+bits its codebook, `l1_median_500`, is `l1_median`."""
 _THEIR_BACKBONE = "vit_base_patch16_224_in21k"
 _DIM, _BLOCKS = 768, 12
 _MATRICES = {"adaptformer": ("down", "up"), "lora": ("q.down", "q.up", "v.down", "v.up")}
@@ -117,8 +122,8 @@ def _check(values: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: {name} {values[name]}: the authors' format has {_or(known)} alone")
     if values["bits"] == FLOAT_BITS:
         raise UserError(f"{where}: bits 32: the authors' format drops 32-bit adapters and keeps their head")
-    if values["bits"] not in BITS:
-        raise UserError(f"{where}: bits {values['bits']}: the authors' format has {_or(BITS)} alone")
+    if values["bits"] not in QUANTIZERS:
+        raise UserError(f"{where}: bits {values['bits']}: the authors' format has {_or(QUANTIZERS)} alone")
     for name in ("hidden", "classes"):
         if values[name] < 1:
             raise UserError(f"{where}: {name} {values[name]} is out of range: it must be 1 or more")
@@ -137,7 +142,7 @@ def _one_change(size: int, values: Mapping[str, Any]) -> str:
 def _candidates(size: int) -> Iterator[BinLayout]:
     """Yield all layouts of a .bin of `size` bytes with hidden up to 768."""
     for adapter in _MATRICES:
-        for bits in BITS:
+        for bits in QUANTIZERS:
             for hidden in range(1, _DIM + 1):
                 rest = size - BinLayout(adapter, hidden, bits, "linear", 1).nbytes + 4 * (_DIM + 1)
                 if rest <= 0:
@@ -185,7 +190,7 @@ def read(data: bytes, layout: BinLayout, scale: float, task: str, where: str) ->
         "adapter": layout.adapter,
         "hidden": str(layout.hidden),
         "bits": str(layout.bits),
-        "quantizer": QUANTIZER,
+        "quantizer": QUANTIZERS[layout.bits],
         "scale": repr(scale),
         "head": layout.head,
         "task": task,
@@ -212,12 +217,17 @@ def write(file: AdapterFile, where: str) -> tuple[bytes, bytes]:
         UserError: the authors' format does not support the file.
     """
     meta, stated = file.metadata, settings(file, where)
-    fixed = {"quantizer": QUANTIZER, "backbone": BACKBONE, "normalization": NORMALIZATION}
     values = {name: stated[name] for name in LAYOUT_FIELDS}
     _check(values, where)
-    for key, value in fixed.items():
+    bits = values["bits"]
+    for key, value in {"backbone": BACKBONE, "normalization": NORMALIZATION}.items():
         if meta[key] != value:
             raise UserError(f"{where}: {key} {meta[key]}: the authors' format has {value} alone")
+    if meta["quantizer"] != QUANTIZERS[bits]:
+        raise UserError(
+            f"{where}: quantizer {meta['quantizer']}: at {counted(bits, 'bit')} the authors' format has "
+            f"{QUANTIZERS[bits]} alone, and the same codes would stand for other weights"
+        )
     components = (file.adapter, file.head)
     size = sum(tensor.entry.nbytes for tensors in components for tensor in tensors)
     layout = bin_layout(values, size, where)
@@ -240,6 +250,13 @@ def settings(file: AdapterFile, where: str) -> dict[str, Any]:
     facts = stated_facts(file, where)
     kept = {name: facts[name] for name in ("hidden", "bits", "scale", "adapter", "head", "task")}
     return kept | {"classes": stated_classes(file, where)}
+
+
+def settings_paths(path: Path) -> tuple[Path, Path]:
+    """Return where the .yaml of a .bin can be: beside it, or in configs/METHOD beside models_bin/METHOD."""
+    beside = path.with_suffix(".yaml")
+    method = path.absolute().parent
+    return beside, method.parent.parent / "configs" / method.name / beside.name
 
 
 def read_settings(text: bytes, where: str) -> dict[str, Any]:

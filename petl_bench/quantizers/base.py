@@ -23,6 +23,9 @@ EPSILON = 1e-5
 
 Levels = NDArray[np.float64]
 
+MOST_BINS = 2**20
+"""Maximum number of bins of Bucketize."""
+
 MATRIX = (-2, -1)
 """Dimensions of one matrix. All dimensions before them count matrices, each of which is quantized alone."""
 
@@ -93,7 +96,8 @@ class Bucketize(nn.Module):
     The axis is divided into bins of equal width, narrow enough that no bin contains two thresholds. For each
     bin the number of thresholds in all bins before it is known, so one comparison with the next threshold
     gives the result. The bins of values and of thresholds are computed with the same monotonic float32
-    arithmetic, so the result is exact.
+    arithmetic, so the result is exact. Where thresholds are so close that there would be too many bins,
+    torch.bucketize itself is used.
 
     Args:
         thresholds: (n,) float32, ascending, n at least 1.
@@ -107,7 +111,8 @@ class Bucketize(nn.Module):
         self.low, self.high, self.per_unit = float(thresholds[0]), float(thresholds[-1]), 0.0
         if len(thresholds) > 1:
             self.per_unit = 2 / float(thresholds.diff().min())
-        bins = self._bins(thresholds)
+        self.in_bins = (self.high - self.low) * self.per_unit < MOST_BINS
+        bins = self._bins(thresholds) if self.in_bins else torch.zeros(1, dtype=torch.int32)
         self.n_bins = int(bins[-1]) + 1
         counts = torch.bucketize(torch.arange(self.n_bins), bins).to(torch.int32)
         self.register_buffer("counts", counts, persistent=False)
@@ -118,6 +123,8 @@ class Bucketize(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return int32 counts in the shape of `z`; a count is undefined where z is not a number."""
+        if not self.in_bins:
+            return torch.bucketize(z.float(), self.bounds[:-1], out_int32=True)
         inside = z.float().clamp(self.low, self.high)
         count = self.counts.index_select(0, self._bins(inside).clamp_(0, self.n_bins - 1).view(-1))
         above = z.reshape(-1) > self.bounds.index_select(0, count)

@@ -4,14 +4,16 @@ Source: repository JieShibo/PETL-ViT, folder binary_adapter. A file has no heade
 adapted ViT-B/16 in module order. A matrix is its signs, one bit each in row-major order, the least
 significant bit of a byte first, 1 for a positive sign; then its mean and its standard deviation, both
 little-endian float32. The head comes last: a binary head is one such matrix, a float32 head is its weight
-followed by its bias.
+followed by its bias. At more bits a code is the number of the level nearest to a standardized weight.
 """
 
 import math
 import struct
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import norm
 
 DIM, BLOCKS = 768, 12  # ViT-B: Dosovitskiy et al. 2021, table 1
 LEVEL = NormalDist().inv_cdf(0.75)  # the median of the absolute value of a standard normal variable
@@ -82,3 +84,30 @@ def values(data, method, hidden, classes):
         else:
             found[name] = tensor
     return found
+
+
+def codebook(bits):
+    """Return the 2**bits levels, float32: 500 updates from zero, however far from their fixed point."""
+    levels = np.zeros(2**bits)
+    for _ in range(500):
+        cdf = [0.0, *norm.cdf((levels[1:] + levels[:-1]) / 2), 1.0]
+        levels = norm.ppf([(low + high) / 2 for low, high in pairwise(cdf)])
+    return levels.astype(np.float32)
+
+
+def stored(weight, bits):
+    """Return the bytes of a matrix at 1, 2, 4 or 8 bits, and the weights that are loaded from them.
+
+    Args:
+        weight: (rows, columns), float32.
+    """
+    levels, mean, std = codebook(bits), np.float32(weight.mean()), np.float32(weight.std(ddof=1))
+    z = ((weight - mean) / (std + np.float32(1e-5))).flatten()
+    codes = [int(np.abs(levels - value).argmin()) for value in z]
+    each = 8 // bits
+    packed = [
+        sum(code << bits * k for k, code in enumerate(codes[i : i + each]))
+        for i in range(0, len(codes), each)
+    ]
+    loaded = levels[codes] * std + mean
+    return bytes(packed) + struct.pack("<ff", mean, std), loaded.reshape(weight.shape)
