@@ -219,13 +219,13 @@ def test_show_of_runs_that_failed_are_damaged_or_are_none(store_copy: Path) -> N
 def test_rerun_repeats_a_run_elsewhere_and_says_whether_it_agrees(store_copy: Path) -> None:
     row = pick(store_copy, task="digits", adapter="linear")
     run = store_copy / row["run_id"]
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     command = ("rerun", row["run_id"][:8], "launcher=local", "--store", store_copy)
     (found,) = json_lines(quickly(*command, "--json").stdout)
     assert (found["acc"], found["agrees"], found["predictions_differ"]) == (row["acc"], True, 0)
     assert found["provenance"] == {}
     assert (found["store"], found["same_file"]) == (f"{store_copy}-rerun", True)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert f"--into {found['store']}: holds run" in error_of(quickly(*command, "--into", found["store"]))
     assert "--into" in error_of(quickly(*command, "--into", store_copy))
     assert "is not run" not in quickly("show", row["run_id"], "--store", found["store"]).stdout

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.config import plan
 from petl_bench.run import training
@@ -22,7 +21,7 @@ from petl_bench.store import ADAPTER
 from petl_bench.train import fit, learning_rate
 from petl_bench.types import RunSpec, Runtime, run_id, spec_from_dict, spec_to_dict
 from tests import trees
-from tests.conftest import call, error_of
+from tests.conftest import call, error_of, events_of
 from tests.golden import FEW_SHOT_SETS
 from tests.made import WEIGHTS
 from tests.test_protocols import SIZES, Kept, Tree, made, sealed_run
@@ -259,8 +258,7 @@ def test_a_few_shot_winner_is_trained_once(
     assert (row.acc, row.n_train) == (expected.acc, pets.lines)
     curves = []
     for found in (row, expected):
-        events = EventAccumulator(str(tmp_path / found.run_id))
-        events.Reload()
+        events = events_of(tmp_path / found.run_id)
         curves.append([(e.step, e.value) for tag in ("train/loss", "train/lr") for e in events.Scalars(tag)])
     assert curves[0] == curves[1]
     assert len(curves[0]) == 2 * 4

@@ -205,7 +205,7 @@ def test_a_sweep_that_ends_early_takes_its_server_along(
         assert not session_processes(process.pid)  # the server holds stderr: nothing is left of it either
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in messages
-    assert len(messages.splitlines()) <= 2
+    assert len(messages.splitlines()) <= 3  # the plan, the device, and that it was interrupted
 
 
 def imports_torch(pid: int) -> bool:

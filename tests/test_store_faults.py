@@ -166,7 +166,7 @@ def test_a_rerun_on_a_full_disk_keeps_the_old_result(full_disk: Path) -> None:
     store = Store(full_disk / "store")
     (row,) = store.rows()
     run, spec = store.directory(row.run_id), store.spec(row.run_id)
-    held = {path.name: path.read_bytes() for path in run.iterdir()}
+    held = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     adapter = held[ADAPTER]
     for write in (
         lambda: store.put(spec, row, adapter + bytes(20_000)),
@@ -177,7 +177,7 @@ def test_a_rerun_on_a_full_disk_keeps_the_old_result(full_disk: Path) -> None:
         with pytest.raises(StoreError, match=r"cannot write there: No space left on device \(") as caught:
             write()
         assert f"({row.run_id}/" in str(caught.value)
-        assert {path.name: path.read_bytes() for path in run.iterdir()} == held
+        assert {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()} == held
     with pytest.raises(StoreError, match=r"there: No space left on device$"):
         store.create()
     (full_disk / "filler").unlink()

@@ -110,8 +110,7 @@ def select(
 def validate(spec: RunSpec, runtime: Runtime, checkpoints: Path | None = None) -> tuple[float, Trained]:
     """Train on `train`, and return the accuracy on val and the model; for the arguments see `train`."""
     trained = train(spec, runtime, split="train", checkpoints=checkpoints)
-    last = trained.peeks[-1] if trained.peeks else _evaluate(spec, trained.adapted, "val", runtime)
-    return last, trained
+    return _evaluate(spec, trained.adapted, "val", runtime), trained
 
 
 LOOKS = 10
@@ -128,9 +127,11 @@ def looks(spec: RunSpec, split: str) -> tuple[str, list[int]]:
     protocol, epochs = spec.protocol, spec.train.epochs
     if protocol.name != "peek" and split != "train":
         return "", []
-    every = protocol.every if protocol.name == "peek" else max(1, epochs // LOOKS)
-    after = [epoch for epoch in range(epochs) if epoch + 1 == epochs or (epoch + 1) % every == 0]
-    return "test" if protocol.name == "peek" else "val", after
+    if protocol.name == "peek":
+        every = protocol.every
+        return "test", [epoch for epoch in range(epochs) if epoch + 1 == epochs or (epoch + 1) % every == 0]
+    every = max(1, epochs // LOOKS)
+    return "val", [*range(every - 1, epochs - 1, every)]  # after the last one it is evaluated anyway
 
 
 def train(
@@ -233,7 +234,15 @@ class _RunHooks(Hooks):
         if self.state.average is not None:
             self.state.average.after_epoch(self.state.losses, self.adapted.trainable)
         if epoch in self.after:
-            self.state.peeks.append(_evaluate(self.spec, self.adapted, self.looked_at, self.runtime))
+            self.state.peeks.append(self._look())
+
+    def _look(self) -> float:
+        try:
+            return _evaluate(self.spec, self.adapted, self.looked_at, self.runtime)
+        except DivergedError:
+            if self.looked_at == "test":
+                raise
+            return 0.0  # a look at val decides nothing: the training goes on as without it
 
 
 def _trains_head_only(spec: RunSpec, adapted: Adapted) -> bool:
