@@ -176,6 +176,7 @@ def test_logits_are_those_of_the_plain_reference(
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("head", ["linear", "binary"])
 @pytest.mark.parametrize("adapter", ["adaptformer", "lora"])
+@pytest.mark.sampled(each=2)
 def test_a_file_of_ours_comes_back_with_its_settings(
     adapter: str, head: str, bits: int, tmp_path: Path
 ) -> None:
