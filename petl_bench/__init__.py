@@ -6,6 +6,7 @@
     sweep           `petl-bench sweep`
     rows            rows of finished runs as a DataFrame
     make_report     `petl-bench report`
+    use_plugins     `--config-dir`
     UserError       error of invalid input
 
 They are imported when they are first used, since torch takes seconds.
@@ -18,14 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petl_bench.errors import UserError
-    from petl_bench.notebook import make_report, rows, sweep
+    from petl_bench.notebook import make_report, rows, sweep, use_plugins
     from petl_bench.use import Model, SharedBackbone, load
 
 __version__ = "0.1.0"
-__all__ = ["Model", "SharedBackbone", "UserError", "__version__", "load", "make_report", "rows", "sweep"]
+__all__ = [
+    "Model",
+    "SharedBackbone",
+    "UserError",
+    "__version__",
+    "load",
+    "make_report",
+    "rows",
+    "sweep",
+    "use_plugins",
+]
 
 _PUBLIC = {"load": "use", "Model": "use", "SharedBackbone": "use", "UserError": "errors"} | dict.fromkeys(
-    ("sweep", "rows", "make_report"), "notebook"
+    ("sweep", "rows", "make_report", "use_plugins"), "notebook"
 )
 """Modules of the public names."""
 

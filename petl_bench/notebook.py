@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from petl_bench import plugins
 from petl_bench.cli.common import note
 from petl_bench.cli.planning import Existing, prepare
 from petl_bench.cli.report import Format, content_of
@@ -22,6 +23,21 @@ from petl_bench.report import FORMATS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def use_plugins(*folders: str | Path) -> None:
+    """Use the plug-ins of these folders from now on, as `--config-dir` does.
+
+    Until this is called, those of the environment variable PETL_BENCH_CONFIG are used. Files that cannot be
+    used are named on stderr.
+
+    Args:
+        folders: folders with `plugins`, `data_manifests` or `conf`; none: no plug-ins but installed ones.
+
+    Raises:
+        UserError: a folder is no plug-in, or two plug-ins contradict each other.
+    """
+    plugins.use(folders, lambda fault: note(f"warning: {fault}"))
 
 
 def sweep(

@@ -13,9 +13,11 @@ from tests.conftest import COLUMNS, rows_of
 from tests.processes import SCRIPT, wait_until
 
 SWEEP = [
+    "--config-dir",
+    str(Path(__file__).with_name("plugin")),
     "sweep=none",
     "task=digits",
-    "adapter=linear,lora",
+    "adapter=linear,plain_lora",  # the second is that of a plug-in
     "seed=0,1",
     "train.epochs=1",
     "protocol=fixed",

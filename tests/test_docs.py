@@ -7,13 +7,9 @@ another in one temporary folder, and their sweeps with the settings SHORT.
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,7 +28,7 @@ from petl_bench.config import options as options_of
 from petl_bench.config import plan
 from petl_bench.dev import documentation
 from tests import processes, trees
-from tests.conftest import json_lines, quickly
+from tests.conftest import quickly
 from tests.test_floors import FLOORS
 
 ROOT = Path(__file__).parent.parent
@@ -244,7 +240,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 EXTENDING = "docs/extending.md"
-"""Its block needs the files that the page shows: it has a test of its own."""
+"""Its block needs the files that the page shows; tests.test_wheel runs it."""
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if MARKED.search(text_of(ROOT / n)) and n != EXTENDING])
@@ -262,45 +258,3 @@ def test_marked_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
         for words in commands(f"```sh\n{block}```"):
             done = quickly(*shortened(words), cwd=tmp_path)
             assert done.returncode == 0, (words, done.stderr)
-
-
-ONE_AFTER_ANOTHER = """
-import json, sys
-from petl_bench.cli import main
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["petl-bench", *command]
-    try:
-        main()
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
-
-
-def test_the_new_adapter_of_the_extending_page_trains_packs_reloads_and_agrees(tmp_path: Path) -> None:
-    """The files that the page shows, in a copy of the tree, and no other change."""
-    for name in ("petl_bench", "conf", "data_manifests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    text = text_of(ROOT / EXTENDING)
-    blocks = re.findall(r"`((?:petl_bench|conf)/[\w/.]+)`:?\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
-    assert "petl_bench/adapters/sequential.py" in dict(blocks)
-    for path, content in blocks:
-        (tmp_path / path).write_text(content)
-
-    ((_, block),) = MARKED.findall(text)
-    (words,) = commands(f"```sh\n{block}```")
-    both = [[*line, "--store", "store", "--json"] for line in (shortened(words), ["eval", "--all"])]
-    command = [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(both)]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = processes.run(command, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    lines = json_lines(done.stdout)
-    rows, again = lines[:2], lines[2:]
-    assert {(row["adapter"], row["bits"]) for row in rows} == {("sequential", 1), ("sequential", 32)}
-    # 4 blocks x 2 matrices of 64 x 16 weights (conf/backbone/pocket.yaml, hidden=16); 8 bytes of statistics.
-    assert {row["bits"]: row["bytes_adapter_raw"] for row in rows} == {
-        1: 8 * (64 * 16 // 8 + 8),
-        32: 8 * 64 * 16 * 4,
-    }
-    assert all((row["bytes_adapter"] < row["bytes_adapter_raw"]) == (row["bits"] == 1) for row in rows)
-    assert [row["agrees"] for row in again] == [True, True]

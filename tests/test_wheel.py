@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import petl_bench
+from tests import trees
 from tests.conftest import json_lines
 
 CHECKOUT = Path(petl_bench.__file__).parent.parent
@@ -56,64 +62,114 @@ def test_the_wheel_holds_code_configuration_manifests_and_weights(wheel: Path) -
     assert not [name for name in names if name.startswith("tests") or name.endswith(".pyc")]
 
 
-SEPARATOR = "-- end of a command --"
-PROGRAM = f"""
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site-packages of a new environment: the wheel unpacked, which is what installing it is.
+
+    Its dependencies come from this interpreter's site-packages. A .pth file adds that folder behind its own
+    and does not run the .pth files in it, so that an editable install there counts for nothing.
+    """
+    home = tmp_path_factory.mktemp("installed") / "environment"
+    venv.create(home, with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    assert site.is_dir()
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return site
+
+
+def run(site: Path, folder: Path, *commands: Sequence[object]) -> list[dict[str, Any]]:
+    """Run commands of the installed package one after another in one process, from another folder.
+
+    Returns:
+        The lines that they print, which must be JSON objects.
+    """
+    python = next(
+        parent / "bin" / "python" for parent in site.parents if (parent / "bin" / "python").exists()
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PETL"))}
+    lists = json.dumps([list(map(str, command)) for command in commands])
+    command = [python, "-c", ONE_AFTER_ANOTHER, lists]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{site / 'petl_bench' / '__init__.py'}\n" in done.stderr
+    return json_lines(done.stdout)
+
+
+ONE_AFTER_ANOTHER = """
 import json, os, sys
 import petl_bench
 from petl_bench.cli import main
-print(petl_bench.__file__)
+print(petl_bench.__file__, file=sys.stderr)
 for command in json.loads(sys.argv[1]):
     sys.argv = ["petl-bench", *command]
     try:
         main()
     except SystemExit as end:
-        assert not end.code
-    if command[0] == "report":
-        print({SEPARATOR!r})
+        if end.code:
+            raise
 sys.stdout.flush()
 os._exit(0)
 """
 """Commands one after another in one process, which need not import torch for each."""
 
 
-def test_an_installed_wheel_sweeps_from_any_directory(wheel: Path, tmp_path: Path) -> None:
-    # A new environment: the wheel unpacked (what installing a pure Python wheel is), its dependencies
-    # from this interpreter's site-packages. A .pth file adds that folder behind its own and does not run
-    # the .pth files in it, so that an editable install there counts for nothing.
-    home, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    venv.create(home, with_pip=False, symlinks=True)
-    python = home / "bin" / "python"
-    site = Path(
-        subprocess.run(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    )
-    zipfile.ZipFile(wheel).extractall(site)
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+def test_an_installed_wheel_sweeps_from_any_directory(installed: Path, tmp_path: Path) -> None:
     overrides = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
-    commands = [["sweep", *overrides, "--json"], ["report"], ["ls", "tasks"]]
-    done = subprocess.run(
-        [python, "-c", PROGRAM, json.dumps(commands)],
-        cwd=elsewhere,
-        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
-        capture_output=True,
-        text=True,
-        check=False,
+    row, *lines = run(
+        installed,
+        tmp_path,
+        ["sweep", *overrides, "--json"],
+        ["report", "--out", "report.txt"],
+        ["ls", "tasks", "--json"],
     )
-    assert done.returncode == 0, done.stderr
-    where, line, *others = done.stdout.splitlines()
-    assert where == str(site / "petl_bench" / "__init__.py")
-    (row,) = json_lines(line)
     assert row["task"] == "surfaces"
     assert row["version"] == petl_bench.__version__
     assert row["git_revision"] == ""  # an installed wheel is no checkout
-    kept = elsewhere / "results" / row["run_id"]
+    kept = tmp_path / "results" / row["run_id"]
     assert json.loads((kept / "row.json").read_text()) == row
     assert row["bytes_file"] == (kept / "adapter.safetensors").stat().st_size
-    table, _, tasks = "\n".join(others).partition(SEPARATOR)
-    assert "pocket" in table
-    assert tasks.count("\n") >= 5
+    assert "pocket" in (tmp_path / "report.txt").read_text()
+    assert len(lines) >= 5
+
+
+EXTENDING = CHECKOUT / "docs" / "extending.md"
+
+
+def test_the_plugin_of_the_extending_page_trains_packs_reloads_and_agrees(
+    installed: Path, tmp_path: Path
+) -> None:
+    """The files and the commands that the page shows, from the wheel, in another folder."""
+    text = EXTENDING.read_text()
+    files = re.findall(r"`(my_methods/[\w/.]+)`:?\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
+    assert len(files) == 3
+    for path, content in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    (block,) = re.findall(r"^<!-- test -->\n+```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    sweep, again, listing = [[*shlex.split(line)[1:], "--json"] for line in block.splitlines()]
+    manifest = yaml.safe_load(dict(files)["my_methods/data_manifests/leaves.yaml"])
+    trees.vtab_task(tmp_path / "data" / "leaves", manifest["classes"], manifest["splits"])
+    sweep += ["launcher.workers=1", f"data.cache={tmp_path / 'cache'}"]
+    found = run(installed, tmp_path, sweep, again, listing)
+    rows, evaluated, (plugin,) = found[:2], found[2:4], found[4:]
+    assert {(row["adapter"], row["bits"], row["task"]) for row in rows} == {
+        ("sequential", 1, "leaves"),
+        ("sequential", 32, "leaves"),
+    }
+    assert {row["recipe_name"] for row in rows} == {"brief"}
+    # 4 blocks x 2 matrices of 64 x 16 weights (conf/backbone/pocket.yaml, hidden=16); 8 bytes of statistics.
+    assert {row["bits"]: row["bytes_adapter_raw"] for row in rows} == {
+        1: 8 * (64 * 16 // 8 + 8),
+        32: 8 * 64 * 16 * 4,
+    }
+    assert all((row["bytes_adapter"] < row["bytes_adapter_raw"]) == (row["bits"] == 1) for row in rows)
+    assert [row["agrees"] for row in evaluated] == [True, True]
+    assert {row["plugins"] for row in rows} == {f"my_methods {plugin['digest']}"}
+    assert plugin["adds"] == [
+        "adapter sequential",
+        "conf/train/brief.yaml",
+        "data_manifests/leaves.yaml",
+    ]

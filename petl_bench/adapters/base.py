@@ -134,7 +134,7 @@ class Method(MethodFacts):
     attach: Attach
 
 
-ADAPTERS: Registry[Method] = Registry("adapter")
+ADAPTERS: Registry[Method] = Registry("adapter", "ADAPTERS")
 
 
 def adapter(name: str, *, config: type, **facts: Any) -> Callable[[Attach], Attach]:

@@ -27,7 +27,7 @@ from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
-FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family")
+FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family", "FAMILIES")
 """Functions that return the sites of a model, registered under the name of its timm class."""
 
 SUPPORTED = (

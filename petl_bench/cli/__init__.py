@@ -31,6 +31,7 @@ from petl_bench.cli import show as show_command
 from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
 from petl_bench.cli.common import note
+from petl_bench.cli.plugged import add_config_dir
 from petl_bench.errors import UserError, out_of_memory
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ app.command("convert")(convert_command.convert)
 app.command("inspect")(inspect_command.inspect)
 app.command("doctor")(doctor_command.doctor)
 app.command("bench")(bench_command.bench)
+add_config_dir(app)
 
 
 def _version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petl_bench import plugins
 from petl_bench.errors import DamagedError, UserError, counted, presentable, shown
 from petl_bench.layout import wrapped
 from petl_bench.types import ResultRow
@@ -107,6 +108,11 @@ def flat(
             yield prefix + key, value
         elif without is None or value != without.get(prefix + key):
             yield from flat(value, without, f"{prefix}{key}.")
+
+
+def in_use() -> list[str]:
+    """Return the options that name the plug-ins in use, for commands to copy."""
+    return [word for folder in plugins.folders() for word in ("--config-dir", folder)]
 
 
 def duration(seconds: float) -> str:

@@ -69,6 +69,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         stated_class_names,
         stated_classes,
         stated_facts,
+        stated_plugins,
         stated_precision,
         stated_resize,
         stated_settings,
@@ -113,5 +114,6 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "packing": file.packing,
         "statistics": file.statistic_size,
         "checksum": file.checksum,
+        **({"plugins": needed} if (needed := stated_plugins(file)) else {}),
         "tensors": tensors,
     }

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from petl_bench import plugins
 from petl_bench.cli.common import note, print_json, say, say_within
 from petl_bench.cli.options import JsonOption
 from petl_bench.errors import counted, shown
 from petl_bench.layout import READABLE, Column, table_lines, terminal_width
+from petl_bench.plugins import Plugin
 
 
 class Kind(StrEnum):
@@ -27,10 +29,16 @@ class Kind(StrEnum):
     train = "train"
     launchers = "launchers"
     tuned = "tuned"
+    plugins = "plugins"
     keys = "keys"
 
 
-SCHEMAS = {Kind.tasks: "ls-tasks/1", Kind.adapters: "ls-adapters/1", Kind.keys: "ls-keys/1"}
+SCHEMAS = {
+    Kind.tasks: "ls-tasks/1",
+    Kind.adapters: "ls-adapters/1",
+    Kind.plugins: "ls-plugins/1",
+    Kind.keys: "ls-keys/1",
+}
 """Schemas of kinds whose entries have more than names and descriptions."""
 
 
@@ -44,8 +52,8 @@ def ls(
 ) -> None:
     """List adapters, backbones, tasks and other names, or all settings.
 
-    The names can be used in overrides of `petl-bench sweep`. For `keys`, the defaults and the allowed values
-    of all settings are listed.
+    The names can be used in overrides of `petl-bench sweep`; those of plug-ins are marked. For `keys`, the
+    defaults and the allowed values of all settings are listed, and for `plugins` what each plug-in adds.
     """
     wanted = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     entries = [entry for entry in _entries(kind) if fnmatch.fnmatch(entry["name"], wanted)]
@@ -65,19 +73,39 @@ def ls(
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
-    from petl_bench.config import description, options
+    from petl_bench.config import description, options, owner
     from petl_bench.data import manifests
 
+    if kind is Kind.plugins:
+        return _plugins()
     if kind is Kind.tasks:
         return [
             {"name": t.name, "suite": t.suite, "group": t.group, "classes": t.classes, "splits": t.splits}
             | {"description": t.about.get("title", "")}
+            | _from(owner("task", t.name))
             for t in manifests().values()
         ]
     if kind is Kind.keys:
         return _keys()
     group = kind.value.removesuffix("s")
-    return [{"name": name, "description": description(group, name)} for name in options(group)]
+    return [
+        {"name": name, "description": description(group, name)} | _from(owner(group, name))
+        for name in options(group)
+    ]
+
+
+def _from(plugin: Plugin | None) -> dict[str, str]:
+    """Return what says that an entry is that of a plug-in."""
+    return {"plugin": plugin.label} if plugin is not None else {}
+
+
+def _plugins() -> list[dict[str, Any]]:
+    """Return the plug-ins in use, with what they add and the faults of those files that cannot be used."""
+    return [
+        {"name": plugin.name, "version": plugin.version, "digest": plugin.digest}
+        | {"folder": str(plugin.folder), "adds": plugin.additions}
+        for plugin in plugins.active()
+    ]
 
 
 def _keys() -> list[dict[str, Any]]:
@@ -93,8 +121,10 @@ def _keys() -> list[dict[str, Any]]:
 
 def _with_costs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of adapters with their costs before the descriptions."""
+    from petl_bench.adapters import ADAPTERS
     from petl_bench.model.costs import costs
 
+    entries = [entry for entry in entries if entry["name"] in ADAPTERS]  # the file of others has a fault
     found = costs([entry["name"] for entry in entries])
     return [asdict(cost) | entry for cost, entry in zip(found, entries, strict=True)]
 
@@ -103,7 +133,7 @@ def _facts(entry: dict[str, Any]) -> list[str]:
     """Return the columns after the name."""
     if "params" in entry:
         numbers = ("params", "bytes_1_bit", "bytes_32_bit")
-        return [entry["group"], *(f"{entry[key]:,}" for key in numbers), entry["description"]]
+        return [entry["group"], *(f"{entry[key]:,}" for key in numbers), _described(entry)]
     if "allowed" in entry:
         default = "" if entry["default"] is None else json.dumps(entry["default"])
         return [
@@ -111,12 +141,19 @@ def _facts(entry: dict[str, Any]) -> list[str]:
             default,
             entry["description"] + (f" ({entry['allowed']})" if entry["allowed"] else ""),
         ]
+    if "adds" in entry:
+        return [entry["version"], entry["digest"], f"{entry['folder']}: {', '.join(entry['adds'])}"]
     if "suite" not in entry:
-        return [entry["description"]]
+        return [_described(entry)]
     facts = f"{entry['suite']}/{entry['group']}"
     if entry["classes"]:
         facts += f", {counted(entry['classes'], 'class')}, {counted(entry['splits']['test'], 'test image')}"
-    return [f"{facts}: {entry['description']}"]
+    return [f"{facts}: {_described(entry)}"]
+
+
+def _described(entry: dict[str, Any]) -> str:
+    """Return the description of an entry, and the plug-in that it comes from."""
+    return entry["description"] + (f" (plug-in {entry['plugin']})" if "plugin" in entry else "")
 
 
 def _columns(lines: list[list[str]], width: int | None) -> None:

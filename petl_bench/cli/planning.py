@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from petl_bench.cli.common import Counter, note
+from petl_bench.cli.common import Counter, in_use, note
 from petl_bench.cli.devices import device_warning
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.unbuildable import unbuildable
@@ -154,7 +154,7 @@ def _unchecked(no_data: Mapping[str, str], no_weights: Collection[str]) -> list[
 def _command(overrides: Sequence[str], store: Path) -> str:
     """Return the command that repeats one run alone."""
     options = ["--store", str(store.absolute()), "--existing", "retry-failed"]
-    return shlex.join(["petl-bench", "sweep", *overrides, *options])
+    return shlex.join(["petl-bench", "sweep", *overrides, *in_use(), *options])
 
 
 PUBLISHED_SUITES = ("vtab", "fgvc")

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, flat, print_json, say
+from petl_bench import plugins
+from petl_bench.cli.common import DEFAULT_STORE, flat, in_use, print_json, say
 from petl_bench.cli.compare import kept_by, labels_of
 from petl_bench.cli.options import JsonOption, RootsOption, RunArgument, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
@@ -94,8 +95,8 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
         "overrides": overrides,
         "differences": misfits(overrides, spec, run_id, row)
         + [f"{name} is not that of this petl-bench" for name in other],
-        "command": shlex.join(["petl-bench", "sweep", *overrides]),
-        "rerun": shlex.join(["petl-bench", "rerun", run_id, "--store", str(store.root)]),
+        "command": shlex.join(["petl-bench", "sweep", *overrides, *in_use()]),
+        "rerun": shlex.join(["petl-bench", "rerun", run_id, *in_use(), "--store", str(store.root)]),
     }
 
 
@@ -132,6 +133,8 @@ def misfits(overrides: list[str], spec: RunSpec, run_id: str, row: ResultRow | N
     """
     from petl_bench.config.command import differences
 
+    if row is not None and (why := plugins.missing(row.plugins)):
+        return [f"it {why}"]
     found = differences(overrides, spec)
     if found:
         return [f"the settings of this version cannot express the run: {', '.join(found)}"]

@@ -6,6 +6,7 @@ from petl_bench.config.files import (
     group_config,
     groups,
     options,
+    owner,
 )
 from petl_bench.config.keys import Key, keys
 from petl_bench.config.origins import changed_file
@@ -25,6 +26,7 @@ __all__ = [
     "keys",
     "options",
     "overridden",
+    "owner",
     "plan",
     "plan_task",
 ]

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from petl_bench import plugins
 from petl_bench.config.files import CONF_DIR, group_config, groups, options
 from petl_bench.config.keys import FREE, PLAIN
 from petl_bench.config.schema import container
@@ -25,7 +26,7 @@ WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tu
 """Groups whose options are set after composing as well, where no override changes one of their settings."""
 
 
-@functools.cache
+@plugins.cached
 def composed_sweep(*choice: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the configuration before any override but `sweep=NAME`, and the axes of that sweep."""
     composed = _compose(list(choice), hydra=True)
@@ -49,7 +50,7 @@ def _whole(lines: Mapping[str, str]) -> set[str]:
     }
 
 
-@functools.cache
+@plugins.cached
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a composed configuration. A recipe with fewer epochs has a shorter warm-up."""
     config, given = _overridden(overrides), {line.partition("=")[0] for line in overrides}
@@ -85,7 +86,7 @@ SPECIAL = {"$", "?", "\\"}
 """Characters of a text that may mean something to OmegaConf: a reference, a missing value, an escape."""
 
 
-@functools.cache
+@plugins.cached
 def _base(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a configuration that Hydra composes; that of the chosen sweep is composed already."""
     lines = [line for line in overrides if line not in _default_choices()]
@@ -103,7 +104,7 @@ def _is_plain(line: str) -> bool:
     return key not in groups() and not is_free(key) and (numbers or text or isinstance(value, kinds))
 
 
-@functools.cache
+@plugins.cached
 def _option(group: str, name: str) -> dict[str, Any]:
     return group_config(group, name)
 

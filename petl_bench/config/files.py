@@ -1,4 +1,4 @@
-"""Groups of the configuration and their options: files of conf/, and options that are declared in Python."""
+"""Groups of the configuration and their options: files of conf/, also of plug-ins, and options in Python."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
+from petl_bench import plugins
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
@@ -61,6 +65,47 @@ def store_declared() -> None:
             store.store(group=group, name=name, node=node)
 
 
+def folders() -> list[Path]:
+    """Return CONF_DIR and the folders `conf` of the plug-ins in use."""
+    found = (plugin.folder / plugins.CONF for plugin in plugins.active())
+    return [CONF_DIR, *(folder for folder in found if folder.is_dir())]
+
+
+def file_of(group: str, name: str) -> Path:
+    """Return the file of an option that is not declared in Python, whether there is one or not."""
+    paths = [folder / group / f"{name}.yaml" for folder in folders()]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def owner(group: str, name: str) -> plugins.Plugin | None:
+    """Return the plug-in that an option comes from; None: it is built in, or unknown."""
+    if group in _TABLES:
+        return plugins.owner(_TABLES[group], name)
+    option = Path(plugins.MANIFESTS if group == "task" else f"{plugins.CONF}/{group}") / f"{name}.yaml"
+    return next((plugin for plugin in plugins.active() if (plugin.folder / option).is_file()), None)
+
+
+_TABLES = {"adapter": "ADAPTERS", "launcher": "LAUNCHERS"}
+"""Registries of the groups whose options plug-ins declare in Python."""
+
+
+def _where(path: Path) -> str:
+    """Return the path of a file of conf/ for messages; that of a plug-in in full."""
+    return f"conf/{path.relative_to(CONF_DIR)}" if path.is_relative_to(CONF_DIR) else str(path)
+
+
+class _SearchPath(SearchPathPlugin):  # type: ignore[misc]
+    """Makes Hydra read the options of plug-ins, too."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folders of the plug-ins in use."""
+        for folder in folders()[1:]:
+            search_path.append("petl-bench", f"file://{folder}")
+
+
+Plugins.instance().register(_SearchPath)
+
+
 def groups() -> set[str]:
     """Return the names of all groups, for example `adapter`."""
     return {path.name for path in CONF_DIR.iterdir() if path.is_dir()} | _DECLARED.keys()
@@ -68,7 +113,8 @@ def groups() -> set[str]:
 
 def options(group: str) -> list[str]:
     """Return the names of the options of a group, in alphabetical order."""
-    return sorted({*_declared(group), *(path.stem for path in (CONF_DIR / group).glob("*.yaml"))})
+    files = (path for folder in folders() for path in (folder / group).glob("*.yaml"))
+    return sorted({*_declared(group), *(path.stem for path in files)})
 
 
 def description(group: str, name: str) -> str:
@@ -77,7 +123,7 @@ def description(group: str, name: str) -> str:
         return method(name).description
     if group == "launcher" and name in LAUNCHERS:
         return (LAUNCHERS[name].__doc__ or "").partition("\n")[0]
-    lines = read_text(CONF_DIR / group / f"{name}.yaml", SETTINGS_LIMIT).splitlines()
+    lines = read_text(file_of(group, name), SETTINGS_LIMIT).splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
@@ -89,10 +135,16 @@ def group_config(group: str, name: str) -> dict[str, Any]:
         UserError: the group has no such option.
     """
     if name not in options(group):
-        raise UserError(f"unknown {group} {name!r}: {did_you_mean(name, options(group))}")
+        raise unknown_option(group, name)
     if name in (contents := _declared(group)):
         return contents[name]
-    return _content(CONF_DIR / group / f"{name}.yaml")
+    return _content(file_of(group, name))
+
+
+def unknown_option(group: str, name: str) -> UserError:
+    """Return the error of an option that does not exist, with the faults of plug-ins that might have it."""
+    why = plugins.explained(_TABLES.get(group, ""), name, did_you_mean(name, options(group)))
+    return UserError(f"unknown {group} {name!r}: {why}")
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -106,7 +158,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 @cache
 def _read(path: Path, modified: int) -> dict[str, Any]:
-    where = f"conf/{path.relative_to(CONF_DIR)}"
+    where = _where(path)
     content = read_yaml(path, where, get_yaml_loader())
     content = {} if content is None else content  # nothing but comments
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -138,14 +190,38 @@ def check_files(errors: bool = False) -> None:
     Raises:
         UserError: a file cannot be used; the message states the line.
     """
-    for path in sorted(CONF_DIR.rglob("*.yaml")):
-        where = f"conf/{path.relative_to(CONF_DIR)}"
+    _check_plugins()
+    for path in (path for folder in folders() for path in sorted(folder.rglob("*.yaml"))):
+        where = _where(path)
         if errors or b"&" in read_bytes(path, SETTINGS_LIMIT, where):
             _content(path)
             try:
                 path.read_text(encoding="utf-8")  # as Hydra does
             except UnicodeDecodeError as error:
                 raise UserError(f"{where}: is not UTF-8 text: {error.reason}") from error
+
+
+def _check_plugins() -> None:
+    """Check that the files of plug-ins are options of known groups, with names of their own.
+
+    Raises:
+        UserError: one is not.
+    """
+    known, seen = (
+        groups() - _DECLARED.keys(),
+        {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")},
+    )
+    for folder in folders()[1:]:
+        for path in sorted(folder.rglob("*.yaml")):
+            option = path.relative_to(folder)
+            group = str(option.parent)
+            if group not in known:
+                raise UserError(
+                    f"{path}: conf/ has no group of options {group!r}: {did_you_mean(group, known)}"
+                )
+            if option in seen:
+                raise UserError(f"{path}: there is a {group} {option.stem!r} already: choose another name")
+            seen.add(option)
 
 
 def _declared(group: str) -> dict[str, dict[str, Any]]:

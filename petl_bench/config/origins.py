@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from functools import cache
 
-from petl_bench.config.files import CONF_DIR, group_config
+from petl_bench.config.files import file_of, group_config
 from petl_bench.errors import UserError
 from petl_bench.files import SETTINGS_LIMIT, read_bytes
 from petl_bench.types import COMMAND_LINE, Origin
@@ -73,5 +73,5 @@ def changed_file(origin: str) -> str:
 def _stamped(group: str, name: str) -> str:
     """Return the name of a file of conf/ with the beginning of its SHA-256."""
     where = f"conf/{group}/{name}.yaml"
-    content = read_bytes(CONF_DIR / group / f"{name}.yaml", SETTINGS_LIMIT, where)
+    content = read_bytes(file_of(group, name), SETTINGS_LIMIT, where)
     return f"{where} {hashlib.sha256(content).hexdigest()[:DIGITS]}"

@@ -25,7 +25,14 @@ from petl_bench.config.compose import (
     is_free,
     value_of,
 )
-from petl_bench.config.files import CONF_DIR, check_files, groups, options, store_declared
+from petl_bench.config.files import (
+    CONF_DIR,
+    check_files,
+    groups,
+    options,
+    store_declared,
+    unknown_option,
+)
 from petl_bench.config.keys import store_settings, suggested
 from petl_bench.config.origins import CHOOSING, Origins
 from petl_bench.config.overrides import parse, values_of
@@ -33,7 +40,7 @@ from petl_bench.config.recipes import recipe_of_suite, tuned_of_suite
 from petl_bench.config.schema import first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError
 from petl_bench.types import (
     LAUNCHERS,
     Cache,
@@ -160,7 +167,7 @@ def _check_options(parsed: Mapping[str, Override]) -> None:
     for key in groups() & parsed.keys():
         for name in (value.split("=", 1)[1] for value in values_of(parsed[key])):
             if name not in options(key):
-                raise UserError(f"unknown {key} {name!r}: {did_you_mean(name, options(key))}")
+                raise unknown_option(key, name)
 
 
 def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:

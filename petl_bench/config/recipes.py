@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
+from petl_bench import plugins
 from petl_bench.config.files import group_config, options
 from petl_bench.errors import counted
 from petl_bench.types import AugmentSpec, AverageSpec, RunSpec, shortened_warm_up
@@ -36,7 +36,7 @@ def tuned_of_suite(suite: str) -> str:
     return suite if suite in options("tuned") else "none"
 
 
-@cache
+@plugins.cached
 def recipe(name: str) -> Mapping[str, Any]:
     """Return the settings of a file of conf/train by their keys, those of its defaults list included."""
     content = group_config("train", name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass, replace
-from functools import cache
 from typing import Any, get_type_hints
 
+from petl_bench import plugins
 from petl_bench.config.files import group_config
 from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.origins import LEARNED, METHOD, SEARCH
@@ -139,7 +139,7 @@ class _Parts:
     """True if `protocol.lrs` has a single rate, which therefore is the recipe's."""
 
 
-@cache
+@plugins.cached
 def _parts(groups: str) -> _Parts:
     """Return the typed parts of a configuration; as JSON they can be cached, since many runs share them."""
     values = json.loads(groups)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
+from petl_bench import plugins
 from petl_bench.data import manifests
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.files import read_yaml
@@ -70,7 +70,7 @@ def overridden(manifest: Manifest, file: str) -> tuple[Manifest, str]:
     return replace(manifest, splits=manifest.splits | changes), said
 
 
-@cache
+@plugins.cached
 def _overrides(file: str) -> dict[str, dict[str, int]]:
     content = read_yaml(Path(file).expanduser(), f"data.override={file}")
     if not isinstance(content, dict):

@@ -63,7 +63,7 @@ def concatenate(first: Split, second: Split) -> Split:
     return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
 
 
-GENERATORS: Registry[Callable[[int], Split]] = Registry("data source")
+GENERATORS: Registry[Callable[[int], Split]] = Registry("data source", "GENERATORS")
 """Functions by task that return a given number of images, in the order train, val, test."""
 
 

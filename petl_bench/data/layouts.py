@@ -37,7 +37,7 @@ class Layout:
     split_folders: bool = False
 
 
-LAYOUTS: Registry[Layout] = Registry("data layout")
+LAYOUTS: Registry[Layout] = Registry("data layout", "LAYOUTS")
 
 
 def located(task: TaskSpec, manifest: Manifest) -> TaskSpec:

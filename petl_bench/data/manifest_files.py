@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import yaml
 
+from petl_bench import plugins
 from petl_bench.errors import UserError, counted
 from petl_bench.files import SETTINGS_LIMIT, parse_yaml, read_text
 from petl_bench.types import RESIZES, SPLITS, Manifest, typed
@@ -20,20 +20,39 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser in C where PyYAML has it: every command that plans reads all manifests."""
 
 
-@cache
+@plugins.cached
 def manifests() -> Mapping[str, Manifest]:
-    """Return all manifests by task name, sorted by name.
+    """Return all manifests by task name, sorted by name, those of plug-ins included.
 
     Raises:
-        UserError: a manifest has an unknown, missing or mistyped key, or facts that contradict each other.
+        UserError: a manifest has an unknown, missing or mistyped key, or facts that contradict each other; or
+            a plug-in has a task with the name of another, or adds one to a suite of the package.
     """
     found = {}
     for path in sorted(MANIFEST_DIR.glob("*.yaml")):
-        manifest = read_manifest(read_text(path, SETTINGS_LIMIT, path.name), path.name)
-        if manifest.name != path.stem:
-            raise UserError(f"{path.name}: name is {manifest.name!r}, it must be {path.stem!r}")
-        found[path.stem] = manifest
-    return found
+        found[path.stem] = _read_file(path, path.name)
+    suites = {manifest.suite for manifest in found.values()} - {"own"}
+    for path in (path for plugin in plugins.active() for path in manifest_paths(plugin)):
+        if path.stem in found:
+            raise UserError(f"{path}: there is a task {path.stem!r} already: choose another name")
+        manifest = found[path.stem] = _read_file(path, str(path))
+        if manifest.suite in suites:
+            raise UserError(
+                f"{path}: suite {manifest.suite!r} is built in, and its tasks are fixed: name another"
+            )
+    return dict(sorted(found.items()))
+
+
+def manifest_paths(plugin: plugins.Plugin) -> list[Path]:
+    """Return the manifests of a plug-in."""
+    return sorted((plugin.folder / plugins.MANIFESTS).glob("*.yaml"))
+
+
+def _read_file(path: Path, where: str) -> Manifest:
+    manifest = read_manifest(read_text(path, SETTINGS_LIMIT, where), where)
+    if manifest.name != path.stem:
+        raise UserError(f"{where}: name is {manifest.name!r}, it must be {path.stem!r}")
+    return manifest
 
 
 def read_manifest(text: str, where: str) -> Manifest:

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from petl_bench import plugins
 from petl_bench.errors import StoreError, counted
 from petl_bench.launch import local, pool, ray, slurm
 from petl_bench.launch.base import Round
@@ -55,6 +56,7 @@ def launch(
     shelf = Store(store.absolute())
     runtime = Runtime(
         store=str(shelf.root),
+        config_dirs=plugins.folders(),
         cache=replace(cache, directory=cache.directory and os.path.abspath(cache.directory)),
         **{field.name: getattr(settings, field.name) for field in fields(ProcessSettings)},
     )

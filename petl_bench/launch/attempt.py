@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 import torch
 
+from petl_bench import plugins
 from petl_bench.device import find_device
 from petl_bench.errors import DivergedError, StoreError, UserError, out_of_memory
 from petl_bench.launch.failures import keep_failure
@@ -41,6 +42,7 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             if (news := store.outcome_elsewhere(job)) is not None:
                 return news
             try:
+                plugins.use(runtime.config_dirs)
                 here = replace(runtime, device=find_device(runtime.device))
                 return Outcome(job.run_id, job.spec, row=execute(job, here, claim))
             except (StoreError, ClaimedError):

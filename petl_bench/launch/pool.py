@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from petl_bench import plugins
 from petl_bench.device import cores_here, find_devices
-from petl_bench.errors import UserError, counted
+from petl_bench.errors import UserError, counted, presentable
 from petl_bench.launch.base import Round
 from petl_bench.types import Job, Outcome, PoolSettings, RunSpec, Runtime
 
@@ -211,6 +212,8 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
 
     gc.freeze()  # objects of the imports are never garbage: collections need not search them
     try:
+        # The process that builds the models tells which files of plug-ins cannot be used; one is enough.
+        plugins.use(runtime.config_dirs, _warn if specs else None)
         open_device(runtime.device)
         preflight(specs)
     except UserError as error:
@@ -220,6 +223,10 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
         connection.send(None)
         while True:
             connection.send(attempt(connection.recv(), runtime))
+
+
+def _warn(fault: str) -> None:
+    print(presentable(f"warning: {fault}"), file=sys.stderr, flush=True)
 
 
 def _end_with_parent() -> None:

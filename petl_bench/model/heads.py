@@ -28,7 +28,7 @@ class Head:
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
 
 
-HEADS: Registry[Callable[[int, int], Head]] = Registry("head")
+HEADS: Registry[Callable[[int, int], Head]] = Registry("head", "HEADS")
 
 
 def build(name: str, features: int, classes: int, seed: int) -> Head:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from petl_bench import plugins
 from petl_bench.backbones import weights
 from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.packing.file import AdapterFile, VerifiedFile
@@ -37,6 +38,7 @@ FROM_FILE = "file"
 """Value that stands for the path of a weights file, since paths differ between machines."""
 _RESIZE = "resize"
 _NAMES = "names"
+_PLUGINS = "plugins"
 _MOST_NAMES = 1 << 24
 """Maximum bytes of all class names of a file."""
 
@@ -72,7 +74,11 @@ def short_checksum(sha256: str) -> str:
 
 
 def describe(
-    spec: RunSpec, backbone_sha256: str, by_label: bool = True, class_names: Sequence[str] = ()
+    spec: RunSpec,
+    backbone_sha256: str,
+    by_label: bool = True,
+    class_names: Sequence[str] = (),
+    plugged: str = "",
 ) -> dict[str, str]:
     """Return the metadata of a run's adapter file.
 
@@ -85,6 +91,7 @@ def describe(
         by_label: whether the label of its backbone, if it has one, says all about the architecture and the
             size of the input.
         class_names: names of the classes by label; empty if they are not known.
+        plugged: name and version of the plug-ins that the file needs, separated by commas.
     """
     by_label = by_label and bool(spec.backbone.label)
     metadata = {
@@ -106,6 +113,8 @@ def describe(
     letter = next(letter for letter, precision in _PRECISIONS.items() if precision == spec.precision)
     if letter:
         metadata[_PRECISION] = letter
+    if plugged:
+        metadata[_PLUGINS] = plugged
     if not by_label:
         source = spec.backbone.weights
         metadata["image_size"] = str(spec.backbone.image_size)
@@ -134,9 +143,10 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         where: path of the file, for messages.
 
     Raises:
-        UserError: an entry is missing or cannot be read.
+        UserError: an entry is missing or cannot be read, or the file needs a plug-in that is not in use.
     """
     metadata, facts = file.metadata, stated_facts(file, where)
+    plugins.require(stated_plugins(file), where)
     try:
         if "image_size" in metadata:
             options, size = _settings(metadata, _OPTION, where), int(metadata["image_size"])
@@ -252,6 +262,11 @@ def stated_class_names(file: AdapterFile, where: str) -> tuple[str, ...]:
             f"{where}: states {counted(len(names), 'class name')} for {counted(classes, 'class')}"
         )
     return names
+
+
+def stated_plugins(file: AdapterFile) -> str:
+    """Return the names and versions of the plug-ins that a file needs, separated by commas."""
+    return file.metadata.get(_PLUGINS, "")
 
 
 def bytes_of_names(file: AdapterFile) -> int:

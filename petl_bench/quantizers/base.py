@@ -58,7 +58,7 @@ class Codebook:
     statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = mean_and_std
 
 
-CODEBOOKS: Registry[Codebook] = Registry("quantizer")
+CODEBOOKS: Registry[Codebook] = Registry("quantizer", "CODEBOOKS")
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -22,6 +22,7 @@ from petl_bench.model import Adapted, restore
 from petl_bench.packing import AdapterFile, FileMetadata, Predictions
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
+from petl_bench.run.plugged import needed, stated, used
 from petl_bench.run.provenance import peak_memory, provenance, reset_peak_memory
 from petl_bench.run.search import SearchResult
 from petl_bench.run.source import sources
@@ -87,6 +88,7 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
             | {"recipe": recipe_hash(spec), "recipe_name": recipe_name(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
+            | {"plugins": stated(used(spec, trained.adapted.network), digest=True)}
             | {f"source_{part}": digest for part, digest in sources(spec).items()}
             | _measurements(result, trained, test, runtime)
             | {
@@ -143,7 +145,8 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
         runtime: how the run is executed.
     """
     names = data.class_names(spec.task, runtime.cache)
-    metadata = packing.describe(spec, backbone, _as_configured(spec.backbone), names)
+    plugged = stated(needed(spec, adapted.network))
+    metadata = packing.describe(spec, backbone, _as_configured(spec.backbone), names, plugged)
     file = adapted.file(metadata, code=spec.packing == "coded")
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
     if spec.statistics == "exact" or not matrices:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from petl_bench import plugins
 from petl_bench.config import changed_file, group_config
 from petl_bench.types import HEAD_QUANTIZER, ResultRow, RunSpec
 
@@ -104,16 +105,41 @@ class _Module:
         return [node for nodes in self.defined.values() for node in nodes]
 
 
+@plugins.cached
+def _plugged() -> Mapping[str, str]:
+    """Return the texts of all modules of the plug-ins in use."""
+    modules = ((plugin, module) for plugin in plugins.active() for module in plugin.modules)
+    return {f"plugins/{plugin.name}/{module.path.stem}": module.text for plugin, module in modules}
+
+
+def _modules(part: str) -> tuple[str, ...]:
+    """Return the modules of a part, with those of plug-ins, which may register entries of any kind."""
+    return (*MODULES[part], *_plugged())
+
+
+def _text_of(path: str) -> str | None:
+    return TEXTS.get(path) or _plugged().get(path)
+
+
 def _module(path: str) -> _Module:
-    return _parsed(TEXTS[path])
+    return _parsed(_text_of(path) or "", path.rpartition("/")[0])
 
 
 @cache
-def _parsed(text: str) -> _Module:
+def _parsed(text: str, folder: str) -> _Module:
+    """Return the statements of a module.
+
+    Args:
+        text: its source.
+        folder: folder of the modules that it imports by relative names.
+    """
     tree, found = ast.parse(text), _Module()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("petl_bench."):
-            package = str(node.module).removeprefix("petl_bench.").replace(".", "/")
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level or (node.module or "").startswith("petl_bench."):
+            package = (node.module or "").removeprefix("petl_bench.").replace(".", "/")
+            package = f"{folder}/{package}".rstrip("/") if node.level else package
             found.imports.update({name.asname or name.name: (package, name.name) for name in node.names})
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node):
@@ -132,7 +158,7 @@ def _defined(node: ast.stmt) -> list[str]:
     ]
 
 
-@cache
+@plugins.cached
 def _method(part: str, *names: str) -> str:
     """Return the digest that rows keep of what registers `names`; see SAME_NUMBERS."""
     digest = _digest_of(part, *names)
@@ -144,8 +170,8 @@ def _digest_of(part: str, *names: str) -> str:
     roots = (*names, *HELPERS[part])
     waiting = [
         (path, name)
-        for path in MODULES[part]
-        if any(root in TEXTS[path] for root in roots)
+        for path in _modules(part)
+        if any(root in (_text_of(path) or "") for root in roots)
         for name, nodes in _module(path).defined.items()
         if name in HELPERS[part] or any(entry in names for node in nodes for entry in _registered(node))
     ]
@@ -157,7 +183,7 @@ def _digest_of(part: str, *names: str) -> str:
         reached.add((path, name))
         waiting.append((path, ""))  # what the module does when it is imported
         used = {used for node in _module(path).defined[name] for used in _names(node, names)}
-        waiting += [place for one in used for place in _places(path, one) if place[0] in MODULES[part]]
+        waiting += [place for one in used for place in _places(path, one) if place[0] in _modules(part)]
     return _digest((node for path, name in reached for node in _module(path).defined[name]), names)
 
 
@@ -173,9 +199,9 @@ def _places(path: str, name: str) -> list[tuple[str, str]]:
         if name not in _module(path).imports:
             return []
         package, name = _module(path).imports[name]
-        if (whole := f"{package}/{name}") in TEXTS:
+        if _text_of(whole := f"{package}/{name}") is not None:
             return [(whole, every) for every in _module(whole).defined]
-        path = package if package in TEXTS else f"{package}/__init__"
+        path = package if _text_of(package) is not None else f"{package}/__init__"
     return [(path, name)]
 
 

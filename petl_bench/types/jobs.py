@@ -61,6 +61,8 @@ class Runtime(ProcessSettings):
     store: str
     device: str = "cpu"
     cache: Cache = field(default_factory=Cache)
+    config_dirs: tuple[str, ...] = ()
+    """Folders of the plug-ins that the process uses."""
 
 
 COMMAND_LINE = "command line"

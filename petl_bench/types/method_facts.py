@@ -1,8 +1,8 @@
 """Facts of the adapter methods, read from their source files without importing them.
 
 Each file of petl_bench/adapters states all facts of its methods: the dataclass of the settings has a literal
-default and a docstring for each field, and the arguments of the decorator `adapter` are literals. These files
-import torch, which takes seconds; planning and reports therefore parse them instead.
+default and a docstring for each field, and the arguments of the decorator `adapter` are literals. So do those
+of plug-ins. These files import torch, which takes seconds; planning and reports therefore parse them instead.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from petl_bench import plugins
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types.parts import AdapterSpec
 from petl_bench.types.settings import Setting, freeze
 
 ADAPTERS = Path(__file__).parent.parent / "adapters"
 """Folder of the source files."""
+TABLE = "ADAPTERS"
+"""Name of the registry of the methods (petl_bench.adapters.base)."""
 
 GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
 """Groups of methods that `petl-bench ls adapters` shows."""
@@ -77,18 +79,27 @@ def method(name: str) -> DeclaredMethod:
         UserError: there is no such adapter.
     """
     if name not in methods():
-        raise UserError(f"unknown adapter {name!r}: {did_you_mean(name, methods())}")
+        why = plugins.explained(TABLE, name, did_you_mean(name, methods()))
+        raise UserError(f"unknown adapter {name!r}: {why}")
     return methods()[name]
 
 
-@cache
+@plugins.cached
 def methods() -> Mapping[str, DeclaredMethod]:
     """Return the facts of all adapter methods by name, in alphabetical order.
 
     Raises:
         ValueError: a source file states a fact by something else than a literal.
+        UserError: a plug-in has a method with the name of one of the package.
     """
-    found = {declared.name: declared for path in ADAPTERS.glob("*.py") for declared in _read(path)}
+    texts = {path: path.read_text(encoding="utf-8") for path in ADAPTERS.glob("*.py")}
+    found = {declared.name: declared for path, text in texts.items() for declared in _read(path, text)}
+    plugins.refuse_taken("adapter", TABLE, found)
+    for _, module in plugins.providers(TABLE):
+        try:
+            found |= {declared.name: declared for declared in _read(module.path, module.text)}
+        except (ValueError, AssertionError) as error:
+            plugins.blame(module, f"plug-in {error}")
     return dict(sorted(found.items()))
 
 
@@ -102,8 +113,8 @@ def completed(name: str, settings: Mapping[str, Any]) -> AdapterSpec:
 
 
 def changed(adapter: AdapterSpec) -> dict[str, Any]:
-    """Return the settings of an adapter that differ from the defaults of its method."""
-    defaults = method(adapter.name).defaults
+    """Return the settings of an adapter that differ from the defaults of its method (unknown: all)."""
+    defaults = methods()[adapter.name].defaults if adapter.name in methods() else {}
     return {key: value for key, value in adapter.settings.items() if value != defaults.get(key)}
 
 
@@ -112,9 +123,8 @@ def changed_text(adapter: AdapterSpec) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(changed(adapter).items()))
 
 
-def _read(path: Path) -> Iterator[DeclaredMethod]:
+def _read(path: Path, text: str) -> Iterator[DeclaredMethod]:
     """Yield the methods of one source file."""
-    text = path.read_text(encoding="utf-8")
     if "@adapter(" not in text:
         return
     try:

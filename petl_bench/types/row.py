@@ -79,6 +79,7 @@ class ResultRow(RunSettings):
     source_quantizer: str = ""
     source_head: str = ""
     source_training: str = ""  # of the code that all methods share
+    plugins: str = ""  # that the run uses: name, version and digest of the source of each
     started_at: str  # UTC, ISO 8601
     finished_at: str
     spec_digest: str = ""  # of the bytes of spec.json

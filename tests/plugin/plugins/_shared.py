@@ -1,0 +1,3 @@
+"""What several files of the plug-in import."""
+
+RATE = 0.5

@@ -1,0 +1,279 @@
+"""Plug-ins: folders of `--config-dir` and installed packages; `tests/plugin` has something of each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import petl_bench
+from petl_bench import plugins
+from petl_bench.config import options, plan
+from petl_bench.errors import UserError
+from petl_bench.store import ADAPTER
+from petl_bench.types import run_id, spec_to_dict
+from tests.conftest import WEIGHTS, error_of, json_lines, quickly, rows_of
+
+PLUGIN = Path(__file__).with_name("plugin")
+RUN = ["sweep=none", "task=digits_again", "adapter=plain_lora", "bits=2", "quantizer=even", "head=unbiased"]
+RUN += ["train=brief", "scale=1"]
+
+
+@pytest.fixture(autouse=True)
+def _without_plugins_afterwards() -> Iterator[None]:
+    yield
+    plugins.use(())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a method, a quantizer, a head, a task and a recipe of the plug-in."""
+    store = tmp_path_factory.mktemp("plugins") / "store"
+    done = quickly("sweep", "--config-dir", PLUGIN, *RUN, "launcher=local", "--store", store)
+    assert done.returncode == 0, done.stderr
+    return store
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the plug-in that a test may change."""
+    return Path(shutil.copytree(PLUGIN, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_a_row_states_name_version_and_digest_of_the_plugin(store: Path, copy: Path) -> None:
+    (row,) = rows_of(store)
+    plugins.use([PLUGIN])
+    (known,) = plugins.active()
+    assert row["plugins"] == f"plugin 1.2 {known.digest}"
+    assert all(row[f"source_{part}"] for part in ("adapter", "quantizer", "head"))
+    assert (row["adapter"], row["recipe_name"].split()[0]) == ("plain_lora", "brief")
+    plugins.use([copy])
+    assert plugins.active()[0].digest == known.digest  # wherever the folder is
+    (copy / "plugins" / "_shared.py").write_text("RATE = 0.25\n")
+    plugins.use([copy])
+    assert plugins.active()[0].digest != known.digest
+
+
+def test_the_file_alone_is_evaluated_with_the_plugin_and_refused_without(store: Path, tmp_path: Path) -> None:
+    (row,) = rows_of(store)
+    shutil.copy(store / row["run_id"] / ADAPTER, tmp_path / "a.safetensors")
+    done = quickly("eval", tmp_path / "a.safetensors", "--json", PETL_BENCH_CONFIG=str(PLUGIN))
+    assert json_lines(done.stdout)[0]["acc"] == row["acc"]
+    missing = "was made with plug-in plugin 1.2, which is not in use: name its folder by --config-dir"
+    for command in (["eval"], ["predict", tmp_path], ["export", tmp_path / "b.onnx", "--to", "onnx"]):
+        name, *rest = command
+        said = error_of(quickly(name, tmp_path / "a.safetensors", *rest))
+        assert said.startswith(f"{tmp_path / 'a.safetensors'}: {missing}"), said
+    assert missing in error_of(quickly("rerun", row["run_id"], "--store", store)).replace(
+        row["plugins"], "plugin 1.2"
+    )
+    with pytest.raises(UserError, match=missing):
+        petl_bench.load(tmp_path / "a.safetensors")
+    petl_bench.use_plugins(PLUGIN)
+    assert len(petl_bench.load(tmp_path / "a.safetensors").class_names) == 10
+
+
+def test_a_store_is_read_without_the_plugin(store: Path) -> None:
+    (row,) = rows_of(store)
+    assert "plain_lora" in quickly("report", "--store", store).stdout
+    assert quickly("store", "check", "--store", store).returncode == 0
+    assert "plain_lora" in quickly("store", "ls", "--store", store).stdout
+    shown = quickly("show", row["run_id"], "--store", store)
+    assert "which is not in use" in shown.stdout
+    with_it = quickly("show", row["run_id"], "--store", store, "--config-dir", PLUGIN).stdout
+    (command,) = [line for line in with_it.splitlines() if line.startswith("  petl-bench sweep")]
+    assert f"--config-dir {PLUGIN}" in command
+    assert "train=brief" in command
+
+
+def test_listings_mark_what_comes_from_a_plugin() -> None:
+    kinds = {"tasks": "digits_again", "heads": "unbiased", "quantizers": "even", "train": "brief"}
+    for kind, name in {**kinds, "adapters": "plain_lora"}.items():
+        lines = json_lines(quickly("ls", kind, "--json", "--config-dir", PLUGIN).stdout)
+        assert {line["name"]: line["plugin"] for line in lines if "plugin" in line} == {name: "plugin 1.2"}
+        assert "(plug-in plugin 1.2)" in quickly("ls", kind, name, "--config-dir", PLUGIN).stdout
+    (held,) = json_lines(quickly("ls", "plugins", "--json", "--config-dir", PLUGIN).stdout)
+    assert (held["name"], held["version"], held["folder"]) == ("plugin", "1.2", str(PLUGIN))
+    assert {"adapter plain_lora", "head unbiased", "conf/train/brief.yaml"} <= {*held["adds"]}
+    assert quickly("ls", "plugins").stdout == ""
+
+
+def test_runs_that_use_none_are_the_same_runs() -> None:
+    overrides = ["sweep=pocket", "adapter=glob(*)", "task=digits", "scale=1", "seed=0"]
+    before = [run_id(spec, WEIGHTS) for spec in plan(overrides).runs]
+    plugins.use([PLUGIN])
+    after = {run_id(spec, WEIGHTS): spec.adapter.name for spec in plan(overrides).runs}
+    assert [i for i, name in after.items() if name != "plain_lora"] == before
+    assert len(after) == len(before) + 2  # the globs see the plug-in's method
+
+
+def test_what_was_planned_with_a_plugin_is_not_known_without() -> None:
+    plugins.use([PLUGIN])
+    assert json.dumps(spec_to_dict(plan(RUN).runs[0]))
+    plugins.use(())
+    with pytest.raises(UserError, match="unknown adapter 'plain_lora'"):
+        plan(["sweep=none", "task=digits", "adapter=plain_lora"])
+    assert "plain_lora" not in options("adapter")
+
+
+def test_a_file_that_cannot_be_imported_is_one_warning(copy: Path, tmp_path: Path) -> None:
+    path = copy / "plugins" / "method.py"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, "import nonsense_of_a_test", ""]))
+    where = f"plug-in {path}, line {len(lines) + 1}: cannot be imported: ModuleNotFoundError: "
+    base = ["sweep", "--config-dir", copy, "sweep=none", "task=digits", "scale=1", "train.epochs=1"]
+    base += ["launcher=local", "--store", tmp_path / "store"]
+    done = quickly(*base, "adapter=linear", "train=brief")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if where in line] == [
+        f"warning: {where}No module named 'nonsense_of_a_test'"
+    ]
+    refused = quickly(*base, "adapter=plain_lora")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        f"petl-bench: error: unknown adapter 'plain_lora': {where}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\ndef :\n", "line 2: cannot be imported: SyntaxError"),
+        ("x = 1\n", "registers nothing by a literal name"),
+        ("\udcff", "cannot be imported: UnicodeDecodeError"),
+        (
+            '@adapter("own", description="x", config=Config, group=GROUP)\ndef attach(): ...\n',
+            "a fact of a method must be a literal of this file",
+        ),
+    ],
+    ids=["syntax", "nothing", "no text", "no literal"],
+)
+def test_a_file_that_cannot_be_read_is_one_warning(copy: Path, text: str, said: str) -> None:
+    path = copy / "plugins" / "other.py"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    command = ["sweep", "--config-dir", copy, *RUN, "--dry-run"]
+    done = quickly(*command)
+    assert done.returncode == 0
+    (warning,) = [line for line in done.stderr.splitlines() if str(path) in line]
+    assert warning.startswith("warning: plug-in ")
+    assert said in warning
+    if "own" in text:
+        command = ["sweep", "--config-dir", copy, "adapter=own", "task=digits", "scale=1", "--dry-run"]
+        assert said in error_of(quickly(*command))
+
+
+def _also(copy: Path, path: str, text: str) -> None:
+    (copy / path).parent.mkdir(parents=True, exist_ok=True)
+    (copy / path).write_text(text)
+
+
+METHOD = (
+    '@adapter("{}", description="A.", config=C, group="probe")\ndef attach(): ...\n@dataclass\nclass C: ...\n'
+)
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a built-in adapter": (
+        lambda copy: _also(copy, "plugins/a.py", METHOD.format("lora")),
+        "adapter 'lora' is built in: choose another name",
+    ),
+    "an adapter of its own": (
+        lambda copy: _also(copy, "plugins/a.py", METHOD.format("plain_lora")),
+        "'plain_lora' is registered by",
+    ),
+    "a built-in task": (
+        lambda copy: shutil.move(
+            copy / "data_manifests/digits_again.yaml", copy / "data_manifests/digits.yaml"
+        ),
+        "there is a task 'digits' already",
+    ),
+    "a task for a built-in suite": (
+        lambda copy: _also(
+            copy,
+            "data_manifests/more.yaml",
+            (PLUGIN / "data_manifests/digits_again.yaml")
+            .read_text()
+            .replace("garden", "pocket")
+            .replace("digits_again", "more"),
+        ),
+        "suite 'pocket' is built in",
+    ),
+    "a built-in recipe": (
+        lambda copy: _also(copy, "conf/train/vtab.yaml", "epochs: 1\n"),
+        "there is a train 'vtab' already",
+    ),
+    "an unknown group": (
+        lambda copy: _also(copy, "conf/trian/x.yaml", "epochs: 1\n"),
+        "no group of options 'trian': did you mean 'train'",
+    ),
+    "a group of Python": (
+        lambda copy: _also(copy, "conf/adapter/x.yaml", "name: x\n"),
+        "no group of options 'adapter'",
+    ),
+    "a file in no group": (lambda copy: _also(copy, "conf/x.yaml", "a: 1\n"), "no group of options '.'"),
+    "a bad recipe": (lambda copy: _also(copy, "conf/train/x.yaml", "a: &b 1\n- 2\n"), "x.yaml"),
+    "a bad manifest": (lambda copy: _also(copy, "data_manifests/x.yaml", "name: y\n"), "x.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_contradictions_are_refused_with_their_file(copy: Path, case: str) -> None:
+    change, said = REFUSED[case]
+    change(copy)
+    message = error_of(quickly("sweep", "--config-dir", copy, "task=digits", "scale=1", "--dry-run"))
+    assert said in message
+    assert str(copy) in message
+
+
+@pytest.mark.parametrize(("table", "kind"), [("CODEBOOKS", "quantizer"), ("HEADS", "head")])
+def test_a_name_of_the_package_is_refused_in_every_registry(copy: Path, table: str, kind: str) -> None:
+    for name in options(kind):
+        _also(copy, "plugins/a.py", f'{table}.register("{name}")(None)\n')
+        arguments = ["sweep", "--config-dir", copy, *RUN, "launcher=local", "--store", copy / "store"]
+        message = quickly(*arguments)
+        assert message.returncode == 2
+        assert f"a.py, line 1: {kind} '{name}' is built in" in message.stderr
+
+
+def test_folders_that_are_no_plugin_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    _also(tmp_path, "flat/method.py", "")
+    _also(tmp_path, "two words/plugins/a.py", "")
+    _also(tmp_path, "other/plugin/plugins/__init__.py", "")
+    said = {
+        "nowhere": "no such folder",
+        "empty": "holds none of the folders conf, data_manifests and plugins",
+        "flat": "holds none of the folders conf, data_manifests and plugins; put method.py into plugins/",
+        "two words": "a plug-in's name, that of its folder, has letters, digits, and . _ - only",
+    }
+    for folder, message in said.items():
+        found = error_of(quickly("ls", "adapters", "--config-dir", tmp_path / folder))
+        assert found == f"--config-dir {tmp_path / folder}: {message}"
+    both = os.pathsep.join([str(PLUGIN), str(tmp_path / "other" / "plugin")])
+    assert "two plug-ins have one name" in error_of(quickly("ls", "train", PETL_BENCH_CONFIG=both))
+
+
+def test_an_installed_package_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution as an installer leaves it: files, metadata, entry points."""
+    site = tmp_path / "site"
+    shutil.copytree(PLUGIN / "plugins", site / "garden", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conf", "data_manifests"):
+        shutil.copytree(PLUGIN / name, site / "garden" / name)
+    about = site / "garden_methods-3.1.dist-info"
+    _also(about, "METADATA", "Metadata-Version: 2.1\nName: garden-methods\nVersion: 3.1\n")
+    _also(about, "entry_points.txt", "[petl_bench.plugins]\ngarden = garden\nlost = no_such_module\n")
+    monkeypatch.syspath_prepend(str(site))
+    done = quickly("sweep", *RUN, "launcher=local", "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    (row,) = rows_of(tmp_path / "store")
+    plugins.use(())
+    assert row["plugins"] == f"garden-methods 3.1 {plugins.active()[0].digest}"
+    (warning,) = [line for line in done.stderr.splitlines() if "lost" in line]
+    assert warning.startswith(
+        "warning: plug-in garden-methods: its entry point lost = no_such_module cannot be imported: "
+    )
+    monkeypatch.undo()
+    message = error_of(quickly("eval", tmp_path / "store" / row["run_id"]))
+    assert "was made with plug-in garden-methods 3.1, which is not in use" in message
