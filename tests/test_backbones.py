@@ -204,7 +204,7 @@ def test_convolutions_in_place_of_linears_take_adaptformer_but_no_lora():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "unknown backbone family 'ResNet'"),
+        ("resnet18", "unknown backbone family 'ResNet', and no plain transformer"),
         ("resnet18", "supported are ViT .*EVA-02, DINOv3, BEiT, Swin, Swin-V2, ConvNeXt and LowFormer"),
         ("vit_tiny_patch61_224", "timm has no such model"),
         ("vit_tiny_patch16_224.nonsense", "nonsense"),

@@ -7,8 +7,9 @@ from functools import cache
 import pytest
 import torch
 
+from petl_bench import plugins
 from petl_bench.adapters import ADAPTERS
-from petl_bench.backbones import families
+from petl_bench.backbones import families, inferred
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.types import BackboneSpec
@@ -17,6 +18,7 @@ from tests.agreeing import check_reload
 from tests.conftest import LONG
 from tests.test_backbones import SCALE, low_rank, some_images
 from tests.test_checkpoints import CLASSES, source
+from tests.test_floors import PLUGIN
 
 every_further = pytest.mark.parametrize("family", tiny.FURTHER)
 METHODS = list(ADAPTERS) if LONG else ["linear", "adaptformer", "lora", "bitfit", "full", "convpass", "ssf"]
@@ -146,3 +148,98 @@ def test_swin_v2_takes_methods_of_linears_only(adapter):
 def test_blocks_of_other_kinds_are_refused(name, options):
     with pytest.raises(UserError, match="backbone: "):
         families.build(BackboneSpec(name, "random", 224, options))
+
+
+def described(model, sites):
+    """All facts of the sites of a model, with paths in place of modules."""
+    paths = {module: path for path, module in model.named_modules()}
+
+    def path(slot):
+        return paths[slot.parent], slot.name, getattr(slot, "twin", "")
+
+    return {
+        "blocks": [(path(block.whole), block.dim) for block in sites.blocks],
+        "linears": [{role: path(slot) for role, slot in block.linears.items()} for block in sites.blocks],
+        "branches": [
+            {role: (path(b.first), path(b.last), b.channels_first) for role, b in block.branches.items()}
+            for block in sites.blocks
+        ],
+        "operations": [(path(o.slot), o.channels, o.channels_first) for o in sites.operations],
+        "parameters": list(sites.parameters),
+        "head": (path(sites.head), sites.features),
+        "tokens": (sites.arrangement, sites.first_token, sites.fixed_tokens),
+    }
+
+
+PLAIN = ["EVA-02", "EVA-02 with separate projections", "DINOv3", "BEiT", "DeiT distilled", "Swin-V2"]
+
+
+@pytest.mark.parametrize("family", ["VisionTransformer", "SwinTransformer", *PLAIN])
+@pytest.mark.parametrize("pooling", ["", "avg"])
+def test_inferred_sites_are_those_of_the_table(family, pooling):
+    """Swin's table has a patch merging as one operation; Swin-V2's blocks are seen to be no plain ones."""
+    spec = (tiny.FAMILIES | tiny.FURTHER)[family]
+    if pooling and family in ("DeiT distilled", "SwinTransformer", "Swin-V2"):
+        pytest.skip("its pooling is fixed")
+    options = spec.options | ({"global_pool": pooling} if pooling else {})
+    spec = dataclasses.replace(spec, options=options)
+    model, sites = families.build(spec)
+    table = described(model, sites)
+    copied = copy.deepcopy(model)
+    found = described(copied, inferred.sites(copied, spec))
+    if family == "SwinTransformer":
+        extra = [held for held in found["operations"] if held not in table["operations"]]
+        assert [path[1] for path, *_ in extra] == ["reduction"]
+    for key in [key for key in table if not (key == "operations" and family.startswith("Swin"))]:
+        assert found[key] == table[key], key
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("cait_xxs24_224", "its modules of type LayerScaleBlock lack drop_path1, drop_path2; its modules"),
+        ("tiny_vit_5m_224", "its modules of type TinyVitBlock lack norm1, norm2; supported"),
+        ("levit_128s", "type LevitBlock lack norm1, norm2, a linear attn.qkv, a linear attn.proj; supported"),
+        ("resnet18", "none of its modules has attention `attn` and an MLP `mlp`; supported"),
+    ],
+)
+def test_models_that_are_no_plain_transformers_are_refused_with_what_they_lack(name, why):
+    with pytest.raises(UserError, match="unknown backbone family .* no plain transformer .*" + why):
+        families.build(BackboneSpec(name, "random", 224))
+
+
+@pytest.mark.parametrize("name", ["mobilevit_xxs", "gcvit_xxtiny", "swinv2_cr_tiny_ns_224"])
+def test_parts_of_other_models_take_the_methods_for_which_they_have_sites(name):
+    backbone = BackboneSpec(name, "random", 224 if name == "gcvit_xxtiny" else 64)
+    model = assemble(tiny.model_spec("lora", backbone=backbone))
+    assert model.network(torch.rand(1, 3, backbone.image_size, backbone.image_size)).shape == (1, 5)
+    (said,) = families.remarks(backbone)
+    assert said.startswith(
+        f"warning: backbone {name}: no known family has this model; its sites are inferred"
+    )
+    if name == "gcvit_xxtiny":
+        assert "no sites in GlobalContextVitBlock (lack queries, keys and values in attn.qkv)" in said
+    if name == "swinv2_cr_tiny_ns_224":
+        assert "no attention (norm1 is not fed by the stream)" in said
+        with pytest.raises(UserError, match="choose another adapter or backbone"):
+            assemble(tiny.model_spec("adaptformer", backbone=backbone))
+    if name == "mobilevit_xxs":
+        assert "no known place of tokens in the image" in said
+        with pytest.raises(UserError, match="the place of each token in the image"):
+            assemble(tiny.model_spec("convpass", backbone=backbone))
+
+
+def test_a_table_of_a_plugin_is_a_family():
+    spec = BackboneSpec(
+        "cait_xxs24_224", "random", 32, {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    )
+    plugins.use([PLUGIN])
+    try:
+        model = assemble(tiny.model_spec("lora", backbone=spec))
+        assert len(model.adapter.matrices) == 2 * 4
+        with pytest.raises(UserError, match="whose blocks have no branches"):
+            assemble(tiny.model_spec("adaptformer", backbone=spec))
+    finally:
+        plugins.use(())
+    with pytest.raises(UserError, match="unknown backbone family 'Cait'"):
+        families.build(spec)

@@ -62,8 +62,9 @@ FURTHER = {
         32,
         {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
     ),
+    "relative positions, inferred": BackboneSpec("vit_relpos_small_patch16_224", "random", 32, _SMALL),
 }
-"""Small backbones of the other families, by their names in papers."""
+"""Small backbones of the other families, by their names in papers; the last is of no family."""
 WITH_LINEARS = [family for family in FAMILIES if family != "LowFormer"]
 """Families that accept updates of linears, such as LoRA."""
 CLASSES = 5

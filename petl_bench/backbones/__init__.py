@@ -8,6 +8,9 @@ misfit       explanation of weights that do not fit
 lineage      origins of the tensors that a converter has made
 npz          loading of the .npz of the original vision transformers
 families     timm models by name, and the sites of each family
+tables       sites of a family as a table of names of modules
+inferred     sites of transformers that no family claims
+probing      passes that verify such sites
 sharing      one backbone for many models
 sites        places at which adapters are attached
 precision    precisions in which the frozen part is computed

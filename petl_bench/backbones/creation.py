@@ -127,7 +127,7 @@ def _check_image_size(model: nn.Module, spec: BackboneSpec) -> None:
     """
     embedding: Any = getattr(model, "patch_embed", None)
     stages: Any = getattr(model, "feature_info", None)
-    if embedding is not None:
+    if hasattr(embedding, "feat_ratio"):
         padded, step = getattr(embedding, "dynamic_img_pad", False), embedding.feat_ratio()
     else:
         # All strided convolutions of a ConvNeXt are of that kind; those of others overlap and pad.

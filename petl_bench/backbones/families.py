@@ -5,30 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import torch
-from timm.layers import LayerNorm2d
-from timm.models.beit import Beit
-from timm.models.convnext import ConvNeXt
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.eva import Eva
-from timm.models.lowformer import LowFormer, LowFormerBlock, ResidualBlock
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
-from petl_bench.backbones import pretrained, weights
+from petl_bench.backbones import inferred, pretrained, weights
 from petl_bench.backbones.creation import create
-from petl_bench.backbones.sites import BlockSites, Branch, Operation, SharedSlot, Sites, Slot, TokenGrid
+from petl_bench.backbones.probing import NoPlainTransformerError
+from petl_bench.backbones.sites import Sites
+from petl_bench.backbones.tables import Table
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
 FAMILIES: Registry[Callable[[nn.Module], Sites]] = Registry("backbone family", "FAMILIES")
-"""Functions that return the sites of a model, registered under the name of its timm class."""
+"""Tables, or other functions of a model that return its sites, by the name of its timm class."""
 
 SUPPORTED = (
     "ViT (also DeiT, DINO, DINOv2, MAE, CLIP, SigLIP), EVA-02, DINOv3, BEiT, Swin, Swin-V2, ConvNeXt "
@@ -67,16 +58,19 @@ def build(spec: BackboneSpec, drop_path: float = 0.0) -> tuple[nn.Module, Sites]
 def sites_of(model: nn.Module, spec: BackboneSpec) -> Sites:
     """Return the sites of a backbone, whose attention then has fused projections.
 
+    The sites of a model that no family claims are inferred (petl_bench.backbones.inferred).
+
     Raises:
-        UserError: its family is unknown, or it has no blocks.
+        UserError: its family is unknown and it is no plain transformer, or it has no blocks.
     """
     family = type(model).__name__
-    if family not in FAMILIES:
+    try:
+        sites = FAMILIES.get(family)(model) if family in FAMILIES else inferred.sites(model, spec)
+    except NoPlainTransformerError as error:
         raise UserError(
-            f"backbone {spec.display_name}: unknown backbone family {family!r}, which has no places for "
-            f"adapters here; supported are {SUPPORTED}"
-        )
-    sites = FAMILIES.get(family)(model)
+            f"backbone {spec.display_name}: unknown backbone family {family!r}, and no plain transformer in "
+            f"which places for adapters can be found: {error}; supported are {SUPPORTED}"
+        ) from error
     if not sites.blocks:
         raise UserError(
             f"backbone {spec.display_name}: has no blocks, so that nothing can be adapted; correct "
@@ -103,187 +97,47 @@ def checksum(model: nn.Module) -> str:
 
 
 def remarks(spec: BackboneSpec) -> list[str]:
-    """Return remarks about what a backbone that was built has taken from its weights file."""
-    return _remarks.get(repr(spec), [])
+    """Return remarks on a backbone that was built: on its weights file, and on sites that were inferred."""
+    told = inferred.remark(spec)
+    return [*_remarks.get(repr(spec), []), *([told] if told else [])]
 
 
-@FAMILIES.register("VisionTransformer")
-def _vision_transformer(model: nn.Module) -> Sites:
-    assert isinstance(model, VisionTransformer)
-    return _plain(model, "ls2")
-
-
-@FAMILIES.register("VisionTransformerDistilled")
-def _distilled(model: nn.Module) -> Sites:
-    """Return the sites of a DeiT with a distillation token: the head reads the mean of two tokens."""
-    assert isinstance(model, VisionTransformerDistilled)
-    return replace(_plain(model, "ls2"), head=SharedSlot(model, "head", "head_dist"), first_token=False)
-
-
-@FAMILIES.register("Eva")
-def _eva(model: nn.Module) -> Sites:
-    """Return the sites of EVA, EVA-02 and DINOv3, whose attention rotates queries and keys by position."""
-    assert isinstance(model, Eva)
-    return replace(_plain(model), fixed_tokens=model.rope is not None)
-
-
-@FAMILIES.register("Beit")
-def _beit(model: nn.Module) -> Sites:
-    """Return the sites of BEiT, whose attention has a bias for each pair of positions."""
-    assert isinstance(model, Beit)
-    return replace(_plain(model), fixed_tokens=True)
-
-
-def _plain(model: Any, *further: str) -> Sites:
-    """Return the sites of a transformer with one sequence of tokens.
-
-    Args:
-        further: what its blocks have besides the parts of all plain blocks.
-    """
-    blocks = [_transformer_block(Slot(model.blocks, str(i)), *further) for i in range(len(model.blocks))]
-    first = model.global_pool == "token" and getattr(model, "attn_pool", None) is None
-    return Sites(
-        blocks,
-        dict(model.named_parameters()),
-        Slot(model, "head"),
-        model.num_features,
-        _operations(model),
-        TokenGrid(model.num_prefix_tokens, model.patch_embed.grid_size),
-        first,
+FAMILIES.register("VisionTransformer")(Table(needs=("ls2",)))
+# A DeiT with a distillation token: the head reads the mean of two tokens.
+FAMILIES.register("VisionTransformerDistilled")(Table(needs=("ls2",), head=("head", "head_dist")))
+# EVA, EVA-02 and DINOv3, whose attention rotates queries and keys by position.
+FAMILIES.register("Eva")(Table(positions="rope"))
+# The attention of BEiT has a bias for each pair of positions.
+FAMILIES.register("Beit")(Table(positions="always"))
+# The bias-free linear of a patch merging is one operation with the norm beside it (dongzelian/SSF).
+SWIN = Table(
+    blocks="layers.*.blocks.*", head="head.fc", sequence=False, left_out=("*.reduction", "*.cpb_mlp.*")
+)
+FAMILIES.register("SwinTransformer")(SWIN)
+# The blocks of Swin-V2 normalize the output of a branch, not its input, so that they have linears only.
+FAMILIES.register("SwinTransformerV2")(replace(SWIN, branches={}))
+# The small variants have convolutions in place of the linears.
+FAMILIES.register("ConvNeXt")(
+    Table(
+        blocks="stages.*.blocks.*",
+        width="conv_dw",
+        linears={"fc1": "mlp.fc1", "fc2": "mlp.fc2"},
+        branches={"mlp": ("conv_dw", "drop_path")},
+        head="head.fc",
+        channels_first=True,
+        sequence=False,
     )
-
-
-@FAMILIES.register("SwinTransformer")
-@FAMILIES.register("SwinTransformerV2")
-def _swin_transformer(model: nn.Module) -> Sites:
-    """Return the sites of Swin and Swin-V2.
-
-    The blocks of Swin-V2 normalize the output of a branch, not its input, so that they have linears only.
-    """
-    assert isinstance(model, SwinTransformer | SwinTransformerV2)
-    slots = [Slot(stage.blocks, str(i)) for stage in model.layers for i in range(len(stage.blocks))]
-    blocks = [_transformer_block(slot) for slot in slots]
-    if isinstance(model, SwinTransformerV2):
-        blocks = [replace(block, branches={}) for block in blocks]
-    # The bias-free linear of a patch merging is one operation with the norm beside it (dongzelian/SSF); the
-    # linears of Swin-V2 in a Sequential compute its position biases.
-    operations = [
-        found
-        for found in _operations(model)
-        if found.slot.name != "reduction" and type(found.slot.parent) is not nn.Sequential
-    ]
-    return Sites(
-        blocks,
-        dict(model.named_parameters()),
-        Slot(model.head, "fc"),
-        model.num_features,
-        operations,
-        TokenGrid(0, None),
+)
+# The blocks with attention are those of the last two stages; their 1 x 1 convolutions are not linears.
+FAMILIES.register("LowFormer")(
+    Table(
+        blocks="stages.*.*",
+        only="LowFormerBlock",
+        width="mlp.main.1",
+        linears={},
+        branches={"attention": ("attn.main.0", "attn.drop_path"), "mlp": ("mlp.main.0", "mlp.drop_path")},
+        head="classifier",
+        channels_first=True,
+        sequence=False,
     )
-
-
-def _transformer_block(slot: Slot, *further: str) -> BlockSites:
-    block: Any = slot.get()
-    needed = ("norm1", "attn", "drop_path1", "norm2", "mlp", "drop_path2", *further)
-    if not all(hasattr(block, name) for name in needed) or type(block).__name__.endswith("PostNorm"):
-        raise UserError(f"backbone: blocks of type {type(block).__name__} are not plain transformer blocks")
-    _fuse_qkv(block.attn)
-    linears = {role: Slot(block.attn, role) for role in ("qkv", "proj")}
-    linears |= {role: Slot(block.mlp, role) for role in ("fc1", "fc2") if hasattr(block.mlp, role)}
-    branches = {
-        "attention": Branch(Slot(block, "norm1"), Slot(block, "drop_path1")),
-        "mlp": Branch(Slot(block, "norm2"), Slot(block, "drop_path2")),
-    }
-    return BlockSites(slot, block.attn.qkv.in_features, linears, branches)
-
-
-def _fuse_qkv(attention: Any) -> None:
-    """Replace separate projections or biases of queries, keys and values by one linear `qkv`, in place."""
-    parts: list[Any] = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj")]
-    biases: list[Any] = [getattr(attention, name, None) for name in ("q_bias", "k_bias", "v_bias")]
-    if all(parts):
-        if len({len(part.weight) for part in parts}) > 1:
-            raise UserError(
-                "backbone: attention with fewer heads for keys and values than for queries has no sites for "
-                "adapters"
-            )
-        weight, biases = torch.cat([part.weight for part in parts]), [part.bias for part in parts]
-    elif biases[0] is not None:
-        weight = attention.qkv.weight
-    else:
-        return
-    given = [bias for bias in biases if bias is not None]
-    fused = nn.Linear(weight.shape[1], len(weight), bias=bool(given), device=weight.device).requires_grad_(
-        False
-    )
-    fused.weight.copy_(weight)
-    if given:
-        fused.bias.copy_(
-            torch.cat([torch.zeros(len(weight) // 3) if bias is None else bias for bias in biases])
-        )
-    for name in ("q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"):
-        if hasattr(attention, name):
-            setattr(attention, name, None)
-    attention.qkv = fused
-
-
-@FAMILIES.register("ConvNeXt")
-def _convnext(model: nn.Module) -> Sites:
-    assert isinstance(model, ConvNeXt)
-    blocks = []
-    for stage in model.stages:
-        for index, block in enumerate(stage.blocks):
-            # The small variants have convolutions in place of the linears.
-            fc = {role: getattr(block.mlp, role) for role in ("fc1", "fc2")}
-            linears = {role: Slot(block.mlp, role) for role in fc if isinstance(fc[role], nn.Linear)}
-            branch = Branch(Slot(block, "conv_dw"), Slot(block, "drop_path"), channels_first=True)
-            slot = Slot(stage.blocks, str(index))
-            blocks.append(BlockSites(slot, block.conv_dw.out_channels, linears, {"mlp": branch}))
-    return Sites(
-        blocks,
-        dict(model.named_parameters()),
-        Slot(model.head, "fc"),
-        model.head_hidden_size,
-        _operations(model),
-        TokenGrid(0, None),
-    )
-
-
-@FAMILIES.register("LowFormer")
-def _lowformer(model: nn.Module) -> Sites:
-    """Return the blocks with attention, in the last two stages; their 1 x 1 convolutions are not linears."""
-    assert isinstance(model, LowFormer)
-    blocks = []
-    for stage in model.stages:
-        for index, block in enumerate(stage):
-            if not isinstance(block, LowFormerBlock):
-                continue
-            residuals = {"attention": block.attn, "mlp": block.mlp}
-            if not all(isinstance(residual, ResidualBlock) for residual in residuals.values()):
-                raise UserError("backbone: a LowFormer without attention or MLP has no sites for adapters")
-            branches = {
-                role: Branch(Slot(residual.main, "0"), Slot(residual, "drop_path"), channels_first=True)
-                for role, residual in residuals.items()
-            }
-            width = block.mlp.main[1].in_channels
-            blocks.append(BlockSites(Slot(stage, str(index)), width, {}, branches))
-    return Sites(
-        blocks,
-        dict(model.named_parameters()),
-        Slot(model, "classifier"),
-        model.head_hidden_size,
-        _operations(model),
-        TokenGrid(0, None),
-    )
-
-
-def _operations(model: nn.Module) -> list[Operation]:
-    """Return every linear, convolution and layer norm of a model."""
-    found = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
-            parent, _, name = path.rpartition(".")
-            first = isinstance(module, nn.Conv2d | LayerNorm2d)
-            channels = module.bias if module.bias is not None else module.weight
-            found.append(Operation(Slot(model.get_submodule(parent), name), len(channels), first))
-    return found
+)

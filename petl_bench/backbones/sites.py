@@ -247,7 +247,8 @@ class Sites:
         features: number of input features of the classifier.
         operations: every linear, convolution and norm in order of construction, except for the linears of
             Swin's patch merging, which form one operation with their norms.
-        layout: arrangement of the tokens, the same in all blocks except for the size of the grid.
+        arrangement: arrangement of the tokens, the same in all blocks except for the size of the grid; None
+            where it is not known.
         first_token: whether the head reads only the first token of the last block.
         fixed_tokens: whether attention knows positions by the place in the sequence, so that no tokens can be
             added.
@@ -258,9 +259,23 @@ class Sites:
     head: Slot
     features: int
     operations: list[Operation]
-    layout: TokenGrid
+    arrangement: TokenGrid | None
     first_token: bool = False
     fixed_tokens: bool = False
+
+    @property
+    def layout(self) -> TokenGrid:
+        """Return the arrangement of the tokens.
+
+        Raises:
+            UserError: it is not known.
+        """
+        if self.arrangement is None:
+            raise UserError(
+                "this adapter needs the place of each token in the image, which this backbone does not tell: "
+                "choose another adapter or backbone"
+            )
+        return self.arrangement
 
     def drop_unread(self) -> None:
         """Skip the last block's work on tokens that the head does not read; for tokenwise adapters."""

@@ -85,15 +85,14 @@ def build_changed(specs: Iterable[RunSpec]) -> list[str]:
 
 
 def weights_remarks(specs: Iterable[RunSpec]) -> list[str]:
-    """Return remarks about what the backbones of identified runs have taken from their weights files."""
+    """Return remarks on the backbones of identified runs: on weights files, and on inferred sites."""
     backbones = {repr(spec.backbone): spec.backbone for spec in specs}
-    files = [known for known in backbones.values() if weights.find(known.weights) is not None]
-    files = [known for known in files if not weights.bundled(known.weights)]
-    if not files:
+    built = [known for known in backbones.values() if not weights.bundled(known.weights)]
+    if not built:
         return []
     from petl_bench.backbones import families
 
-    return [*dict.fromkeys(remark for known in files for remark in families.remarks(known))]
+    return [*dict.fromkeys(remark for known in built for remark in families.remarks(known))]
 
 
 def identify(spec: RunSpec) -> str:
