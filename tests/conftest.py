@@ -22,6 +22,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from petl_bench import plugins
 from petl_bench.cli import main
 from petl_bench.data import manifests
 from petl_bench.types import Cache, ResultRow
@@ -155,6 +156,7 @@ def quickly(
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as end:
             main()
+    plugins.use(())  # the next test has none
     code = end.value.code
     return subprocess.CompletedProcess(
         arguments, code if isinstance(code, int) else 0, out.getvalue(), err.getvalue()

@@ -134,9 +134,7 @@ def test_a_file_that_cannot_be_imported_is_one_warning(copy: Path, tmp_path: Pat
     ]
     refused = quickly(*base, "adapter=plain_lora")
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith(
-        f"petl-bench: error: unknown adapter 'plain_lora': {where}"
-    )
+    assert refused.stderr.splitlines()[-1].startswith(f"error: unknown adapter 'plain_lora': {where}")
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,7 @@ ALONE = {
     *("scale_from", "lr_from", "searched"),
     *("version", "git_revision", "git_dirty", "torch_version", "pillow_version", "started_at", "finished_at"),
     *("kernels", "timm_version", "source_adapter", "source_quantizer", "source_head", "source_training"),
+    "plugins",
 }
 
 

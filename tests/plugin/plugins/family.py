@@ -1,4 +1,4 @@
-"""CaiT, whose blocks apply one drop path to both branches, so that they have linears only; others follow them."""
+"""CaiT, whose blocks apply one drop path to both branches, so that they have linears only."""
 
 from petl_bench.backbones.families import FAMILIES
 from petl_bench.backbones.tables import Table
