@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from petl_bench import plugins
 from petl_bench.cli.common import note
 from petl_bench.cli.planning import Existing, prepare
-from petl_bench.cli.report import Format, content_of
+from petl_bench.cli.report import content_of
 from petl_bench.cli.sweep import execute
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.report import FORMATS
@@ -120,7 +120,9 @@ def rows(
     """
     import pandas
 
-    data = FORMATS["parquet"](content_of(_folder(store), _texts("filters", filters), _joined(tasks)), Path())
+    data = FORMATS.get("parquet")(
+        content_of(_folder(store), _texts("filters", filters), _joined(tasks)), Path()
+    )
     assert isinstance(data, bytes)
     return pandas.read_parquet(io.BytesIO(data))
 
@@ -145,7 +147,7 @@ def make_report(
 
     Args:
         store: folder of the results.
-        format: text, markdown, latex, csv, json, html or parquet.
+        format: text, markdown, latex, csv, json, html, parquet, or the form of a plug-in.
         filters, tasks, against, baseline, compare, power, margin: the options of `petl-bench report`.
 
     Returns:
@@ -154,8 +156,8 @@ def make_report(
     Raises:
         UserError: there is no finished run, or an option has a wrong value.
     """
-    if format not in [*Format]:
-        raise UserError(f"format={format!r}: {did_you_mean(format, [*Format])}")
+    if format not in [*FORMATS]:
+        raise UserError(f"format={format!r}: {did_you_mean(format, [*FORMATS])}")
     if compare is not None and len(pair := _texts("compare", compare)) != 2:
         raise UserError(f"compare={compare!r}: give two configurations, ('bits=1', 'bits=32')")
     if not isinstance(margin, int | float):
@@ -173,4 +175,4 @@ def make_report(
     )
     for warning in content.all_warnings:
         note(f"warning: {warning}")
-    return FORMATS[format](content, Path())
+    return FORMATS.get(format)(content, Path())

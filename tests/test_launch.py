@@ -155,7 +155,7 @@ def outside(kind: type[LauncherSettings]) -> Iterator[tuple[str, object]]:
             yield "options", options
 
 
-@pytest.mark.parametrize("kind", LAUNCHERS.values(), ids=LAUNCHERS)
+@pytest.mark.parametrize("kind", [LAUNCHERS.get(name) for name in LAUNCHERS], ids=[*LAUNCHERS])
 def test_settings_out_of_range_are_refused(kind: type[LauncherSettings]) -> None:
     for key, value in outside(kind):
         with pytest.raises(UserError) as refused:

@@ -16,9 +16,21 @@ from petl_bench.config import options, plan
 from petl_bench.errors import UserError
 from petl_bench.store import ADAPTER
 from petl_bench.types import run_id, spec_to_dict
+from tests import trees
 from tests.conftest import WEIGHTS, error_of, json_lines, quickly, rows_of
 
 PLUGIN = Path(__file__).with_name("plugin")
+LISTED = """
+name: leaves
+suite: garden
+group: natural
+classes: 2
+source: listed
+folders: [leaves]
+splits: {train: 32, val: 8, test: 8}
+metric: accuracy
+resize: stretch
+"""
 RUN = ["sweep=none", "task=digits_again", "adapter=plain_lora", "bits=2", "quantizer=even", "head=unbiased"]
 RUN += ["train=brief", "scale=1"]
 
@@ -90,9 +102,34 @@ def test_a_store_is_read_without_the_plugin(store: Path) -> None:
     assert "train=brief" in command
 
 
+def test_a_launcher_a_layout_and_a_form_of_a_report(copy: Path, tmp_path: Path) -> None:
+    """The runs of a task in a layout of its own, executed in the order of a launcher of its own."""
+    (copy / "data_manifests" / "leaves.yaml").write_text(LISTED)
+    leaves = tmp_path / "data" / "leaves"
+    trees.vtab_task(leaves, 2, {"train": 32, "val": 8, "test": 8})
+    names = {"train800": "train", "val200": "val", "train800val200": "both", "test": "test"}
+    (leaves / "lists").mkdir()
+    for old, new in names.items():
+        shutil.move(leaves / f"{old}.txt", leaves / "lists" / f"{new}.txt")
+    arguments = ["sweep=none", "task=leaves", "adapter=linear", "train=brief", "seed=0,1"]
+    arguments += [f"data.root={tmp_path / 'data'}", f"data.cache={tmp_path / 'cache'}"]
+    arguments += ["launcher=backwards", "launcher.loudly=true", "--store", tmp_path / "store"]
+    done = quickly("sweep", "--config-dir", copy, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the last run comes first" in done.stderr
+    rows = json_lines(done.stdout)
+    assert [row["seed"] for row in rows] == [1, 0]
+    assert all(row["plugins"].startswith("mine 1.2 ") for row in rows)
+    form = ("report", "--store", tmp_path / "store", "--format", "brief")
+    assert quickly(*form, "--config-dir", copy).stdout == "runs: 2\n"
+    assert "unknown format 'brief'" in error_of(quickly(*form))
+    assert "unknown launcher 'backwards'" in error_of(quickly("sweep", "launcher=backwards"))
+
+
 def test_listings_mark_what_comes_from_a_plugin() -> None:
     kinds = {"tasks": "digits_again", "heads": "unbiased", "quantizers": "even", "train": "brief"}
-    for kind, name in {**kinds, "adapters": "plain_lora"}.items():
+    kinds |= {"launchers": "backwards"}
+    for kind, name in (kinds | {"adapters": "plain_lora"}).items():
         lines = json_lines(quickly("ls", kind, "--json", "--config-dir", PLUGIN).stdout)
         assert {line["name"]: line["plugin"] for line in lines if "plugin" in line} == {name: "plugin 1.2"}
         assert "(plug-in plugin 1.2)" in quickly("ls", kind, name, "--config-dir", PLUGIN).stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,22 +25,15 @@ PUBLISHED = "published"
 """Value of `--against`."""
 
 
-class Format(StrEnum):
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-    html = "html"
-
-
 def report(
     store: StoreOption = DEFAULT_STORE,
     format: Annotated[
-        Format | None,
+        str | None,
         typer.Option(
-            "--format", help="csv and parquet have one row per run, the others tables; by default text."
+            "--format",
+            metavar="FORM",
+            help="text (default), markdown, latex, csv, json, parquet, html, or a form of a plug-in; csv and "
+            "parquet have one row per run, the others tables.",
         ),
     ] = None,
     out: OutOption = None,
@@ -106,20 +98,23 @@ def report(
     """
     from petl_bench.report import FORMATS, for_terminal
 
-    if json and format not in (None, Format.json):
+    if json and format not in (None, "json"):
         raise UserError(f"--json and --format {format}: give one of them")
-    format = Format.json if json else format or Format.text
-    if format is Format.parquet and out is None:
+    format = "json" if json else format or "text"
+    made = FORMATS.get(format)
+    if format == "parquet" and out is None:
         raise UserError("--format parquet is binary: name a file with --out")
     base = out.parent if out else Path()
     content = content_of(store, filters or [], tasks, against, baseline, compare, power, margin)
-    if format is Format.text and out is None:
+    if format == "text" and out is None:
         form: str | bytes = for_terminal(content, terminal_width())
     else:
-        form = FORMATS[format.value](content, base)
+        form = made(content, base)
+    if isinstance(form, bytes) and out is None:
+        raise UserError(f"--format {format} is binary: name a file with --out")
     for warning in content.all_warnings:
         note(f"warning: {warning}")
-    for what in _unused(content) if format in (Format.csv, Format.parquet) else []:
+    for what in _unused(content) if format in ("csv", "parquet") else []:
         note(f"warning: {format} holds only rows of the store; the other formats have {what}")
     if plots:
         _draw(content, plots)

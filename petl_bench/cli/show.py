@@ -80,7 +80,8 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
     spec = store.spec(run_id)
     row = store.row(run_id) if state == "done" else None
     overrides = overrides_of(spec)
-    other = [] if row is None else other_makers(spec, row)
+    known = row is not None and not plugins.missing(row.plugins)
+    other = other_makers(spec, row) if row is not None and known else []
     values = {} if row is None else row_to_dict(row)
     return {
         "run_id": run_id,

@@ -36,7 +36,7 @@ def _adapters() -> dict[str, dict[str, Any]]:
 def _launchers() -> dict[str, dict[str, Any]]:
     return {
         name: {"name": name} | {key: known.default for key, known in declarations(kind).items()}
-        for name, kind in LAUNCHERS.items()
+        for name, kind in ((name, LAUNCHERS.get(name)) for name in LAUNCHERS)
     }
 
 
@@ -122,7 +122,7 @@ def description(group: str, name: str) -> str:
     if group == "adapter" and name in methods():
         return method(name).description
     if group == "launcher" and name in LAUNCHERS:
-        return (LAUNCHERS[name].__doc__ or "").partition("\n")[0]
+        return (LAUNCHERS.get(name).__doc__ or "").partition("\n")[0]
     lines = read_text(file_of(group, name), SETTINGS_LIMIT).splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""

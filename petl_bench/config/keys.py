@@ -69,7 +69,7 @@ def keys() -> Iterator[Key]:
         yield Key(name, PLAIN[name].default, PLAIN[name])
     for group, kind in PARTS.items():
         yield from _of_part(f"{group}.", kind)
-    declared = {f"launcher={name}": declarations(kind) for name, kind in LAUNCHERS.items()}
+    declared = {f"launcher={name}": declarations(LAUNCHERS.get(name)) for name in LAUNCHERS}
     declared |= {f"adapter={name}": found.settings for name, found in methods().items()}
     for option, settings in declared.items():
         for name, known in settings.items():

@@ -139,7 +139,7 @@ def _expand(overrides: list[str]) -> Plan:
             options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
             runs[spec] = list(combination), origins.origin(keys, options_of)
     chosen_launcher = dict(config["launcher"])
-    launcher = typed(LAUNCHERS[chosen_launcher.pop("name")], chosen_launcher, "launcher.")
+    launcher = typed(LAUNCHERS.get(chosen_launcher.pop("name")), chosen_launcher, "launcher.")
     specs = list(runs)
     alone, found = map(list, zip(*runs.values(), strict=True))
     if launcher.elsewhere and any(spec.precision == "auto" for spec in specs):

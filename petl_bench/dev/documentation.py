@@ -87,7 +87,7 @@ class Documentation:
 
 
 def _report(documentation: Documentation, page: Path, arguments: str) -> str:
-    return str(FORMATS["markdown"](documentation.report(arguments), Path()))
+    return str(FORMATS.get("markdown")(documentation.report(arguments), Path()))
 
 
 def _table(documentation: Documentation, page: Path, arguments: str) -> str:
@@ -130,7 +130,7 @@ def _declared(group: str) -> Iterator[tuple[str, Any, Setting]]:
     kind, _, name = group.partition(".")
     if kind == "launcher":
         common = declarations(LauncherSettings)
-        own = declarations(LAUNCHERS[name]) if name else common
+        own = declarations(LAUNCHERS.get(name)) if name else common
         yield from (
             (f"launcher.{key}", known.default, known)
             for key, known in own.items()

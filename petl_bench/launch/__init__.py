@@ -16,16 +16,16 @@ from petl_bench.errors import StoreError, counted
 from petl_bench.launch import local, pool, ray, slurm
 from petl_bench.launch.base import Round
 from petl_bench.launch.failures import keep_failure
+from petl_bench.registry import Registry
 from petl_bench.store import ClaimedError, Claims, Store
 from petl_bench.types import NO_FAULT, Cache, Job, LauncherSettings, Outcome, ProcessSettings, Runtime
 
-LAUNCH: dict[str, Callable[[Round[Any]], Generator[Outcome, None, None]]] = {
-    "local": local.launch,
-    "pool": pool.launch,
-    "ray": ray.launch,
-    "slurm": slurm.launch,
-}
+LAUNCH: Registry[Callable[[Round[Any]], Generator[Outcome, None, None]]] = Registry("launcher", "LAUNCH")
 """Functions of the launchers by their names."""
+LAUNCH.register("local")(local.launch)
+LAUNCH.register("pool")(pool.launch)
+LAUNCH.register("ray")(ray.launch)
+LAUNCH.register("slurm")(slurm.launch)
 PAUSE = 0.5
 """Seconds between two checks of runs that are in progress elsewhere."""
 
@@ -75,7 +75,7 @@ def launch(
         unchecked, checked = () if checked else [job.spec for job in jobs], True
         held = {job.run_id: job for job in jobs}
         work = Round(jobs, runtime, settings, unchecked, say)
-        with closing(LAUNCH[settings.name](work)) as outcomes:
+        with closing(LAUNCH.get(settings.name)(work)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]
                 if outcome.cause == "store":

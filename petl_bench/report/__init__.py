@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from petl_bench.registry import Registry
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.content import Report, build
 from petl_bench.report.latex import latex
@@ -52,13 +53,12 @@ def html(report: Report, base: Path) -> str:
     return page(content)
 
 
-FORMATS: dict[str, Callable[[Report, Path], str | bytes]] = {
-    "text": lambda report, _: for_terminal(report),
-    "markdown": lambda report, _: markdown(report),
-    "latex": lambda report, _: latex(report),
-    "csv": lambda report, _: to_csv(report),
-    "json": lambda report, _: to_json(report),
-    "parquet": lambda report, _: to_parquet(report),
-    "html": html,
-}
-"""Format -> function from a report, and the folder it will be written to, to the content of its file."""
+FORMATS: Registry[Callable[[Report, Path], str | bytes]] = Registry("format", "FORMATS")
+"""Functions from a report, and the folder it will be written to, to the content of its file."""
+FORMATS.register("text")(lambda report, _: for_terminal(report))
+FORMATS.register("markdown")(lambda report, _: markdown(report))
+FORMATS.register("latex")(lambda report, _: latex(report))
+FORMATS.register("csv")(lambda report, _: to_csv(report))
+FORMATS.register("json")(lambda report, _: to_json(report))
+FORMATS.register("parquet")(lambda report, _: to_parquet(report))
+FORMATS.register("html")(html)

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
+from petl_bench.registry import Registry
 from petl_bench.types.settings import check_ranges, require, setting
 
 COMPILERS = ("none", "default", "reduce-overhead")
@@ -191,7 +192,7 @@ def _is_host_and_port(address: str) -> bool:
     return found is not None and 0 < int(found[1] or found[2]) < 2**16
 
 
-LAUNCHERS: dict[str, type[LauncherSettings]] = {
-    kind.name: kind for kind in (LocalSettings, PoolSettings, RaySettings, SlurmSettings)
-}
+LAUNCHERS: Registry[type[LauncherSettings]] = Registry("launcher", "LAUNCHERS")
 """Settings of each launcher by its name."""
+for _kind in (LocalSettings, PoolSettings, RaySettings, SlurmSettings):
+    LAUNCHERS.register(_kind.name)(_kind)
