@@ -14,14 +14,19 @@ PROVENANCE = {
     "timm_version": "timm versions",
     "pillow_version": "pillow versions",
     "source_training": "versions of the training code",
+    "plugins": "versions of plug-ins",
     "device": "devices",
     "kernels": "kernels",
     "backbone_sha256": "weights of one backbone",
     "data_fingerprint": "versions of one task's data",
 }
 """Columns in which the runs of a table should agree, with the name that a note gives to several values."""
-WITHIN = {"backbone_sha256": ["backbone"], "data_fingerprint": ["task", "shots", "split_seed"]}
-"""Columns that should agree only among runs of the same backbone, or of the same task."""
+WITHIN = {
+    "backbone_sha256": ["backbone"],
+    "data_fingerprint": ["task", "shots", "split_seed"],
+    "plugins": ["task", "adapter", "quantizer", "head", "recipe_name", "backbone"],
+}
+"""Columns that should agree only among runs of the same backbone, of the same task, and so on."""
 
 YOUNGER = {"source_training", "timm_version", "kernels"}
 """Columns that old rows lack; nothing is known about these."""
