@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import petl_bench
 from petl_bench import plugins
 from petl_bench.config import options, plan
 from petl_bench.errors import UserError
+from petl_bench.plugins.modules import read_module
 from petl_bench.store import ADAPTER
 from petl_bench.types import run_id, spec_to_dict
 from tests import trees
@@ -199,6 +203,33 @@ def test_a_file_that_cannot_be_read_is_one_warning(copy: Path, text: str, said: 
     if "own" in text:
         command = ["sweep", "--config-dir", copy, "adapter=own", "task=digits", "scale=1", "--dry-run"]
         assert said in error_of(quickly(*command))
+
+
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from(["(", "[", "x=", "0", "\n", '"', "#", "\\"])).map(
+        lambda parts: "".join(parts).encode()
+    )
+)
+def test_a_file_of_any_bytes_is_read(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.py"
+        path.write_bytes(content)
+        module = read_module(path, "a")
+    assert not module.fault or str(path) in module.fault
+
+
+@given(
+    st.text(max_size=20),
+    st.sampled_from(["HEADS", "heads.HEADS", "CODEBOOKS", "FAMILIES"]),
+    st.integers(0, 5),
+)
+def test_every_literal_name_is_found_in_its_line(name: str, table: str, lines: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.py"
+        path.write_text("\n" * lines + f"{table}.register({name!a})(None)\n")
+        (held,) = read_module(path, "a").registrations
+    assert (held.table, held.name, held.line) == (table.rpartition(".")[2], name, lines + 1)
 
 
 def _also(copy: Path, path: str, text: str) -> None:

@@ -103,7 +103,10 @@ class _SearchPath(SearchPathPlugin):  # type: ignore[misc]
             search_path.append("petl-bench", f"file://{folder}")
 
 
-Plugins.instance().register(_SearchPath)
+def let_hydra_see_plugins() -> None:
+    """Make Hydra read the options of plug-ins, if there are any; it takes long to find its own plug-ins."""
+    if folders()[1:]:
+        Plugins.instance().register(_SearchPath)
 
 
 def groups() -> set[str]:

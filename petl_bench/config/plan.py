@@ -29,6 +29,7 @@ from petl_bench.config.files import (
     CONF_DIR,
     check_files,
     groups,
+    let_hydra_see_plugins,
     options,
     store_declared,
     unknown_option,
@@ -83,6 +84,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     store_declared()
     store_settings()
     check_files()
+    let_hydra_see_plugins()
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         try:
             return _expand(list(overrides))

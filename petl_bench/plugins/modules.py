@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,11 @@ def read_module(path: Path, imported_as: str) -> Module:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        found = tuple(_registrations(ast.parse(text, str(path))))
+        with warnings.catch_warnings(action="ignore"):  # Python warns of escapes again at the import
+            found = tuple(_registrations(ast.parse(text, str(path))))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:  # bytes that are not UTF-8 are a ValueError
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
         return Module(path, imported_as, "", fault=fault(path, error))
     return Module(path, imported_as, text, found)
 
