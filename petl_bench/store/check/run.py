@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from petl_bench import plugins
 from petl_bench.errors import DamagedError, UserError
 from petl_bench.files import ADAPTER_LIMIT, flaw
 from petl_bench.packing import VerifiedFile, short_checksum, stated_precision, verify
@@ -145,7 +146,8 @@ class Run:
             return None
         if row is not None:
             found = stored_id(spec_to_dict(spec), row.backbone_sha256)
-            if found not in (self.name, row.run_id):
+            # A method that is not known may leave settings of the recipe out of the identity.
+            if found not in (self.name, row.run_id) and not plugins.missing(row.plugins):
                 if self._was(row):
                     self.add("older", SPEC, "a sweep of this version would give the run another run_id")
                 else:

@@ -16,7 +16,12 @@ class PlainConfig:
 
 
 @adapter(
-    "plain_lora", description="LoRA at half its scale.", config=PlainConfig, group="low-rank", tokenwise=True
+    "plain_lora",
+    description="LoRA at half its scale.",
+    config=PlainConfig,
+    group="low-rank",
+    tokenwise=True,
+    unused={"train.drop_path": 0.0},
 )
 def attach(sites: Sites, shape: Shape, config: PlainConfig) -> Attached:
     """Attach LoRA."""
