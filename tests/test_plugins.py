@@ -21,7 +21,8 @@ from petl_bench.plugins.modules import read_module
 from petl_bench.store import ADAPTER
 from petl_bench.types import run_id, spec_to_dict
 from tests import trees
-from tests.conftest import WEIGHTS, error_of, json_lines, quickly, rows_of
+from tests.conftest import error_of, json_lines, quickly, rows_of
+from tests.made import WEIGHTS
 
 PLUGIN = Path(__file__).with_name("plugin")
 LISTED = """
