@@ -42,7 +42,7 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             if (news := store.outcome_elsewhere(job)) is not None:
                 return news
             try:
-                plugins.use(runtime.config_dirs)
+                plugins.keep_to(runtime.config_dirs)
                 here = replace(runtime, device=find_device(runtime.device))
                 return Outcome(job.run_id, job.spec, row=execute(job, here, claim))
             except (StoreError, ClaimedError):

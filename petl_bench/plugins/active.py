@@ -64,13 +64,21 @@ def use(folders: Iterable[str | Path] | None, tell: Callable[[str], None] | None
     Raises:
         UserError: a folder is no plug-in, or two plug-ins contradict each other.
     """
-    given = None if folders is None else tuple(str(Path(folder).resolve()) for folder in folders)
-    if tell is None and given is not None and given == _state.given:
-        return  # as every run of a process asks for the same
-    _state.given, _state.used = given, None
+    _state.given = None if folders is None else tuple(str(Path(folder).resolve()) for folder in folders)
+    _state.used = None
     if tell is not None:
         _state.tell, _state.told = tell, set()
     active()
+
+
+def keep_to(wanted: tuple[str, ...]) -> None:
+    """Use the plug-ins of these folders, as `folders` returns them, unless they are in use already.
+
+    Raises:
+        UserError: see `use`.
+    """
+    if _state.used is None or folders() != wanted:
+        use(wanted)
 
 
 def folders() -> tuple[str, ...]:
