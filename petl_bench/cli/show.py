@@ -80,8 +80,7 @@ def about(store: Store, run_id: str) -> dict[str, Any]:
     spec = store.spec(run_id)
     row = store.row(run_id) if state == "done" else None
     overrides = overrides_of(spec)
-    known = row is not None and not plugins.missing(row.plugins)
-    other = other_makers(spec, row) if row is not None and known else []
+    other = [] if row is None else other_makers(spec, row)
     values = {} if row is None else row_to_dict(row)
     return {
         "run_id": run_id,

@@ -76,14 +76,20 @@ def sources(spec: RunSpec) -> dict[str, str]:
 def changed_parts(spec: RunSpec, row: ResultRow) -> list[str]:
     """Return the parts whose source is no longer that of a finished run.
 
-    Nothing is known about rows of versions that did not keep digests.
+    Nothing is known about rows of versions that did not keep digests, and about runs of plug-ins that are not
+    in use.
     """
-    now = sources(spec)
+    now = {} if plugins.missing(row.plugins) else sources(spec)
     return [part for part, digest in now.items() if getattr(row, f"source_{part}") not in ("", digest)]
 
 
 def other_makers(spec: RunSpec, row: ResultRow) -> list[str]:
-    """Return what made a finished run and is another here: parts of the source code, and files of conf/."""
+    """Return what made a finished run and is another here: parts of the source code, and files of conf/.
+
+    About runs of plug-ins that are not in use nothing is known.
+    """
+    if plugins.missing(row.plugins):
+        return []
     parts = [f"the source code of its {part}" for part in changed_parts(spec, row)]
     return parts + sorted({changed_file(origin) for origin in (row.scale_from, row.lr_from)} - {""})
 
