@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -26,7 +27,7 @@ from rich.progress import track
 
 from petl_bench.config import CONF_DIR, plan
 from petl_bench.data import manifests
-from petl_bench.device import find_precision
+from petl_bench.device import cores_here, find_device, find_precision
 from petl_bench.run.training import validate
 from petl_bench.types import RunSpec, Runtime
 
@@ -40,9 +41,9 @@ HEADER = f"""\
 """
 
 
-def score(spec: RunSpec) -> float:
+def score(spec: RunSpec, runtime: Runtime) -> float:
     """Train on train and return the accuracy on val."""
-    return validate(spec, Runtime(store=""))[0]
+    return validate(spec, runtime)[0]
 
 
 def choose(runs: Sequence[RunSpec], scores: Sequence[float], what: str) -> dict[str, dict[str, float]]:
@@ -122,13 +123,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Choose scales or learning rates of a bundled suite on val.")
     parser.add_argument("--suite", default="pocket", choices=("pocket", "pocket19"))
     parser.add_argument("--out", type=Path, help="file to update; by default that of the suite in conf/tuned")
-    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core, or one on a GPU")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
     grid = parser.add_mutually_exclusive_group()
     grid.add_argument("--scales", default=SCALES, help="comma-separated scales")
     grid.add_argument("--lrs", help="comma-separated learning rates")
     parser.add_argument("--seeds", default="0,1", help="comma-separated seeds")
     parser.add_argument("adapters", nargs="*", default=["adaptformer", "lora"], help="names of adapters")
     arguments = parser.parse_args()
+    runtime = Runtime(store="", device=find_device(arguments.device, "--device "), threads=arguments.threads)
+    workers = arguments.workers or (cores_here() if runtime.device == "cpu" else 1)
     out = arguments.out or CONF_DIR / "tuned" / f"{arguments.suite}.yaml"
     what, values = ("lrs", arguments.lrs) if arguments.lrs else ("scales", arguments.scales)
     overrides = [
@@ -144,10 +149,11 @@ def main() -> None:
     text = out.read_text() if out.is_file() else ""
     planned = left(plan(overrides).runs, text, what, note)
     groups = [
-        [replace(run, precision=find_precision(run.precision, "cpu")) for run in group] for group in planned
+        [replace(run, precision=find_precision(run.precision, runtime.device)) for run in group]
+        for group in planned
     ]
-    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
-        found = [executor.map(score, group) for group in groups]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+        found = [executor.map(partial(score, runtime=runtime), group) for group in groups]
         for group, scores in track(zip(groups, found, strict=True), "validating", total=len(groups)):
             text = written(text, what, note, choose(group, list(scores), what))
             out.write_text(text)

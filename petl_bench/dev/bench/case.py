@@ -10,7 +10,7 @@ from petl_bench.device import device_name
 from petl_bench.registry import Registry
 from petl_bench.types import BackboneSpec
 
-_TINY = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+TINY = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 HIDDEN, CLASSES = 32, 10
 
 
@@ -44,7 +44,7 @@ class Setting:
     def backbone(self) -> BackboneSpec:
         """ViT-B/16 with random weights and `depth` blocks; with `quick` a tiny ViT."""
         if self.quick:
-            return BackboneSpec("vit_tiny_patch16_224", "random", 32, dict(_TINY))
+            return BackboneSpec("vit_tiny_patch16_224", "random", 32, dict(TINY))
         depth = self.depth or (12 if self.on_gpu else 4)
         return BackboneSpec("vit_base_patch16_224", "random", 224, {} if depth == 12 else {"depth": depth})
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from petl_bench.dev.bench import ours, reference_loop
 from petl_bench.dev.bench.case import Setting, case
 from petl_bench.dev.bench.measure import Timing, Work, compare, paired, seconds_of
+from petl_bench.dev.bench.operations import step_operations
 from petl_bench.dev.bench.reference import Reference
 from petl_bench.types import ModelSpec
 
@@ -53,9 +54,9 @@ def train_step(setting: Setting, precision: str, adapter: str = "adaptformer", b
     spec = ours.model_spec(setting, adapter, bits)
     mine = ours.training(spec, precision, setting, setting.steps)
     theirs = reference_training(spec, setting, setting.steps)
-    return compare(
-        mine, theirs, setting.device, setting.rounds(5), f"{setting.size}; per step", setting.steps
-    )
+    count = step_operations(spec, precision, setting.blocks)
+    note = f"{setting.size}; per step, {count:,} operations of torch without views"
+    return compare(mine, theirs, setting.device, setting.rounds(5), note, setting.steps)
 
 
 def evaluation(setting: Setting, precision: str, adapter: str = "adaptformer", bits: int = 1) -> Timing:
