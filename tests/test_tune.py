@@ -42,7 +42,8 @@ def test_a_table_keeps_what_was_not_chosen_anew() -> None:
 def test_rates_are_chosen_by_training(tmp_path: Path) -> None:
     """At a rate of 1e-9 the head stays as it begins, which is no better than chance."""
     out = tmp_path / "tuned.yaml"
-    command = f"-m petl_bench.dev.tune --lrs 1e-9,0.01 --seeds 0 --workers 1 --device cpu --threads 1 --out {out} linear"
+    where = "--workers 1 --device cpu --threads 1"
+    command = f"-m petl_bench.dev.tune --lrs 1e-9,0.01 --seeds 0 {where} --out {out} linear"
     processes.run([sys.executable, *command.split()], check=True)
     (table,) = yaml.safe_load(out.read_text())["tables"]
     assert table["lrs"] == {run.task.name: 0.01 for run in plan(["adapter=linear"]).runs}
