@@ -14,13 +14,12 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from petl_bench.data import manifests
 from petl_bench.store import ADAPTER
 from tests import trees
 from tests.benches import FIXED, ONE, SMALL, Bench
-from tests.conftest import call, error_of, json_lines
+from tests.conftest import call, error_of, events_of, json_lines
 from tests.golden import FEW_SHOT_SETS, FewShotSet
 
 GROUPS = {  # of VTAB-1K: arXiv 1910.04867, table 2
@@ -206,9 +205,7 @@ def test_few_shot_pets_train_on_their_circulated_lists(
     for row in rows:
         assert (row["n_test"], row["data_override"]) == (held, f"splits.val={held},splits.test={held}")
         assert row["normalization"] == "imagenet"  # NOAH's recipe: conf/train/fgvc is that of the suite
-        events = EventAccumulator(str(tmp_path / row["run_id"]))
-        events.Reload()
-        losses = [event.value for event in events.Scalars("train/loss")]
+        losses = [event.value for event in events_of(tmp_path / row["run_id"]).Scalars("train/loss")]
         assert len(losses) == 2
         assert all(math.isfinite(loss) and loss > 0 for loss in losses)
     report = call(capsys, monkeypatch, "report", "--store", tmp_path, "--format", "json")

@@ -131,7 +131,7 @@ def test_convert_cuts_a_file_to_any_rank(tmp_path):
     whole.write_bytes(dump(adapted.file(packing.describe(run, "0" * 64), code=True)))
     for ranks in range(1, RANKS + 1):
         small.unlink(missing_ok=True)
-        convert(whole, small, Format.petl_bench, ranks=ranks)
+        convert([whole, small], to=Format.petl_bench, ranks=ranks)
         file = load(small.read_bytes(), "small")
         facts = packing.interpret(file, lambda label: pytest.fail("not a bundled one"), "small")
         assert facts.model.adapter.settings["kept"] == ranks
@@ -157,5 +157,5 @@ def test_what_cannot_be_cut_is_refused(adapter, ranks, message, tmp_path):
     run = tiny.run_spec(spec, tiny.recipe())
     path.write_bytes(dump(tiny.quantized_model(spec).file(packing.describe(run, "0" * 64))))
     with pytest.raises(UserError, match=message):
-        convert(path, tmp_path / "b.safetensors", Format.petl_bench, ranks=ranks)
+        convert([path, tmp_path / "b.safetensors"], to=Format.petl_bench, ranks=ranks)
     assert not (tmp_path / "b.safetensors").exists()
