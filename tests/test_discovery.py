@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -125,6 +131,47 @@ def test_overrides_are_completed() -> None:
     assert "adapter=lora,linear" in completion.overrides("adapter=lora,l")
     assert completion.overrides("bits=1") == []
     assert completion.tasks("vtab_dt") == ["vtab_dtd"]
+
+
+PROGRAM = Path(sys.executable).with_name("petl-bench")
+
+
+def read_until(keyboard: int, text: str) -> None:
+    """Read what a terminal shows until a text is there, for a minute at most."""
+    shown = b""
+    while text.encode() not in shown:
+        assert select.select([keyboard], [], [], 60)[0], shown
+        shown += os.read(keyboard, 4096)
+
+
+@pytest.mark.skipif(not PROGRAM.exists() or shutil.which("bash") is None, reason="needs bash and the command")
+def test_bash_completes_values_behind_an_equals_sign(tmp_path: Path) -> None:
+    """In an interactive bash, which takes `task=shapes_c` for three words, by the command's own script."""
+    asked = [PROGRAM, "--show-completion", "bash"]
+    (tmp_path / "completion.sh").write_bytes(subprocess.run(asked, capture_output=True, check=True).stdout)
+    own = {"PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(
+        shell, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=os.environ | own
+    ) as process:
+        try:
+            # What is typed before bash is ready for it is taken literally.
+            for shown, typed in (
+                ("$ ", "source ./completion.sh; echo loaded\n"),
+                ("\nloaded\r\n$ ", "petl-bench sweep adapter=lora,rep\t"),
+                ("lora,repadapter ", "task=shapes_c\t"),
+                ("shapes_count ", "\x01echo \x05> done\nexit\n"),  # Ctrl-A, Ctrl-E: the line is only printed
+            ):
+                read_until(keyboard, shown)
+                os.write(keyboard, typed.encode())
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+    os.close(keyboard)
+    os.close(terminal)
+    completed = "petl-bench sweep adapter=lora,repadapter task=shapes_count"
+    assert (tmp_path / "done").read_text().split() == completed.split()
 
 
 def test_run_ids_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -153,6 +154,18 @@ def test_folders_that_lora_cannot_hold_are_refused_by_name(fault: str, tmp_path:
         read_peft(folder, "pocket", "half", None)
     assert str(folder) in str(refused.value)
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", ["x", "1e999", "-1", "", str(1 << 63)])
+def test_a_stated_seed_that_is_none_is_refused(seed: str, tmp_path: Path) -> None:
+    path = written(tmp_path, tiny.model_spec("lora", bits=32))
+    folder = put(exported(read(path, resize="crop"), "peft"), tmp_path / "folder")
+    name = folder / "adapter_model.safetensors"
+    with safe_open(name, "pt") as file:
+        stated = json.loads(file.metadata()["petl-bench"])
+    save_file(load_file(name), name, {"petl-bench": json.dumps(stated | {"seed": seed})})
+    with pytest.raises(UserError, match=r"states the seed .*; it must be a whole number"):
+        read_peft(folder, None, None, None)
 
 
 def test_updates_of_keys_and_of_other_linears_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import typer
 from petl_bench import __version__
 from petl_bench.cli import bench as bench_command
 from petl_bench.cli import compare as compare_command
+from petl_bench.cli import completion
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import doctor as doctor_command
@@ -101,6 +102,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding may lack characters
+    completion.join_words()
     try:
         _check_folder()
         sys.exit(_command()(standalone_mode=False) or 0)

@@ -19,7 +19,7 @@ from petl_bench.files import ADAPTER_LIMIT, SETTINGS_LIMIT, read_bytes, read_tex
 from petl_bench.model import assemble
 from petl_bench.packing import AdapterFile, Entry, StoredTensor, interpret
 from petl_bench.run.execute import configured
-from petl_bench.types import FLOAT_BITS
+from petl_bench.types import FLOAT_BITS, RunSettings, check_range, declarations
 from petl_bench.use.peft_files import CONFIG, METADATA, PLAIN, PREFIX, WEIGHTS, Pair, timm_modules
 
 
@@ -67,7 +67,7 @@ def read_peft(folder: Path, backbone: str | None, normalization: str | None, tas
     model = interpret(AdapterFile(metadata, [], [weight]), configured, where).model
     if model.adapter.name != "lora":
         raise UserError(f"{where}: states the adapter {model.adapter.name}, and only lora can be read")
-    adapted = assemble(model, int(metadata.get("seed", "0")))
+    adapted = assemble(model, _seed(metadata, where))
     updated = {
         name: module.delta
         for name, module in timm_modules(adapted.network)
@@ -89,6 +89,16 @@ def read_peft(folder: Path, backbone: str | None, normalization: str | None, tas
             _copy(linear.bias, head.get("bias", torch.zeros(model.classes)), f"{where}: the classifier")
     adapted.prepare()
     return adapted.file(metadata)
+
+
+def _seed(metadata: dict[str, str], where: str) -> int:
+    known, text = declarations(RunSettings)["seed"], metadata.get("seed", "0")
+    try:
+        seed = int(text)
+        check_range(known, seed, "seed")
+    except (ValueError, UserError) as error:
+        raise UserError(f"{where}: states the seed {text!r}; it must be {known.right}") from error
+    return seed
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
