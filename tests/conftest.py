@@ -223,7 +223,6 @@ def pytest_runtest_teardown() -> None:
 
 FIRST = (
     "test_wheel",
-    "test_users",
     "test_ray",
     "test_survival",
     "test_slurm",
