@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import timm.layers
@@ -39,10 +40,16 @@ class Stopped(Exception):
 
 def spec_of(tree: Tree, name: str, family: str, precision: str) -> RunSpec:
     """A run of a method at 1 bit, where it has codes, on the small backbone of a family."""
-    bits = method(name).unused.get("bits", 1)
-    epochs = {"adapter__epochs": 1} if name == "lt_sft" else {}
-    spec = tree.spec(adapter=name, bits=bits, **SETTINGS, **epochs)
-    return replace(spec, backbone=tiny.FAMILIES[family], precision=precision)
+    model = tiny.model_spec(
+        name, backbone=tiny.FAMILIES[family], **({"epochs": 1} if name == "lt_sft" else {})
+    )
+    spec = replace(planned(tree), adapter=model.adapter, backbone=model.backbone, precision=precision)
+    return replace(spec, bits=method(name).unused.get("bits", 1))
+
+
+@cache
+def planned(tree: Tree) -> RunSpec:
+    return tree.spec(**SETTINGS)
 
 
 @contextmanager

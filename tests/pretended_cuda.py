@@ -16,14 +16,15 @@ Speed, memory, rounding and kernels of a real GPU are not pretended.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.weak import WeakIdKeyDictionary
@@ -89,11 +90,11 @@ DEVICES = Devices()
 
 
 def place() -> str:
-    """The line of petl_bench that is at work, or of its caller."""
-    frames = [f for f in traceback.extract_stack() if "pretended_cuda" not in f.filename]
-    ours = [frame for frame in frames if "/petl_bench/" in frame.filename]
-    frame = (ours or [f for f in frames if "/torch/" not in f.filename] or frames)[-1]
-    return f"{frame.filename.rpartition('/petl_bench/')[2]}:{frame.lineno}"
+    """The line of petl_bench that is at work."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and "/petl_bench/" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.rpartition('/petl_bench/')[2]}:{frame.f_lineno}"
 
 
 def wait(why: str) -> None:
@@ -183,7 +184,7 @@ def on_current(device: torch.device) -> torch.device:
 
 def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
     """Check an operation, count it, and compute it on the CPU."""
-    name, (flat, spec) = operation._schema.name, pytree.tree_flatten((args, kwargs))
+    name, flat = operation._schema.name, [*leaves(args), *leaves(kwargs.values())]
     ours = [a for a in flat if isinstance(a, OnGPU)]
     asked = kwargs.get("device")
     if asked is not None:
@@ -196,26 +197,51 @@ def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
     check_devices(name, args, flat, ours, kwargs.get("generator"))
     if name == "aten::_int_mm":
         check_int_mm(*args)
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
-    if composite and name not in COPIES and operation._can_decompose():
+    if name not in COPIES and is_composite(operation):
         with Creating():
             return operation.decompose(*args, **kwargs)
     target = count(name, args, kwargs, asked if asked is not None else ours[0].place)
-    values, named = pytree.tree_unflatten([on_cpu(a) for a in flat], spec)
+    values, named = mapped(on_cpu, args), {key: mapped(on_cpu, value) for key, value in kwargs.items()}
     named |= {"device": torch.device("cpu")} if asked is not None else {}
     result = operation(*values, **(named | ({"pin_memory": False} if named.get("pin_memory") else {})))
     if target.type != "cuda":
         return args[0] if name == "aten::copy_" else result
-    result = pytree.tree_map_only(
-        torch.Tensor, lambda t: t if isinstance(t, OnGPU) else OnGPU(t, target), result
-    )
+    result = mapped(lambda value: on_gpu(value, target), result)
     return (
         result if name == "aten::_to_copy" else return_and_correct_aliasing(operation, args, kwargs, result)
     )
 
 
-def on_cpu(argument: Any) -> Any:
-    return argument.held if isinstance(argument, OnGPU) else argument
+@cache
+def is_composite(operation: Any) -> bool:
+    """Whether torch computes an operation by others on every device."""
+    name, key = operation.name(), "CompositeImplicitAutograd"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, key) and operation._can_decompose()
+
+
+def leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """The arguments of an operation, those in lists one after another."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """A value, or a list or tuple of values, with a function applied to each."""
+    if isinstance(value, list | tuple):
+        return type(value)([mapped(function, one) for one in value])
+    return function(value)
+
+
+def on_cpu(value: Any) -> Any:
+    return value.held if isinstance(value, OnGPU) else value
+
+
+def on_gpu(value: Any, device: torch.device) -> Any:
+    plain = isinstance(value, torch.Tensor) and not isinstance(value, OnGPU)
+    return OnGPU(value, device) if plain else value
 
 
 def check_devices(name: str, args: Any, flat: list[Any], ours: list[OnGPU], generator: Any) -> None:
