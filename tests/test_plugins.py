@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 
 import petl_bench
 from petl_bench import plugins
+from petl_bench.backbones.families import FAMILIES
 from petl_bench.config import options, plan
+from petl_bench.data.layouts import LAYOUTS
 from petl_bench.errors import UserError
+from petl_bench.launch import LAUNCH
+from petl_bench.model.heads import HEADS
 from petl_bench.plugins.modules import read_module
+from petl_bench.quantizers import CODEBOOKS
+from petl_bench.registry import Registry
 from petl_bench.store import ADAPTER
 from petl_bench.types import run_id, spec_to_dict
 from tests import trees
@@ -294,14 +300,27 @@ def test_contradictions_are_refused_with_their_file(copy: Path, case: str) -> No
     assert str(copy) in message
 
 
-@pytest.mark.parametrize(("table", "kind"), [("CODEBOOKS", "quantizer"), ("HEADS", "head")])
-def test_a_name_of_the_package_is_refused_in_every_registry(copy: Path, table: str, kind: str) -> None:
-    for name in options(kind):
-        _also(copy, "plugins/a.py", f'{table}.register("{name}")(None)\n')
-        arguments = ["sweep", "--config-dir", copy, *RUN, "launcher=local", "--store", copy / "store"]
-        message = quickly(*arguments)
-        assert message.returncode == 2
-        assert f"a.py, line 1: {kind} '{name}' is built in" in message.stderr
+@pytest.mark.parametrize(
+    ("table", "registry"),
+    [
+        ("CODEBOOKS", CODEBOOKS),
+        ("HEADS", HEADS),
+        ("FAMILIES", FAMILIES),
+        ("LAYOUTS", LAYOUTS),
+        ("LAUNCH", LAUNCH),
+    ],
+)
+def test_a_name_of_the_package_is_refused_in_every_registry(
+    copy: Path, table: str, registry: Registry[object]
+) -> None:
+    plugins.use(())
+    for number, name in enumerate([*registry]):
+        (copy / "plugins" / "a.py").write_text("\n" * number + f'{table}.register("{name}")(None)\n')
+        plugins.use([copy])
+        with pytest.raises(UserError, match=f"a.py, line {number + 1}: {registry.kind} '{name}' is built in"):
+            registry.get(name)
+        plugins.use(())
+        assert registry.get(name) is not None
 
 
 def test_folders_that_are_no_plugin_are_refused(tmp_path: Path) -> None:
