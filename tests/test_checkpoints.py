@@ -316,4 +316,4 @@ def test_bundled_weights_are_known_by_their_file():
 
 def test_every_family_has_a_small_backbone():
     models = [families.create(spec, 0.0) for spec in (*tiny.FAMILIES.values(), *tiny.FURTHER.values())]
-    assert {type(model).__name__ for model in models} == set(FAMILIES)
+    assert set(FAMILIES) <= {type(model).__name__ for model in models}

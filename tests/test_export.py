@@ -218,6 +218,8 @@ def test_mistakes_are_refused_before_anything_is_written(finished_store: Path, t
     run = finished_store / pick(finished_store, adapter="lora", bits=1, task="digits")["run_id"]
     (tmp_path / "there").write_text("mine")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("{}")
     torch.manual_seed(1)
     other: Any = create(replace(read(run).backbone, weights="random"), drop_path=0.0)
     torch.save(other.state_dict(), tmp_path / "other.pth")
@@ -244,11 +246,12 @@ def test_mistakes_are_refused_before_anything_is_written(finished_store: Path, t
     for arguments, expected in (
         (
             [tmp_path / "empty", tmp_path / "x", "--to", "petl-bench"],
-            "adapter_config.json: cannot be read: No such file",
+            "empty: this folder holds no .bin or .safetensors file and no folder of PEFT",
         ),
-        ([tmp_path / "empty", tmp_path / "x.bin", "--to", "petl-vit"], "only be converted --to petl-bench"),
+        ([tmp_path / "empty", tmp_path / "x.bin", "--to", "petl-vit"], "holds no .safetensors file\n"),
+        ([tmp_path / "peft", tmp_path / "x.bin", "--to", "petl-vit"], "only be converted --to petl-bench"),
         ([run / ADAPTER, tmp_path / "x", "--to", "petl-bench", "--backbone", "pocket"], "is for folders of"),
-        ([tmp_path / "empty", tmp_path / "x", "--to", "petl-bench", "--bits", "1"], "--bits: leave it out"),
+        ([tmp_path / "peft", tmp_path / "x", "--to", "petl-bench", "--bits", "1"], "--bits: leave it out"),
     ):
         done = quickly("convert", *arguments)
         assert done.returncode == 2

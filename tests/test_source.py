@@ -81,9 +81,10 @@ def differing(before: Digests) -> dict[str, set[str]]:
 
 
 def test_digests_that_stand_for_earlier_ones_are_those_of_the_code_as_it_is() -> None:
-    used = [(name,) for name in options("quantizer") if name != "none"]
-    used += [tuple(sorted({*names, HEAD_QUANTIZER})) for names in used]
-    today = {source._digest_of("quantizer", *names) for names in used}
+    used = [("quantizer", name) for name in options("quantizer") if name != "none"]
+    used += [("quantizer", *sorted({name, HEAD_QUANTIZER})) for _, name in used]
+    used += [("head", name) for name in options("head")] + [("adapter", name) for name in options("adapter")]
+    today = {source._digest_of(*names) for names in used} | {source._digest_of_training()}
     assert source.SAME_NUMBERS.keys() <= today, "remove the entries of code that has changed since"
 
 

@@ -179,7 +179,8 @@ def _found(wanted: Conversion, given: Path) -> Iterator[tuple[Path, Path]]:
             name = inside.relative_to(given)
             yield inside, name if inside.is_dir() else name.with_suffix("")
     if none:
-        raise UserError(f"{given}: this folder holds no {' or '.join(suffixes)} file and no folder of PEFT")
+        peft = "" if wanted.released else " and no folder of PEFT"
+        raise UserError(f"{given}: this folder holds no {' or '.join(suffixes)} file{peft}")
 
 
 def _is_peft(path: Path) -> bool:
