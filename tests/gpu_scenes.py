@@ -44,7 +44,7 @@ def augmented(folder: Path) -> dict[str, Any]:
 
 
 def erased(folder: Path) -> dict[str, Any]:
-    """The same batch erased on the CPU and on the second GPU, and the numbers that fill it there."""
+    """Erase one batch on the CPU and on the second GPU, and return how the results compare."""
     recipe = replace(tiny.recipe(), augment=AugmentSpec(crop=True, erasing=1.0))
     assert isinstance(recipe, TrainSpec)
     images = torch.full((64, 3, 32, 32), 7.0)
@@ -86,7 +86,7 @@ def looked_for(folder: Path) -> dict[str, Any]:
 
 
 def kernels_named(folder: Path) -> dict[str, Any]:
-    """What a row says of a GPU's kernels, before a run and in it."""
+    """Return the kernels that a row states for a GPU, before a run and in it."""
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     before = kernels("cuda:1")
     device.prepare_process("cuda:1", 1)

@@ -54,7 +54,7 @@ VIEWS = {
 
 @dataclass
 class Counts:
-    """What GPUs were asked for since the last step of an optimizer."""
+    """Operations on GPUs since the last step of an optimizer."""
 
     operations: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
@@ -214,7 +214,7 @@ def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
 
 @cache
 def is_composite(operation: Any) -> bool:
-    """Whether torch computes an operation by others on every device."""
+    """Return whether torch computes an operation by others on every device."""
     name, key = operation.name(), "CompositeImplicitAutograd"
     return torch._C._dispatch_has_kernel_for_dispatch_key(name, key) and operation._can_decompose()
 

@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tree: Tree, tmp_path: Path
 
 
 def test_parameters_of_other_shapes_are_left_alone(tmp_path: Path) -> None:
-    """What a method leaves that had other parameters under the same version."""
+    """A checkpoint of a method that had other parameters under the same version."""
     wide, slim = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
     before = TrainingState(tmp_path / "x.safetensors")
     before.losses.append(0.5)

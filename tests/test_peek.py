@@ -79,7 +79,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def watched(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """What became of each case, in a process of its own: a fork of one that has the imports behind it."""
+    """Return the outcome of each case, in a process of its own, which is a fork of one with the imports."""
     cases = json.dumps({case: tree.settings(**changes) for case, changes in CASES.items()})
     done = processes.run([sys.executable, "-c", WATCHED, tmp_path_factory.mktemp("watched"), cases])
     assert done.returncode == 0, done.stderr

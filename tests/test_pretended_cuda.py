@@ -65,7 +65,7 @@ def test_every_method_runs_on_the_second_gpu_as_on_the_cpu(
 
 
 def scene(name: str, folder: Path) -> dict[str, Any]:
-    """What a scene of tests.gpu_scenes finds, in a process of its own."""
+    """Return the findings of a scene of tests.gpu_scenes, computed in a process of its own."""
     (found,) = objects([sys.executable, "-m", "tests.gpu_scenes", name, folder])
     return found
 

@@ -18,7 +18,7 @@ _NEEDED = ("adapter", "hidden", "bits", "classes", "scale")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is asked of every source.
+    """The conversion that is asked for, the same for every source.
 
     Attributes:
         released: write the authors' format, a .bin and a .yaml file; else an adapter file.
@@ -46,7 +46,7 @@ class Conversion:
 
     @property
     def code(self) -> bool:
-        """Whether adapter files are entropy-coded where this is smaller."""
+        """True if adapter files are entropy-coded where this is smaller."""
         return self.packing != "raw"
 
     def written(self, target: Path) -> list[Path]:

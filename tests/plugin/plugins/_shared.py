@@ -1,3 +1,3 @@
-"""What several files of the plug-in import."""
+"""Definitions that several files of the plug-in import."""
 
 RATE = 0.5
