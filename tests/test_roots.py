@@ -101,3 +101,13 @@ def test_wrong_roots_are_refused(folder: Path) -> None:
     }.items():
         options = [word for text in given for word in ("--root", text)]
         assert message in error_of(quickly("eval", run, *options, cwd=folder)), given
+
+
+def test_options_that_no_run_has_a_use_for_are_refused(finished_store: Path, tmp_path: Path) -> None:
+    run = next(path for path in finished_store.iterdir() if path.is_dir() and not path.name.startswith("."))
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("{}")
+    for option, value in (("--override", sizes), ("--root", tmp_path)):
+        done = quickly("eval", run, option, value)
+        assert f"{option} {value}: " in error_of(done)
+        assert "leave it out" in error_of(done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -80,6 +80,8 @@ def evaluate(
     tasks = _tasks_of(found)
     roots = read_roots(root, tasks.values())
     other_task = _task(task, roots.settings(task, override)) if task else None
+    if not task and all(target.store is not None for target in found):
+        _refuse_unused(root, override, roots, tasks.values())
     lacking = [] if task else roots.lacking(tasks.values())
     if lacking and not all_runs:
         raise UserError("; ".join(in_words(lacking)))
@@ -141,6 +143,22 @@ def _tasks_of(targets: list[Target]) -> dict[str, TaskSpec]:
             with suppress(DamagedError):
                 tasks[target.run_id] = target.store.spec(target.run_id).task
     return tasks
+
+
+def _refuse_unused(
+    root: Sequence[str] | None, override: Path | None, roots: Roots, tasks: Collection[TaskSpec]
+) -> None:
+    """Refuse options that no run of a store has a use for.
+
+    Raises:
+        UserError: there is one.
+    """
+    if override is not None:
+        raise UserError(f"--override {override}: runs of a store state their split sizes; leave it out")
+    if root and tasks and not any(known.place and roots.of(known.name, known.suite) for known in tasks):
+        raise UserError(
+            f"--root {root[0]}: the data of none of these runs are in such a folder; leave it out"
+        )
 
 
 def _changed(target: Target) -> str:
