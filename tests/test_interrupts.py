@@ -153,6 +153,17 @@ def test_other_signals_end_a_sweep_as_ctrl_c_does(tmp_path: Path, number: signal
     assert not at_work(store)  # claims are given up
 
 
+def test_the_claim_of_a_process_that_does_not_end_in_time_is_given_up(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with start(store) as process:
+        wait_until(lambda: at_work(store))
+        os.kill(next(iter(at_work(store).values())), signal.SIGSTOP)  # it is killed after some seconds
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not at_work(store)
+
+
 def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with start(store) as process:
@@ -202,7 +213,7 @@ def test_a_sweep_that_ends_early_takes_its_server_along(
         assert not workers_of(process.pid)
         (os.killpg if group else os.kill)(process.pid, number)
         _, messages = process.communicate(timeout=60)
-        assert not session_processes(process.pid)  # the server holds stderr: nothing is left of it either
+        wait_until(lambda: not session_processes(process.pid), 20)  # its server ends, too
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in messages
     assert len(messages.splitlines()) <= 3  # the plan, the device, and that it was interrupted

@@ -60,8 +60,22 @@ def launch(
         cache=replace(cache, directory=cache.directory and os.path.abspath(cache.directory)),
         **{field.name: getattr(settings, field.name) for field in fields(ProcessSettings)},
     )
+    shelf.claims.tidy()
+    try:
+        yield from _rounds(jobs, settings, shelf, runtime, say)
+    finally:
+        shelf.claims.tidy()
+
+
+def _rounds(
+    jobs: Sequence[Job],
+    settings: LauncherSettings,
+    shelf: Store,
+    runtime: Runtime,
+    say: Callable[[str], None],
+) -> Generator[Outcome, None, None]:
+    """Yield the outcomes of all jobs, those repeated and those awaited at their end."""
     claims = shelf.claims
-    claims.tidy()
     tries: Counter[str] = Counter()
     checked = False
     busy: dict[str, Job] = {}

@@ -73,6 +73,7 @@ def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
         for process in ending:
             process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
+            process.join(GRACE)
 
 
 @dataclass
@@ -205,7 +206,7 @@ def _how(code: int | None) -> str:
 def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) -> None:
     """Execute in a worker: send None (ready) or a UserError, then an outcome for every job received."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # gives its claim up
+    signal.signal(signal.SIGTERM, _leave)
     _end_with_parent()
     from petl_bench.device import open_device
     from petl_bench.launch.preload import attempt, preflight
@@ -223,6 +224,12 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
         connection.send(None)
         while True:
             connection.send(attempt(connection.recv(), runtime))
+
+
+def _leave(number: int, frame: object) -> None:
+    """End this process, which gives its claim up; another signal does not disturb it."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _warn(fault: str) -> None:

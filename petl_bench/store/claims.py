@@ -205,7 +205,8 @@ class Claims:
         return free
 
     def tidy(self) -> None:
-        """Remove prepared directories of processes that died while taking a claim."""
+        """Remove claims of processes of this machine that have ended, also those not yet taken whole."""
+        self.clear(place.name for place in self.root.glob("[!.]*"))
         for prepared in self.root.glob(".*"):
             for file in prepared.glob("*"):
                 if (owner := _read(file)) is not None and owner.dead:
