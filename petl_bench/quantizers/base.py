@@ -192,7 +192,8 @@ class FakeQuantize(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Return the float32 weight that `encode` has stored as `codes`, `mean` and `std`."""
-        return self.levels[codes.long()] * std + mean
+        found = self.levels.index_select(0, codes.reshape(-1).int()).view(codes.shape)
+        return found.mul_(std).add_(mean)
 
     def rounded(self, weight: Tensor) -> Tensor:
         """Return `weight` after one round trip of `encode` and `decode`."""
