@@ -85,12 +85,25 @@ def digest(value: object) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
+YOUNGER = {"start": 0.0, "matrix_lr": 1.0}
+"""Settings that are younger than the frozen values, with the values that the frozen runs stand for."""
+
+
+def without_younger(values: dict[str, object]) -> dict[str, object]:
+    """Leave out younger settings that stand at these values; others stay, and make the digest another one."""
+    return {name: value for name, value in values.items() if YOUNGER.get(name, NOT_YOUNGER) != value}
+
+
+NOT_YOUNGER = object()
+
+
 def identities(overrides: list[str]) -> Iterator[tuple[str, str]]:
     """The run_id of each run of a plan, and a digest of its stored spec and of the columns that repeat it."""
     for spec in plan(overrides).runs:
         stored = spec_to_dict(spec)
         columns = {name: value for name, value in metadata.settings(spec).items() if name != "label"}
-        yield run_id(spec, WEIGHTS), digest([stored, columns, metadata.recipe_hash(spec)])
+        parts = [without_younger(stored), without_younger(columns), metadata.recipe_hash(spec)]
+        yield run_id(spec, WEIGHTS), digest(parts)
 
 
 def frozen_plan(name: str) -> list[str]:

@@ -143,6 +143,7 @@ KINDS = {
     "dropout, 1 bit": {"adapter": "adaptformer", "adapter__dropout": 0.3, "train__drop_path": 0.2},
     "rate": {"adapter": "lora", "rate_weight": 1, "train__warmup_epochs": 2},
     "rate from the start": {"adapter": "lora", "rate_weight": 1, "train__warmup_epochs": 0},
+    "learning rate of matrices": {"adapter": "lora", "matrix_lr": 3, "start": 0.02},
     "floats": {"adapter": "bitfit"},
     "32 bits": {"adapter": "lora", "bits": 32, "head": "binary"},
     "bf16": {"precision": "bf16"},

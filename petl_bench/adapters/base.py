@@ -34,6 +34,7 @@ class Shape:
         seed: seed of the initialization.
         rounded: function of a matrix that returns its values after quantization at the bits of the run; at 32
             bits it returns the matrix unchanged.
+        start: bound of the uniform initialization of pairs of matrices; 0: the method's own initialization.
     """
 
     hidden: int
@@ -41,6 +42,7 @@ class Shape:
     quantized: bool
     seed: int = 0
     rounded: Callable[[Tensor], Tensor] = lambda matrix: matrix
+    start: float = 0.0
 
 
 class Calibration(Protocol):
@@ -189,6 +191,27 @@ def declare(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) 
     return attached
 
 
+_PARTNERS = {"down": "up", "up": "down", "left": "right", "right": "left"}
+"""Last words of the names of the two matrices of a pair."""
+
+
+def paired(attached: Attached) -> set[str]:
+    """Return the names of the trained matrices whose product in pairs is the update of a method.
+
+    They are NAME.down and NAME.up, or NAME.left and NAME.right, with or without a number behind. Methods that
+    subtract an initial product (`Attached.float32`) have no pairs of this kind.
+    """
+
+    def partner(name: str) -> str:
+        words = name.split(".")
+        place = len(words) - 2 if words[-1].isdecimal() else len(words) - 1
+        words[place] = _PARTNERS.get(words[place], "")
+        return ".".join(words)
+
+    names = set() if attached.float32 else {*attached.matrices}
+    return {name for name in names if partner(name) in names}
+
+
 def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -> Attached:
     """Build adapter `name` into the backbone that `sites` belong to, and initialize its matrices.
 
@@ -202,11 +225,16 @@ def attach(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) -
         The declaration of what was attached.
 
     Raises:
-        UserError: for the reasons given at `declare`.
+        UserError: for the reasons given at `declare`, or `shape.start` is given and there are no pairs.
     """
     attached = declare(name, settings, sites, shape)
+    pairs = paired(attached) if shape.start else set()
+    if shape.start and not pairs:
+        raise UserError(f"start={shape.start:g}: adapter {name} has no pair of matrices that starts at zero")
     for role, matrix in (attached.matrices | attached.fixed).items():
         start = attached.initializers.get(role, initialization.linear)
+        if role in pairs:
+            start = initialization.uniform(shape.start)
         with torch.no_grad():
             size = (matrix.out_features, matrix.in_features)
             matrix.weight.copy_(torch.from_numpy(start(shape.seed, f"adapter.{role}", size)))

@@ -20,6 +20,8 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "scale": (_has("scale"), "the adapter has no scale"),
     "protocol.scales": (_has("scale"), "the adapter has no scale"),
     "bits": (_has("bits"), "the adapter has no matrices"),
+    "start": (lambda spec: spec.start, "the adapter has no pair of matrices that starts at zero"),
+    "matrix_lr": (_has("bits"), "the adapter has no matrices"),
     "quantizer": (lambda spec: spec.bits != FLOAT_BITS, "nothing is quantized"),
     "rate_weight": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
     **{

@@ -70,7 +70,8 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     quantized = settings["bits"] != FLOAT_BITS
     if not quantized:
         settings["quantizer"] = "none"
-    uses = {"always": True, "adapter codes": quantized, "codes": quantized or config["head"]["quantized"]}
+    uses = {"always": True, "matrices": "bits" not in unused, "adapter codes": quantized}
+    uses["codes"] = quantized or config["head"]["quantized"]
     for name, known in declarations(RunSettings).items():
         if not uses[known.use]:
             settings[name] = known.default

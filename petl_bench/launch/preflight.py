@@ -55,7 +55,7 @@ def preflight(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         key = (
             *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
-            *(spec.head, spec.precision),
+            *(spec.head, spec.precision, spec.start),
         )
         if key not in seen:
             seen.append(key)
@@ -63,7 +63,7 @@ def preflight(specs: Iterable[RunSpec]) -> None:
                 recipe = spec.train
                 transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
             try:
-                assemble(spec.candidates[0].model).prepare(spec.precision)
+                assemble(spec.candidates[0].model, start=spec.start).prepare(spec.precision)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise

@@ -148,6 +148,7 @@ def assemble(
     drop_path: float = 0.0,
     activations: str = "full",
     backbone: SharedCopy | None = None,
+    start: float = 0.0,
 ) -> Adapted:
     """Build an adapted model on the CPU that is not yet prepared for training.
 
@@ -158,9 +159,11 @@ def assemble(
         activations: kind of activations kept for the backward pass (petl_bench.backbones.activations).
         backbone: the backbone, for a model whose weights will be restored from a file, so that they are not
             initialized; None: it is built.
+        start: bound of the uniform initialization of pairs of matrices; 0: that of the method.
 
     Raises:
-        UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together.
+        UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together, or
+            `start` is given and the adapter has no pairs.
     """
     quantized = spec.bits != FLOAT_BITS
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
@@ -169,7 +172,7 @@ def assemble(
     )
     reduction = ActivationReduction(network, sites, activations)
     torch.manual_seed(seed)
-    shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded)
+    shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded, start)
     attach = adapters.attach if backbone is None else adapters.declare
     attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()

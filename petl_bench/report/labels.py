@@ -43,7 +43,7 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     parts += [f"image size {size}" for size in sizes if len(sizes) == 1]
     for name, usual in USUAL.items():
         held = {setting(row, name) for row in table.rows} - {BLANK}
-        parts += [f"{name} {value}" for value in held if len(held) == 1 and value != usual]
+        parts += [f"{name} {value}" for value in held if len(held) == 1 and value != str(usual)]
     parts += [f"protocol {key['protocol']}"]
     parts += [f"rungs {key['rungs']}"] if key["rungs"] else []
     parts += [key["precision"]] if key["precision"] != "fp32" or _differ(tables, "precision") else []

@@ -158,7 +158,7 @@ def train(
     prepare_process(runtime.device, runtime.threads)
     device, recipe = torch.device(runtime.device), spec.train
     images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
-    adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations)
+    adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations, start=spec.start)
     state = _initial_state(spec, runtime, split, checkpoints)
     if not state.load(device):
         calibrate(adapted, spec, runtime, split)
@@ -183,6 +183,7 @@ def train(
             classes=spec.task.classes,
             loaders=max(0, runtime.loaders),
             consistency=adapted.adapter.attached.consistency,
+            factors=[spec.matrix_lr] * len(adapted.adapter.stacks),
             hooks=_RunHooks(spec, runtime, adapted, state, split, head_only),
             state=state,
         )
@@ -228,7 +229,7 @@ class _RunHooks(Hooks):
 
     def after_step(self, learning_rate: float) -> None:
         if self.regularizer is not None:
-            self.regularizer.step(learning_rate)
+            self.regularizer.step(learning_rate * self.spec.matrix_lr)
 
     def after_epoch(self, epoch: int) -> None:
         if self.state.average is not None:

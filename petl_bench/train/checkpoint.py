@@ -189,9 +189,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    (group,) = optimizer.param_groups
-    found: list[nn.Parameter] = group["params"]
-    return found
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _check(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class Training:
         classes: number of classes; needed only for mixup and CutMix.
         loaders: processes that augment images; results do not depend on their number.
         consistency: weight of the symmetric KL divergence between two passes over each batch; 0: one pass.
+        factors: factors on the learning rate of the first parameters; that of the others is 1.
         hooks: callbacks.
         state: state to begin from, which is updated and saved after each epoch.
     """
@@ -68,8 +70,16 @@ class Training:
     classes: int = 0
     loaders: int = 0
     consistency: float = 0.0
+    factors: Sequence[float] = ()
     hooks: Hooks = field(default_factory=Hooks)
     state: TrainingState = field(default_factory=TrainingState)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameters in order, in groups of equal factors, as optimizers take them."""
+        pairs = zip_longest(self.parameters, self.factors, fillvalue=1.0)
+        groups = groupby(pairs, key=lambda pair: pair[1])
+        return [{"params": [parameter for parameter, _ in group], "factor": f} for f, group in groups]
 
     def batches(self, order: Tensor, begin: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels of all batches from epoch `begin` on.
@@ -126,9 +136,7 @@ def fit(training: Training) -> list[float]:
             "not one batch"
         )
     model, state, hooks = training.model, training.state, training.hooks
-    optimizer = torch.optim.AdamW(
-        training.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(training.groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = image_order(len(images), recipe, training.seed)
     steps, begin = order.shape[1], len(state.losses)
     batches = training.batches(order, begin)
@@ -139,7 +147,7 @@ def fit(training: Training) -> list[float]:
         model.train()
         rate = learning_rate(epoch, recipe)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         total = torch.zeros((), device=device)
         for _ in range(steps):
             inputs, target = augment(*next(batches))

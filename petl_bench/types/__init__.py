@@ -58,7 +58,6 @@ from petl_bench.types.row import (
 )
 from petl_bench.types.run import (
     PROTOCOL_VERSION,
-    RunSettings,
     RunSpec,
     named,
     run_id,
@@ -66,6 +65,7 @@ from petl_bench.types.run import (
     spec_to_dict,
     stored_id,
 )
+from petl_bench.types.run_settings import RunSettings
 from petl_bench.types.settings import Column, Setting, check_range, declarations, identity_of, require
 
 __all__ = [

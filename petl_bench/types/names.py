@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from petl_bench.types.method_facts import changed_text
-from petl_bench.types.run import RunSettings, RunSpec
+from petl_bench.types.run import RunSpec
+from petl_bench.types.run_settings import RunSettings
 from petl_bench.types.settings import declarations
 
 

@@ -11,7 +11,8 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from petl_bench.types.fields import check_keys
-from petl_bench.types.run import RunSettings, RunSpec
+from petl_bench.types.run import RunSpec
+from petl_bench.types.run_settings import RunSettings
 from petl_bench.types.settings import completed_with_before, declarations
 
 

@@ -10,22 +10,11 @@ from typing import Any
 
 from petl_bench.types.fields import check_keys
 from petl_bench.types.method_facts import methods
-from petl_bench.types.parts import (
-    FLOAT_BITS,
-    PACKINGS,
-    PRECISIONS,
-    STATISTICS,
-    AdapterSpec,
-    BackboneSpec,
-    ModelSpec,
-    ProtocolSpec,
-    TaskSpec,
-)
+from petl_bench.types.parts import AdapterSpec, BackboneSpec, ModelSpec, ProtocolSpec, TaskSpec
 from petl_bench.types.recipe import AugmentSpec, AverageSpec, TrainSpec
-from petl_bench.types.settings import check_ranges, completed_with_before, identity_of, require, setting
+from petl_bench.types.run_settings import RunSettings
+from petl_bench.types.settings import check_ranges, completed_with_before, identity_of, require
 
-MOST_HIDDEN, MOST_FACTOR = 10**6, 1e38
-"""Bounds: beyond any model, and of what float32 holds."""
 PROTOCOL_VERSION = 4
 """Raised whenever settings come to mean another number; part of every run's identity.
 
@@ -33,98 +22,6 @@ PROTOCOL_VERSION = 4
 3: a branch draws its drop path before the dropout of an adapter beside it.
 4: products that are measured from their initial value have it subtracted in float32, in every precision.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Settings that stand in a run's spec and, under the same names, in its row."""
-
-    hidden: int = setting(
-        "Hidden units of the adapter, the rank of its update.",
-        16,
-        least=0,
-        most=MOST_HIDDEN,
-        right=f"a number of hidden units, 0 or more, at most {MOST_HIDDEN:,}",
-        column="row",
-    )
-    scale: float | None = setting(
-        "Factor on the adapter's output; null: as the protocol chooses it.",
-        None,
-        above=0,
-        most=MOST_FACTOR,
-        column="task",
-        follows_bits=True,
-    )
-    quantizer: str = setting(
-        "Codebook of the adapter's weights below 32 bits.",
-        "l1_median",
-        option=True,
-        column="row",
-        follows_bits=True,
-        usual="l1_median",
-    )
-    bits: int = setting(
-        "Bits per weight of the adapter: 1 to 8, or 32 for no quantization.",
-        1,
-        choices=(*range(1, 9), FLOAT_BITS),
-        right="1 to 8, or 32 for none",
-        column="row",
-        follows_bits=True,
-    )
-    head: str = setting(
-        "Classification head: linear (float32), or binary (1 bit per weight, no bias).",
-        "linear",
-        option=True,
-        column="row",
-        usual="linear",
-    )
-    precision: str = setting(
-        "Precision of the frozen backbone: fp32, bf16, int8, or auto: bf16 where the hardware has it.",
-        "fp32",
-        choices=PRECISIONS,
-        column="table",
-    )
-    rate_weight: float = setting(
-        "Weight of the adapter's coded length in the training loss; about 0.03 makes it shorter.",
-        0.0,
-        before=0.0,
-        least=0,
-        most=MOST_FACTOR,
-        column="row",
-        follows_bits=True,
-        usual=0.0,
-        use="adapter codes",
-    )
-    packing: str = setting(
-        "coded: codes are entropy-coded where that makes the file smaller; raw: codes as they are.",
-        "coded",
-        before="raw",
-        choices=PACKINGS,
-        right=" or ".join(PACKINGS),
-        column="row",
-        follows_bits=True,
-        usual="coded",
-        use="codes",
-    )
-    statistics: str = setting(
-        "exact: float32 means and stds; short: the fewest bytes that leave all predictions unchanged.",
-        "exact",
-        before="exact",
-        choices=STATISTICS,
-        right=" or ".join(STATISTICS),
-        column="row",
-        follows_bits=True,
-        usual="exact",
-        use="codes",
-    )
-    seed: int = setting(
-        "Seed of initialization, data order, augmentation and dropout.",
-        0,
-        least=0,
-        below=2**63,
-        right="a whole number, 0 or more, below 2**63",
-        column="repetition",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,9 @@ repetition  averages are taken over it
 (empty)     no report shows it
 """
 
-Use = Literal["always", "adapter codes", "codes"]
-"""Runs that have a use for a setting: all, those with a quantized adapter, those with a quantized part."""
+Use = Literal["always", "matrices", "adapter codes", "codes"]
+"""Runs that have a use for a setting: all, those whose adapter has matrices, those with a quantized adapter,
+those with a quantized part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,127 @@
+"""The settings of a run that belong to no part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petl_bench.types.parts import FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS
+from petl_bench.types.settings import setting
+
+MOST_HIDDEN, MOST_FACTOR = 10**6, 1e38
+"""Bounds: beyond any model, and of what float32 holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Settings that stand in a run's spec and, under the same names, in its row."""
+
+    hidden: int = setting(
+        "Hidden units of the adapter, the rank of its update.",
+        16,
+        least=0,
+        most=MOST_HIDDEN,
+        right=f"a number of hidden units, 0 or more, at most {MOST_HIDDEN:,}",
+        column="row",
+    )
+    scale: float | None = setting(
+        "Factor on the adapter's output; null: as the protocol chooses it.",
+        None,
+        above=0,
+        most=MOST_FACTOR,
+        column="task",
+        follows_bits=True,
+    )
+    quantizer: str = setting(
+        "Codebook of the adapter's weights below 32 bits.",
+        "l1_median",
+        option=True,
+        column="row",
+        follows_bits=True,
+        usual="l1_median",
+    )
+    bits: int = setting(
+        "Bits per weight of the adapter: 1 to 8, or 32 for no quantization.",
+        1,
+        choices=(*range(1, 9), FLOAT_BITS),
+        right="1 to 8, or 32 for none",
+        column="row",
+        follows_bits=True,
+    )
+    head: str = setting(
+        "Classification head: linear (float32), or binary (1 bit per weight, no bias).",
+        "linear",
+        option=True,
+        column="row",
+        usual="linear",
+    )
+    precision: str = setting(
+        "Precision of the frozen backbone: fp32, bf16, int8, or auto: bf16 where the hardware has it.",
+        "fp32",
+        choices=PRECISIONS,
+        column="table",
+    )
+    start: float = setting(
+        "Bound of the uniform start of both matrices of a pair; 0: the start that the method defines.",
+        0.0,
+        before=0.0,
+        quiet=True,
+        least=0,
+        most=1,
+        column="row",
+        follows_bits=True,
+        usual=0.0,
+        use="matrices",
+    )
+    matrix_lr: float = setting(
+        "Factor on train.lr for the adapter's matrices; head and float parameters keep train.lr.",
+        1.0,
+        before=1.0,
+        quiet=True,
+        above=0,
+        most=MOST_FACTOR,
+        column="row",
+        follows_bits=True,
+        usual=1.0,
+        use="matrices",
+    )
+    rate_weight: float = setting(
+        "Weight of the adapter's coded length in the training loss; about 0.03 makes it shorter.",
+        0.0,
+        before=0.0,
+        least=0,
+        most=MOST_FACTOR,
+        column="row",
+        follows_bits=True,
+        usual=0.0,
+        use="adapter codes",
+    )
+    packing: str = setting(
+        "coded: codes are entropy-coded where that makes the file smaller; raw: codes as they are.",
+        "coded",
+        before="raw",
+        choices=PACKINGS,
+        right=" or ".join(PACKINGS),
+        column="row",
+        follows_bits=True,
+        usual="coded",
+        use="codes",
+    )
+    statistics: str = setting(
+        "exact: float32 means and stds; short: the fewest bytes that leave all predictions unchanged.",
+        "exact",
+        before="exact",
+        choices=STATISTICS,
+        right=" or ".join(STATISTICS),
+        column="row",
+        follows_bits=True,
+        usual="exact",
+        use="codes",
+    )
+    seed: int = setting(
+        "Seed of initialization, data order, augmentation and dropout.",
+        0,
+        least=0,
+        below=2**63,
+        right="a whole number, 0 or more, below 2**63",
+        column="repetition",
+    )
