@@ -22,12 +22,15 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+
+from tests import processes
 
 PRELOADED = [
     "hypothesis",
@@ -47,6 +50,10 @@ PRELOADED = [
 ]
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals to a group of processes, which a server and its keepers outlive."""
+
+
 def main(address: str) -> Callable[[], object]:
     """Serve until stdin is closed; returns in each process that was asked for, what that process runs."""
     for name in PRELOADED:
@@ -54,23 +61,51 @@ def main(address: str) -> Callable[[], object]:
             importlib.import_module(name)
     with contextlib.suppress(Exception):  # the same
         warm_up()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # collections in the processes leave these objects, and their shared pages, alone
+    return serve(listening(address), 0)
+
+
+def listening(address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    return listener
+
+
+def serve(listener: socket.socket, alive: int) -> Callable[[], object]:
+    """Serve until the file `alive` ends; returns in each process that was asked for, what it runs."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
-        while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if sys.stdin in ready:
-                os._exit(0)
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                break
-            connection.close()
+    while True:
+        ready, _, _ = select.select([listener, alive], [], [])
+        if alive in ready:
+            os._exit(0)
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            break
+        connection.close()
+    listener.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return keep(connection)
+
+
+def serve_session() -> Callable[[], object] | None:
+    """Start a server for the Python processes of this session, which have no state of this process.
+
+    It ends with this process, in which None is returned.
+    """
+    address = f"{os.environ[processes.VARIABLE]}-{os.getpid()}"
+    listener = listening(address)
+    alive, held = os.pipe()
+    if os.fork() == 0:
+        os.close(held)
+        return serve(listener, alive)
+    listener.close()
+    os.close(alive)  # the other end is open until this process has ended
+    os.environ[processes.VARIABLE] = address
+    return None
 
 
 def warm_up() -> None:
@@ -109,8 +144,9 @@ def prepare(request: dict[str, Any], files: Sequence[int]) -> Callable[[], objec
     """Make this process what a new interpreter would be; returns what it runs."""
     if request["session"]:
         os.setsid()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # one of them nohup ignores
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -121,6 +157,13 @@ def prepare(request: dict[str, Any], files: Sequence[int]) -> Callable[[], objec
     sys.stdout = sys.__stdout__ = stream(1, "strict")
     sys.stderr = sys.__stderr__ = stream(2, "backslashreplace")
     multiprocessing.util.spawnv_passfds = fork_instead
+    nested = os.environ.get(processes.NESTED)
+    if nested:
+        subprocess.Popen = processes.Popen
+    if nested == "begin":
+        os.environ[processes.NESTED] = "go on"
+        if (other := serve_session()) is not None:
+            return other
     sys.path[1:1] = request["path"]
     if request["path"]:  # another petl_bench, perhaps
         for name in [name for name in sys.modules if name.partition(".")[0] == "petl_bench"]:

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 READ_AT_START = ("PYTHONHASHSEED", "OMP_NUM_THREADS", "HF_ENDPOINT", "HF_HOME")
 VARIABLE = "PETL_BENCH_FORK_SERVER"
 """Where the server of this session listens; xdist's workers share it."""
+NESTED = "PETL_BENCH_FORK_NESTED"
+"""Where this variable is `begin`, Python processes that the process starts come from a server, too."""
 
 
 def start_server() -> None:
@@ -59,8 +61,11 @@ def connect() -> socket.socket:
             return connection
 
 
+STARTING = inspect.signature(subprocess.Popen._execute_child)
+
+
 class Popen(subprocess.Popen[Any]):
-    """As `subprocess.Popen` for `petl-bench ...`, `python -c ...` and `python -m ...`.
+    """As `subprocess.Popen`; `petl-bench ...`, `python -c ...` and `python -m ...` come from the server.
 
     Where the environment has another PYTHONPATH than this process, petl_bench is imported anew from there.
     Where it has another value of READ_AT_START, the process is a new interpreter.
@@ -69,10 +74,11 @@ class Popen(subprocess.Popen[Any]):
     connection: socket.socket | None = None
 
     def _execute_child(self, *arguments: object) -> None:
-        given = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments
-        command = [os.fspath(part) for part in given["args"]]
+        given = STARTING.bind(self, *arguments).arguments
+        command = [os.fspath(part) for part in given["args"] if part != "-u"]
         environment = os.environ if given["env"] is None else given["env"]
-        if any(environment.get(name) != os.environ.get(name) for name in READ_AT_START):
+        anew = any(environment.get(name) != os.environ.get(name) for name in READ_AT_START)
+        if anew or command[0] not in (SCRIPT, sys.executable):
             super()._execute_child(*arguments)
             return
         path = environment.get("PYTHONPATH", "")
@@ -177,4 +183,4 @@ def parent_of(pid: int) -> int:
 
 
 if __name__ == "__main__":  # `python tests/processes.py -u -c ...`, as execnet starts a worker of xdist
-    sys.exit(Popen([argument for argument in sys.argv[1:] if argument != "-u"]).wait())
+    sys.exit(Popen([sys.executable, *sys.argv[1:]]).wait())

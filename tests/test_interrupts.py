@@ -20,18 +20,19 @@ from tests.processes import parent_of, session_processes, wait_until, workers_of
 
 # Interrupts: real processes, real signals
 
+RUNS = 4
 LONG = [
     "sweep=none",
     "task=digits",
     "adapter=linear",
     "train.epochs=6",
-    "seed=range(0,6)",
+    f"seed=range(0,{RUNS})",
     "launcher.workers=2",
 ]
 
 
 def start(store: Path, *more: str) -> subprocess.Popen[str]:
-    """A sweep of six runs in a session of its own."""
+    """A sweep of RUNS runs in a session of its own."""
     command = [SCRIPT, "sweep", "--store", str(store), *LONG, *more, "--json"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     return processes.Popen(
@@ -51,9 +52,9 @@ def servers_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 def assert_whole(store: Path, at_least: int) -> int:
-    """Rows are valid, their files whole; returns how many of the six are done."""
+    """Rows are valid, their files whole; returns how many of the RUNS are done."""
     rows = rows_of(store)
-    assert at_least <= len(rows) < 6
+    assert at_least <= len(rows) < RUNS
     for row in rows:
         assert set(row) == COLUMNS
         assert (store / row["run_id"] / ADAPTER).stat().st_size == row["bytes_file"]
@@ -65,8 +66,8 @@ def finish(store: Path, done_before: int) -> None:
     done = quickly("sweep", "--store", store, *LONG[:-1], "launcher=local", "--json")
     assert done.returncode == 0, done.stderr
     assert f"{done_before} in store" in done.stderr
-    assert sorted(row["seed"] for row in json_lines(done.stdout)) == list(range(6))
-    assert len(rows_of(store)) == 6
+    assert sorted(row["seed"] for row in json_lines(done.stdout)) == list(range(RUNS))
+    assert len(rows_of(store)) == RUNS
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_run_of_a_killed_worker_is_tried_again(tmp_path: Path) -> None:
     assert process.returncode == 0, messages
     assert "its process was killed: SIGKILL (out of memory?); it will be tried again" in messages
     assert "Traceback" not in messages
-    assert len(rows_of(store)) == 6
+    assert len(rows_of(store)) == RUNS
     wait_until(lambda: not session_processes(process.pid), 20)
 
 
@@ -115,7 +116,7 @@ def test_a_run_whose_process_is_killed_each_time_is_named_and_done_by_the_next_s
         _, messages = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "1 run failed (1 killed)" in messages
-    assert assert_whole(store, 1) == 5
+    assert assert_whole(store, 1) == RUNS - 1
     (failed,) = store.glob(f"*/{ERROR}")
     kept = json.loads(failed.read_text())
     assert (kept["cause"], kept["message"]) == ("killed", "its process was killed: SIGKILL (out of memory?)")
@@ -123,7 +124,7 @@ def test_a_run_whose_process_is_killed_each_time_is_named_and_done_by_the_next_s
     assert again.returncode == 0, again.stderr
     assert [row["run_id"] for row in json_lines(again.stdout)] == [failed.parent.name]
     assert not failed.exists()
-    finish(store, 6)
+    finish(store, RUNS)
 
 
 def test_a_worker_killed_before_the_first_run_is_replaced(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_worker_killed_before_the_first_run_is_replaced(tmp_path: Path) -> Non
         _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
     assert "Traceback" not in messages
-    assert len(rows_of(tmp_path / "store")) == 6
+    assert len(rows_of(tmp_path / "store")) == RUNS
     wait_until(lambda: not session_processes(process.pid), 20)
 
 
@@ -177,7 +178,7 @@ def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path
         _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
     assert "Traceback" not in messages
-    assert len(rows_of(store)) == 6
+    assert len(rows_of(store)) == RUNS
     assert messages.count("it will be tried again") <= 1
     wait_until(lambda: not session_processes(process.pid), 20)
 
@@ -239,7 +240,7 @@ def test_a_real_fork_server_is_killed_while_it_imports_and_later(tmp_path: Path)
         _, messages = process.communicate(timeout=240)
     assert process.returncode == 0, messages
     assert "Traceback" not in messages
-    assert len(rows_of(store)) == 6
+    assert len(rows_of(store)) == RUNS
 
 
 def test_ctrl_c_ends_an_evaluation(finished_store: Path) -> None:

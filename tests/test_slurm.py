@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import error_of, long, petl, quickly, rows_of
 from tests.engines import COUNT, PATIENCE, SWEEP, assert_same, at_work, finish, first_at_work, refusal, start
-from tests.processes import session_processes, wait_until
+from tests.processes import NESTED, session_processes, wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -33,7 +33,7 @@ HERE = [*COMMON, "launcher.cluster=local", "launcher.jobs=2"]
 
 def test_a_job_killed_and_a_job_preempted(tmp_path: Path, engine_reference: Path) -> None:
     store = tmp_path / "store"
-    with start(store, *HERE) as process:
+    with start(store, *HERE, **{NESTED: "begin"}) as process:
         run_id, worker = first_at_work(store)
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: at_work(store).keys() - {run_id}, PATIENCE)

@@ -128,7 +128,7 @@ def predict(setting: Setting) -> Timing:
     run = _vit(setting)
     backbone = SharedBackbone(run.backbone, device=setting.device)
     size, device = run.backbone.image_size, backbone.device
-    batch = evaluation_batch(size, device)
+    batch = setting.batch if setting.quick else evaluation_batch(size, device)
     count = 2 * batch
     pixels = torch.rand(batch, 3, size, size, device=device)
     with _files(run, 1, False) as files, tempfile.TemporaryDirectory(prefix="petl-bench-") as folder:
