@@ -170,10 +170,24 @@ def test_graphs_of_every_method_compute_the_same_logits(form: str, name: str, tm
     assert agrees(form, path, tmp_path) == ((form, name) not in WITHOUT_GRAPH)
 
 
-@pytest.mark.parametrize("family", [name for name in BACKBONES if name != "VisionTransformer"])
-@pytest.mark.parametrize("form", [*READERS])
+OTHER_FAMILIES = [name for name in BACKBONES if name != "VisionTransformer"]
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+@pytest.mark.sampled(3)
+def test_graphs_of_every_family_are_exported_or_refused(form: str, family: str, tmp_path: Path) -> None:
+    exported_or_refused(form, family, tmp_path)
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+@pytest.mark.parametrize("form", ["safetensors", "timm", "peft"])
 @pytest.mark.sampled(each=1)
-def test_every_family_is_exported_or_refused(form: str, family: str, tmp_path: Path) -> None:
+def test_weights_of_every_family_are_exported_or_refused(form: str, family: str, tmp_path: Path) -> None:
+    exported_or_refused(form, family, tmp_path)
+
+
+def exported_or_refused(form: str, family: str, tmp_path: Path) -> None:
     small = BACKBONES[family]
     if "depth" in small.options:  # one block has all kinds of operations
         small = replace(small, options={**small.options, "depth": 1})
