@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,6 +186,85 @@ def test_a_file_that_cannot_be_imported_is_one_warning(copy: Path, tmp_path: Pat
     assert refused.stderr.splitlines()[-1].startswith(f"error: unknown adapter 'plain_lora': {where}")
 
 
+def test_what_a_file_prints_and_that_it_exits_disturbs_no_command(copy: Path, tmp_path: Path) -> None:
+    (copy / "plugins" / "_shared.py").write_text("RATE = 0.5\nprint('hello')\n")
+    command = ["sweep", "--config-dir", copy, *RUN, "launcher=local", "--store", tmp_path / "store", "--json"]
+    path = copy / "plugins" / "method.py"
+    text = path.read_text()
+    path.write_text(text + "print('here')\n")
+    ran = text.replace("    halved =", "    print('attached')\n    halved =")
+    path.write_text(ran + "print('here')\n")
+    done = quickly(*command)
+    assert len(json_lines(done.stdout)) == 1, done.stderr
+    assert {"hello", "here", "attached"} <= set(done.stderr.splitlines())
+    path.write_text(text + "raise SystemExit(3)\n")
+    said = error_of(quickly(*command, "seed=1"))
+    line = len(text.splitlines()) + 1
+    assert said == (
+        f"unknown adapter 'plain_lora': plug-in {path}, line {line}: cannot be imported: SystemExit: 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("raise RuntimeError('boom')", "RuntimeError: boom (an error of the plug-in; "),
+        ("config.nothing", "AttributeError: "),
+        (
+            "len(3)",
+            "adapter plain_lora refuses its settings {'dropout': 0.0}: object of type 'int' has no len()",
+        ),
+    ],
+)
+def test_errors_of_a_plugin_name_its_file_and_line(copy: Path, statement: str, said: str) -> None:
+    path = copy / "plugins" / "method.py"
+    text = path.read_text().replace("    halved =", f"    {statement}\n    halved =")
+    path.write_text(text)
+    line = text.splitlines().index(f"    {statement}") + 1
+    done = quickly("sweep", "--config-dir", copy, *RUN, "launcher=local", "--store", copy.parent / "store")
+    assert f"plug-in {path}, line {line}: {said}" in error_of_run(done)
+    (path).write_text(text.replace(f"    {statement}\n", "    return None\n"))
+    done = quickly("sweep", "--config-dir", copy, *RUN, "launcher=local", "--store", copy.parent / "store")
+    assert "adapter plain_lora: its function must return an Attached, not None" in error_of_run(done)
+
+
+def error_of_run(done: subprocess.CompletedProcess[str]) -> str:
+    """The last message of a sweep that was refused after its plan had been printed."""
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "a bug of petl-bench" not in last
+    return last
+
+
+STRAYS = {
+    "conf/train/quick.yml": ("epochs: 1\n", "name it quick.yaml"),
+    "data_manifests/more.yml": ("name: more\n", "name it more.yaml"),
+    "data_manifests/deep/more.yaml": ("name: more\n", "put it into data_manifests/ itself"),
+    "plugins/deep/more.py": ('HEADS.register("more")(None)\n', "put it into plugins/ itself"),
+}
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_files_without_effect_are_one_warning(copy: Path, name: str) -> None:
+    text, said = STRAYS[name]
+    _also(copy, name, text)
+    done = quickly("ls", "plugins", "--config-dir", copy)
+    assert done.stderr.splitlines() == [f"warning: plug-in {copy / name}: is not read; {said}"]
+
+
+def test_the_digest_covers_files_that_others_import(copy: Path) -> None:
+    plugins.use([copy])
+    digest = plugins.active()[0].digest
+    _also(copy, "plugins/_parts/a.py", "X = 1\n")
+    found = set()
+    for text in ("X = 1\n", "X = 2\n"):
+        _also(copy, "plugins/_parts/a.py", text)
+        plugins.use([copy])
+        found.add(plugins.active()[0].digest)
+    assert len(found - {digest}) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -285,7 +365,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda copy: _also(copy, "conf/adapter/x.yaml", "name: x\n"),
         "no group of options 'adapter'",
     ),
-    "a file in no group": (lambda copy: _also(copy, "conf/x.yaml", "a: 1\n"), "no group of options '.'"),
+    "a file in no group": (
+        lambda copy: _also(copy, "conf/x.yaml", "a: 1\n"),
+        "options are files conf/GROUP/NAME.yaml; known: ",
+    ),
     "a bad recipe": (lambda copy: _also(copy, "conf/train/x.yaml", "a: &b 1\n- 2\n"), "x.yaml"),
     "a bad manifest": (lambda copy: _also(copy, "data_manifests/x.yaml", "name: y\n"), "x.yaml"),
 }
@@ -329,7 +412,7 @@ def test_folders_that_are_no_plugin_are_refused(tmp_path: Path) -> None:
     _also(tmp_path, "two words/plugins/a.py", "")
     _also(tmp_path, "other/plugin/plugins/__init__.py", "")
     said = {
-        "nowhere": "no such folder",
+        "nowhere": "no such folder; --config-dir DIR or $PETL_BENCH_CONFIG names another one",
         "empty": "holds none of the folders conf, data_manifests and plugins",
         "flat": "holds none of the folders conf, data_manifests and plugins; put method.py into plugins/",
         "two words": "a plug-in's name, that of its folder, has letters, digits, and . _ - only",
@@ -337,6 +420,7 @@ def test_folders_that_are_no_plugin_are_refused(tmp_path: Path) -> None:
     for folder, message in said.items():
         found = error_of(quickly("ls", "adapters", "--config-dir", tmp_path / folder))
         assert found == f"--config-dir {tmp_path / folder}: {message}"
+    assert quickly("ls", "train", PETL_BENCH_CONFIG=f"{os.pathsep}{PLUGIN}{os.pathsep}").returncode == 0
     both = os.pathsep.join([str(PLUGIN), str(tmp_path / "other" / "plugin")])
     assert "two plug-ins have one name" in error_of(quickly("ls", "train", PETL_BENCH_CONFIG=both))
 

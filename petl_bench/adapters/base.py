@@ -8,15 +8,17 @@ of bytes know only this declaration (`Attached`), so that every method can be tr
 from __future__ import annotations
 
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from petl_bench import initialization
+from petl_bench import initialization, plugins
 from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 from petl_bench.registry import Registry
@@ -183,9 +185,13 @@ def declare(name: str, settings: Mapping[str, Any], sites: Sites, shape: Shape) 
     if foreign:
         raise UserError(f"adapter {name} has no setting {foreign[0]!r}; it has: {', '.join(sorted(known))}")
     try:
-        attached = method.attach(sites, shape, method.config(**settings))
+        with redirect_stdout(sys.stderr):  # stdout is for the results of commands
+            attached = method.attach(sites, shape, method.config(**settings))
     except (ValueError, TypeError) as error:
-        raise UserError(f"adapter {name} refuses its settings {dict(settings)}: {error}") from error
+        where = f"{place}: " if (place := plugins.origin(error)) else ""
+        raise UserError(f"{where}adapter {name} refuses its settings {dict(settings)}: {error}") from error
+    if not isinstance(attached, Attached):
+        raise UserError(f"adapter {name}: its function must return an Attached, not {attached!r}")
     if method.tokenwise:
         sites.drop_unread()
     return attached

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from petl_bench import __version__
+from petl_bench import __version__, plugins
 from petl_bench.cli import bench as bench_command
 from petl_bench.cli import compare as compare_command
 from petl_bench.cli import completion
@@ -159,4 +159,7 @@ def _message(error: Exception) -> str:
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):
         return "the memory of this machine does not suffice for this command"
-    return f"{type(error).__name__}: {error} (a bug of petl-bench; `petl-bench --debug COMMAND` shows where)"
+    place = plugins.origin(error)
+    whose = "an error of the plug-in" if place else "a bug of petl-bench"
+    said = f"{place}: {type(error).__name__}: {error}" if place else f"{type(error).__name__}: {error}"
+    return f"{said} ({whose}; `petl-bench --debug COMMAND` shows where)"

@@ -18,9 +18,8 @@ ConfigDirOption = Annotated[
     typer.Option(
         "--config-dir",
         metavar="DIR",
-        envvar=plugins.VARIABLE,
-        help="Folder of a plug-in, with its conf/, data_manifests/ or plugins/*.py. Repeatable.",
-        show_envvar=True,
+        help="Folder of a plug-in, with its conf/, data_manifests/ or plugins/*.py. Repeatable. "
+        f"[env var: {plugins.VARIABLE}]",
     ),
 ]
 
@@ -42,7 +41,7 @@ def _commands(app: typer.Typer) -> Iterator[Any]:
 def _with_config_dir(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*arguments: Any, config_dir: list[Path] | None = None, **options: Any) -> Any:
-        plugins.use(config_dir or (), lambda fault: note(f"warning: {fault}"))
+        plugins.use(config_dir or None, lambda fault: note(f"warning: {fault}"))
         return command(*arguments, **options)
 
     held = inspect.signature(command, eval_str=True)

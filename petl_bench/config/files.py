@@ -218,6 +218,10 @@ def _check_plugins() -> None:
         for path in sorted(folder.rglob("*.yaml")):
             option = path.relative_to(folder)
             group = str(option.parent)
+            if group == ".":
+                raise UserError(
+                    f"{path}: options are files conf/GROUP/NAME.yaml; {did_you_mean(group, known)}"
+                )
             if group not in known:
                 raise UserError(
                     f"{path}: conf/ has no group of options {group!r}: {did_you_mean(group, known)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
@@ -44,7 +46,9 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             try:
                 plugins.keep_to(runtime.config_dirs)
                 here = replace(runtime, device=find_device(runtime.device))
-                return Outcome(job.run_id, job.spec, row=execute(job, here, claim))
+                with redirect_stdout(sys.stderr):  # stdout is for the results of commands
+                    row = execute(job, here, claim)
+                return Outcome(job.run_id, job.spec, row=row)
             except (StoreError, ClaimedError):
                 raise
             except Exception as error:
@@ -69,6 +73,8 @@ def _spoils(error: Exception, store: Store) -> TypeGuard[OSError]:
 
 def _failed(job: Job, store: Store, error: Exception) -> Outcome:
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if place := plugins.origin(error):
+        message = f"{place}: {message}"
     details = {"type": type(error).__name__, "traceback": traceback.format_exc()}
     return keep_failure(job, store, cause_of(error), message, **details)
 

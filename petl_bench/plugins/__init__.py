@@ -7,7 +7,6 @@ registry is asked for.
 """
 
 from petl_bench.plugins.active import (
-    VARIABLE,
     active,
     blame,
     cached,
@@ -15,16 +14,16 @@ from petl_bench.plugins.active import (
     folders,
     keep_to,
     load,
-    missing,
+    origin,
     owner,
     providers,
     refuse_taken,
     registering,
-    require,
     use,
 )
-from petl_bench.plugins.folders import CONF, MANIFESTS, Plugin
+from petl_bench.plugins.folders import CONF, MANIFESTS, VARIABLE, Plugin
 from petl_bench.plugins.modules import Module
+from petl_bench.plugins.needed import missing, require
 
 __all__ = [
     "CONF",
@@ -40,6 +39,7 @@ __all__ = [
     "keep_to",
     "load",
     "missing",
+    "origin",
     "owner",
     "providers",
     "refuse_taken",

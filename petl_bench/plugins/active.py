@@ -6,19 +6,21 @@ import functools
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, ParamSpec, TypeVar
 
 from petl_bench.errors import UserError
-from petl_bench.plugins.folders import Plugin, installed, of_folder
-from petl_bench.plugins.modules import Module, fault
+from petl_bench.plugins.folders import VARIABLE, Plugin, installed, of_folder
+from petl_bench.plugins.modules import Module, fault, place
 
-VARIABLE = "PETL_BENCH_CONFIG"
-"""Environment variable with the folders of plug-ins, used where none are given."""
+_INTERRUPTED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+"""Exit codes of a process that a signal ends."""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -104,8 +106,9 @@ def active() -> tuple[Plugin, ...]:
                 _complain(entry)
         _check(found)
         _state.used = tuple(found)
-        for module in (module for plugin in found for module in plugin.modules):
-            _complain(module.fault)
+        for plugin in found:
+            for why in (*(module.fault for module in plugin.modules), *plugin.strays):
+                _complain(why)
     return _state.used
 
 
@@ -124,11 +127,9 @@ def _check(found: Iterable[Plugin]) -> None:
             )
         for module in plugin.modules:
             for held in module.registrations:
-                place = module.place(held.table, held.name)
-                if (first := places.setdefault((held.table, held.name), place)) != place:
-                    raise UserError(
-                        f"{place}: {held.name!r} is registered by {first} too; rename one of them"
-                    )
+                here = module.place(held.table, held.name)
+                if (first := places.setdefault((held.table, held.name), here)) != here:
+                    raise UserError(f"{here}: {held.name!r} is registered by {first} too; rename one of them")
 
 
 def _complain(message: str) -> None:
@@ -151,14 +152,20 @@ def owner(table: str, name: str) -> Plugin | None:
 
 
 def load(plugin: Plugin, module: Module) -> bool:
-    """Import a file of a plug-in unless that was done before; return whether it can be used."""
+    """Import a file of a plug-in unless that was done before; return whether it can be used.
+
+    What it prints goes to stderr, because stdout is for the results of commands.
+    """
     if module.imported_as not in _state.imported:
         before, _state.importing = _state.importing, module
         try:
-            _prepare(plugin)
-            importlib.import_module(module.imported_as)
+            with redirect_stdout(sys.stderr):
+                _prepare(plugin)
+                importlib.import_module(module.imported_as)
             _state.imported[module.imported_as] = ""
-        except Exception as error:  # a file may raise anything
+        except (Exception, SystemExit) as error:  # a file may raise anything
+            if isinstance(error, SystemExit) and error.code in _INTERRUPTED:
+                raise
             _state.imported[module.imported_as] = fault(module.path, error)
         finally:
             _state.importing = before
@@ -170,6 +177,12 @@ def blame(module: Module, why: str) -> None:
     """Take a file of a plug-in for one that cannot be used."""
     _state.imported[module.imported_as] = why
     _complain(why)
+
+
+def origin(error: BaseException) -> str:
+    """Return the file and line of a plug-in at which an error was raised; empty if none took part in it."""
+    places = (place(module.path, error) for plugin in active() for module in plugin.modules)
+    return next(filter(None, places), "")
 
 
 def _faults() -> Iterator[tuple[Module, str]]:
@@ -240,38 +253,8 @@ def refuse_taken(kind: str, table: str, taken: Container[str]) -> None:
     for _, module in providers(table):
         for held in module.registrations:
             if held.table == table and held.name in taken:
-                place = module.place(table, held.name)
-                raise UserError(f"{place}: {kind} {held.name!r} is built in: choose another name")
-
-
-def missing(labels: str) -> str:
-    """Return which of the plug-ins with which something was made is not in use; empty if all are.
-
-    Args:
-        labels: their names, each with its version, separated by commas; empty: none.
-    """
-    known = {plugin.name for plugin in active()}
-    for label in filter(None, labels.split(", ")):
-        if label.split(" ")[0] not in known:
-            return (
-                f"was made with plug-in {label}, which is not in use: name its folder by --config-dir or "
-                f"{VARIABLE}, or install it"
-            )
-    return ""
-
-
-def require(labels: str, where: str) -> None:
-    """Check that the plug-ins with which something was made are in use.
-
-    Args:
-        labels: see `missing`.
-        where: what was made with them, for messages.
-
-    Raises:
-        UserError: one is missing.
-    """
-    if why := missing(labels):
-        raise UserError(f"{where}: {why}")
+                here = module.place(table, held.name)
+                raise UserError(f"{here}: {kind} {held.name!r} is built in: choose another name")
 
 
 class cached(Generic[Given, Result]):  # noqa: N801 - a decorator

@@ -18,6 +18,8 @@ GROUP = "petl_bench.plugins"
 """Group of the entry points of installed plug-ins."""
 CONF, MANIFESTS, MODULES = "conf", "data_manifests", "plugins"
 """Folders of a plug-in: options of the configuration, manifests of tasks, and Python files."""
+VARIABLE = "PETL_BENCH_CONFIG"
+"""Environment variable with the folders of plug-ins, used where none are given."""
 DIGITS = 8
 """Hexadecimal digits of a digest."""
 
@@ -35,6 +37,7 @@ class Plugin:
         modules: its Python files, `__init__.py` first.
         installed: whether it is an installed distribution.
         stamp: what changes whenever a file does.
+        strays: files without effect, and where they would have one.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Plugin:
     modules: tuple[Module, ...]
     installed: bool
     stamp: str
+    strays: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -63,6 +67,10 @@ class Plugin:
         sha = hashlib.sha256()
         for module in self.modules:
             sha.update(f"{module.path.name}\0{module.text}\0".encode())
+        for path in _deeper(self.modules):
+            sha.update(
+                f"{path.relative_to(self.modules[0].path.parent)}\0".encode() + path.read_bytes() + b"\0"
+            )
         return sha.hexdigest()[:DIGITS]
 
 
@@ -74,7 +82,7 @@ def of_folder(folder: Path) -> Plugin:
     """
     where = f"--config-dir {folder}"
     if not folder.is_dir():
-        raise UserError(f"{where}: no such folder")
+        raise UserError(f"{where}: no such folder; --config-dir DIR or ${VARIABLE} names another one")
     root = folder.resolve()
     if re.fullmatch(r"[\w.-]+", root.name, re.ASCII) is None:
         raise UserError(f"{where}: a plug-in's name, that of its folder, has letters, digits, and . _ - only")
@@ -88,7 +96,25 @@ def of_folder(folder: Path) -> Plugin:
     package = f"petl_bench_plugin_{stamp}"
     modules = tuple(map(_used, _modules(root / MODULES, package)))
     version = _version(modules[0].text) if modules and modules[0].path.stem == "__init__" else ""
-    return Plugin(root.name, version, root, package, modules, False, stamp)
+    return Plugin(root.name, version, root, package, modules, False, stamp, tuple(_strays(root, modules)))
+
+
+def _strays(root: Path, modules: tuple[Module, ...]) -> Iterator[str]:
+    """Yield what is said about files of a folder that have no effect where they are."""
+    for part in (CONF, MANIFESTS):
+        for path in sorted((root / part).rglob("*.yml")):
+            yield f"plug-in {path}: is not read; name it {path.stem}.yaml"
+    for path in sorted((root / MANIFESTS).glob("*/**/*.yaml")):
+        yield f"plug-in {path}: is not read; put it into {MANIFESTS}/ itself"
+    for path in _deeper(modules) if modules else sorted((root / MODULES).glob("*/**/*.py")):
+        if read_module(path, path.stem).registrations:
+            yield f"plug-in {path}: is not read; put it into {MODULES}/ itself"
+
+
+def _deeper(modules: tuple[Module, ...]) -> list[Path]:
+    """Return the Python files in folders beside those of a plug-in, which may import them."""
+    folders = dict.fromkeys(module.path.parent for module in modules)
+    return [path for folder in folders for path in sorted(folder.glob("*/**/*.py"))]
 
 
 def installed() -> Iterator[Plugin | str]:

@@ -91,15 +91,20 @@ def read_module(path: Path, imported_as: str) -> Module:
     return Module(path, imported_as, text, found)
 
 
-def fault(path: Path, error: BaseException) -> str:
-    """Return why a file cannot be imported, with the line of it at which that was found."""
+def place(path: Path, error: BaseException) -> str:
+    """Return a file of a plug-in and its line at which an error was raised; empty if it took no part."""
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno
         trace = trace.tb_next
-    where = f"plug-in {path}" + (f", line {line}" if line else "")
+    return f"plug-in {path}, line {line}" if line else ""
+
+
+def fault(path: Path, error: BaseException) -> str:
+    """Return why a file cannot be imported, with the line of it at which that was found."""
+    where = place(path, error) or f"plug-in {path}"
     said = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{where}: cannot be imported: {type(error).__name__}: {said}"
 
