@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from petl_bench.config import (
-    options,
-    plan,
-)
+from petl_bench.cli.idle import unused
+from petl_bench.cli.progress import Progress, bar
+from petl_bench.config import options, plan
 from petl_bench.errors import UserError, counted
-from petl_bench.types import (
-    AdapterSpec,
-)
-from tests.conftest import error_of, quickly
+from petl_bench.store import Store
+from petl_bench.types import AdapterSpec
+from tests.conftest import error_of, json_lines, quickly
 from tests.test_config import ONE, one
 
 
@@ -200,3 +200,53 @@ def test_a_setting_that_one_method_of_the_sweep_lacks_is_refused_by_its_name() -
 )
 def test_one_thing_is_no_plural(number: int, noun: str, said: str) -> None:
     assert counted(number, noun) == said
+
+
+def test_what_a_path_names_is_said_where_it_is_not_what_was_expected(
+    finished_store: Path, tmp_path: Path
+) -> None:
+    first, second, *_ = sorted(finished_store.glob("[!.]*/adapter.safetensors"))
+    assert error_of(quickly("predict", first, second, tmp_path)) == (
+        f"{second}: is an adapter file, not an image; predict takes one adapter, {first}"
+    )
+    assert error_of(quickly("show", finished_store)).endswith(
+        f"it is a store: name one of its runs, for example {first.parent}"
+    )
+    assert error_of(quickly("show", "abc", "--store", tmp_path)) == (
+        f"'abc' is no finished or failed run of store {tmp_path}, which holds none"
+    )
+    assert error_of(quickly("ls", "nonsense")).startswith(
+        "Invalid value for 'kind': 'nonsense' is not one of"
+    )
+
+
+def test_several_files_are_inspected_at_once(finished_store: Path) -> None:
+    files = sorted(finished_store.glob("[!.]*/adapter.safetensors"))[:2]
+    each = [json_lines(quickly("inspect", file, "--json").stdout)[0] for file in files]
+    assert json_lines(quickly("inspect", *files, "--json").stdout) == each
+    lines = quickly("inspect", *files).stdout.splitlines()
+    assert [line for line in lines if line.endswith(".safetensors:")] == [f"{file}:" for file in files]
+
+
+def test_data_root_has_no_effect_on_bundled_tasks() -> None:
+    runs = plan([*ONE, "data.root=nowhere"]).runs
+    assert unused(["data.root=nowhere"], runs) == [
+        "data.root=nowhere has no effect: the images of bundled tasks are in the package"
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("state", ["0 running, 0 bytes", "12 failed, 2 running, 1,220,060 bytes, 3 min left"])
+def test_the_bar_of_a_sweep_is_one_line(
+    width: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    progress = Progress({}, [], Store(tmp_path))
+    monkeypatch.setattr(progress, "state", lambda: state)
+    shown, _ = bar(progress)
+    console = Console(width=width, file=io.StringIO())
+    console.print(shown.get_renderable())
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("\n") == 1
+    assert state[:9] in text

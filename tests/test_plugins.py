@@ -198,10 +198,10 @@ def test_what_a_file_prints_and_that_it_exits_disturbs_no_command(copy: Path, tm
     assert len(json_lines(done.stdout)) == 1, done.stderr
     assert {"hello", "here", "attached"} <= set(done.stderr.splitlines())
     path.write_text(text + "raise SystemExit(3)\n")
-    said = error_of(quickly(*command, "seed=1"))
+    said = error_of_run(quickly(*command, "seed=1"))
     line = len(text.splitlines()) + 1
     assert said == (
-        f"unknown adapter 'plain_lora': plug-in {path}, line {line}: cannot be imported: SystemExit: 3"
+        f"error: unknown adapter 'plain_lora': plug-in {path}, line {line}: cannot be imported: SystemExit: 3"
     )
 
 

@@ -182,7 +182,7 @@ def test_eval_compares_predictions_not_accuracies_alone(store_copy: Path) -> Non
     (run / ROW).write_text(json.dumps(changed | {"digest": digest_of(changed)}))
     assert quickly("store", "check", "--store", store_copy).returncode == 0
     text = quickly("eval", row["run_id"], "--store", store_copy).stdout
-    assert f"DISAGREES with row {row['acc']}, {len(kept.wrong)} of 797 predictions differ" in text
+    assert f"DISAGREES with row {row['acc']:.4f}, {len(kept.wrong)} of 797 predictions differ" in text
     (run / PREDICTIONS).unlink()
     (run / ROW).write_text(json.dumps({key: value for key, value in row.items() if key != "predictions"}))
     assert evaluated() == (True, None)

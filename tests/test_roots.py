@@ -98,6 +98,8 @@ def test_wrong_roots_are_refused(folder: Path) -> None:
         ("cas=data/cars",): "did you mean 'cars'",
         ("data/cars", "data/my pets"): "needs the name of its data set: --root NAME=DIR",
         ("cars=nowhere",): "nowhere: no such folder",
+        ("cars=",): "names no folder; expected cars=DIR",
+        ("cars=data/cars", "cars=elsewhere"): "a folder of cars is given already: data/cars",
     }.items():
         options = [word for text in given for word in ("--root", text)]
         assert message in error_of(quickly("eval", run, *options, cwd=folder)), given
@@ -111,3 +113,19 @@ def test_options_that_no_run_has_a_use_for_are_refused(finished_store: Path, tmp
         done = quickly("eval", run, option, value)
         assert f"{option} {value}: " in error_of(done)
         assert "leave it out" in error_of(done)
+    for command in (["compare", run, run], ["show", run], ["show", run, "--classes"]):
+        said = error_of(quickly(*command, "--root", tmp_path))
+        assert said.startswith(f"--root {tmp_path}: ")
+        assert said.endswith("leave it out")
+
+
+def test_a_store_is_refused_where_all_runs_are_paths(finished_store: Path, tmp_path: Path) -> None:
+    run = next(path for path in finished_store.iterdir() if path.is_dir() and not path.name.startswith("."))
+    file = run / "adapter.safetensors"
+    for command in (
+        *(["show", run], ["inspect", run], ["inspect", file], ["compare", run, run], ["rerun", run]),
+        *(["eval", run], ["eval", file], ["predict", run, tmp_path], ["export", file, "--to", "timm"]),
+    ):
+        said = error_of(quickly(*command, "--store", tmp_path))
+        assert said == f"--store {tmp_path}: has no use, because {command[1]} is a path; leave it out"
+    assert quickly("inspect", run, "--store", finished_store).returncode == 0

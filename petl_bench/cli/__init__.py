@@ -154,7 +154,8 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, _UsageError):
         where = error.ctx.command_path if error.ctx else "petl-bench"
-        return f"{error.format_message().removesuffix('.')}; {_usage_hint(error, where)}"
+        said = error.format_message().removesuffix(".").replace("Value error, ", "")
+        return f"{said}; {_usage_hint(error, where)}"
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):

@@ -56,7 +56,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     many = "" if differing is None else f", {differing} of {counted(result['n_test'], 'prediction')} differ"
     why = f", and up to {tolerance} may on another device or by other kernels" if tolerance else ""
     if not result["agrees"]:
-        return f" DISAGREES with row {result['acc_row']}{many}{why}"
+        return f" DISAGREES with row {result['acc_row']:.4f}{many}{why}"
     if result["acc"] == result["acc_row"] and not differing:
         return " = row"
     return f", row {result['acc_row']:.4f}{many}{why}"

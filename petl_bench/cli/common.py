@@ -129,14 +129,14 @@ class Counter:
 
     Args:
         what: label of the bar.
-        total: expected number of files.
+        total: expected number of files; None and 0: unknown.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        columns = (what, BarColumn(), MofNCompleteColumn(), "left", TimeRemainingColumn())
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "left")
         console = Console(stderr=True)
         self.bar = Progress(
             *columns,
@@ -145,7 +145,7 @@ class Counter:
             disable=not console.is_terminal,
             redirect_stdout=sys.stdout.isatty(),  # results that go elsewhere must not join the bar
         )
-        self.task = self.bar.add_task("", total=total)
+        self.task = self.bar.add_task("", total=total or None)
 
     def __enter__(self) -> Counter:
         self.bar.start()

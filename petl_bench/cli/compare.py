@@ -9,11 +9,11 @@ import typer
 
 from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE, cells, note, print_json, say
-from petl_bench.cli.options import RUN, JsonOption, RootsOption, StoreOption
-from petl_bench.cli.roots import in_words, read_roots
+from petl_bench.cli.options import RUN, JsonOption, RootsOption, StoreOption, check_store
+from petl_bench.cli.roots import in_words, read_roots, refuse_unused
 from petl_bench.errors import UserError, counted
 from petl_bench.store import PREDICTIONS, Store, find_run
-from petl_bench.types import DataSettings, ResultRow
+from petl_bench.types import DataSettings, readable_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,7 @@ def compare(
     """
     from petl_bench.report.agreement import agreement, by_class, confusions
 
+    check_store(store, first, second)
     runs = [find_run(text, Store(store)) for text in (first, second)]
     rows = [shelf.row(run_id) for shelf, run_id in runs]
     a, b = (kept_by(shelf, run_id) for shelf, run_id in runs)
@@ -61,8 +62,9 @@ def compare(
     if json:
         print_json("compare/1", result)
         return
-    for letter, row, held in zip("AB", rows, (a, b), strict=True):
-        say(f"{letter}  {_named(row)}: {held.correct} of {held.images} right ({100 * held.accuracy:.2f} %)")
+    for letter, (shelf, run_id), held in zip("AB", runs, (a, b), strict=True):
+        named = f"{run_id} {readable_name(shelf.spec(run_id))}"
+        say(f"{letter}  {named}: {held.correct} of {held.images} right ({100 * held.accuracy:.2f} %)")
     say(
         f"right in both {found.both}, only in A {found.only_a}, only in B {found.only_b}, in neither "
         f"{found.neither}; other predictions for {counted(a.differing(b), 'image')}",
@@ -100,6 +102,7 @@ def labels_of(store: Store, run_id: str, root: list[str] | None) -> NDArray[np.i
     try:
         task = store.spec(run_id).task
         roots = read_roots(root, [task])
+        refuse_unused(root, roots, [task])
         if lacking := roots.lacking([task]):
             raise UserError(in_words(lacking)[0])
         return data.labels(roots.moved(task), "test", DataSettings().decoded)
@@ -108,10 +111,6 @@ def labels_of(store: Store, run_id: str, root: list[str] | None) -> NDArray[np.i
             raise
         note(f"classes and confusions are left out, since the labels cannot be read: {error}")
         return None
-
-
-def _named(row: ResultRow) -> str:
-    return f"{row.run_id} {row.task} {row.adapter} h={row.hidden} {row.bits} bit, seed {row.seed}"
 
 
 def _verdict(found: Agreement) -> str:

@@ -75,7 +75,9 @@ def convert(
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Convert adapter files from and to .bin files of PETL-ViT, and from folders of PEFT.
+    """Convert adapter files from and to those of other programs.
+
+    SRC may be an adapter file, a .bin file of PETL-ViT or a folder of PEFT.
 
     Converting a .bin file (of binary_adapter) there and back gives the same bytes. A .bin file does not hold
     its settings: they are read from the .yaml file beside it, or in configs/METHOD where the .bin file is in

@@ -14,10 +14,10 @@ WIDTH = 80
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Show what this machine offers: devices, precisions, memory, disk, data, caches, hub, Slurm and Ray.
+    """Show what this machine offers to runs.
 
-    Each finding is fine, a hint, or a problem, and says what to do. No GPU is opened. The exit code is 1 if
-    there is a problem.
+    The page has devices, precisions, memory, disk, data, caches, hub, Slurm and Ray. Each finding is fine, a
+    hint, or a problem, and says what to do. No GPU is opened. The exit code is 1 if there is a problem.
     """
     from petl_bench.cli.machine import examined
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,9 +22,10 @@ from petl_bench.cli.options import (
     StoreOption,
     ThreadsOption,
     WeightsOption,
+    check_store,
     check_threads,
 )
-from petl_bench.cli.roots import Roots, in_words, read_roots
+from petl_bench.cli.roots import Roots, in_words, read_roots, refuse_unused
 from petl_bench.errors import DamagedError, UserError, counted, did_you_mean
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, PREDICTIONS, Store, find_run
@@ -81,7 +82,9 @@ def evaluate(
     roots = read_roots(root, tasks.values())
     other_task = _task(task, roots.settings(task, override)) if task else None
     if not task and all(target.store is not None for target in found):
-        _refuse_unused(root, override, roots, tasks.values())
+        if override is not None:
+            raise UserError(f"--override {override}: runs of a store state their split sizes; leave it out")
+        refuse_unused(root, roots, tasks.values())
     lacking = [] if task else roots.lacking(tasks.values())
     if lacking and not all_runs:
         raise UserError("; ".join(in_words(lacking)))
@@ -126,6 +129,7 @@ def _targets(names: list[str], store: Path, all_runs: bool, filters: list[str]) 
     if not all_runs:
         if filters:
             raise UserError(f"--filter {filters[0]}: selects runs of --all; leave it out for named runs")
+        check_store(store, *names)
         return [_find(text, shelf) for text in names]
     rows = usable_rows(shelf, needed=True, as_written=True)
     if not rows:
@@ -143,22 +147,6 @@ def _tasks_of(targets: list[Target]) -> dict[str, TaskSpec]:
             with suppress(DamagedError):
                 tasks[target.run_id] = target.store.spec(target.run_id).task
     return tasks
-
-
-def _refuse_unused(
-    root: Sequence[str] | None, override: Path | None, roots: Roots, tasks: Collection[TaskSpec]
-) -> None:
-    """Refuse options that no run of a store has a use for.
-
-    Raises:
-        UserError: there is one.
-    """
-    if override is not None:
-        raise UserError(f"--override {override}: runs of a store state their split sizes; leave it out")
-    if root and tasks and not any(known.place and roots.of(known.name, known.suite) for known in tasks):
-        raise UserError(
-            f"--root {root[0]}: the data of none of these runs are in such a folder; leave it out"
-        )
 
 
 def _changed(target: Target) -> str:

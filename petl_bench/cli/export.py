@@ -19,6 +19,7 @@ from petl_bench.cli.options import (
     TargetArgument,
     TrainedArgument,
     WeightsOption,
+    check_store,
     destination,
 )
 from petl_bench.errors import UserError
@@ -67,6 +68,7 @@ def export(
     the adapter alone, for methods whose updates have low rank. A form that a method does not have is refused.
     Existing files are never overwritten.
     """
+    check_store(store, file)
     if push is None or target or out:
         target = destination(target, out)
         _require_free(target)

@@ -16,6 +16,7 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "shots": (lambda spec: spec.task.shots, "only few-shot sets (fgvc_*) have shots"),
     "split_seed": (lambda spec: spec.task.shots or spec.task.drawn, "only fgvc_* and task=tree are drawn"),
     "data.images": (lambda spec: spec.task.drawn, "only images of task=tree are drawn"),
+    "data.root": (lambda spec: spec.task.place, "the images of bundled tasks are in the package"),
     "hidden": (_has("hidden"), "the adapter has no hidden units"),
     "scale": (_has("scale"), "the adapter has no scale"),
     "protocol.scales": (_has("scale"), "the adapter has no scale"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from petl_bench.cli.common import DEFAULT_STORE, print_json, say, say_within
-from petl_bench.cli.options import JsonOption, StoreOption, TrainedArgument
+from petl_bench.cli.options import JsonOption, StoreOption, check_store
 from petl_bench.errors import shown
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.layout import Column, table_lines, terminal_width
@@ -14,18 +16,31 @@ from petl_bench.store import ADAPTER, Store, find_run
 
 
 def inspect(
-    file: TrainedArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="Adapter files, or runs: their run_ids or directories."),
+    ],
     store: StoreOption = DEFAULT_STORE,
     json: JsonOption = False,
 ) -> None:
-    """Show the method, tensors, sizes and checksum of an adapter file."""
-    path = _path(file, store)
-    facts = _facts(read_bytes(path, ADAPTER_LIMIT), str(path))
-    if json:
-        print_json("inspect/1", facts)
-        return
+    """Show the method, tensors, sizes and checksum of adapter files."""
+    check_store(store, *files)
+    paths = [_path(file, store) for file in files]
+    found = [_facts(read_bytes(path, ADAPTER_LIMIT), str(path)) for path in paths]
+    for number, (path, facts) in enumerate(zip(paths, found, strict=True)):
+        if json:
+            print_json("inspect/1", facts)
+            continue
+        if len(paths) > 1:
+            say(*[""][:number], f"{path}:")
+        _print(facts)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    """Print the content of a file, and a table of its tensors."""
     tensors = facts.pop("tensors")
-    facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items())
+    facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items()) or "-"
+    facts["bits_per_weight"] = f"{facts['bits_per_weight']:.3f}"
     facts["class_names"] = ", ".join(facts["class_names"]) or "not stated"
     facts["resize"] = facts["resize"] or "not stated"
     width = terminal_width()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from petl_bench.cli import completion
+from petl_bench.cli.common import DEFAULT_STORE
 from petl_bench.errors import UserError
 from petl_bench.types import DataSettings, ProcessSettings, check_range, declarations
 
@@ -73,6 +74,18 @@ JsonOption = Annotated[
 def data_settings(root: Path | None, override: Path | None = None) -> DataSettings:
     """Return the `data` settings of a command that takes no overrides."""
     return DataSettings(root=str(root or ""), override=str(override or ""))
+
+
+def check_store(store: Path, *runs: str) -> None:
+    """Refuse a value of --store that has no use, because all runs are given by paths elsewhere.
+
+    Raises:
+        UserError: it has none.
+    """
+    paths = [Path(run) for run in runs]
+    elsewhere = (path.exists() and store.resolve() not in path.resolve().parents for path in paths)
+    if store != DEFAULT_STORE and paths and all(elsewhere):
+        raise UserError(f"--store {store}: has no use, because {paths[0]} is a path; leave it out")
 
 
 def check_threads(threads: int | None) -> None:

@@ -20,6 +20,7 @@ from petl_bench.cli.options import (
     ThreadsOption,
     TrainedArgument,
     WeightsOption,
+    check_store,
     check_threads,
 )
 from petl_bench.errors import UserError, counted
@@ -28,6 +29,8 @@ from petl_bench.types import require
 if TYPE_CHECKING:
     from petl_bench.use import Prediction
 
+SUFFIX = ".safetensors"
+"""Suffix of adapter files, of which a pattern of the shell may have found several."""
 COLUMNS = ("image", "rank", "class", "name", "probability")
 
 
@@ -63,9 +66,11 @@ def predict(
     """
     if json and as_csv:
         raise UserError("--json and --csv: give one of them")
+    check_store(store, file)
+    if other := next((path for path in images if path.suffix == SUFFIX), None):
+        raise UserError(f"{other}: is an adapter file, not an image; predict takes one adapter, {file}")
     check_threads(threads)
-    if batch_size is not None:
-        require(batch_size >= 1, "--batch-size", batch_size, "at least 1")
+    require(batch_size is None or batch_size >= 1, "--batch-size", batch_size, "at least 1")
     require(top >= 1, "--top", top, "at least 1")
     from petl_bench.use import Unreadable, found_images, model_of, read
 

@@ -44,7 +44,7 @@ class Progress:
         self.bar: Bar | None = None
         self.console: Console | None = None
         if sys.stderr.isatty():
-            self.bar, self.console = _bar(self)
+            self.bar, self.console = bar(self)
 
     def __enter__(self) -> Progress:
         if self.bar is not None:
@@ -88,10 +88,12 @@ class Progress:
         return ", ".join([*parts, *([f"{duration(seconds)} left"] if seconds is not None else [])])
 
 
-def _bar(progress: Progress) -> tuple[Bar, Console]:
+def bar(progress: Progress) -> tuple[Bar, Console]:
+    """Return the bar of a sweep, one line wide, and the console on which it is shown."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
     from rich.text import Text
 
     class State(ProgressColumn):
@@ -101,9 +103,15 @@ def _bar(progress: Progress) -> tuple[Bar, Console]:
             return Text(progress.state())
 
     console = Console(stderr=True)
-    bar = Bar("runs", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), State(), console=console)
-    bar.add_task("", total=progress.total)
-    return bar, console
+    width = Column(max_width=40)
+    shown = Bar(
+        *("runs", BarColumn(None, table_column=width), MofNCompleteColumn(), TimeElapsedColumn()),
+        State(table_column=Column(no_wrap=True)),
+        console=console,
+        expand=True,
+    )
+    shown.add_task("", total=progress.total)
+    return shown, console
 
 
 def say_failures(failed: Iterable[Outcome], store: Store) -> None:

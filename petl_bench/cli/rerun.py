@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from petl_bench.cli.common import DEFAULT_STORE, print_json, say
-from petl_bench.cli.options import JsonOption, RunArgument, StoreOption
+from petl_bench.cli.options import JsonOption, RunArgument, StoreOption, check_store
 from petl_bench.cli.planning import Existing
 from petl_bench.cli.show import misfits, provenance
 from petl_bench.cli.sweep import sweep
@@ -34,13 +34,15 @@ def rerun(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Execute a run again with the command that `petl-bench show` prints, and compare.
+    """Execute a run again and compare it with its row.
 
-    The repetition of a finished run is kept in another store, so its row is never replaced. The exit code is
-    1 if accuracy or predictions differ from it. A run that failed is executed again in its own store.
+    The command is that which `petl-bench show` prints. The repetition of a finished run is kept in another
+    store, so its row is never replaced. The exit code is 1 if accuracy or predictions differ from it. A run
+    that failed is executed again in its own store.
     """
     from petl_bench.config.command import overrides_of
 
+    check_store(store, run)
     shelf, run_id = find_run(run, Store(store), failed=True)
     state, spec = shelf.state(run_id), shelf.spec(run_id)
     row = shelf.row(run_id) if state == "done" else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,9 +77,14 @@ def read_roots(texts: Collection[str] | None, tasks: Iterable[TaskSpec]) -> Root
 
     own = {name for task in tasks for name in (task.name, task.suite)}
     known = own.union(*((m.name, m.suite) for m in manifests().values()))
-    named, plain = {}, []
+    named: dict[str, str] = {}
+    plain = []
     for text in texts:
         name = max((name for name in known if text.startswith(f"{name}=")), key=len, default="")
+        if name and text == f"{name}=":
+            raise UserError(f"--root {text}: names no folder; expected {name}=DIR")
+        if name in named:
+            raise UserError(f"--root {text}: a folder of {name} is given already: {named[name]}")
         if name:
             named[name] = text.removeprefix(f"{name}=")
         elif "=" in text and not Path(text).is_dir():
@@ -92,6 +97,23 @@ def read_roots(texts: Collection[str] | None, tasks: Iterable[TaskSpec]) -> Root
     if len(plain) > 1:
         raise UserError(f"--root {plain[1]}: a second folder needs the name of its data set: --root NAME=DIR")
     return Roots("".join(plain), named)
+
+
+def refuse_unused(texts: Sequence[str] | None, roots: Roots, tasks: Collection[TaskSpec]) -> None:
+    """Refuse values of --root that no run has a use for.
+
+    Args:
+        texts: the values.
+        roots: what `read_roots` has read from them.
+        tasks: tasks of the runs concerned.
+
+    Raises:
+        UserError: the data of none of them are in such a folder.
+    """
+    if texts and tasks and not any(task.place and roots.of(task.name, task.suite) for task in tasks):
+        raise UserError(
+            f"--root {texts[0]}: the data of none of these runs are in such a folder; leave it out"
+        )
 
 
 def in_words(lacking: Collection[TaskSpec]) -> list[str]:

@@ -12,13 +12,13 @@ import typer
 from petl_bench import plugins
 from petl_bench.cli.common import DEFAULT_STORE, flat, in_use, print_json, say
 from petl_bench.cli.compare import kept_by, labels_of
-from petl_bench.cli.options import JsonOption, RootsOption, RunArgument, StoreOption
+from petl_bench.cli.options import JsonOption, RootsOption, RunArgument, StoreOption, check_store
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import SEARCH, Store, find_run, from_json
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_columns, spec_to_dict, stored_id
 
 RESULTS = (
-    *("status", "acc", "predictions", "acc_val", "acc_best_peek", "n_train", "n_test"),
+    *("status", "scale", "lr", "acc", "predictions", "acc_val", "acc_best_peek", "n_train", "n_test"),
     *("bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file", "bits_per_weight"),
     *("params_trainable", "seconds_search", "seconds_train", "seconds_eval", "images_per_second"),
     "peak_memory_bytes",
@@ -42,6 +42,9 @@ def show(
     The settings, the recipe in words, the results, what made them, the files of the run, and for a run that
     failed the reason. The command plans exactly this run; `petl-bench rerun` executes it.
     """
+    check_store(store, run)
+    if root and not classes:
+        raise UserError(f"--root {root[0]}: data are read for --classes alone; leave it out")
     shelf, run_id = find_run(run, Store(store), failed=True)
     facts = about(shelf, run_id)
     if classes:
@@ -181,5 +184,5 @@ def _aligned(values: Mapping[str, Any]) -> list[str]:
 
 def _text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return "" if value is None else f"{value:,}" if type(value) is int and value > 9999 else str(value)
+        return " ".join(map(str, value)) or "-"
+    return "-" if value in (None, "") else f"{value:,}" if type(value) is int and value > 9999 else str(value)

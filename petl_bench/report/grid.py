@@ -83,18 +83,21 @@ class Grid:
     def with_title_for_constants(self) -> Grid:
         """Return the same grid with the values that all rows share in its title, and not in columns.
 
-        The first column stays, and so do accuracies. Rows without any setting, as those of methods without an
-        adapter, do not count where the others share a setting.
+        The first column stays, and so do accuracies. A column that is blank in all rows is left out. Rows
+        without any setting, as those of methods without an adapter, do not count where the others share a
+        setting.
         """
         plain = [all(cell.text == BLANK for cell in cells[1 : self.labels]) for cells in self.rows]
         shared: dict[int, str] = {}
-        for number, column in enumerate(self.columns[1:] if len(self.rows) > 1 else [], 1):
+        for number, column in enumerate(self.columns[1:], 1):
             held = zip(column.cells, plain, strict=True)
             texts = {cell.text for cell, none in held if not (none and number < self.labels)}
-            if len(texts) < 2 and not column.measured:
-                shared[number] = f"{column.name} {next(iter(texts), BLANK)}"
+            if not texts - {BLANK} and not column.measured:
+                shared[number] = ""
+            elif len(texts) < 2 and len(self.rows) > 1 and not column.measured:
+                shared[number] = f"{column.name} {next(iter(texts))}"
         return Grid(
-            "; ".join([self.title, *([", ".join(shared.values())] if shared else [])]),
+            "; ".join(filter(None, [self.title, ", ".join(filter(None, shared.values()))])),
             [column for number, column in enumerate(self.columns) if number not in shared],
             self.labels - sum(number < self.labels for number in shared),
         )

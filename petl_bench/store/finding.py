@@ -26,5 +26,7 @@ def find_run(text: str, store: Store, failed: bool = False) -> tuple[Store, str]
             raise UserError(f"{text}: no such file or directory")
         return store, store.find(text, failed)
     if not (path / ROW).is_file() and not (failed and (path / ERROR).is_file()):
-        raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW})")
+        run = next((found.parent for found in sorted(path.glob(f"[!.]*/{ROW}"))), None)
+        hint = f"; it is a store: name one of its runs, for example {run}" if run is not None else ""
+        raise UserError(f"{text}: not the directory of a finished run (it holds no {ROW}){hint}")
     return Store(path.resolve().parent), path.resolve().name

@@ -254,7 +254,8 @@ class Runs:
         found = [name for name in known if name.startswith(run_id)]
         if len(found) != 1:
             what = "fits several runs" if found else f"is no finished {'or failed ' if failed else ''}run"
-            raise UserError(f"{run_id!r} {what} of store {self.root}: {did_you_mean(run_id, found or known)}")
+            hint = f": {did_you_mean(run_id, found or known)}" if known else ", which holds none"
+            raise UserError(f"{run_id!r} {what} of store {self.root}{hint}")
         return found[0]
 
     def _own_row(self, name: str, as_written: bool = False) -> ResultRow:
