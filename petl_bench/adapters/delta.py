@@ -168,6 +168,19 @@ def query_value(block: BlockSites, number: int, make: Callable[[str, int, int], 
         slot.set(DeltaLinear(slot.get(), make(f"{number}.{role}", *widths(slot))))
 
 
+def weight_of(block: BlockSites, name: str) -> Tensor:
+    """Return the frozen weight (outputs, inputs) that an update of `query_value` belongs to.
+
+    Args:
+        block: sites of the block, before the update is attached.
+        name: name of the update, such as "NUMBER.q".
+    """
+    part = name.rpartition(".")[2]
+    weight = block.linear(part if part in ROLES else "qkv").get().weight
+    assert isinstance(weight, Tensor)
+    return weight.chunk(len(SLICES))[SLICES.index(part)] if part in SLICES else weight
+
+
 @torch.no_grad()
 def changed(linear: nn.Module, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
     """Return `linear` with `weight` (outputs, inputs) and `bias` (outputs,) added to its own.

@@ -17,7 +17,7 @@ def settings_table(names: Iterable[str]) -> str:
     """Return the table of the own settings of methods.
 
     Args:
-        names: names of methods that have the same settings; each has a column of defaults.
+        names: names of methods; each has a column of defaults, `-` for settings that it lacks.
     """
     declared = [method(name) for name in names]
     help = {key: known.help for each in declared for key, known in each.settings.items()}
@@ -25,7 +25,11 @@ def settings_table(names: Iterable[str]) -> str:
         return "None.\n"
     rows = [["Setting", *(f"`{each.name}`" for each in declared), "Description"]]
     rows += [
-        [f"`adapter.{key}`", *(_value(each.defaults[key]) for each in declared), text]
+        [
+            f"`adapter.{key}`",
+            *(_value(each.defaults[key]) if key in each.defaults else "-" for each in declared),
+            text,
+        ]
         for key, text in help.items()
     ]
     return _markdown(rows)
