@@ -1,4 +1,4 @@
-"""DTL (repository heekhero/DTL, models/vision_transformer.py): h beside the blocks, added to the later ones."""
+"""DTL (repository heekhero/DTL, models/vision_transformer.py): h beside the blocks, added to later ones."""
 
 import torch
 
