@@ -332,6 +332,14 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda copy: _also(copy, "plugins/a.py", METHOD.format("lora")),
         "adapter 'lora' is built in: choose another name",
     ),
+    "a built-in head": (
+        lambda copy: _also(copy, "plugins/a.py", 'HEADS.register("binary")(None)\n'),
+        "head 'binary' is built in: choose another name",
+    ),
+    "a built-in quantizer": (
+        lambda copy: _also(copy, "plugins/a.py", 'CODEBOOKS.register("minmax")(None)\n'),
+        "quantizer 'minmax' is built in: choose another name",
+    ),
     "an adapter of its own": (
         lambda copy: _also(copy, "plugins/a.py", METHOD.format("plain_lora")),
         "'plain_lora' is registered by",

@@ -147,6 +147,17 @@ def test_compare_counts_images_classes_and_confusions(finished_store: Path) -> N
     assert f"exact McNemar test: p = {found['p']:.3g}" in text
 
 
+def test_compare_names_the_classes(finished_store: Path) -> None:
+    run = pick(finished_store, task="sprites_loc", adapter="lora", bits=1)["run_id"]
+    other = pick(finished_store, task="sprites_loc", adapter="linear")["run_id"]
+    names = data.manifests()["sprites_loc"].class_names
+    text = quickly("compare", run, other, "--store", finished_store).stdout
+    (found,) = json_lines(quickly("compare", run, other, "--store", finished_store, "--json").stdout)
+    differ = [held["class"] for held in found["classes"] if held["only_a"] or held["only_b"]]
+    assert differ
+    assert all(f"{label} {names[label]} " in text for label in differ)
+
+
 def test_compare_refuses_runs_on_other_images_and_runs_without_predictions(store_copy: Path) -> None:
     ids = [pick(store_copy, task=task, adapter="linear")["run_id"] for task in ("digits", "sprites_loc")]
     assert "only runs on the same data" in error_of(quickly("compare", *ids, "--store", store_copy))

@@ -247,6 +247,10 @@ def test_what_cannot_be_used_is_refused_with_the_reason(
     model, other = load(run), written(tmp_path, tiny.model_spec("lora"))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
+    closed = Image.new("RGB", (8, 8))
+    closed.close()
+    with pytest.raises(TypeError, match="takes PIL images, not str"):
+        model.transform(str(broken))
     cases = [
         (lambda: load(tmp_path / "none.safetensors"), "no such file"),
         (lambda: load(broken), "not a petl-bench adapter file"),
@@ -262,6 +266,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(
         (lambda: model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), "floating-point"),
         (lambda: model.predict(broken), "broken.png: is no image that can be recognized"),
         (lambda: model.predict([3]), "a path or a PIL image, not int"),
+        (lambda: model.predict([closed]), "an image that was given opened: cannot be decoded: "),
         (lambda: model.predict([], top=11), "top=11: must be from 1 to 10"),
         (lambda: model.predict([], batch_size=0), "batch_size=0"),
     ]

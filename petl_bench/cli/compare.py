@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from petl_bench.cli.common import DEFAULT_STORE, cells, note, print_json, say
 from petl_bench.cli.options import RUN, JsonOption, RootsOption, StoreOption, check_store
 from petl_bench.cli.roots import in_words, read_roots, refuse_unused
 from petl_bench.errors import UserError, counted
-from petl_bench.store import PREDICTIONS, Store, find_run
+from petl_bench.files import ADAPTER_LIMIT, read_bytes
+from petl_bench.store import ADAPTER, PREDICTIONS, Store, find_run
 from petl_bench.types import DataSettings, readable_name
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def compare(
         f"exact McNemar test: p = {found.p:.3g}: {_verdict(found)}",
     )
     if labels is not None:
-        _print_tables(result)
+        _print_tables(result, names_of(*runs[0]))
 
 
 def kept_by(store: Store, run_id: str) -> Predictions:
@@ -120,21 +122,38 @@ def _verdict(found: Agreement) -> str:
     return f"{better} classifies significantly more of these images correctly"
 
 
-def _print_tables(result: dict[str, Any]) -> None:
+def names_of(store: Store, run_id: str) -> tuple[str, ...]:
+    """Return the names of the classes of a run by label; empty if neither manifest nor file states them."""
+    from petl_bench import packing
+    from petl_bench.data import manifests
+
+    task, path = store.spec(run_id).task, store.directory(run_id) / ADAPTER
+    if task.suite != "own":
+        return tuple(manifests()[task.name].class_names) if task.name in manifests() else ()
+    file = packing.load(read_bytes(path, ADAPTER_LIMIT), str(path))
+    return tuple(packing.stated_class_names(file, str(path)))
+
+
+def _print_tables(result: dict[str, Any], names: Sequence[str]) -> None:
+    """Print the classes in which two runs differ, and confusions; classes have their names, if known."""
     from rich.console import Console
     from rich.table import Table
+
+    def named(label: int) -> str:
+        return f"{label} {names[label]}" if label < len(names) and names[label] != str(label) else str(label)
 
     console = Console(width=100, highlight=False)
     classes = [held for held in result["classes"] if held["only_a"] or held["only_b"]]
     if classes:
         table = Table("class", "images", "right in A", "right in B", "only in A", "only in B")
         for held in classes:
-            table.add_row(*cells(*held.values()))
+            table.add_row(*cells(named(held["class"]), *[*held.values()][1:]))
         say("classes in which the runs differ:")
         console.print(table)
     if pairs := result["confusions"]:
         table = Table("label", "predicted", "images in A", "images in B")
         for held in pairs[:MOST_CONFUSIONS]:
-            table.add_row(*cells(*held.values()))
+            images = (held["images_a"], held["images_b"])
+            table.add_row(*cells(named(held["label"]), named(held["predicted"]), *images))
         say(f"most frequent confusions ({min(len(pairs), MOST_CONFUSIONS)} of {len(pairs)}):")
         console.print(table)

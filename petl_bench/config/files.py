@@ -210,6 +210,8 @@ def _check_plugins() -> None:
     Raises:
         UserError: one is not.
     """
+    for group, table in (("head", "HEADS"), ("quantizer", "CODEBOOKS")):
+        plugins.refuse_taken(group, table, {path.stem for path in (CONF_DIR / group).glob("*.yaml")})
     known, seen = (
         groups() - _DECLARED.keys(),
         {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")},

@@ -36,10 +36,17 @@ class RGB(v2.Transform):  # type: ignore[misc]
         super().__init__()
         self.as_shown = as_shown
 
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuse what is no PIL image, for example a path, which torchvision would return as it is.
+
+        Raises:
+            TypeError: there is such an input.
+        """
+        if other := next((held for held in flat_inputs if not isinstance(held, PIL.Image.Image)), None):
+            raise TypeError(f"the transform of a model takes PIL images, not {type(other).__name__}")
+
     def transform(self, inpt: Any, params: dict[str, Any]) -> PIL.Image.Image:
         """Return one image in RGB."""
-        if not isinstance(inpt, PIL.Image.Image):
-            raise TypeError(f"the transform of a model takes PIL images, not {type(inpt).__name__}")
         return shown(inpt) if self.as_shown else published(inpt)
 
     def read(self, path: Path) -> PIL.Image.Image:
@@ -128,7 +135,11 @@ class Preparation:
         if isinstance(image, str | Path):
             rgb = self._rgb.read(Path(image))
         elif isinstance(image, PIL.Image.Image):
-            rgb = self._rgb(image)
+            try:
+                rgb = self._rgb(image)
+            except Exception as error:  # decoders raise anything on damaged files
+                name = getattr(image, "filename", "") or "an image that was given opened"
+                raise UserError(f"{name}: cannot be decoded: {error}") from error
         else:
             raise UserError(f"an image is a path or a PIL image, not {type(image).__name__}")
         return v2.functional.pil_to_tensor(self._square(rgb))
