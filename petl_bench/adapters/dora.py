@@ -78,7 +78,7 @@ def attach(sites: Sites, shape: Shape, config: DoRAConfig) -> Attached:
     def update(block: BlockSites, name: str, inputs: int, outputs: int) -> Directed:
         matrices = pair(attached, name, inputs, outputs, shape)
         lengths.append(nn.Parameter(torch.zeros(outputs)))
-        return Directed(*matrices, lengths[-1], Start(weight_of(block, name)), shape.scale)
+        return Directed(*matrices, lengths[-1], Start(weight_of(block, name).detach().clone()), shape.scale)
 
     for number, block in enumerate(sites.blocks):
         query_value(block, number, partial(update, block))

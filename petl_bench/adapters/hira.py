@@ -63,7 +63,7 @@ def attach(sites: Sites, shape: Shape, config: HiRAConfig) -> Attached:
 
     def update(block: BlockSites, name: str, inputs: int, outputs: int) -> MultipliedDelta:
         matrices = pair(attached, name, inputs, outputs, shape)
-        return MultipliedDelta(*matrices, Start(weight_of(block, name)), shape.scale)
+        return MultipliedDelta(*matrices, Start(weight_of(block, name).detach().clone()), shape.scale)
 
     for number, block in enumerate(sites.blocks):
         query_value(block, number, partial(update, block))
