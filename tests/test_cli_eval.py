@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petl_bench.cli.agreement import comparison, threads_of
+from petl_bench.cli.common import waiting
 from petl_bench.cli.ls import Kind, ls
 from petl_bench.config import options
 from petl_bench.data import manifests
@@ -241,6 +242,20 @@ def test_ls_of_adapters_on_a_terminal_is_a_table(monkeypatch: pytest.MonkeyPatch
     assert any("bytes at 1 bit" in line for line in lines[:4]), lines
     (lora,) = [line for line in lines if "lora" in line.split()]
     assert "2,359,296" in lora  # bytes: 4 * 48 * 768 * 16
+
+
+def test_a_terminal_shows_what_a_command_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with waiting("loading torch"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("TERM", "xterm")
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stderr, redirect_stderr(stderr), waiting("loading torch"):
+        pass
+    with os.fdopen(controller, "rb", buffering=0) as shown:
+        assert b"loading torch" in shown.read(1 << 12)
 
 
 def test_ls_takes_a_pattern() -> None:

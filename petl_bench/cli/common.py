@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,18 @@ def flat(
 def in_use() -> list[str]:
     """Return the options that name the plug-ins in use, for commands to copy."""
     return [word for folder in plugins.folders() for word in ("--config-dir", folder)]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal what a command is busy with until it says something else; nothing may be printed."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 def duration(seconds: float) -> str:

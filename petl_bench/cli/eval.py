@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from petl_bench.cli.agreement import comparison, threads_of, verdict
-from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, usable_rows
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, usable_rows, waiting
 from petl_bench.cli.filters import filtered
 from petl_bench.cli.options import (
     DeviceOption,
@@ -76,7 +76,8 @@ def evaluate(
     check_threads(threads)
     from petl_bench.device import find_device
 
-    device = find_device(device, "--device ")
+    with waiting("loading torch"):
+        device = find_device(device, "--device ")
     found = _targets(targets or [], store, all_runs, filters or [])
     tasks = _tasks_of(found)
     roots = read_roots(root, tasks.values())
@@ -95,7 +96,8 @@ def evaluate(
     disagree = 0
     for target in (target for target in found if target.run_id not in left_out):
         try:
-            result = _evaluate(target, other_task, weights, roots, override, device, threads)
+            with waiting(f"evaluating {target.run_id or target.path}"):
+                result = _evaluate(target, other_task, weights, roots, override, device, threads)
         except (UserError, OSError) as error:
             if not all_runs:
                 raise

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from petl_bench.atomic import write_atomic, write_folder_atomic
-from petl_bench.cli.common import DEFAULT_STORE, note, print_json, written
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, waiting, written
 from petl_bench.cli.options import (
     JsonOption,
     OutOption,
@@ -72,14 +72,15 @@ def export(
     if push is None or target or out:
         target = destination(target, out)
         _require_free(target)
-    from petl_bench.use import exported, model_card, read, row_of, with_card, writable
-
+    with waiting("loading torch"):
+        from petl_bench.use import exported, model_card, read, row_of, with_card, writable
     row = None if push is None else row_of(file, store)
     repository = None if push is None else writable(push)
     trained = read(file, weights, resize, store)
     for remark in trained.remarks:
         note(f"warning: {remark}")
-    files = exported(trained, to.value)
+    with waiting(f"exporting to {to.value}"):
+        files = exported(trained, to.value)
     address = ""
     if repository and row:
         card = model_card(repository.name, to.value, trained, row)

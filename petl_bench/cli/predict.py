@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl_bench.cli.common import DEFAULT_STORE, Counter, note, print_json, say
+from petl_bench.cli.common import DEFAULT_STORE, Counter, note, print_json, say, waiting
 from petl_bench.cli.options import (
     DeviceOption,
     JsonOption,
@@ -72,8 +72,8 @@ def predict(
     check_threads(threads)
     require(batch_size is None or batch_size >= 1, "--batch-size", batch_size, "at least 1")
     require(top >= 1, "--top", top, "at least 1")
-    from petl_bench.use import Unreadable, found_images, model_of, read
-
+    with waiting("loading torch"):
+        from petl_bench.use import Unreadable, found_images, model_of, read
     trained = read(file, weights, resize, store)
     classes = trained.facts.model.classes
     require(top <= classes, "--top", top, f"at most {classes}, the number of classes of {trained.where}")
@@ -83,7 +83,8 @@ def predict(
     if not trained.class_names:
         note(f"{trained.where}: states no class names; classes are numbered from 0")
     _use_threads(threads)
-    model = model_of(trained, device, precision)
+    with waiting("loading the backbone"):
+        model = model_of(trained, device, precision)
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
     if writer is not None:
         writer.writerow(COLUMNS)
