@@ -40,7 +40,8 @@ def _print(facts: dict[str, Any]) -> None:
     """Print the content of a file, and a table of its tensors."""
     tensors = facts.pop("tensors")
     facts["settings"] = " ".join(f"{key}={value}" for key, value in facts["settings"].items()) or "-"
-    facts["bits_per_weight"] = f"{facts['bits_per_weight']:.3f}"
+    average = facts["bits_per_weight"]  # None: the adapter has no weights
+    facts["bits_per_weight"] = "-" if average is None else f"{average:.3f}"
     facts["class_names"] = ", ".join(facts["class_names"]) or "not stated"
     facts["resize"] = facts["resize"] or "not stated"
     width = terminal_width()
