@@ -93,7 +93,9 @@ class Popen(subprocess.Popen[Any]):
         files = [number if end == -1 else end for number, end in enumerate(ends)]
         self.connection = connect()
         socket.send_fds(self.connection, [json.dumps(request).encode()], files)
-        self.pid = int.from_bytes(self.connection.recv(4))
+        told = self.connection.recv(4)
+        assert told, "the fork server has started no process"
+        self.pid = int.from_bytes(told)
         self._child_created = True
         pipes = [given["p2cwrite"], given["c2pread"], given["errread"]]
         for end in {end for end, ours in zip(ends, pipes, strict=True) if ours != -1 or end == self._null}:
@@ -111,6 +113,7 @@ class Popen(subprocess.Popen[Any]):
             status = self.connection.recv(4, socket.MSG_DONTWAIT if flags & os.WNOHANG else 0)
         except BlockingIOError:
             return 0, 0
+        assert status, "the fork server has lost the process"
         with self.connection:
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.recv(1)  # until the process is no zombie any more
