@@ -67,7 +67,7 @@ def test_a_step_has_no_more_operations_than_it_had(name):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("name", list(ADAPTERS))
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 def test_the_network_compiles_as_one_graph(name, precision):
     """Without a break, training and evaluation; the outputs are those of the plain network."""
     torch._dynamo.reset()
