@@ -69,6 +69,7 @@ class Directed(Delta):
     config=DoRAConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"start": 0.0},
 )
 def attach(sites: Sites, shape: Shape, config: DoRAConfig) -> Attached:
     """Attach two pairs per block and the lengths: 4 * dim * hidden weights and 2 * dim floats per block."""
