@@ -82,8 +82,8 @@ def check_store(store: Path, *runs: str) -> None:
     Raises:
         UserError: it has none.
     """
-    paths = [Path(run) for run in runs]
-    elsewhere = (path.exists() and store.resolve() not in path.resolve().parents for path in paths)
+    paths, root = [Path(run) for run in runs], store.resolve()
+    elsewhere = (path.exists() and not path.resolve().is_relative_to(root) for path in paths)
     if store != DEFAULT_STORE and paths and all(elsewhere):
         raise UserError(f"--store {store}: has no use, because {paths[0]} is a path; leave it out")
 
