@@ -26,6 +26,7 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         quantizer=spec.quantizer,
         bits=spec.bits,
         head=spec.head,
+        float_bits=spec.float_bits,
         protocol=spec.protocol.name,
         rungs=spec.protocol.rungs_text,
         precision=spec.precision,

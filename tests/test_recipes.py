@@ -166,6 +166,7 @@ def test_what_can_act_is_not_complained_about(overrides: list[str]) -> None:
         (["adapter=bitfit", "bits=1,4"], "bits"),
         (["bits=32", "quantizer=minmax"], "quantizer"),
         (["bits=32", "rate_weight=0.1"], "rate_weight"),
+        (["adapter=lora", "float_bits=1"], "float_bits"),
         (["adapter=vpt_deep", "start=0.02"], "start"),
         (["adapter=bitfit", "start=0.02"], "start"),
         (["adapter=linear", "matrix_lr=3"], "matrix_lr"),

@@ -145,6 +145,7 @@ KINDS = {
     "rate from the start": {"adapter": "lora", "rate_weight": 1, "train__warmup_epochs": 0},
     "learning rate of matrices": {"adapter": "lora", "matrix_lr": 3, "start": 0.02},
     "floats": {"adapter": "bitfit"},
+    "quantized floats": {"adapter": "bitfit", "float_bits": 1},
     "32 bits": {"adapter": "lora", "bits": 32, "head": "binary"},
     "bf16": {"precision": "bf16"},
     "peek": {"protocol": "peek", "protocol__every": 3},

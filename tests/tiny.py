@@ -110,6 +110,7 @@ def run_spec(model, train, seed=0, task="made-up"):
         quantizer=model.quantizer,
         bits=model.bits,
         head=model.head,
+        float_bits=model.float_bits,
         protocol=ProtocolSpec("fixed"),
         seed=seed,
         train=train,

@@ -67,6 +67,7 @@ class AdaptFormerBypass(nn.Module):
     config=AdaptFormerConfig,
     group="additive",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: AdaptFormerConfig) -> Attached:
     """Attach one pair per block or group of blocks: 2 * dim * hidden weights and 0 floats each."""

@@ -117,7 +117,7 @@ def _alike(name: str, seed: int, own: str, shape: tuple[int, int]) -> initializa
     config=CorDAConfig,
     group="low-rank",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: CorDAConfig) -> Attached:
     """Attach one pair per linear: (inputs + outputs) * hidden weights and 0 floats.

@@ -117,6 +117,7 @@ class Nested(Delta):
     group="low-rank",
     tokenwise=True,
     nested="kept",
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: DyLoRAConfig) -> Attached:
     """Attach the pairs of all ranks on q and v: 4 * dim * hidden weights per block and 0 floats.

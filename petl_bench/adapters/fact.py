@@ -181,6 +181,7 @@ def _attach(sites: Sites, shape: Shape, config: FacTConfig, begin: Begin) -> Att
     config=FacTConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach_train(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     """Attach FacT in tensor-train form: 2 * dim * r weights per width, 12 * r**2 per block and 0 floats.
@@ -206,6 +207,7 @@ def attach_train(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     config=FacTConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach_tucker(sites: Sites, shape: Shape, config: FacTConfig) -> Attached:
     """Attach FacT in Tucker form: 2 * dim * r + r**3 weights per width, 12 * r per block and 0 floats.

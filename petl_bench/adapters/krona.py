@@ -35,7 +35,7 @@ class KronAConfig:
     config=KronAConfig,
     group="reparameterized",
     tokenwise=True,
-    unused={"hidden": 1},
+    unused={"hidden": 1, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: KronAConfig) -> Attached:
     """Attach one product per linear: m * n + p * q weights and 0 floats.

@@ -24,7 +24,7 @@ class LinearConfig:
     config=LinearConfig,
     group="probe",
     tokenwise=True,
-    unused={"hidden": 0, "scale": 1.0, "bits": 32, "train.drop_path": 0.0},
+    unused={"hidden": 0, "scale": 1.0, "bits": 32, "train.drop_path": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: LinearConfig) -> Attached:
     """Attach nothing: 0 weights and 0 floats."""

@@ -38,6 +38,7 @@ class LoRAConfig:
     config=LoRAConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: LoRAConfig) -> Attached:
     """Attach two pairs per block or group of blocks: 4 * dim * hidden weights and 0 floats.

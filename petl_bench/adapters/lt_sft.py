@@ -194,7 +194,7 @@ def drawn(seed: int, count: int, among: int) -> Positions:
     config=LTSFTConfig,
     group="selective",
     tokenwise=True,
-    unused={"hidden": 1, "scale": 1.0, "start": 0.0},
+    unused={"hidden": 1, "scale": 1.0, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: LTSFTConfig) -> Attached:
     """Attach K = density * (weights of all linears) updates: K weights and 0 floats.

@@ -59,7 +59,7 @@ def halves(found: Components) -> tuple[Tensor, Tensor]:
     config=PiSSAConfig,
     group="low-rank",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: PiSSAConfig) -> Attached:
     """Attach one pair per linear: (inputs + outputs) * hidden weights and 0 floats.

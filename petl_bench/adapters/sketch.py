@@ -109,7 +109,7 @@ def quantile_codes(weight: Tensor, levels: int, groups: int) -> Tensor:
     config=SketchConfig,
     group="reparameterized",
     tokenwise=True,
-    unused={"scale": 1.0, "start": 0.0},
+    unused={"scale": 1.0, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: SketchConfig) -> Attached:
     """Attach one grid per linear of every block: outputs * groups * hidden weights and 0 floats.

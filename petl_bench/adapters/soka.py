@@ -104,7 +104,7 @@ def _terms(
     config=SoKAConfig,
     group="reparameterized",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: SoKAConfig) -> Attached:
     """Attach r terms per linear: r * (m * n + p * q) weights and 0 floats.

@@ -86,7 +86,7 @@ class Prompted(nn.Module):
     config=ShallowConfig,
     group="prompt",
     tokenwise=True,
-    unused={"scale": 1.0, "start": 0.0},
+    unused={"scale": 1.0, "start": 0.0, "float_bits": 32},
 )
 def shallow(sites: Sites, shape: Shape, config: ShallowConfig) -> Attached:
     """Attach one table of prompts before the first block: hidden * dim weights and 0 floats."""
@@ -99,7 +99,7 @@ def shallow(sites: Sites, shape: Shape, config: ShallowConfig) -> Attached:
     config=DeepConfig,
     group="prompt",
     tokenwise=True,
-    unused={"scale": 1.0, "start": 0.0},
+    unused={"scale": 1.0, "start": 0.0, "float_bits": 32},
 )
 def deep(sites: Sites, shape: Shape, config: DeepConfig) -> Attached:
     """Attach one table of prompts per block: hidden * dim weights each and 0 floats."""

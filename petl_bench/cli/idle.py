@@ -23,7 +23,8 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "bits": (_has("bits"), "the adapter has no matrices"),
     "start": (lambda spec: spec.start, "the adapter has no pair of matrices that starts at zero"),
     "matrix_lr": (_has("bits"), "the adapter has no matrices"),
-    "quantizer": (lambda spec: spec.bits != FLOAT_BITS, "nothing is quantized"),
+    "float_bits": (_has("float_bits"), "the adapter has no float parameters"),
+    "quantizer": (lambda spec: min(spec.bits, spec.float_bits) < FLOAT_BITS, "nothing is quantized"),
     "rate_weight": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
     **{
         f"train.average.{name}": (

@@ -68,10 +68,10 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     if settings["scale"] is not None:
         protocol = replace(protocol, scales=())
     quantized = settings["bits"] != FLOAT_BITS
-    if not quantized:
+    if not quantized and settings["float_bits"] == FLOAT_BITS:
         settings["quantizer"] = "none"
     uses = {"always": True, "matrices": "bits" not in unused, "adapter codes": quantized}
-    uses["codes"] = quantized or config["head"]["quantized"]
+    uses["codes"] = quantized or settings["float_bits"] != FLOAT_BITS or config["head"]["quantized"]
     for name, known in declarations(RunSettings).items():
         if not uses[known.use]:
             settings[name] = known.default

@@ -29,7 +29,7 @@ def unsuitable(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
         resident = Resident(backbone, "fp32", torch.device("cpu"))
         reasons: dict[tuple[object, ...], str] = {}
         for spec in group:
-            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer
+            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer, spec.float_bits
             if key not in reasons:
                 model = replace(spec.candidates[0].model, backbone=backbone)
                 try:
@@ -55,7 +55,7 @@ def preflight(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         key = (
             *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
-            *(spec.head, spec.precision, spec.start),
+            *(spec.head, spec.precision, spec.start, spec.float_bits),
         )
         if key not in seen:
             seen.append(key)

@@ -18,6 +18,7 @@ from petl_bench.backbones.sites import Slot
 from petl_bench.errors import UserError
 from petl_bench.model import heads
 from petl_bench.model.component import Component
+from petl_bench.model.floats import QuantizedFloats
 from petl_bench.packing import AdapterFile
 from petl_bench.quantizers import FakeQuantize, LatentStack
 from petl_bench.types import FLOAT_BITS, HEAD_QUANTIZER, ModelSpec
@@ -44,7 +45,7 @@ class Adapted:
     head: Component
     classifier: Slot
     trains_backbone: bool = False
-    weights: list[LatentStack | Cast] = field(default_factory=list)
+    weights: list[LatentStack | QuantizedFloats | Cast] = field(default_factory=list)
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -69,8 +70,8 @@ class Adapted:
         dtype = COMPUTE[precision]
         for component in (self.adapter, self.head):
             floats = [*chain.from_iterable(component.floats.values())]
-            component.prepare(dtype, device)
-            self.weights.extend([*component.stacks, *component.fixed_stacks])
+            component.prepare(self.network, dtype, device)
+            self.weights.extend([*component.stacks, *component.fixed_stacks, *component.deviations.values()])
             for parameter in floats:
                 parameter.data = parameter.data.to(device)
             if dtype is not torch.float32:
@@ -120,7 +121,9 @@ class Adapted:
 
 
 def _materialize(
-    network: nn.Module, each_pass: Callable[[bool], None] | None, weights: Iterable[LatentStack | Cast]
+    network: nn.Module,
+    each_pass: Callable[[bool], None] | None,
+    weights: Iterable[LatentStack | QuantizedFloats | Cast],
 ) -> None:
     if each_pass is not None:
         each_pass(network.training)
@@ -176,16 +179,33 @@ def assemble(
     attach = adapters.attach if backbone is None else adapters.declare
     attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()
+    if spec.float_bits != FLOAT_BITS:
+        _require_floats(spec, attached)
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
     return Adapted(
         network,
-        Component(attached, spec.bits, spec.quantizer),
+        Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed),
         Component(declared, head.bits, HEAD_QUANTIZER),
         sites.head,
         any(parameter.requires_grad for parameter in sites.parameters.values()),
     )
+
+
+def _require_floats(spec: ModelSpec, attached: adapters.Attached) -> None:
+    """Refuse quantized floats where there are none, or a single one, which has no standard deviation.
+
+    Raises:
+        UserError: they cannot be quantized.
+    """
+    sizes = {name: sum(p.numel() for p in group) for name, group in attached.floats.items()}
+    chosen = f"float_bits={spec.float_bits}: adapter {spec.adapter.name} with these settings has"
+    if not sizes:
+        raise UserError(f"{chosen} no float parameters; leave it at {FLOAT_BITS}")
+    for name, size in sizes.items():
+        if size < 2:
+            raise UserError(f"{chosen} one number in {name}, which has no standard deviation")
 
 
 def restore(

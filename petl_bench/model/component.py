@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from petl_bench import adapters
 from petl_bench.errors import UserError, counted
+from petl_bench.model.floats import QuantizedFloats, split, vector
 from petl_bench.packing import Entry, StoredTensor
 from petl_bench.quantizers import FakeQuantize, LatentStack, stack_by_shape
 from petl_bench.types import FLOAT_BITS
@@ -24,22 +25,29 @@ CODE_BITS = 8
 class Component:
     """The adapter or the head of a model.
 
-    Each list of `attached.floats` is stored as one float32 vector, since a method that trains the backbone's
-    own parameters has hundreds of them, whose names and shapes the backbone knows.
+    Each list of `attached.floats` is stored as one vector, since a method that trains the backbone's own
+    parameters has hundreds of them, whose names and shapes the backbone knows. It holds float32 values, or
+    below 32 `float_bits` the codes of their deviations from the initial values.
 
     Attributes:
         attached: matrices and float parameters that the method declares.
         bits: bits per weight of the stored matrices.
         quantizer: name of the codebook; not used at 32 bits.
+        float_bits: bits per number of the stored floats.
+        seed: seed of the initial deviations of quantized floats.
         stacks: latent weights of the trained matrices, once `prepare` has been called.
         fixed_stacks: latent weights of the matrices that are stored without being trained, likewise.
+        deviations: latent deviations of quantized floats by name, likewise.
     """
 
     attached: adapters.Attached
     bits: int
     quantizer: str
+    float_bits: int = FLOAT_BITS
+    seed: int = 0
     stacks: list[LatentStack] = field(default_factory=list)
     fixed_stacks: list[LatentStack] = field(default_factory=list)
+    deviations: dict[str, QuantizedFloats] = field(default_factory=dict)
 
     @property
     def matrices(self) -> dict[str, nn.Linear]:
@@ -49,7 +57,7 @@ class Component:
 
     @property
     def floats(self) -> dict[str, list[nn.Parameter]]:
-        """The float32 parameters by name; each list is stored as one vector."""
+        """The float parameters by name; each list is stored as one vector."""
         return self.attached.floats
 
     @property
@@ -60,7 +68,9 @@ class Component:
     @property
     def trainable(self) -> list[nn.Parameter]:
         """The trainable parameters of a prepared component: stacks of latent weights, then floats."""
-        return [stack.latent for stack in self.stacks] + [*chain.from_iterable(self.floats.values())]
+        floats = chain.from_iterable(self.floats.values())
+        own = [each.latent for each in self.deviations.values()]
+        return [stack.latent for stack in self.stacks] + (own or [*floats])
 
     @property
     def latents(self) -> dict[str, Tensor]:
@@ -92,15 +102,22 @@ class Component:
         """The stored tensors of a component that is not prepared yet, in the order of the file."""
         entries = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
         entries += [Entry(name, tuple(c.shape), CODE_BITS) for name, c in self.attached.codes.items()]
-        return entries + [Entry(name, tuple(_vector(g).shape), FLOAT_BITS) for name, g in self.floats.items()]
+        floats = {name: tuple(vector(group).shape) for name, group in self.floats.items()}
+        return entries + [Entry(name, shape, self.float_bits) for name, shape in floats.items()]
 
-    def prepare(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Move the weights of all matrices into latent stacks, which are fake-quantized below 32 bits.
+    def prepare(self, network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        """Move the weights of all matrices into latent stacks, and quantized floats into latent deviations.
 
         Args:
-            dtype: dtype that the matrices are used in, unless the method requires float32.
+            network: the adapted network.
+            dtype: dtype that they are used in, unless the method requires float32 for its matrices.
             device: device of the latent weights.
         """
+        if self.float_bits != FLOAT_BITS:
+            quantizer = self._quantize_floats.to(device)
+            for name, group in self.floats.items():
+                held = QuantizedFloats(name, group, network, self.seed, quantizer, dtype, device)
+                self.deviations[name] = held
         quantizer = self._quantize.to(device) if self._has_codes else None
         dtype = torch.float32 if self.attached.float32 else dtype
         self.stacks.extend(stack_by_shape(self.attached.matrices.values(), quantizer, dtype, device))
@@ -112,17 +129,21 @@ class Component:
         """Return the tensors that a file holds of a prepared and trained component."""
         stored = []
         for name, latent in self.latents.items():
-            if not self._has_codes:
+            if self._has_codes:
+                stored.append(_coded_tensor(name, latent, latent.shape, self._quantize))
+            else:
                 stored.append(_float_tensor(name, latent))
-                continue
-            codes, mean, std = self._quantize.encode(latent)
-            entry = Entry(name, tuple(codes.shape), self.bits)
-            stored.append(StoredTensor(entry, codes=codes.cpu().numpy(), mean=mean.item(), std=std.item()))
         stored += [
             StoredTensor(Entry(name, tuple(codes.shape), CODE_BITS), codes=codes.cpu().numpy())
             for name, codes in self.attached.codes.items()
         ]
-        return stored + [_float_tensor(name, _vector(group)) for name, group in self.floats.items()]
+        for name, group in self.floats.items():
+            if name in self.deviations:
+                latent = self.deviations[name].latent
+                stored.append(_coded_tensor(name, latent, latent[0].shape, self._quantize_floats))
+            else:
+                stored.append(_float_tensor(name, vector(group)))
+        return stored
 
     @property
     def _has_codes(self) -> bool:
@@ -131,6 +152,10 @@ class Component:
     @cached_property
     def _quantize(self) -> FakeQuantize:
         return FakeQuantize(self.quantizer, self.bits)
+
+    @cached_property
+    def _quantize_floats(self) -> FakeQuantize:
+        return FakeQuantize(self.quantizer, self.float_bits)
 
     @torch.no_grad()
     def restore(self, stored: Sequence[StoredTensor], where: str) -> None:
@@ -153,25 +178,30 @@ class Component:
             )
         tensors = iter(stored)
         for linear in self.matrices.values():
-            linear.weight.copy_(self._decode(next(tensors)))
+            linear.weight.copy_(_decode(next(tensors), lambda: self._quantize))
         for codes in self.attached.codes.values():
             codes.copy_(torch.from_numpy(next(tensors).codes))
         self.attached.decode()
         for group in self.floats.values():
-            pieces = self._decode(next(tensors)).split([parameter.numel() for parameter in group])
-            for parameter, piece in zip(group, pieces, strict=True):
-                parameter.copy_(piece.view_as(parameter))
+            values = _decode(next(tensors), lambda: self._quantize_floats)
+            values = values if self.float_bits == FLOAT_BITS else vector(group) + values
+            for parameter, piece in zip(group, split(values, group), strict=True):
+                parameter.copy_(piece)
 
-    def _decode(self, tensor: StoredTensor) -> Tensor:
-        if tensor.values is not None:
-            return torch.from_numpy(tensor.values)
-        mean, std = torch.tensor(tensor.mean), torch.tensor(tensor.std)
-        return self._quantize.decode(torch.from_numpy(tensor.codes), mean, std)
+
+def _decode(tensor: StoredTensor, quantizer: Callable[[], FakeQuantize]) -> Tensor:
+    if tensor.values is not None:
+        return torch.from_numpy(tensor.values)
+    mean, std = torch.tensor(tensor.mean), torch.tensor(tensor.std)
+    return quantizer().decode(torch.from_numpy(tensor.codes), mean, std)
+
+
+def _coded_tensor(name: str, latent: Tensor, shape: Sequence[int], quantizer: FakeQuantize) -> StoredTensor:
+    codes, mean, std = quantizer.encode(latent)
+    entry = Entry(name, tuple(shape), quantizer.bits)
+    held = codes.cpu().numpy().reshape(shape)
+    return StoredTensor(entry, codes=held, mean=mean.item(), std=std.item())
 
 
 def _float_tensor(name: str, value: Tensor) -> StoredTensor:
     return StoredTensor(Entry(name, tuple(value.shape), FLOAT_BITS), values=value.detach().cpu().numpy())
-
-
-def _vector(group: list[nn.Parameter]) -> Tensor:
-    return torch.cat([parameter.flatten() for parameter in group])

@@ -4,13 +4,9 @@ from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import expected_log_odds
 from petl_bench.packing.file import MAX_OVERHEAD, AdapterFile, VerifiedFile, dump, load, verify
 from petl_bench.packing.metadata import (
-    FROM_FILE,
     FileMetadata,
     bytes_of_names,
-    describe,
     interpret,
-    names_entry,
-    short_checksum,
     stated_class_names,
     stated_classes,
     stated_facts,
@@ -21,6 +17,7 @@ from petl_bench.packing.metadata import (
 )
 from petl_bench.packing.pieces import CodeMatrix
 from petl_bench.packing.predictions import Predictions, compared, unpack_predictions
+from petl_bench.packing.stated import FROM_FILE, describe, names_entry, short_checksum
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 from petl_bench.packing.truncate_ranks import truncate
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from petl_bench.errors import UserError
 from petl_bench.packing.file import AdapterFile
-from petl_bench.packing.metadata import SETTING
+from petl_bench.packing.stated import SETTING
 from petl_bench.types import methods
 
 

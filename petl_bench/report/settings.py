@@ -64,7 +64,17 @@ USUAL = {
 }
 """Settings that the title of a table names where all its rows have the same value and it is not this one."""
 WITHOUT_ADAPTER = (
-    *("adapter", "head", "backbone", "image_size", "settings", "searched", "source_adapter", "source_head"),
+    *(
+        "adapter",
+        "head",
+        "backbone",
+        "image_size",
+        "settings",
+        "searched",
+        "float_bits",
+        "source_adapter",
+        "source_head",
+    ),
 )
 """Settings that a method without adapter weights has, too."""
 NAMED_BY_VALUE = ("settings", "backbone", "quantizer")

@@ -184,3 +184,4 @@ class ModelSpec:
     bits: int
     head: str
     classes: int
+    float_bits: int = FLOAT_BITS

@@ -109,6 +109,7 @@ class RunSpec(RunSettings):
             self.bits,
             self.head,
             self.task.classes,
+            self.float_bits,
         )
 
 

@@ -47,6 +47,17 @@ class RunSettings:
         column="row",
         follows_bits=True,
     )
+    float_bits: int = setting(
+        "Bits per float parameter of the adapter: 1 to 8, stored as deviations from the start, or 32.",
+        FLOAT_BITS,
+        before=FLOAT_BITS,
+        quiet=True,
+        choices=(*range(1, 9), FLOAT_BITS),
+        right="1 to 8, or 32 for none",
+        column="row",
+        follows_bits=True,
+        usual=FLOAT_BITS,
+    )
     head: str = setting(
         "Classification head: linear (float32), or binary (1 bit per weight, no bias).",
         "linear",
