@@ -19,7 +19,7 @@ from tests import tiny
 from tests.agreeing import check_reload
 from tests.conftest import error_of, json_lines, quickly
 
-SETTINGS = {"bottleneck": {"bias": True, "gate": "middle_y"}}
+SETTINGS = {"bottleneck": {"bias": True, "gate": "middle_y"}, "earth": {"bias": True}}
 """Settings with which a method has floats, where it has none by default."""
 WITH_FLOATS = [name for name in options("adapter") if "float_bits" not in method(name).unused]
 
@@ -79,15 +79,25 @@ def test_gradients_reach_every_deviation_as_those_of_one_matrix_do() -> None:
     assert [*adapted.adapter.trainable] == [held.latent]
 
 
-def test_floats_that_are_not_there_or_alone_are_refused() -> None:
-    with pytest.raises(UserError, match="float_bits=1: adapter bottleneck with these settings has no float"):
-        assemble(dataclasses.replace(tiny.model_spec("bottleneck"), float_bits=1))
-    backbone = dataclasses.replace(tiny.BACKBONE, options={**tiny.BACKBONE.options, "depth": 1})
-    alone = tiny.model_spec("adapter_plus", backbone=backbone, learned_scale="scalar", bias=False)
-    with pytest.raises(UserError, match="has one number in scales, which has no standard deviation"):
-        assemble(dataclasses.replace(alone, float_bits=1))
+def test_floats_that_are_not_there_are_refused() -> None:
     said = error_of(quickly("sweep", "sweep=none", "task=digits", "adapter=bottleneck", "float_bits=2"))
-    assert "no float parameters" in said
+    assert "float_bits=2: adapter bottleneck with these settings has no float parameters to quantize" in said
+
+
+def test_two_numbers_stay_in_float32_where_they_are_shorter() -> None:
+    """Two numbers at 1 bit take a byte of codes, a mean and a std: 9 bytes, in float32 they take 8."""
+    scalar = tiny.model_spec("adapter_plus", learned_scale="scalar", bias=True)
+    spec = dataclasses.replace(scalar, float_bits=1)
+    entries = {entry.name: (entry.shape, entry.bits) for entry in assemble(spec).adapter.entries}
+    assert entries["scales"] == ((2,), 32)  # one for each of the two blocks
+    assert entries["biases"][1] == 1
+    check_reload(spec, epochs=1)
+    with pytest.raises(UserError, match="no float parameters to quantize"):
+        assemble(
+            dataclasses.replace(
+                tiny.model_spec("adapter_plus", bias=False, learned_scale="scalar"), float_bits=1
+            )
+        )
 
 
 def test_float_bits_are_identity_of_methods_with_floats_alone() -> None:

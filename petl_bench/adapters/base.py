@@ -1,7 +1,7 @@
 """The interface of adapter methods: a dataclass of settings and an `attach` function, registered by name.
 
 An `attach` function replaces submodules of the frozen backbone and declares what it has added as matrices,
-which a quantizer may round to a few bits, and floats, which stay in float32. Training, packing and the count
+which a quantizer may round to a few bits, and floats, which it may round only if asked. Training, packing and the count
 of bytes know only this declaration (`Attached`), so that every method can be trained at every bit-width.
 """
 
@@ -76,7 +76,7 @@ class Attached:
         matrices: trainable bias-free linears that may be quantized, by names such as "BLOCK.ROLE.down".
         fixed: bias-free linears that are quantized and stored like `matrices`, but not trained.
         codes: uint8 tensors that are stored unchanged; they must be filled in place.
-        floats: lists of trainable parameters that stay in float32; each list is stored as one vector.
+        floats: lists of trainable parameters at their initial values; each list is stored as one vector.
         initializers: initializers of the matrices that do not use `initialization.linear`, by name.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
         float32: whether the linears keep float32 weights in every precision. Methods need it whose update is

@@ -179,33 +179,22 @@ def assemble(
     attach = adapters.attach if backbone is None else adapters.declare
     attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()
-    if spec.float_bits != FLOAT_BITS:
-        _require_floats(spec, attached)
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
+    adapter = Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed)
+    if spec.float_bits != FLOAT_BITS and not adapter.quantized_floats:
+        raise UserError(
+            f"float_bits={spec.float_bits}: adapter {spec.adapter.name} with these settings has no float "
+            f"parameters to quantize; leave it at {FLOAT_BITS}"
+        )
     return Adapted(
         network,
-        Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed),
+        adapter,
         Component(declared, head.bits, HEAD_QUANTIZER),
         sites.head,
         any(parameter.requires_grad for parameter in sites.parameters.values()),
     )
-
-
-def _require_floats(spec: ModelSpec, attached: adapters.Attached) -> None:
-    """Refuse quantized floats where there are none, or a single one, which has no standard deviation.
-
-    Raises:
-        UserError: they cannot be quantized.
-    """
-    sizes = {name: sum(p.numel() for p in group) for name, group in attached.floats.items()}
-    chosen = f"float_bits={spec.float_bits}: adapter {spec.adapter.name} with these settings has"
-    if not sizes:
-        raise UserError(f"{chosen} no float parameters; leave it at {FLOAT_BITS}")
-    for name, size in sizes.items():
-        if size < 2:
-            raise UserError(f"{chosen} one number in {name}, which has no standard deviation")
 
 
 def restore(

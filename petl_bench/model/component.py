@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from petl_bench import adapters
 from petl_bench.errors import UserError, counted
-from petl_bench.model.floats import QuantizedFloats, split, vector
+from petl_bench.model.floats import LEAST, QuantizedFloats, split, vector
 from petl_bench.packing import Entry, StoredTensor
 from petl_bench.quantizers import FakeQuantize, LatentStack, stack_by_shape
 from petl_bench.types import FLOAT_BITS
@@ -27,7 +26,7 @@ class Component:
 
     Each list of `attached.floats` is stored as one vector, since a method that trains the backbone's own
     parameters has hundreds of them, whose names and shapes the backbone knows. It holds float32 values, or
-    below 32 `float_bits` the codes of their deviations from the initial values.
+    below 32 `float_bits` codes of the deviations from the initial values, unless it is very short.
 
     Attributes:
         attached: matrices and float parameters that the method declares.
@@ -68,9 +67,10 @@ class Component:
     @property
     def trainable(self) -> list[nn.Parameter]:
         """The trainable parameters of a prepared component: stacks of latent weights, then floats."""
-        floats = chain.from_iterable(self.floats.values())
-        own = [each.latent for each in self.deviations.values()]
-        return [stack.latent for stack in self.stacks] + (own or [*floats])
+        found = [stack.latent for stack in self.stacks]
+        for name, group in self.floats.items():
+            found += [self.deviations[name].latent] if name in self.deviations else group
+        return found
 
     @property
     def latents(self) -> dict[str, Tensor]:
@@ -102,8 +102,17 @@ class Component:
         """The stored tensors of a component that is not prepared yet, in the order of the file."""
         entries = [Entry(name, tuple(m.weight.shape), self.bits) for name, m in self.matrices.items()]
         entries += [Entry(name, tuple(c.shape), CODE_BITS) for name, c in self.attached.codes.items()]
-        floats = {name: tuple(vector(group).shape) for name, group in self.floats.items()}
-        return entries + [Entry(name, shape, self.float_bits) for name, shape in floats.items()]
+        for name, group in self.floats.items():
+            bits = self.float_bits if name in self.quantized_floats else FLOAT_BITS
+            entries.append(Entry(name, tuple(vector(group).shape), bits))
+        return entries
+
+    @property
+    def quantized_floats(self) -> dict[str, list[nn.Parameter]]:
+        """The float parameters that are trained and stored as quantized deviations, by name."""
+        if self.float_bits == FLOAT_BITS:
+            return {}
+        return {name: group for name, group in self.floats.items() if vector(group).numel() >= LEAST}
 
     def prepare(self, network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         """Move the weights of all matrices into latent stacks, and quantized floats into latent deviations.
@@ -113,11 +122,9 @@ class Component:
             dtype: dtype that they are used in, unless the method requires float32 for its matrices.
             device: device of the latent weights.
         """
-        if self.float_bits != FLOAT_BITS:
+        for name, group in self.quantized_floats.items():
             quantizer = self._quantize_floats.to(device)
-            for name, group in self.floats.items():
-                held = QuantizedFloats(name, group, network, self.seed, quantizer, dtype, device)
-                self.deviations[name] = held
+            self.deviations[name] = QuantizedFloats(name, group, network, self.seed, quantizer, dtype, device)
         quantizer = self._quantize.to(device) if self._has_codes else None
         dtype = torch.float32 if self.attached.float32 else dtype
         self.stacks.extend(stack_by_shape(self.attached.matrices.values(), quantizer, dtype, device))
@@ -182,9 +189,9 @@ class Component:
         for codes in self.attached.codes.values():
             codes.copy_(torch.from_numpy(next(tensors).codes))
         self.attached.decode()
-        for group in self.floats.values():
+        for name, group in self.floats.items():
             values = _decode(next(tensors), lambda: self._quantize_floats)
-            values = values if self.float_bits == FLOAT_BITS else vector(group) + values
+            values = vector(group) + values if name in self.quantized_floats else values
             for parameter, piece in zip(group, split(values, group), strict=True):
                 parameter.copy_(piece)
 

@@ -11,6 +11,9 @@ from petl_bench import initialization
 from petl_bench.backbones.precision import casts
 from petl_bench.quantizers import FakeQuantize
 
+LEAST = 3
+"""Least numbers of a vector that is quantized; fewer take no more bytes in float32 than a mean and a std."""
+
 
 class QuantizedFloats:
     """The float parameters of one stored vector: initial value + quantized deviation, before each pass.

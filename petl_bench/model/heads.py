@@ -1,4 +1,4 @@
-"""Heads: linear classifiers on the features of the backbone, in float32 or with 1 bit per weight."""
+"""Heads: linear classifiers on the features of the backbone, in float32 or with few bits per weight."""
 
 from __future__ import annotations
 
@@ -65,3 +65,27 @@ def binary(features: int, classes: int) -> Head:
     Source: "bi-head" of the released code of arXiv 2307.16867 (JieShibo/PETL-ViT).
     """
     return Head(nn.Linear(features, classes, bias=False), 1)
+
+
+@HEADS.register("bits2")
+def bits2(features: int, classes: int) -> Head:
+    """Build a head of 2 bits per weight without bias; before coding it takes 2 / 8 bytes per weight + 8."""
+    return Head(nn.Linear(features, classes, bias=False), 2)
+
+
+@HEADS.register("bits3")
+def bits3(features: int, classes: int) -> Head:
+    """Build a head of 3 bits per weight without bias; before coding it takes 3 / 8 bytes per weight + 8."""
+    return Head(nn.Linear(features, classes, bias=False), 3)
+
+
+@HEADS.register("bits4")
+def bits4(features: int, classes: int) -> Head:
+    """Build a head of 4 bits per weight without bias; before coding it takes 4 / 8 bytes per weight + 8."""
+    return Head(nn.Linear(features, classes, bias=False), 4)
+
+
+@HEADS.register("bits8")
+def bits8(features: int, classes: int) -> Head:
+    """Build a head of 8 bits per weight without bias; before coding it takes 8 / 8 bytes per weight + 8."""
+    return Head(nn.Linear(features, classes, bias=False), 8)

@@ -59,7 +59,7 @@ class RunSettings:
         usual=FLOAT_BITS,
     )
     head: str = setting(
-        "Classification head: linear (float32), or binary (1 bit per weight, no bias).",
+        "Classification head: linear (float32), or without bias binary (1 bit per weight), bits2, 3, 4 or 8.",
         "linear",
         option=True,
         column="row",
