@@ -34,6 +34,7 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         matrix_lr=spec.matrix_lr,
         rate_weight=spec.rate_weight,
         packing=spec.packing,
+        container=spec.container,
         statistics=spec.statistics,
         image_size=spec.backbone.image_size,
         normalization=spec.train.normalization,

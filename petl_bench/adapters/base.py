@@ -1,8 +1,9 @@
 """The interface of adapter methods: a dataclass of settings and an `attach` function, registered by name.
 
 An `attach` function replaces submodules of the frozen backbone and declares what it has added as matrices,
-which a quantizer may round to a few bits, and floats, which it may round only if asked. Training, packing and the count
-of bytes know only this declaration (`Attached`), so that every method can be trained at every bit-width.
+which a quantizer may round to a few bits, and floats, which it rounds with `float_bits` only. Training,
+packing and the count of bytes know only this declaration (`Attached`), so that every method can be trained at
+every bit-width.
 """
 
 from __future__ import annotations

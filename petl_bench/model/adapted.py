@@ -110,14 +110,15 @@ class Adapted:
         """The matrices of adapter and head."""
         return [*self.adapter.linears, *self.head.linears]
 
-    def file(self, metadata: dict[str, str], code: bool = False) -> AdapterFile:
+    def file(self, metadata: dict[str, str], code: bool = False, short: bool = False) -> AdapterFile:
         """Return the adapter file of a trained model.
 
         Args:
             metadata: metadata of the file (petl_bench.packing.describe).
             code: whether codes are entropy-coded where that makes a section smaller.
+            short: whether the container is the short one.
         """
-        return AdapterFile(metadata, self.adapter.store(), self.head.store(), code)
+        return AdapterFile(metadata, self.adapter.store(), self.head.store(), code, short=short)
 
 
 def _materialize(

@@ -1,28 +1,20 @@
-"""The adapter file: a safetensors container with one byte tensor and one entry of metadata.
+"""The adapter file: a payload and a text in a container (petl_bench.packing.container).
 
-    tensor `payload`   The adapter's section, then the head's (petl_bench.packing.section). In raw sections
-                       the order of tensors and bits is that of the released code's .bin files.
-    metadata           One entry `petl-bench`: a URL query string, because safetensors preserves the order of
-                       bytes within an entry but not the order of entries.
+    payload   The adapter's section, then the head's (petl_bench.packing.section). In raw sections the order
+              of tensors and bits is that of the released code's .bin files.
+    text      The metadata and the layout of the sections, a URL query string.
 
-The checksum covers metadata and payload, and the container must be exactly what safetensors writes around
-them, so a file with any changed byte is refused.
+The checksum covers text and payload, so a file with any changed byte is refused.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from urllib.parse import parse_qsl, quote
 
-import numpy as np
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
-
 from petl_bench.errors import UserError
+from petl_bench.packing.container import contained, opened
 from petl_bench.packing.layout import (
     MAX_PLAIN_LAYOUT,
     compress_layout,
@@ -36,10 +28,10 @@ from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 FORMAT = "2"
 COMPRESSED_LAYOUT = "3"
 READABLE = ("1", FORMAT, COMPRESSED_LAYOUT)
-"""Version 1 has raw sections only; 3 differs from 2 by a compressed layout (petl_bench.packing.layout)."""
+"""Version 1 has raw sections only; 3 differs from 2 by a compressed layout (petl_bench.packing.layout). The
+short container has a version of its own and states none of these."""
 MAX_OVERHEAD = 512
 """Maximum bytes of a file besides its two sections, for the built-in methods."""
-_KEY = "petl-bench"
 _HEAD = "|"
 """Separator between the layouts of adapter and head."""
 
@@ -54,6 +46,7 @@ class AdapterFile:
         head: tensors of the head, in order.
         code: whether sections are entropy-coded where that makes them smaller.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
+        short: whether the container is the short one.
     """
 
     metadata: dict[str, str]
@@ -61,6 +54,7 @@ class AdapterFile:
     head: list[StoredTensor]
     code: bool = False
     statistic_size: int = 4
+    short: bool = False
 
     def with_statistic_size(self, statistic_size: int) -> AdapterFile:
         """Return the file with all means and stds rounded to `statistic_size` bytes."""
@@ -104,7 +98,7 @@ class AdapterFile:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of metadata and payload, base64url without padding; for a loaded file, the stated one."""
-        return dict(parse_qsl(_text(self)))["sha256"]
+        return opened(dump(self), "this file").checksum
 
 
 def dump(file: AdapterFile) -> bytes:
@@ -112,9 +106,10 @@ def dump(file: AdapterFile) -> bytes:
 
     There are two exceptions. On processors whose float logarithms differ, two modes of a matrix whose costs
     are equal within rounding could be chosen differently; both files hold the same codes. The bytes of a
-    compressed layout (format 3) depend on the version of zlib.
+    compressed layout (format 3) and of a short container depend on the version of zlib.
     """
-    return _contain(_text(file), _payload(file))
+    payload = b"".join(section.data for section in file.sections)
+    return contained(_text(file), payload, file.short)
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,7 @@ class VerifiedFile:
         sizes: bytes of the sections of adapter and head.
         coded: for each of the two sections, whether the file states that it is coded.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
+        short: whether the container is the short one.
     """
 
     length: int
@@ -140,6 +136,7 @@ class VerifiedFile:
     sizes: tuple[int, int]
     coded: tuple[bool, bool]
     statistic_size: int
+    short: bool
 
 
 def load(data: bytes, where: str) -> AdapterFile:
@@ -169,33 +166,24 @@ def verify(data: bytes, where: str) -> VerifiedFile:
     Raises:
         UserError: the file is truncated, altered, of another format version, or not an adapter file.
     """
-    try:
-        ((_, tensor),) = deserialize(data)
-        length = int.from_bytes(data[:8], "little")
-        text = json.loads(data[8 : 8 + length])["__metadata__"][_KEY]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: not a petl-bench adapter file, or a truncated one ({error})") from error
-    metadata = dict(parse_qsl(text, keep_blank_values=True))
+    found = opened(data, where)
+    metadata = dict(parse_qsl(found.text, keep_blank_values=True))
     form = metadata.pop("format", None)
-    if form not in READABLE:
+    if not found.short and form not in READABLE:
         readable = ", ".join(READABLE)
         raise UserError(f"{where}: an adapter file of another version; this one reads formats {readable}")
-    payload = bytes(tensor["data"])
-    stated, _, _ = text.rpartition("&sha256=")
-    if _signed(stated, payload) != text or _contain(text, payload) != data:
-        raise UserError(f"{where}: damaged adapter file: the checksum does not agree with the content")
     try:
-        checksum = metadata.pop("sha256")
         layout = metadata.pop("layout")
         layout = decompress_layout(layout) if form == COMPRESSED_LAYOUT else layout
         layouts = [read_layout(text) for text in layout.split(_HEAD)]
         stated_sizes = metadata.pop("packing", _HEAD).split(_HEAD)
         statistic_size = int(metadata.pop("statistics", "4"))
-        sizes = _sizes(payload, layouts, stated_sizes, statistic_size)
+        sizes = _sizes(found.payload, layouts, stated_sizes, statistic_size)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
     coded = bool(stated_sizes[0]), bool(stated_sizes[1])
-    return VerifiedFile(len(data), metadata, checksum, payload, layouts, sizes, coded, statistic_size)
+    facts = metadata, found.checksum, found.payload, layouts, sizes, coded, statistic_size
+    return VerifiedFile(len(data), *facts, found.short)
 
 
 def _sizes(
@@ -236,7 +224,8 @@ def _read(verified: VerifiedFile) -> AdapterFile:
     formats = _formats(verified.metadata, verified.statistic_size)
     pairs = zip(formats, sections, verified.layouts, verified.coded, strict=True)
     (adapter, first), (head, second) = (form.read(data, layout, coded) for form, data, layout, coded in pairs)
-    file = AdapterFile(verified.metadata, adapter, head, first.coded or second.coded, verified.statistic_size)
+    coded = first.coded or second.coded
+    file = AdapterFile(verified.metadata, adapter, head, coded, verified.statistic_size, verified.short)
     file.__dict__["checksum"] = verified.checksum
     file.__dict__["sections"] = (first, second)
     return file
@@ -247,29 +236,16 @@ def _formats(metadata: dict[str, str], statistic_size: int) -> tuple[SectionForm
     return SectionFormat("adapter", seed, statistic_size), SectionFormat("head", seed, statistic_size)
 
 
-def _payload(file: AdapterFile) -> bytes:
-    return b"".join(section.data for section in file.sections)
-
-
 def _text(file: AdapterFile) -> str:
-    """Return the metadata as a query string that ends with the SHA-256 of all before it and the payload."""
+    """Return metadata and layout as a query string. A short container compresses the whole text itself."""
     layout = _HEAD.join(write_layout([t.entry for t in tensors]) for tensors in (file.adapter, file.head))
-    long = len(layout) > MAX_PLAIN_LAYOUT
-    values = {"format": COMPRESSED_LAYOUT if long else FORMAT} | file.metadata
+    long = len(layout) > MAX_PLAIN_LAYOUT and not file.short
+    values = {} if file.short else {"format": COMPRESSED_LAYOUT if long else FORMAT}
+    values |= file.metadata
     values["layout"] = compress_layout(layout) if long else layout
     if file.packing == "coded":
         sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
         values["packing"] = _HEAD.join(sizes)
     if file.statistic_size != STATISTIC_SIZES[0]:
         values["statistics"] = str(file.statistic_size)
-    text = "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())
-    return _signed(text, _payload(file))
-
-
-def _signed(text: str, payload: bytes) -> str:
-    digest = hashlib.sha256(text.encode() + payload).digest()
-    return f"{text}&sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
-
-
-def _contain(text: str, payload: bytes) -> bytes:
-    return bytes(save({"payload": np.frombuffer(payload, np.uint8)}, metadata={_KEY: text}))
+    return "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())

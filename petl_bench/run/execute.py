@@ -147,7 +147,7 @@ def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> Ad
     names = data.class_names(spec.task, runtime.cache)
     plugged = stated(needed(spec, adapted.network))
     metadata = packing.describe(spec, backbone, _as_configured(spec.backbone), names, plugged)
-    file = adapted.file(metadata, code=spec.packing == "coded")
+    file = adapted.file(metadata, spec.packing == "coded", spec.container == "short")
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
     if spec.statistics == "exact" or not matrices:
         return file

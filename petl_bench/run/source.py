@@ -62,7 +62,7 @@ SAME_NUMBERS = {
     "775c904a": "a40a4c5d",  # quantizer l1_median and lloyd_max
     "9af2889a": "c4b702ef",  # quantizer minmax
     "b33a6d6e": "033f2e34",  # quantizer l1_median and minmax
-    "3464f483": "a61bb243",  # training
+    "6c8d1938": "a61bb243",  # training
 }
 """Digests of today's code that computes exactly the numbers of earlier code, and the digests of that code,
 which rows keep. Only changes that leave all frozen adapter files and rows as they are have entries."""

@@ -28,6 +28,9 @@ PRECISIONS = ("fp32", "bf16", "int8", "auto")
 PACKINGS = ("coded", "raw")
 """Codes are entropy-coded where that makes the file smaller, or stored as they are."""
 
+CONTAINERS = ("safetensors", "short")
+"""Containers of adapter files (petl_bench.packing.container)."""
+
 STATISTICS = ("exact", "short")
 """Means and stds of matrices as float32, or in the fewest bytes that leave all predictions unchanged."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petl_bench.types.parts import FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS
+from petl_bench.types.parts import CONTAINERS, FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS
 from petl_bench.types.settings import setting
 
 MOST_HIDDEN, MOST_FACTOR = 10**6, 1e38
@@ -127,6 +127,17 @@ class RunSettings:
         follows_bits=True,
         usual="exact",
         use="codes",
+    )
+    container: str = setting(
+        "Container of the adapter file: safetensors, or short, with some 370 bytes less.",
+        "safetensors",
+        before="safetensors",
+        quiet=True,
+        choices=CONTAINERS,
+        right=" or ".join(CONTAINERS),
+        column="row",
+        follows_bits=True,
+        usual="safetensors",
     )
     seed: int = setting(
         "Seed of initialization, data order, augmentation and dropout.",
