@@ -35,6 +35,7 @@ def make_row(spec: RunSpec, acc: float, adapter: bytes = b"adapter", **changes: 
         rate_weight=spec.rate_weight,
         packing=spec.packing,
         container=spec.container,
+        statistics_of=spec.statistics_of,
         statistics=spec.statistics,
         image_size=spec.backbone.image_size,
         normalization=spec.train.normalization,

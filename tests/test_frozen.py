@@ -85,7 +85,13 @@ def digest(value: object) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-YOUNGER = {"start": 0.0, "matrix_lr": 1.0, "float_bits": 32, "container": "safetensors"}
+YOUNGER = {
+    "start": 0.0,
+    "matrix_lr": 1.0,
+    "float_bits": 32,
+    "container": "safetensors",
+    "statistics_of": "matrix",
+}
 """Settings that are younger than the frozen values, with the values that the frozen runs stand for."""
 
 

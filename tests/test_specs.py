@@ -163,7 +163,16 @@ def test_data_weights_and_seed_are_identity(spec: RunSpec, seed: int) -> None:
 def test_specs_of_before_the_younger_settings_are_read() -> None:
     (spec,) = plan(["sweep=none", "task=digits", "bits=1", "scale=1"]).runs
     old = json.loads(json.dumps(spec_to_dict(spec)))
-    for name in ("start", "matrix_lr", "float_bits", "container", "rate_weight", "packing", "statistics"):
+    for name in (
+        "start",
+        "matrix_lr",
+        "float_bits",
+        "container",
+        "statistics_of",
+        "rate_weight",
+        "packing",
+        "statistics",
+    ):
         del old[name]
     assert spec_from_dict(old) == dataclasses.replace(spec, packing="raw")  # as their files were
 

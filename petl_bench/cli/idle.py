@@ -25,6 +25,7 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "matrix_lr": (_has("bits"), "the adapter has no matrices"),
     "float_bits": (_has("float_bits"), "the adapter has no float parameters"),
     "quantizer": (lambda spec: min(spec.bits, spec.float_bits) < FLOAT_BITS, "nothing is quantized"),
+    "statistics_of": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
     "rate_weight": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
     **{
         f"train.average.{name}": (

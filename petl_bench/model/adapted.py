@@ -20,7 +20,7 @@ from petl_bench.model import heads
 from petl_bench.model.component import Component
 from petl_bench.model.floats import QuantizedFloats
 from petl_bench.packing import AdapterFile
-from petl_bench.quantizers import FakeQuantize, LatentStack
+from petl_bench.quantizers import FakeQuantize, JointStack, LatentStack
 from petl_bench.types import FLOAT_BITS, HEAD_QUANTIZER, ModelSpec
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ class Adapted:
     head: Component
     classifier: Slot
     trains_backbone: bool = False
-    weights: list[LatentStack | QuantizedFloats | Cast] = field(default_factory=list)
+    weights: list[LatentStack | JointStack | QuantizedFloats | Cast] = field(default_factory=list)
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -118,13 +118,15 @@ class Adapted:
             code: whether codes are entropy-coded where that makes a section smaller.
             short: whether the container is the short one.
         """
-        return AdapterFile(metadata, self.adapter.store(), self.head.store(), code, short=short)
+        shared = self.adapter.statistics_of != "matrix"
+        adapter, head = self.adapter.store(), self.head.store()
+        return AdapterFile(metadata, adapter, head, code, short=short, shared=shared)
 
 
 def _materialize(
     network: nn.Module,
     each_pass: Callable[[bool], None] | None,
-    weights: Iterable[LatentStack | QuantizedFloats | Cast],
+    weights: Iterable[LatentStack | JointStack | QuantizedFloats | Cast],
 ) -> None:
     if each_pass is not None:
         each_pass(network.training)
@@ -153,6 +155,7 @@ def assemble(
     activations: str = "full",
     backbone: SharedCopy | None = None,
     start: float = 0.0,
+    statistics_of: str = "matrix",
 ) -> Adapted:
     """Build an adapted model on the CPU that is not yet prepared for training.
 
@@ -164,6 +167,8 @@ def assemble(
         backbone: the backbone, for a model whose weights will be restored from a file, so that they are not
             initialized; None: it is built.
         start: bound of the uniform initialization of pairs of matrices; 0: that of the method.
+        statistics_of: what is standardized together in training; see `Component`. A file states the mean and
+            the std of each matrix, so that a restored model does not need it.
 
     Raises:
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together, or
@@ -183,7 +188,7 @@ def assemble(
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
-    adapter = Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed)
+    adapter = Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed, statistics_of)
     if spec.float_bits != FLOAT_BITS and not adapter.quantized_floats:
         raise UserError(
             f"float_bits={spec.float_bits}: adapter {spec.adapter.name} with these settings has no float "

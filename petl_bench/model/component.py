@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from petl_bench import adapters
 from petl_bench.errors import UserError, counted
 from petl_bench.model.floats import LEAST, QuantizedFloats, split, vector
-from petl_bench.packing import Entry, StoredTensor
-from petl_bench.quantizers import FakeQuantize, LatentStack, stack_by_shape
+from petl_bench.packing import Entry, StoredTensor, role_of
+from petl_bench.quantizers import FakeQuantize, JointStack, LatentStack, stack_by_shape
 from petl_bench.types import FLOAT_BITS
 
 CODE_BITS = 8
@@ -34,6 +34,8 @@ class Component:
         quantizer: name of the codebook; not used at 32 bits.
         float_bits: bits per number of the stored floats.
         seed: seed of the initial deviations of quantized floats.
+        statistics_of: what is standardized together below 32 bits: each `matrix`, all matrices of a `role`
+            (of one name but for the number of the block), or all of the `adapter`.
         stacks: latent weights of the trained matrices, once `prepare` has been called.
         fixed_stacks: latent weights of the matrices that are stored without being trained, likewise.
         deviations: latent deviations of quantized floats by name, likewise.
@@ -44,8 +46,9 @@ class Component:
     quantizer: str
     float_bits: int = FLOAT_BITS
     seed: int = 0
-    stacks: list[LatentStack] = field(default_factory=list)
-    fixed_stacks: list[LatentStack] = field(default_factory=list)
+    statistics_of: str = "matrix"
+    stacks: list[LatentStack | JointStack] = field(default_factory=list)
+    fixed_stacks: list[LatentStack | JointStack] = field(default_factory=list)
     deviations: dict[str, QuantizedFloats] = field(default_factory=dict)
 
     @property
@@ -78,7 +81,7 @@ class Component:
         by_linear = {
             linear: latent
             for stack in (*self.stacks, *self.fixed_stacks)
-            for linear, latent in zip(stack.linears, stack.latent.detach(), strict=True)
+            for linear, latent in zip(stack.linears, _latents(stack), strict=True)
         }
         return {name: by_linear[linear] for name, linear in self.matrices.items()}
 
@@ -127,16 +130,28 @@ class Component:
             self.deviations[name] = QuantizedFloats(name, group, network, self.seed, quantizer, dtype, device)
         quantizer = self._quantize.to(device) if self._has_codes else None
         dtype = torch.float32 if self.attached.float32 else dtype
-        self.stacks.extend(stack_by_shape(self.attached.matrices.values(), quantizer, dtype, device))
-        self.fixed_stacks.extend(stack_by_shape(self.attached.fixed.values(), quantizer, dtype, device))
+        for stacks, matrices in (
+            (self.stacks, self.attached.matrices),
+            (self.fixed_stacks, self.attached.fixed),
+        ):
+            if quantizer is None or self.statistics_of == "matrix":
+                stacks.extend(stack_by_shape(matrices.values(), quantizer, dtype, device))
+                continue
+            groups: dict[str, list[nn.Linear]] = {}
+            for name, linear in matrices.items():
+                groups.setdefault(role_of(name) if self.statistics_of == "role" else "", []).append(linear)
+            stacks.extend(JointStack(group, quantizer, dtype, device) for group in groups.values())
         for stack in self.fixed_stacks:
             stack.latent.requires_grad_(False)
 
     def store(self) -> list[StoredTensor]:
         """Return the tensors that a file holds of a prepared and trained component."""
         stored = []
+        joint = self._jointly_encoded()
         for name, latent in self.latents.items():
-            if self._has_codes:
+            if name in joint:
+                stored.append(joint[name])
+            elif self._has_codes:
                 stored.append(_coded_tensor(name, latent, latent.shape, self._quantize))
             else:
                 stored.append(_float_tensor(name, latent))
@@ -151,6 +166,22 @@ class Component:
             else:
                 stored.append(_float_tensor(name, vector(group)))
         return stored
+
+    def _jointly_encoded(self) -> dict[str, StoredTensor]:
+        """Return the stored matrices that are standardized together with others, by name."""
+        found: dict[nn.Linear, tuple[Tensor, Tensor, Tensor]] = {}
+        for stack in (*self.stacks, *self.fixed_stacks):
+            if isinstance(stack, JointStack):
+                codes, mean, std = self._quantize.encode(stack.latent)
+                found |= {
+                    linear: (c, mean, std)
+                    for linear, c in zip(stack.linears, stack.split(codes), strict=True)
+                }
+        return {
+            name: _stored(name, *found[linear], self.bits)
+            for name, linear in self.matrices.items()
+            if linear in found
+        }
 
     @property
     def _has_codes(self) -> bool:
@@ -205,9 +236,17 @@ def _decode(tensor: StoredTensor, quantizer: Callable[[], FakeQuantize]) -> Tens
 
 def _coded_tensor(name: str, latent: Tensor, shape: Sequence[int], quantizer: FakeQuantize) -> StoredTensor:
     codes, mean, std = quantizer.encode(latent)
-    entry = Entry(name, tuple(shape), quantizer.bits)
-    held = codes.cpu().numpy().reshape(shape)
-    return StoredTensor(entry, codes=held, mean=mean.item(), std=std.item())
+    return _stored(name, codes.reshape(tuple(shape)), mean, std, quantizer.bits)
+
+
+def _stored(name: str, codes: Tensor, mean: Tensor, std: Tensor, bits: int) -> StoredTensor:
+    entry = Entry(name, tuple(codes.shape), bits)
+    return StoredTensor(entry, codes=codes.cpu().numpy(), mean=mean.item(), std=std.item())
+
+
+def _latents(stack: LatentStack | JointStack) -> Sequence[Tensor]:
+    latent = stack.latent.detach()
+    return stack.split(latent) if isinstance(stack, JointStack) else [*latent]
 
 
 def _float_tensor(name: str, value: Tensor) -> StoredTensor:

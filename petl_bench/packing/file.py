@@ -25,13 +25,15 @@ from petl_bench.packing.layout import (
 from petl_bench.packing.section import Section, SectionFormat
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 
-FORMAT = "2"
-COMPRESSED_LAYOUT = "3"
-READABLE = ("1", FORMAT, COMPRESSED_LAYOUT)
-"""Version 1 has raw sections only; 3 differs from 2 by a compressed layout (petl_bench.packing.layout). The
-short container has a version of its own and states none of these."""
+FORMATS = {(False, False): "2", (True, False): "3", (False, True): "4", (True, True): "5"}
+"""Versions of the format by whether the layout is compressed (petl_bench.packing.layout), and whether
+statistics are shared (petl_bench.packing.section)."""
+COMPRESSED = ("3", "5")
+READABLE = ("1", *FORMATS.values())
+"""Version 1 has raw sections only. The short container has a version of its own and states none of these."""
 MAX_OVERHEAD = 512
 """Maximum bytes of a file besides its two sections, for the built-in methods."""
+_SHARED = "shared"
 _HEAD = "|"
 """Separator between the layouts of adapter and head."""
 
@@ -47,6 +49,7 @@ class AdapterFile:
         code: whether sections are entropy-coded where that makes them smaller.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
         short: whether the container is the short one.
+        shared: whether tensors of the adapter may have the statistics of earlier ones.
     """
 
     metadata: dict[str, str]
@@ -55,6 +58,7 @@ class AdapterFile:
     code: bool = False
     statistic_size: int = 4
     short: bool = False
+    shared: bool = False
 
     def with_statistic_size(self, statistic_size: int) -> AdapterFile:
         """Return the file with all means and stds rounded to `statistic_size` bytes."""
@@ -65,7 +69,9 @@ class AdapterFile:
     @cached_property
     def sections(self) -> tuple[Section, Section]:
         """The sections of adapter and head."""
-        pairs = zip(_formats(self.metadata, self.statistic_size), (self.adapter, self.head), strict=True)
+        pairs = zip(
+            _formats(self.metadata, self.statistic_size, self.shared), (self.adapter, self.head), strict=True
+        )
         adapter, head = (form.write(tensors, self.code) for form, tensors in pairs)
         return adapter, head
 
@@ -126,6 +132,7 @@ class VerifiedFile:
         coded: for each of the two sections, whether the file states that it is coded.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
         short: whether the container is the short one.
+        shared: whether tensors of the adapter may have the statistics of earlier ones.
     """
 
     length: int
@@ -137,6 +144,7 @@ class VerifiedFile:
     coded: tuple[bool, bool]
     statistic_size: int
     short: bool
+    shared: bool
 
 
 def load(data: bytes, where: str) -> AdapterFile:
@@ -174,20 +182,25 @@ def verify(data: bytes, where: str) -> VerifiedFile:
         raise UserError(f"{where}: an adapter file of another version; this one reads formats {readable}")
     try:
         layout = metadata.pop("layout")
-        layout = decompress_layout(layout) if form == COMPRESSED_LAYOUT else layout
+        layout = decompress_layout(layout) if form in COMPRESSED else layout
         layouts = [read_layout(text) for text in layout.split(_HEAD)]
         stated_sizes = metadata.pop("packing", _HEAD).split(_HEAD)
         statistic_size = int(metadata.pop("statistics", "4"))
-        sizes = _sizes(found.payload, layouts, stated_sizes, statistic_size)
+        shared = metadata.pop(_SHARED, "") != ""
+        formats = _formats(metadata, statistic_size, shared)
+        sizes = _sizes(found.payload, layouts, stated_sizes, formats)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
     coded = bool(stated_sizes[0]), bool(stated_sizes[1])
     facts = metadata, found.checksum, found.payload, layouts, sizes, coded, statistic_size
-    return VerifiedFile(len(data), *facts, found.short)
+    return VerifiedFile(len(data), *facts, found.short, shared)
 
 
 def _sizes(
-    payload: bytes, layouts: list[list[Entry]], stated: list[str], statistic_size: int
+    payload: bytes,
+    layouts: list[list[Entry]],
+    stated: list[str],
+    formats: tuple[SectionFormat, SectionFormat],
 ) -> tuple[int, int]:
     """Return the bytes of the two sections.
 
@@ -195,19 +208,16 @@ def _sizes(
         payload: bytes of both sections.
         layouts: entries of adapter and head.
         stated: sizes that the file states for the two sections; empty for a raw section.
-        statistic_size: bytes of a mean or a std.
+        formats: formats of the two sections.
 
     Raises:
         ValueError: the sizes do not fit the payload.
     """
-    if statistic_size not in STATISTIC_SIZES:
-        raise ValueError(f"statistics of {statistic_size} bytes")
+    if formats[0].statistic_size not in STATISTIC_SIZES:
+        raise ValueError(f"statistics of {formats[0].statistic_size} bytes")
     if len(stated) != len(layouts) or not all(size.isdecimal() for size in stated if size):
         raise ValueError("the sizes of its sections cannot be read")
-    raw = [
-        sum(entry.body_size + entry.statistics_size(statistic_size) for entry in layout) for layout in layouts
-    ]
-    end = int(stated[0] or raw[0])
+    end = int(stated[0]) if stated[0] else formats[0].raw_size(payload, layouts[0])
     if stated[1] and int(stated[1]) != len(payload) - end:
         raise ValueError(f"payload of {len(payload)} bytes, its sections say otherwise")
     return end, len(payload) - end
@@ -221,31 +231,43 @@ def _read(verified: VerifiedFile) -> AdapterFile:
     """
     end = verified.sizes[0]
     sections = (verified.payload[:end], verified.payload[end:])
-    formats = _formats(verified.metadata, verified.statistic_size)
+    formats = _formats(verified.metadata, verified.statistic_size, verified.shared)
     pairs = zip(formats, sections, verified.layouts, verified.coded, strict=True)
     (adapter, first), (head, second) = (form.read(data, layout, coded) for form, data, layout, coded in pairs)
     coded = first.coded or second.coded
-    file = AdapterFile(verified.metadata, adapter, head, coded, verified.statistic_size, verified.short)
+    file = AdapterFile(
+        verified.metadata,
+        adapter,
+        head,
+        coded,
+        verified.statistic_size,
+        verified.short,
+        verified.shared,
+    )
     file.__dict__["checksum"] = verified.checksum
     file.__dict__["sections"] = (first, second)
     return file
 
 
-def _formats(metadata: dict[str, str], statistic_size: int) -> tuple[SectionFormat, SectionFormat]:
+def _formats(
+    metadata: dict[str, str], statistic_size: int, shared: bool
+) -> tuple[SectionFormat, SectionFormat]:
     seed = int(metadata["seed"]) if "seed" in metadata else None
-    return SectionFormat("adapter", seed, statistic_size), SectionFormat("head", seed, statistic_size)
+    return SectionFormat("adapter", seed, statistic_size, shared), SectionFormat("head", seed, statistic_size)
 
 
 def _text(file: AdapterFile) -> str:
     """Return metadata and layout as a query string. A short container compresses the whole text itself."""
     layout = _HEAD.join(write_layout([t.entry for t in tensors]) for tensors in (file.adapter, file.head))
     long = len(layout) > MAX_PLAIN_LAYOUT and not file.short
-    values = {} if file.short else {"format": COMPRESSED_LAYOUT if long else FORMAT}
+    values = {} if file.short else {"format": FORMATS[long, file.shared]}
     values |= file.metadata
     values["layout"] = compress_layout(layout) if long else layout
     if file.packing == "coded":
         sizes = (str(len(section.data)) if section.coded else "" for section in file.sections)
         values["packing"] = _HEAD.join(sizes)
+    if file.shared:
+        values[_SHARED] = "1"
     if file.statistic_size != STATISTIC_SIZES[0]:
         values["statistics"] = str(file.statistic_size)
     return "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())

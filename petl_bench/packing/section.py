@@ -4,7 +4,9 @@
     coded    The modes of all tensors (4 bits each), then the tensors as above but without the codes of
              matrices whose mode is not 0, then the coded stream of these (petl_bench.packing.coded).
 
-Statistics are the mean and then the std, each as the upper 4, 3 or 2 bytes of a float32 number.
+Statistics are the mean and then the std, each as the upper 4, 3 or 2 bytes of a float32 number. A section
+of shared statistics begins with one bit per tensor of codes: 1 if its statistics follow, 0 if they are those
+of an earlier tensor, the last one of the same role, or the last one of all if there is none of its role.
 """
 
 from __future__ import annotations
@@ -56,11 +58,13 @@ class SectionFormat:
             values.
         seed: seed of the initialization; None where unknown.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
+        shared: whether tensors may have the statistics of earlier ones.
     """
 
     name: str
     seed: int | None
     statistic_size: int
+    shared: bool = False
 
     def write(self, tensors: Sequence[StoredTensor], code: bool) -> Section:
         """Return the section of tensors.
@@ -73,6 +77,8 @@ class SectionFormat:
             ValueError: a mean or std is not representable in `statistic_size` bytes.
         """
         raw = self._join(tensors, [0] * len(tensors), b"")
+        if self.shared and tensors:
+            raw = replace(raw, sizes=_with_shares(raw, [0.0] * len(tensors)))
         if not code:
             return raw
         matrices = [self._matrix(tensor.entry) for tensor in tensors]
@@ -83,12 +89,53 @@ class SectionFormat:
         return replace(section, sizes=_with_shares(section, costs))
 
     def _join(self, tensors: Sequence[StoredTensor], modes: Sequence[int], stream: bytes) -> Section:
+        own = self._own(tensors)
         pieces = [
-            (b"" if mode else tensor.body()) + tensor.statistics(self.statistic_size)
-            for tensor, mode in zip(tensors, modes, strict=True)
+            (b"" if mode else tensor.body()) + (tensor.statistics(self.statistic_size) if fresh else b"")
+            for tensor, mode, fresh in zip(tensors, modes, own, strict=True)
         ]
-        head = pack(np.array(modes, np.uint8), MODE_BITS) if any(modes) else b""
+        marks = [fresh for tensor, fresh in zip(tensors, own, strict=True) if tensor.codes is not None]
+        head = pack(np.array(marks, np.uint8), 1) if self.shared else b""
+        head += pack(np.array(modes, np.uint8), MODE_BITS) if any(modes) else b""
         return Section(head + b"".join(pieces) + stream, list(map(len, pieces)), _packings(modes))
+
+    def _own(self, tensors: Sequence[StoredTensor]) -> list[bool]:
+        """Return whether each tensor of codes has statistics of its own; True for those without codes."""
+        before = earlier([tensor.entry for tensor in tensors])
+        return [
+            not self.shared
+            or place is None
+            or (tensor.mean, tensor.std) != (tensors[place].mean, tensors[place].std)
+            for tensor, place in zip(tensors, before, strict=True)
+        ]
+
+    def _read_own(self, data: bytes, entries: Sequence[Entry]) -> tuple[list[bool], int]:
+        """Return what `_own` has returned, and the bytes at the beginning of a section that say so."""
+        if not self.shared:
+            return [True] * len(entries), 0
+        count = sum(entry.bits != FLOAT_BITS for entry in entries)
+        size = packed_size(count, 1)
+        if len(data) < size:
+            raise ValueError("its section of shared statistics ends early")
+        marks = iter(unpack(data[:size], 1, count).tolist())
+        own = [entry.bits == FLOAT_BITS or bool(next(marks)) for entry in entries]
+        if any(not fresh and place is None for fresh, place in zip(own, earlier(entries), strict=True)):
+            raise ValueError("its first tensor has the statistics of an earlier one")
+        return own, size
+
+    def raw_size(self, data: bytes, entries: Sequence[Entry]) -> int:
+        """Return the bytes of a raw section.
+
+        Args:
+            data: bytes that begin with the section.
+            entries: names, shapes and bits of its tensors, in order.
+
+        Raises:
+            ValueError: the data end early.
+        """
+        own, start = self._read_own(data, entries)
+        sizes = (e.statistics_size(self.statistic_size) * f for e, f in zip(entries, own, strict=True))
+        return start + sum(sizes) + sum(entry.body_size for entry in entries)
 
     def read(self, data: bytes, entries: Sequence[Entry], coded: bool) -> tuple[list[StoredTensor], Section]:
         """Read the tensors of a section.
@@ -104,12 +151,16 @@ class SectionFormat:
         Raises:
             ValueError: size, modes or stream do not fit the entries.
         """
-        modes, start = [0] * len(entries), 0
+        own, begin = self._read_own(data, entries)
+        modes, start = [0] * len(entries), begin
         if coded:
-            start = packed_size(len(entries), MODE_BITS)
-            modes = unpack(data[:start], MODE_BITS, len(entries)).tolist()
+            start += packed_size(len(entries), MODE_BITS)
+            modes = unpack(data[begin:start], MODE_BITS, len(entries)).tolist()
         bodies = [0 if mode else entry.body_size for entry, mode in zip(entries, modes, strict=True)]
-        statistics = [entry.statistics_size(self.statistic_size) for entry in entries]
+        statistics = [
+            entry.statistics_size(self.statistic_size) * fresh
+            for entry, fresh in zip(entries, own, strict=True)
+        ]
         sizes = [body + size for body, size in zip(bodies, statistics, strict=True)]
         end = start + sum(sizes)
         if len(data) < end or (len(data) > end and not coded):
@@ -119,13 +170,20 @@ class SectionFormat:
         matrices = [self._matrix(entry, mode >= SEEDED) for entry, mode in zip(entries, modes, strict=True)]
         decoded = decode(matrices, modes, data[end:])
         rest = io.BytesIO(data[start:end])
-        tensors = []
+        tensors: list[StoredTensor] = []
+        tails: list[bytes] = []
+        before = earlier(entries)
         for index, entry in enumerate(entries):
             body, tail = rest.read(bodies[index]), rest.read(statistics[index])
+            place = before[index]
+            tails.append(tail if own[index] or place is None else tails[place])
+            tail = tails[index]
             tensors.append(read_tensor(entry, decoded[index][0] if modes[index] else body, tail))
         section = Section(data, sizes, _packings(modes))
         costs = [decoded[index][1] if mode else 0.0 for index, mode in enumerate(modes)]
-        return tensors, replace(section, sizes=_with_shares(section, costs)) if coded else section
+        return tensors, replace(section, sizes=_with_shares(section, costs)) if coded or (
+            self.shared and tensors
+        ) else section
 
     def _check(self, entries: Sequence[Entry], modes: Sequence[int], stream: int) -> None:
         """Refuse modes that `write` never gives, and sections that would need unlimited time or memory."""
@@ -144,6 +202,23 @@ class SectionFormat:
             return CodeMatrix(entry.shape, entry.bits, None)
         words = initialization.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
         return CodeMatrix(entry.shape, entry.bits, words)
+
+
+def role_of(name: str) -> str:
+    """Return the name of a tensor without numbers, such as that of its block."""
+    return ".".join(word for word in name.split(".") if not word.isdecimal())
+
+
+def earlier(entries: Sequence[Entry]) -> list[int | None]:
+    """Return the index of the tensor whose statistics each tensor of codes may share; None: there is none."""
+    found: list[int | None] = []
+    last: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        codes = entry.bits != FLOAT_BITS
+        found.append(last.get(role_of(entry.name), last.get("")) if codes else None)
+        if codes:
+            last[role_of(entry.name)] = last[""] = index
+    return found
 
 
 def _packings(modes: Sequence[int]) -> list[str]:

@@ -4,9 +4,9 @@ import importlib
 import pkgutil
 
 from petl_bench.quantizers.base import CODEBOOKS, Codebook, FakeQuantize
-from petl_bench.quantizers.latents import LatentStack, stack_by_shape
+from petl_bench.quantizers.latents import JointStack, LatentStack, stack_by_shape
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["CODEBOOKS", "Codebook", "FakeQuantize", "LatentStack", "stack_by_shape"]
+__all__ = ["CODEBOOKS", "Codebook", "FakeQuantize", "JointStack", "LatentStack", "stack_by_shape"]

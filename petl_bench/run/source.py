@@ -40,7 +40,7 @@ MODULES = {
     "training": tuple(path for path in TEXTS if path.startswith(_OF_TRAINING) and path != _HEADS),
 }
 """Modules of each part."""
-HELPERS = {"adapter": (), "quantizer": ("FakeQuantize", "stack_by_shape"), "head": ("build",)}
+HELPERS = {"adapter": (), "quantizer": ("FakeQuantize", "JointStack", "stack_by_shape"), "head": ("build",)}
 """Definitions that belong to a part whatever its name, besides those that it refers to."""
 DIGITS = 8
 """Hexadecimal digits of a digest."""

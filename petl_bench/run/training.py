@@ -158,7 +158,14 @@ def train(
     prepare_process(runtime.device, runtime.threads)
     device, recipe = torch.device(runtime.device), spec.train
     images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
-    adapted = assemble(spec.model, spec.seed, recipe.drop_path, recipe.activations, start=spec.start)
+    adapted = assemble(
+        spec.model,
+        spec.seed,
+        recipe.drop_path,
+        recipe.activations,
+        start=spec.start,
+        statistics_of=spec.statistics_of,
+    )
     state = _initial_state(spec, runtime, split, checkpoints)
     if not state.load(device):
         calibrate(adapted, spec, runtime, split)

@@ -34,6 +34,9 @@ CONTAINERS = ("safetensors", "short")
 STATISTICS = ("exact", "short")
 """Means and stds of matrices as float32, or in the fewest bytes that leave all predictions unchanged."""
 
+STATISTICS_OF = ("matrix", "role", "adapter")
+"""What shares a mean and a std: each matrix has its own, or all of one role, or of the adapter, have one."""
+
 
 @dataclass(frozen=True)
 class TaskSpec:

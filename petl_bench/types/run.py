@@ -55,6 +55,12 @@ class RunSpec(RunSettings):
             "and of no two the same epochs",
         )
         require(
+            not self.rate_weight or self.statistics_of == "matrix",
+            "rate_weight",
+            self.rate_weight,
+            f"0 with statistics_of={self.statistics_of}: it takes matrices one by one",
+        )
+        require(
             not self.rate_weight or epochs > self.train.warmup_epochs,
             "rate_weight",
             self.rate_weight,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petl_bench.types.parts import CONTAINERS, FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS
+from petl_bench.types.parts import CONTAINERS, FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS, STATISTICS_OF
 from petl_bench.types.settings import setting
 
 MOST_HIDDEN, MOST_FACTOR = 10**6, 1e38
@@ -127,6 +127,18 @@ class RunSettings:
         follows_bits=True,
         usual="exact",
         use="codes",
+    )
+    statistics_of: str = setting(
+        "What shares a mean and a std: each matrix has its own, or all of a role, or of the adapter, have one.",
+        "matrix",
+        before="matrix",
+        quiet=True,
+        choices=STATISTICS_OF,
+        right=" or ".join(STATISTICS_OF),
+        column="row",
+        follows_bits=True,
+        usual="matrix",
+        use="adapter codes",
     )
     container: str = setting(
         "Container of the adapter file: safetensors, or short, with some 370 bytes less.",
