@@ -126,8 +126,8 @@ class Component:
             device: device of the latent weights.
         """
         for name, group in self.quantized_floats.items():
-            quantizer = self._quantize_floats.to(device)
-            self.deviations[name] = QuantizedFloats(name, group, network, self.seed, quantizer, dtype, device)
+            own = self._quantize_floats.to(device)
+            self.deviations[name] = QuantizedFloats(name, group, network, self.seed, own, dtype, device)
         quantizer = self._quantize.to(device) if self._has_codes else None
         dtype = torch.float32 if self.attached.float32 else dtype
         for stacks, matrices in (

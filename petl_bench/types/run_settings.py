@@ -129,7 +129,7 @@ class RunSettings:
         use="codes",
     )
     statistics_of: str = setting(
-        "What shares a mean and a std: each matrix has its own, or all of a role, or of the adapter, have one.",
+        "What shares one mean and one std: each matrix alone, all of a role, or all of the adapter.",
         "matrix",
         before="matrix",
         quiet=True,
