@@ -77,7 +77,7 @@ def circulant(block: int) -> Tensor:
     config=C3AConfig,
     group="reparameterized",
     tokenwise=True,
-    unused={"hidden": 1, "start": 0.0},
+    unused={"hidden": 1, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: C3AConfig) -> Attached:
     """Attach inputs * outputs / block weights per linear, in the rows of the matrix `kernels`, and 0 floats.

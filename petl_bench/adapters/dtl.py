@@ -97,6 +97,7 @@ class BesideTrunk(nn.Module):
     config=DTLConfig,
     group="additive",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: DTLConfig) -> Attached:
     """Attach one pair per block: 2 * dim * hidden weights and 0 floats.

@@ -122,7 +122,7 @@ def chosen(seed: int, count: int, outputs: int, inputs: int) -> Tensor:
     config=FourierFTConfig,
     group="reparameterized",
     tokenwise=True,
-    unused={"hidden": 1, "start": 0.0},
+    unused={"hidden": 1, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: FourierFTConfig) -> Attached:
     """Attach one row of the matrix `values` (linears, numbers) per linear: `numbers` weights and 0 floats.

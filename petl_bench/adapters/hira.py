@@ -56,6 +56,7 @@ class MultipliedDelta(Delta):
     config=HiRAConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: HiRAConfig) -> Attached:
     """Attach two pairs per block, as LoRA does: 4 * dim * hidden weights and 0 floats."""

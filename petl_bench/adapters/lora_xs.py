@@ -162,7 +162,7 @@ class _Linears:
     config=LoRAXSConfig,
     group="low-rank",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: LoRAXSConfig) -> Attached:
     """Attach one matrix for all linears: hidden**2, or `numbers`, weights per linear and 0 floats.

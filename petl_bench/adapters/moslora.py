@@ -63,6 +63,7 @@ class Mixed(Delta):
     config=MoSLoRAConfig,
     group="low-rank",
     tokenwise=True,
+    unused={"float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: MoSLoRAConfig) -> Attached:
     """Attach two pairs and two mixers per block: 4 * dim * hidden + 2 * hidden**2 weights and 0 floats."""

@@ -146,7 +146,7 @@ class ComputedPair(Delta):
     config=UniLoRAConfig,
     group="low-rank",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: UniLoRAConfig) -> Attached:
     """Attach one matrix `theta` (1, numbers): `numbers` weights and 0 floats.

@@ -106,7 +106,7 @@ def frozen(seed: int, inputs: int, outputs: int, rows: int, rank: int) -> tuple[
     config=VeRAConfig,
     group="low-rank",
     tokenwise=True,
-    unused={"start": 0.0},
+    unused={"start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: VeRAConfig) -> Attached:
     """Attach two vectors per linear: hidden (2 * hidden if probabilistic) + outputs weights and 0 floats.
