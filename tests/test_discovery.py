@@ -124,10 +124,10 @@ def test_a_sweep_with_such_a_combination_runs_the_others_and_exits_with_1(tmp_pa
 
 def test_overrides_are_completed() -> None:
     assert completion.overrides("train.warm") == ["train.warmup_epochs=", "train.warmup_lr="]
-    assert completion.overrides("adapter=lor") == ["adapter=lora"]
+    assert completion.overrides("adapter=dyl") == ["adapter=dylora"]
     assert {*completion.overrides("adapter=")} == {f"adapter={name}" for name in options("adapter")}
     assert {*options("adapter")} >= {*ADAPTERS}
-    assert completion.overrides("adapter=lora,lo") == []
+    assert completion.overrides("adapter=dylora,dy") == []
     assert "adapter=lora,linear" in completion.overrides("adapter=lora,l")
     assert completion.overrides("bits=1") == []
     assert completion.tasks("vtab_dt") == ["vtab_dtd"]
