@@ -25,7 +25,7 @@ from tests import tiny, trees
 from tests.conftest import json_lines, long, pick, quickly
 
 CPU = torch.device("cpu")
-TRAINING_THE_BACKBONE = ("bitfit", "full")
+TRAINING_THE_BACKBONE = ("bitfit", "full", "ln_tune")
 LOWER = {"bf16": 0.02, "int8": 0.06}  # relative distance of logits from float32; 2**-8 and 1/127 a product
 PAIRS = [(a, p) for a in ADAPTERS for p in LOWER if p != "int8" or a not in TRAINING_THE_BACKBONE]
 # Every method on ViT; the other families with one of branches and one of linears.
