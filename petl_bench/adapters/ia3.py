@@ -79,7 +79,7 @@ class MultipliedInputs(Mergeable):
     config=IA3Config,
     group="selective",
     tokenwise=True,
-    unused={"hidden": 0, "start": 0.0, "float_bits": 32},
+    unused={"hidden": 1, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: IA3Config) -> Attached:
     """Attach rows of `attention` (2 * blocks, dim) and `mlp` (blocks, inputs of fc2): 0 floats.

@@ -65,7 +65,7 @@ class Rotated(nn.Module):
     config=RoAdConfig,
     group="selective",
     tokenwise=True,
-    unused={"hidden": 0, "start": 0.0, "float_bits": 32},
+    unused={"hidden": 1, "start": 0.0, "float_bits": 32},
 )
 def attach(sites: Sites, shape: Shape, config: RoAdConfig) -> Attached:
     """Attach rows of `angles` and `lengths` (linears, outputs / 2): outputs weights per linear and 0 floats.
