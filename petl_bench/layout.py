@@ -175,7 +175,7 @@ def _parts(
         least, natural = _widths(lead[0])
         own = [max(least, min(natural, most))]
     room = width - sum(own) - GAP * (len(own) - 1)
-    for part in _packed(rest, room):
+    for part in list(_packed(rest, room)) or [[]]:
         yield [*lead, *part], [*own, *(_shrunk(part, room - GAP) or [_widths(column)[0] for column in part])]
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,6 +22,7 @@ from petl_bench.run.identity import identify, job_of
 from petl_bench.train import TrainingState, checkpoint
 from petl_bench.types import Runtime
 from tests import processes
+from tests.apart import RENAMED, run_apart
 from tests.conftest import SCRIPT, mounted, petl, quickly, rows_of
 from tests.processes import wait_until
 from tests.test_protocols import Tree, made
@@ -67,19 +66,13 @@ def test_seconds_of_all_attempts_are_counted_once(tree: Tree, tmp_path: Path) ->
 
 def test_without_the_setting_nothing_is_written(tree: Tree, tmp_path: Path) -> None:
     spec = tree.spec(**FIXED)
-    names = []
-
-    def child() -> None:
-        sys.addaudithook(lambda event, given: names.append(given[1]) if event == "os.rename" else None)
-        execute(job_of(spec), runtime_of(tmp_path, tree.runtime().cache, 0))
-        os._exit(0 if names and not any(FOLDER in os.fsdecode(name) for name in names) else 1)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0
-    assert not (tmp_path / identify(spec) / FOLDER).exists()
-    assert "epoch" not in log_of(runtime_of(tmp_path, tree.runtime().cache, 0), spec).partition("\n")[2]
+    store = tmp_path / "store"
+    assert run_apart(job_of(spec), runtime_of(store, tree.runtime().cache, 0)) == 0
+    names = (store / RENAMED).read_text().splitlines()
+    assert names
+    assert not any(FOLDER in name for name in names)
+    assert not (store / identify(spec) / FOLDER).exists()
+    assert "epoch" not in log_of(runtime_of(store, tree.runtime().cache, 0), spec).partition("\n")[2]
 
 
 @pytest.mark.parametrize(("before", "writes", "epoch", "after"), [(1, 4, 3, 2), (2, 2, 2, 1), (3, 2, 3, 100)])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import os
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from petl_bench.run.identity import identify, job_of, resolve_tasks
 from petl_bench.store import ADAPTER, ROW
 from petl_bench.types import Cache, ResultRow, RunSpec, Runtime
 from tests import trees
+from tests.apart import run_apart
 from tests.conftest import events_of
 from tests.test_halving import Pets, pets  # noqa: F401 - a fixture
 from tests.test_protocols import Tree, made
@@ -86,20 +84,7 @@ def cut(spec: RunSpec, runtime: Runtime, writes: int, name: str = f"/{FOLDER}/")
         name: what the path of a file contains that counts.
     """
 
-    def child() -> None:
-        count = itertools.count(1)
-
-        def watch(event: str, arguments: tuple) -> None:
-            if event == "os.rename" and name in os.fsdecode(arguments[1]) and next(count) == writes:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        execute(job_of(spec), runtime)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    assert run_apart(job_of(spec), runtime, name, writes) == -signal.SIGKILL
     assert not (Path(runtime.store) / identify(spec) / ROW).exists()
 
 

@@ -5,6 +5,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from petl_bench.adapters import ADAPTERS
+from petl_bench.backbones import families
 from petl_bench.data import Split
 from petl_bench.errors import DivergedError, UserError
 from petl_bench.train import Training, evaluate, fit
@@ -131,8 +132,9 @@ def test_only_the_trainable_parameters_change(adapter, bits):
     recipe = tiny.recipe(3, 8, warmup_epochs=0)
     fit(Training(adapted.network, adapted.trainable, tiny.split(16), recipe, tiny.pixels(), seed=0))
     frozen = {n: p for n, p in adapted.network.named_parameters() if id(p) not in trainable}
-    trained = {"full": tiny_backbone_size(), "bitfit": tiny_backbone_biases()}.get(adapter, 0)
-    assert sum(p.numel() for p in frozen.values()) == tiny_backbone_size() - trained
+    norms = sum(p.numel() for n, p in families.build(tiny.BACKBONE)[0].named_parameters() if "norm" in n)
+    trained = {"full": tiny_backbone_size(), "bitfit": tiny_backbone_biases(), "ln_tune": norms}
+    assert sum(p.numel() for p in frozen.values()) == tiny_backbone_size() - trained.get(adapter, 0)
     for name, parameter in frozen.items():
         assert not parameter.requires_grad, name
         assert parameter.grad is None, name
