@@ -50,7 +50,7 @@ class LoRAXSConfig:
     numbers: int = 0
     """Trained values per linear of which the small matrix is computed; 0 trains all entries of the matrix."""
     tied: bool = False
-    """Whether all linears have the same trained values; needs numbers of at least 1."""
+    """True if all linears have the same trained values; needs numbers of at least 1."""
 
     def __post_init__(self) -> None:
         one_of("sites", self.sites, LINEARS)

@@ -40,7 +40,7 @@ SPREAD = 1e-3
 @dataclass(frozen=True)
 class VeRAConfig:
     probabilistic: bool = False
-    """Whether hidden units are sampled in training from a normal distribution that they state (PVeRA)."""
+    """True if hidden units are sampled in training from a normal distribution that they state (PVeRA)."""
     dropout: float = 0.0
     """Probability that an input of the update is zeroed in training; at least 0 and at most 1."""
 
