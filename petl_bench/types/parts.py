@@ -35,7 +35,7 @@ STATISTICS = ("exact", "short")
 """Means and stds of matrices as float32, or in the fewest bytes that leave all predictions unchanged."""
 
 STATISTICS_OF = ("matrix", "role", "adapter")
-"""Values of `statistics_of`: matrices each have a mean and std, or those of a role or an adapter share them."""
+"""Values of `statistics_of`: each matrix has a mean and std, or those of a role or an adapter share them."""
 
 
 @dataclass(frozen=True)
