@@ -57,6 +57,41 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+LOST_DEVICE = (
+    *("cuda error", "cuda driver error", "cuda unknown error", "hip error", "nccl error", "triton error ["),
+    *("cublas_status", "cudnn_status", "no cuda gpus are available", "found no nvidia driver"),
+    "device-side assert",
+)
+"""Phrases of torch's and Triton's RuntimeErrors about a GPU, in lower case."""
+REFUSED = ("status_not_supported", "status_invalid_value", "status_bad_param", "status_arch_mismatch")
+"""Phrases among them with which a library refuses what it was asked for, as it would again."""
+
+
+def lost_device(error: BaseException) -> bool:
+    """Return whether a GPU failed so that this process can no longer use it.
+
+    torch has a class for such errors, AcceleratorError, but reports some of them by RuntimeError alone. A GPU
+    whose memory is exhausted has not failed.
+    """
+    if not isinstance(error, RuntimeError) or out_of_memory(error):
+        return False
+    text = str(error).lower()
+    said = any(phrase in text for phrase in LOST_DEVICE) and not any(phrase in text for phrase in REFUSED)
+    return said or type(error).__name__ == "AcceleratorError"
+
+
+def gpu_failed(which: str, error: object, then: str = "run the same command again, in a new process") -> str:
+    """Return the message about a GPU that failed; see `lost_device`.
+
+    Args:
+        which: the GPU.
+        error: the error, or its text.
+        then: what to do.
+    """
+    first = str(error).partition("\n")[0]  # torch adds hints for those who write kernels
+    return f"{which}: failed ({first}), and this process can no longer use it; {then}"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, for example `1 run`, `2 runs` or `2 classes`."""
     plural = "" if number == 1 else "es" if noun.endswith("s") else "s"

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 
 from petl_bench import device
+from petl_bench.launch.slurm import Chunk
+from petl_bench.run.identity import job_of
 from petl_bench.run.provenance import kernels
 from petl_bench.run.training import train
+from petl_bench.store import Store
 from petl_bench.train.augment import BatchAugmentation
 from petl_bench.types import AugmentSpec, TrainSpec
 from tests import on_cuda, pretended_cuda, tiny
@@ -93,6 +96,19 @@ def kernels_named(folder: Path) -> dict[str, Any]:
     return {"before": before, "in a run": kernels("cuda:1")}
 
 
-if __name__ == "__main__":
+def job_after_a_failure(folder: Path) -> dict[str, Any]:
+    """Two runs of a Slurm job, whose process meets an error of the GPU in the first."""
+    tree = made(folder, on_cuda.SIZES)
+    jobs = [job_of(tree.spec(**on_cuda.SETTINGS, seed=seed)) for seed in (0, 1)]
+    runtime = replace(tree.runtime(), store=str(folder / "store"), device=on_cuda.GPU)
+    Store(folder / "store").create()
+    DEVICES.failing["aten::_fused_adamw_"] = "CUDA error: unspecified launch failure"
+    outcomes = Chunk(jobs, runtime)()
+    return {"causes": [outcome.cause for outcome in outcomes], "done": [o.row is not None for o in outcomes]}
+
+
+if __name__ in ("__main__", "__mp_main__"):  # the latter: a process that a scene starts
     pretended_cuda.install(allowed={1})
+
+if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]))))

@@ -169,6 +169,28 @@ def test_after_an_error_of_the_gpu_this_process_runs_nothing_more(tree: Tree, tm
     assert len(list(tmp_path.glob("*/row.json"))) == 2
 
 
+@long
+def test_the_other_runs_of_a_job_get_a_new_process_after_an_error_of_the_gpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.gpu_scenes", "job_after_a_failure", tmp_path]
+    # No fork: a process that has trained must begin others anew.
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {"causes": ["device", ""], "done": [False, True]}
+
+
+def test_commands_end_with_the_reason_after_an_error_of_the_gpu(tree: Tree, tmp_path: Path) -> None:
+    """Not with a bug of the program, and not with the same error for every other run."""
+    assert quickly(*settings(tree, tmp_path, precision="fp32", seed="0,1")).returncode == 0
+    failing = {"aten::argmax": "CUDA error: an illegal memory access was encountered\nFor debugging ..."}
+    command = ("eval", "--all", "--store", tmp_path, "--device", "cuda:1")
+    done = on_gpu({"allowed": [1], "failing": failing}, *command)
+    assert done.returncode == 2
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert error == (
+        "error: the GPU: failed (CUDA error: an illegal memory access was encountered), and this process can "
+        "no longer use it; run the same command again, in a new process"
+    )
+
+
 def test_the_plan_names_the_gpu(tree: Tree, tmp_path: Path) -> None:
     command = settings(tree, tmp_path, launcher__device="cuda:1", precision="auto")
     done = on_gpu({}, *command, "--dry-run")

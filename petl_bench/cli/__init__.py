@@ -33,7 +33,7 @@ from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
 from petl_bench.cli.common import note
 from petl_bench.cli.plugged import add_config_dir
-from petl_bench.errors import UserError, out_of_memory
+from petl_bench.errors import UserError, gpu_failed, lost_device, out_of_memory
 
 app = typer.Typer(
     name="petl-bench",
@@ -160,6 +160,8 @@ def _message(error: Exception) -> str:
         return f"{error.filename or 'file'}: {error.strerror or error}"
     if out_of_memory(error):
         return "the memory of this machine does not suffice for this command"
+    if lost_device(error):
+        return gpu_failed("the GPU", error)
     place = plugins.origin(error)
     whose = "an error of the plug-in" if place else "a bug of petl-bench"
     said = f"{place}: {type(error).__name__}: {error}" if place else f"{type(error).__name__}: {error}"

@@ -10,24 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
-import torch
-
 from petl_bench import plugins
 from petl_bench.device import find_device
-from petl_bench.errors import DivergedError, StoreError, UserError, out_of_memory
+from petl_bench.errors import DivergedError, StoreError, UserError, lost_device, out_of_memory
 from petl_bench.launch.failures import keep_failure
 from petl_bench.run.execute import execute
 from petl_bench.store import ClaimedError, Store
 from petl_bench.types import Job, Outcome, Runtime
 
-LOST_DEVICE = (
-    *("cuda error", "cuda driver error", "cuda unknown error", "hip error", "nccl error", "triton error ["),
-    *("cublas_status", "cudnn_status", "no cuda gpus are available", "found no nvidia driver"),
-    "device-side assert",
-)
-"""Phrases of torch's and Triton's RuntimeErrors about a GPU, in lower case."""
-REFUSED = ("status_not_supported", "status_invalid_value", "status_bad_param", "status_arch_mismatch")
-"""Phrases among them with which a library refuses what it was asked for, as it would again."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 """Errors of writing that every other run would meet, if they concern the store."""
@@ -80,18 +70,9 @@ def _failed(job: Job, store: Store, error: Exception) -> Outcome:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the cause of an error, one of petl_bench.types.CAUSES.
-
-    torch has a class for errors of a GPU, but reports some of them by RuntimeError alone.
-    """
-    text = str(error).lower()
+    """Return the cause of an error, one of petl_bench.types.CAUSES."""
     if isinstance(error, DivergedError):
         return "diverged"
     if out_of_memory(error):
         return "memory"
-    if isinstance(error, torch.AcceleratorError):
-        return "device"
-    lost = any(said in text for said in LOST_DEVICE) and not any(said in text for said in REFUSED)
-    if isinstance(error, RuntimeError) and lost:
-        return "device"
-    return "error"
+    return "device" if lost_device(error) else "error"

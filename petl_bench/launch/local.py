@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from petl_bench.device import cores_here, find_device, open_device
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, gpu_failed
 from petl_bench.launch.base import Round
 from petl_bench.types import LocalSettings, Outcome
 
@@ -26,7 +26,5 @@ def launch(work: Round[LocalSettings]) -> Generator[Outcome, None, None]:
     for job in work.jobs:
         yield (outcome := attempt(job, runtime))
         if outcome.cause == "device" and runtime.device != "cpu":  # such errors stay with the process
-            raise UserError(
-                f"launcher.device={runtime.device}: failed ({outcome.error}), and this process can no longer "
-                "use it; the same command continues from there, and launcher=pool replaces such a process"
-            )
+            then = "the same command continues from there, and launcher=pool replaces such a process"
+            raise UserError(gpu_failed(f"launcher.device={runtime.device}", outcome.error, then))

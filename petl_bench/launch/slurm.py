@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +37,14 @@ class Chunk:
     def __call__(self) -> list[Outcome]:
         from petl_bench.launch.attempt import attempt
 
-        return [attempt(job, self.runtime) for job in self.jobs]
+        done = []
+        for number, job in enumerate(self.jobs, 1):
+            done.append(attempt(job, self.runtime))
+            if done[-1].cause == "device" and self.runtime.device != "cpu" and self.jobs[number:]:
+                # Such an error stays with the process: the others get one of their own.
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+                    return done + executor.submit(replace(self, jobs=self.jobs[number:])).result()
+        return done
 
     def checkpoint(self) -> Any:
         """Return what submitit queues when Slurm announces that the job is preempted or out of time."""
