@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from petl_bench import device
 from petl_bench.launch.slurm import Chunk
@@ -26,16 +27,22 @@ from tests import on_cuda, pretended_cuda, tiny
 from tests.pretended_cuda import DEVICES
 from tests.test_protocols import made
 
-AUGMENT = {"crop": True, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1}
-"""Everything that is random about images."""
+SINGLE = {"crop": True, "auto_augment": "rand-m9-mstd0.5-inc1"}
+BATCHES = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1}
+AUGMENT = SINGLE | BATCHES | {"erasing": 0.5}
+"""Everything that is random about images; the numbers of erasing are drawn by the device itself."""
 
 
 def augmented(folder: Path) -> dict[str, Any]:
-    """Trained with every augmentation on the second GPU: by a loader, without one, and resumed."""
+    """Losses of a training with every augmentation, on the CPU and on the second GPU; see the test."""
     tree = made(folder, on_cuda.SIZES)
     spec = on_cuda.spec_of(tree, "adaptformer", "VisionTransformer", "fp32")
     spec = replace(spec, train=replace(spec.train, augment=AugmentSpec(**AUGMENT)))
     runtime = replace(tree.runtime(), device=on_cuda.GPU, checkpoint=1, loaders=1)
+    same = replace(spec, train=replace(spec.train, augment=AugmentSpec(**SINGLE, **BATCHES)))
+    with _disable_current_modes():
+        on_both = [train(same, replace(runtime, device="cpu", loaders=0)).losses]
+    on_both.append(train(same, replace(runtime, loaders=0)).losses)
     losses = [train(spec, runtime).losses]
     waits = dict(DEVICES.last_step.waits)
     losses.append(train(spec, replace(runtime, loaders=0)).losses)
@@ -43,7 +50,7 @@ def augmented(folder: Path) -> dict[str, Any]:
     with on_cuda.stopped_after_the_first_checkpoint():
         train(spec, runtime, checkpoints=folder / "checkpoints")
     losses.append(train(spec, runtime, checkpoints=folder / "checkpoints").losses)
-    return {"waits": waits, "losses": losses}
+    return {"waits": waits, "losses": losses, "on_both": on_both}
 
 
 def erased(folder: Path) -> dict[str, Any]:

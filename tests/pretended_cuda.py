@@ -17,9 +17,6 @@ Speed, memory, rounding and kernels of a real GPU are not pretended.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -29,64 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.weak import WeakIdKeyDictionary
 
-BACKEND = "pretended"
-"""Name under which torch knows these tensors below their own `device`."""
-WAITING = {
-    "aten::_local_scalar_dense": "value read",
-    "aten::nonzero": "nonzero",
-    "aten::masked_select": "masked_select",
-    "aten::equal": "equal",
-    "aten::_unique2": "unique",
-    "aten::linalg_cholesky_ex": "decomposition",
-    "aten::_linalg_eigh": "decomposition",
-    "aten::_linalg_svd": "decomposition",
-}
-"""Operations that make the host wait for a GPU."""
-COPIES = {"aten::copy_", "aten::_to_copy", "aten::_foreach_copy_"}
-INDEXING = {"aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"}
-VIEWS = {
-    *("view", "_unsafe_view", "reshape", "_reshape_alias", "t", "transpose", "permute", "expand", "slice"),
-    *("select", "unsqueeze", "squeeze", "detach", "alias", "as_strided", "unbind", "split", "diagonal"),
-    *("split_with_sizes", "chunk", "narrow", "unfold", "lift_fresh"),
-}
-"""Operations that compute and copy nothing."""
-
-
-@dataclass
-class Counts:
-    """Operations on GPUs since the last step of an optimizer."""
-
-    operations: Counter[str] = field(default_factory=Counter)
-    waits: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass
-class Devices:
-    """The pretended GPUs of this process."""
-
-    count: int = 2
-    allowed: set[int] = field(default_factory=lambda: {0, 1})
-    """GPUs on which tensors may be created."""
-    steps: list[Counts] = field(default_factory=list)
-    """Counts of the finished steps of optimizers, each from one step's end to the next."""
-    now: Counts = field(default_factory=Counts)
-    opened: set[int] = field(default_factory=set)
-    """GPUs that hold a context of this process."""
-    peak_resets: int = 0
-    failing: dict[str, str] = field(default_factory=dict)
-    """Operations that raise torch's error with this message, for example {"aten::mm": "CUDA error: ..."}."""
-
-    def forget(self) -> None:
-        self.steps.clear()
-        self.now = Counts()
-
-    @property
-    def last_step(self) -> Counts:
-        """The counts of the last whole step, from the end of the one before it to its own."""
-        return self.steps[-1]
-
-
-DEVICES = Devices()
+from tests.pretended_devices import BACKEND, COPIES, DEVICES, INDEXING, VIEWS, WAITING, Counts, leaves, mapped
 
 
 def place() -> str:
@@ -189,11 +129,13 @@ def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
     asked = kwargs.get("device")
     if asked is not None:
         asked = torch.device(asked)
-        asked = ours[0].place if asked.type == BACKEND else on_current(asked)
+        # torch itself asks for the device of a tensor that it has just been given, below `device`.
+        asked = (ours[0].place if ours else DEVICES.latest) if asked.type == BACKEND else on_current(asked)
     if not ours and (asked is None or asked.type != "cuda"):
         return operation(*args, **kwargs)
     if message := DEVICES.failing.get(name):
         raise RuntimeError(message)
+    DEVICES.latest = ours[0].place if ours else DEVICES.latest
     check_devices(name, args, flat, ours, kwargs.get("generator"))
     if name == "aten::_int_mm":
         check_int_mm(*args)
@@ -217,22 +159,6 @@ def is_composite(operation: Any) -> bool:
     """Return whether torch computes an operation by others on every device."""
     name, key = operation.name(), "CompositeImplicitAutograd"
     return torch._C._dispatch_has_kernel_for_dispatch_key(name, key) and operation._can_decompose()
-
-
-def leaves(values: Iterable[Any]) -> Iterator[Any]:
-    """The arguments of an operation, those in lists one after another."""
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from leaves(value)
-        else:
-            yield value
-
-
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """A value, or a list or tuple of values, with a function applied to each."""
-    if isinstance(value, list | tuple):
-        return type(value)([mapped(function, one) for one in value])
-    return function(value)
 
 
 def on_cpu(value: Any) -> Any:

@@ -71,11 +71,12 @@ def scene(name: str, folder: Path) -> dict[str, Any]:
 
 
 def test_augmentation_stays_on_the_gpu_and_resumes(tmp_path: Path) -> None:
-    """With loaders, without, and resumed: the same losses, and no wait in a step."""
+    """With loaders, without, and resumed: the same losses, no wait in a step, and the CPU's pixels."""
     found = scene("augmented", tmp_path)
     assert found["waits"] == {}
     assert found["losses"][0] == found["losses"][1] == found["losses"][2]
     assert len(found["losses"][0]) == 2
+    assert found["on_both"][0] == pytest.approx(found["on_both"][1], rel=1e-5)  # other sums, equal pixels
 
 
 def test_erasing_on_a_gpu_has_the_areas_of_the_cpu_and_normal_numbers(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.data import Ragged
 from petl_bench.errors import UserError
+from petl_bench.train.choices import Choice, Choices, collated, computed
 from petl_bench.train.pixels import to_device
 from petl_bench.types import AugmentSpec, TrainSpec
 
+CPU = torch.device("cpu")
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -54,10 +56,11 @@ def transform(spec: AugmentSpec, size: int, normalization: Normalization) -> Any
         ) from error
 
 
-class AugmentedImages(Dataset[Tensor]):
+class AugmentedImages(Dataset[Any]):
     """Data set of randomly cropped, flipped and recolored images, each uint8 (3, size, size).
 
-    An item is addressed by (epoch, index); its random numbers depend only on these and the seed.
+    An item is addressed by (epoch, index); its random numbers depend only on these and the seed. For a GPU an
+    item is a crop and the choices for it, and the GPU computes the same pixels for whole batches.
 
     Args:
         images: decoded images, of one size or of their own sizes.
@@ -65,6 +68,11 @@ class AugmentedImages(Dataset[Tensor]):
         size: height and width of the result, in pixels.
         normalization: mean and std of each channel.
         seed: seed of the augmentation.
+        device: device of the batches.
+
+    Attributes:
+        choices: how choices are drawn for a GPU; None: timm's transform is executed here, as for a CPU and
+            for policies that are not known there.
     """
 
     def __init__(
@@ -74,34 +82,48 @@ class AugmentedImages(Dataset[Tensor]):
         size: int,
         normalization: Normalization,
         seed: int,
+        device: torch.device = CPU,
     ) -> None:
-        self.images, self.seed = images, seed
+        self.images, self.seed, self.device = images, seed, device
         self.offsets = images.offsets() if isinstance(images, Ragged) else None
         self.transform = transform(spec, size, normalization)
+        self.choices: Choices | None = None
+        if device.type == "cuda":
+            with suppress(LookupError):
+                self.choices = Choices(self.transform)
 
-    def batches(self, order: Tensor, loaders: int, begin: int = 0, pinned: bool = False) -> Iterator[Tensor]:
-        """Return an iterator over batches (batch, 3, size, size).
+    def batches(self, order: Tensor, loaders: int, begin: int = 0) -> Iterator[Tensor]:
+        """Return an iterator over batches (batch, 3, size, size) on the device.
 
         Args:
             order: indices of the images (epochs, batches, batch).
             loaders: processes that augment images, the same ones in all epochs; 0: this process.
             begin: first epoch.
-            pinned: whether the batches are in memory from which a GPU copies on its own.
         """
         epochs = enumerate(order[begin:], begin)
         wanted = [[(epoch, int(i)) for i in batch] for epoch, held in epochs for batch in held]
         # A loader first draws from its generator, by default torch's global one, which dropout uses too. A
         # resumed training has made that draw already.
         generator = torch.Generator() if begin else None
-        return iter(
-            DataLoader(
-                self, batch_sampler=wanted, num_workers=loaders, generator=generator, pin_memory=pinned
-            )
+        loader = DataLoader(
+            self,
+            batch_sampler=wanted,
+            num_workers=loaders,
+            generator=generator,
+            pin_memory=self.device.type == "cuda",
+            collate_fn=None if self.choices is None else collated,
         )
+        if self.choices is None:
+            return (to_device(batch, self.device) for batch in iter(loader))
+        return (computed(batch, self.choices.size, self.device) for batch in iter(loader))
 
-    def __getitem__(self, item: tuple[int, int]) -> Tensor:
+    def __getitem__(self, item: tuple[int, int]) -> Tensor | tuple[NDArray[np.uint8], Choice]:
         epoch, index = item
         with _seeds(self.seed, epoch, index):
+            if self.choices is not None:
+                image = self._image(index)
+                choice = self.choices.draw(*image.shape[:2])
+                return self.choices.cropped(image, choice), choice
             return torch.as_tensor(self.transform(Image.fromarray(self._image(index))))
 
     def _image(self, index: int) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from petl_bench.data import Split
 from petl_bench.errors import DivergedError, UserError, counted
 from petl_bench.train.augment import AugmentedImages, BatchAugmentation
 from petl_bench.train.checkpoint import TrainingState
-from petl_bench.train.pixels import Pixels, to_device
+from petl_bench.train.pixels import Pixels
 from petl_bench.train.schedule import image_order, learning_rate
 from petl_bench.train.tensorboard import log_epochs
 from petl_bench.types import NORMALIZATIONS, TrainSpec
@@ -94,12 +94,12 @@ class Training:
         elif recipe.augment.crop:
             normalization = NORMALIZATIONS[recipe.normalization]
             augmented = AugmentedImages(
-                images.images, recipe.augment, self.pixels.size, normalization, self.seed
+                images.images, recipe.augment, self.pixels.size, normalization, self.seed, device
             )
             labels = torch.from_numpy(images.labels)[order[begin:].flatten(0, 1)].to(device)
-            batches = augmented.batches(order, self.loaders, begin, pinned=device.type == "cuda")
+            batches = augmented.batches(order, self.loaders, begin)
             for batch, target in zip(batches, labels, strict=True):
-                yield self.pixels(to_device(batch, device)), target
+                yield self.pixels(batch), target
         else:
             assert isinstance(images.images, np.ndarray)
             for batch, target in _rows(torch.from_numpy(images.images).to(device), images, order[begin:]):
