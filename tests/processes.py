@@ -160,13 +160,14 @@ def session_processes(leader: int) -> dict[int, str]:
             continue
         try:
             state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) != leader or state in "ZX":
+                continue
             # tests.fork_server names its copies in comm
             text = b" ".join((directory / file).read_bytes() for file in ("comm", "cmdline"))
             command = text.replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if int(session) == leader and state not in "ZX":
-            found[int(directory.name)] = command
+        found[int(directory.name)] = command
     return found
 
 

@@ -98,10 +98,11 @@ def test_a_file_of_usual_settings_has_at_most_64_bytes_beside_payload_and_checks
     assert again.checksum == packing.load(data, "here").checksum
 
 
-def test_runs_in_the_short_container_are_stored_used_and_evaluated(tmp_path: Path) -> None:
+def test_runs_in_the_short_container_are_stored_used_and_evaluated(
+    tmp_path: Path, few_images: list[str]
+) -> None:
     one = [
-        "sweep=none",
-        "task=digits",
+        *few_images,
         "adapter=lora",
         "hidden=2",
         "scale=10",

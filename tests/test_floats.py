@@ -110,8 +110,8 @@ def test_float_bits_are_identity_of_methods_with_floats_alone() -> None:
         assert len(plan([*overrides, f"adapter={name}"]).runs) == 2
 
 
-def test_runs_are_stored_evaluated_and_reported(tmp_path: Path) -> None:
-    one = ["sweep=none", "task=digits", "adapter=bitfit,adapter_plus", "hidden=2", "train.epochs=2"]
+def test_runs_are_stored_evaluated_and_reported(tmp_path: Path, few_images: list[str]) -> None:
+    one = [*few_images, "adapter=bitfit,adapter_plus", "hidden=2", "train.epochs=2"]
     done = quickly("sweep", "--store", tmp_path, *one, "float_bits=1,32", "launcher=local", "--json")
     rows = {(row["adapter"], row["float_bits"]): row for row in json_lines(done.stdout)}
     assert len(rows) == 4

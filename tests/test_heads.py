@@ -32,8 +32,8 @@ def test_a_head_is_one_matrix_of_codes_of_its_latent_weight(head: str) -> None:
     torch.testing.assert_close(adapted.probe()(features), expected)
 
 
-def test_runs_of_few_bits_are_stored_and_evaluated(tmp_path: Path) -> None:
-    one = ["sweep=none", "task=digits", "adapter=linear", "train.epochs=3", "head=linear,bits2,bits4"]
+def test_runs_of_few_bits_are_stored_and_evaluated(tmp_path: Path, few_images: list[str]) -> None:
+    one = [*few_images, "adapter=linear", "train.epochs=3", "head=linear,bits2,bits4"]
     done = quickly("sweep", "--store", tmp_path, *one, "launcher=local", "--json")
     rows = {row["head"]: row for row in json_lines(done.stdout)}
     weights = 64 * 10  # the bundled backbone has 64 features, the task has 10 classes

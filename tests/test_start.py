@@ -110,8 +110,8 @@ def test_a_start_out_of_range_is_refused(value: str) -> None:
     assert "start" in error_of(quickly("sweep", "--dry-run", f"start={value}"))
 
 
-def test_a_run_with_a_start_is_stored_evaluated_and_reported(tmp_path: Path) -> None:
-    one = ["sweep=none", "task=digits", "adapter=lora", "hidden=2", "scale=10", "train.epochs=2"]
+def test_a_run_with_a_start_is_stored_evaluated_and_reported(tmp_path: Path, few_images: list[str]) -> None:
+    one = [*few_images, "adapter=lora", "hidden=2", "scale=10", "train.epochs=2"]
     done = quickly(
         "sweep", "--store", tmp_path, *one, "start=0,0.02", "matrix_lr=1,3", "launcher=local", "--json"
     )

@@ -126,10 +126,9 @@ def test_the_rate_regularizer_takes_matrices_one_by_one() -> None:
         dataclasses.replace(run, rate_weight=0.1, statistics_of="adapter")
 
 
-def test_runs_are_stored_evaluated_and_reported(tmp_path: Path) -> None:
+def test_runs_are_stored_evaluated_and_reported(tmp_path: Path, few_images: list[str]) -> None:
     one = [
-        "sweep=none",
-        "task=digits",
+        *few_images,
         "adapter=lora",
         "hidden=2",
         "scale=10",

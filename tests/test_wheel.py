@@ -11,9 +11,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -78,82 +76,141 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def run(site: Path, folder: Path, *commands: Sequence[object]) -> list[dict[str, Any]]:
-    """Run commands of the installed package one after another in one process, from another folder.
-
-    Returns:
-        The lines that they print, which must be JSON objects.
-    """
-    python = next(
-        parent / "bin" / "python" for parent in site.parents if (parent / "bin" / "python").exists()
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PETL"))}
-    lists = json.dumps([list(map(str, command)) for command in commands])
-    command = [python, "-c", ONE_AFTER_ANOTHER, lists]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{site / 'petl_bench' / '__init__.py'}\n" in done.stderr
-    return json_lines(done.stdout)
-
-
+USERS = ("newcomer", "researcher", "engineer", "reviewer")
+BLOCK = re.compile(r"^<!-- wheel -->\n+```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXTENDING = CHECKOUT / "docs" / "extending.md"
+Steps = list[tuple[str, object]]
+SWEEP = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
 ONE_AFTER_ANOTHER = """
-import json, os, sys
+import contextlib, glob, json, os, sys
 import petl_bench
 from petl_bench.cli import main
+
 print(petl_bench.__file__, file=sys.stderr)
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["petl-bench", *command]
-    try:
-        main()
-    except SystemExit as end:
-        if end.code:
-            raise
-sys.stdout.flush()
+for folder, steps in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    with open("stdout.txt", "w") as out, contextlib.redirect_stdout(out):
+        for kind, held in steps:
+            print("step:", held, file=sys.stderr)
+            if kind == "python":
+                exec(compile(held, folder, "exec"), {"__name__": "example"})
+                continue
+            sys.argv = [name for word in held for name in (glob.glob(word) if "*" in word else [word])]
+            try:
+                main()
+            except SystemExit as end:
+                if end.code:
+                    raise
 os._exit(0)
 """
-"""Commands one after another in one process, which need not import torch for each."""
+"""Steps in several folders one after another in one process, which need not import torch for each."""
 
 
-def test_an_installed_wheel_sweeps_from_any_directory(installed: Path, tmp_path: Path) -> None:
-    overrides = ["sweep=none", "task=surfaces", "adapter=adaptformer", "train.epochs=1", "launcher=local"]
-    row, *lines = run(
-        installed,
-        tmp_path,
-        ["sweep", *overrides, "--json"],
-        ["report", "--out", "report.txt"],
-        ["ls", "tasks", "--json"],
+def execute(installed: Path, home: Path) -> None:
+    """Let the installed package do everything that the checks below look at, in one process.
+
+    Each folder in `home` holds what one user has made, and in stdout.txt what the commands printed. The
+    folder `plugin` comes last, because the plug-ins in it are loaded for good.
+    """
+    work: dict[str, Steps] = {"sweep": swept()}
+    work |= {user: steps_of(CHECKOUT / "docs" / f"{user}.md") for user in USERS}
+    assert all(len(work[user]) >= 6 for user in USERS)
+    for name in (*work, "plugin"):
+        (home / name).mkdir()
+    work["plugin"] = plugin(home / "plugin", home / "cache")
+    for label, name in enumerate(["cats", "dogs"]):
+        for number in range(60):
+            picture = trees.picture(label, number, 40)
+            for user in ("newcomer", "engineer"):
+                trees.save(picture, home / user / "photos" / name / f"{number}.jpg")
+    python = next(p / "bin" / "python" for p in installed.parents if (p / "bin" / "python").exists())
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PETL"))}
+    environment |= {"PETL_BENCH_CACHE": str(home / "cache")}
+    done = subprocess.run(
+        [python, "-c", ONE_AFTER_ANOTHER, json.dumps([(str(home / name), work[name]) for name in work])],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
     )
-    assert row["task"] == "surfaces"
-    assert row["version"] == petl_bench.__version__
-    assert row["git_revision"] == ""  # an installed wheel is no checkout
-    kept = tmp_path / "results" / row["run_id"]
-    assert json.loads((kept / "row.json").read_text()) == row
-    assert row["bytes_file"] == (kept / "adapter.safetensors").stat().st_size
-    assert "pocket" in (tmp_path / "report.txt").read_text()
-    assert len(lines) >= 5
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{installed / 'petl_bench' / '__init__.py'}\n" in done.stderr
 
 
-EXTENDING = CHECKOUT / "docs" / "extending.md"
+def printed(folder: Path) -> str:
+    """Return what the commands printed in a folder."""
+    return (folder / "stdout.txt").read_text(encoding="utf-8")
 
 
-def test_the_plugin_of_the_extending_page_trains_packs_reloads_and_agrees(
-    installed: Path, tmp_path: Path
-) -> None:
-    """The files and the commands that the page shows, from the wheel, in another folder."""
+def swept() -> Steps:
+    """Return the steps of a user who sweeps, reports and lists."""
+    commands = [["sweep", *SWEEP, "--json"], ["report", "--out", "report.txt"], ["ls", "tasks", "--json"]]
+    return [("sh", ["petl-bench", *command]) for command in commands]
+
+
+def plugin(folder: Path, cache: Path) -> Steps:
+    """Write the files that the page on extending shows, and return its commands as steps."""
     text = EXTENDING.read_text()
     files = re.findall(r"`(my_methods/[\w/.]+)`:?\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
     assert len(files) == 3
     for path, content in files:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(content)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
     (block,) = re.findall(r"^<!-- test -->\n+```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    sweep, again, listing = [[*shlex.split(line)[1:], "--json"] for line in block.splitlines()]
+    sweep, again, listing = [[*shlex.split(line), "--json"] for line in block.splitlines()]
     manifest = yaml.safe_load(dict(files)["my_methods/data_manifests/leaves.yaml"])
-    trees.vtab_task(tmp_path / "data" / "leaves", manifest["classes"], manifest["splits"])
-    sweep += ["launcher.workers=1", f"data.cache={tmp_path / 'cache'}"]
-    found = run(installed, tmp_path, sweep, again, listing)
+    trees.vtab_task(folder / "data" / "leaves", manifest["classes"], manifest["splits"])
+    return [("sh", [*sweep, "launcher=local", f"data.cache={cache}"]), ("sh", again), ("sh", listing)]
+
+
+def steps_of(page: Path) -> Steps:
+    """Return the commands and the Python blocks of a page, in order."""
+    found: Steps = []
+    for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        lines = [block] if kind == "python" else block.replace("\\\n", " ").splitlines()
+        found += [(kind, line if kind == "python" else shlex.split(line)) for line in lines]
+    return found
+
+
+def test_an_installed_wheel_does_what_its_pages_say_in_any_directory(installed: Path, tmp_path: Path) -> None:
+    """One test, because importing torch in a process without shared imports is the dearest part of it."""
+    execute(installed, tmp_path)
+    check_the_sweep(tmp_path)
+    check_the_pages_of_all_users(tmp_path)
+    check_that_the_plugin_trains_packs_reloads_and_agrees(tmp_path)
+
+
+def check_the_sweep(executed: Path) -> None:
+    folder = executed / "sweep"
+    row, *lines = json_lines(printed(folder))
+    assert row["task"] == "surfaces"
+    assert row["version"] == petl_bench.__version__
+    assert row["git_revision"] == ""  # an installed wheel is no checkout
+    kept = folder / "results" / row["run_id"]
+    assert json.loads((kept / "row.json").read_text()) == row
+    assert row["bytes_file"] == (kept / "adapter.safetensors").stat().st_size
+    assert "pocket" in (folder / "report.txt").read_text()
+    assert len(lines) >= 5
+
+
+def check_the_pages_of_all_users(executed: Path) -> None:
+    """Each in a folder of its own, with the photos that it speaks of."""
+    newcomer, researcher, engineer, reviewer = (executed / user for user in USERS)
+    assert len(list((newcomer / "results").glob("*/row.json"))) == 3  # linear has no bits
+    assert (newcomer / "report.html").stat().st_size > 10_000
+    assert "\\toprule" in (researcher / "tables.tex").read_text()
+    assert list((researcher / "figures").glob("*.svg"))
+    assert (engineer / "pets-timm" / "config.json").is_file()
+    assert "2 ['cats', 'dogs']" in printed(engineer)
+    assert len(list((reviewer / "received").glob("*/row.json"))) == 2
+    assert len(list((reviewer / "received-rerun").glob("*/row.json"))) == 1
+
+
+def check_that_the_plugin_trains_packs_reloads_and_agrees(executed: Path) -> None:
+    """The files and the commands that the page shows, from the wheel, in another folder."""
+    found = json_lines(printed(executed / "plugin"))
     rows, evaluated, (plugin,) = found[:2], found[2:4], found[4:]
     assert {(row["adapter"], row["bits"], row["task"]) for row in rows} == {
         ("sequential", 1, "leaves"),
@@ -173,77 +230,3 @@ def test_the_plugin_of_the_extending_page_trains_packs_reloads_and_agrees(
         "conf/train/brief.yaml",
         "data_manifests/leaves.yaml",
     ]
-
-
-USERS = ("newcomer", "researcher", "engineer", "reviewer")
-BLOCK = re.compile(r"^<!-- wheel -->\n+```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-AS_WRITTEN = """
-import contextlib, glob, json, os, sys
-import petl_bench
-from petl_bench.cli import main
-
-print(petl_bench.__file__, file=sys.stderr)
-for folder, steps in json.loads(sys.argv[1]):
-    os.chdir(folder)
-    for kind, held in steps:
-        print("step:", held, file=sys.stderr)
-        if kind == "python":
-            exec(compile(held, folder, "exec"), {"__name__": "example"})
-            continue
-        sys.argv = [name for word in held for name in (glob.glob(word) if "*" in word else [word])]
-        try:
-            main()
-        except SystemExit as end:
-            if end.code:
-                raise
-sys.stdout.flush()
-os._exit(0)
-"""
-
-
-def steps_of(page: Path) -> list[tuple[str, object]]:
-    """Return the commands and the Python blocks of a page, in order."""
-    found: list[tuple[str, object]] = []
-    for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        lines = [block] if kind == "python" else block.replace("\\\n", " ").splitlines()
-        found += [(kind, line if kind == "python" else shlex.split(line)) for line in lines]
-    return found
-
-
-def test_the_pages_of_all_users_are_executed_as_written(installed: Path, tmp_path: Path) -> None:
-    """Each in a folder of its own, with the photos that it speaks of, one after another in one process."""
-    work = []
-    for user in USERS:
-        folder = tmp_path / user
-        folder.mkdir()
-        steps = steps_of(CHECKOUT / "docs" / f"{user}.md")
-        assert len(steps) >= 6
-        work.append((str(folder), steps))
-    for label, name in enumerate(["cats", "dogs"]):
-        for number in range(60):
-            picture = trees.picture(label, number, 40)
-            for user in ("newcomer", "engineer"):
-                trees.save(picture, tmp_path / user / "photos" / name / f"{number}.jpg")
-    python = next(p / "bin" / "python" for p in installed.parents if (p / "bin" / "python").exists())
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PETL"))}
-    environment |= {"PETL_BENCH_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [python, "-c", AS_WRITTEN, json.dumps(work)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{installed / 'petl_bench' / '__init__.py'}\n" in done.stderr
-    newcomer, researcher, engineer, reviewer = (tmp_path / user for user in USERS)
-    assert len(list((newcomer / "results").glob("*/row.json"))) == 3  # linear has no bits
-    assert (newcomer / "report.html").stat().st_size > 10_000
-    assert "\\toprule" in (researcher / "tables.tex").read_text()
-    assert list((researcher / "figures").glob("*.svg"))
-    assert (engineer / "pets-timm" / "config.json").is_file()
-    assert "2 ['cats', 'dogs']" in done.stdout
-    assert len(list((reviewer / "received").glob("*/row.json"))) == 2
-    assert len(list((reviewer / "received-rerun").glob("*/row.json"))) == 1

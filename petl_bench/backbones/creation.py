@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from timm.models import get_deprecated_models
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from petl_bench.errors import UserError, did_you_mean, out_of_memory
 from petl_bench.types import NORMALIZATIONS, BackboneSpec
@@ -80,11 +83,42 @@ def downloaded(name: str) -> bool:
     return bool(stated.url) and Path(torch.hub.get_dir(), "checkpoints", Path(stated.url).name).is_file()
 
 
+class Uninitialized(TorchFunctionMode):
+    """A context in which the random initialization of new modules does nothing, because it takes time.
+
+    Tensors that are drawn at random where they are created, and constants, are as they would be otherwise.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _DRAWING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWING = {
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
+    torch.Tensor.erfinv_,
+    nn.init.kaiming_uniform_,
+    nn.init.kaiming_normal_,
+    nn.init.uniform_,
+    nn.init.normal_,
+}
+"""Functions that fill a tensor with random numbers, and the last step of drawing from a truncated normal."""
+
+
 def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
     """Create a timm model without classifier, with timm's pretrained weights or random weights of seed 0.
 
     Args:
-        spec: architecture; only `pretrained` weights are loaded.
+        spec: architecture; only `pretrained` weights are loaded. Weights that a file will replace are not
+            initialized: they have any values.
         drop_path: stochastic depth rate at the last block.
 
     Raises:
@@ -95,11 +129,12 @@ def create(spec: BackboneSpec, drop_path: float) -> nn.Module:
         if option in _ELSEWHERE:
             raise UserError(f"backbone.options.{option} is no option: {_ELSEWHERE[option]}")
     random_state = torch.random.get_rng_state()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # models are created on the CPU
+    from_file = spec.weights not in ("pretrained", "random")
     try:
         # Only architectures with a fixed input size have this argument; a ConvNeXt has none.
         sized = timm.get_pretrained_cfg(name).fixed_input_size
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), Uninitialized() if from_file else nullcontext():
             model = timm.create_model(
                 name,
                 pretrained=spec.weights == "pretrained",

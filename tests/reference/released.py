@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 DIM, BLOCKS = 768, 12  # ViT-B: Dosovitskiy et al. 2021, table 1
 LEVEL = NormalDist().inv_cdf(0.75)  # the median of the absolute value of a standard normal variable
@@ -90,8 +90,8 @@ def codebook(bits):
     """Return the 2**bits levels, float32: 500 updates from zero, however far from their fixed point."""
     levels = np.zeros(2**bits)
     for _ in range(500):
-        cdf = [0.0, *norm.cdf((levels[1:] + levels[:-1]) / 2), 1.0]
-        levels = norm.ppf([(low + high) / 2 for low, high in pairwise(cdf)])
+        cdf = [0.0, *ndtr((levels[1:] + levels[:-1]) / 2), 1.0]
+        levels = ndtri([(low + high) / 2 for low, high in pairwise(cdf)])
     return levels.astype(np.float32)
 
 
