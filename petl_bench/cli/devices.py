@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from petl_bench.device import device_name, find_device, find_devices, unused_gpu
 from petl_bench.types import LauncherSettings, RunSpec
@@ -28,3 +28,24 @@ def device_warning(launcher: LauncherSettings) -> str:
     if launcher.elsewhere or launcher.device != "auto":
         return ""
     return unused_gpu(find_device("auto"))
+
+
+def memory_lines(launcher: LauncherSettings, specs: Sequence[RunSpec]) -> list[str]:
+    """Return what runs need of the memory of a GPU of this machine, and which probably lack it.
+
+    No GPU is opened, so that what others use of its memory is not known.
+    """
+    if launcher.elsewhere or not specs or not (device := devices_of(launcher)[0]).startswith("cuda"):
+        return []
+    import torch
+
+    from petl_bench.launch import memory
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    known = {count: spec.adapter.name for spec, count in memory.needs(specs)}
+    least, most = min(known), max(known)
+    text = f"about {most / 1e9:.1f} GB ({known[most]})"
+    if len(known) > 1:
+        text = f"{least / 1e9:.1f} GB ({known[least]}) to {text}"
+    held = [f"memory: a run needs {text} of the {total / 1e9:.1f} GB of {device}"]
+    return held + [f"warning: {fault}" for fault in memory.lacking(specs, total, 1, device)]

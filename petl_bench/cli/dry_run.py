@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from petl_bench.cli.common import duration, flat, print_json, say, say_within, usable_rows
-from petl_bench.cli.devices import device_line, devices_of
+from petl_bench.cli.devices import device_line, devices_of, memory_lines
 from petl_bench.cli.estimate import SHOWN_WHERE_VARIED, Costs, cell_of, kind_of
 from petl_bench.cli.planning import Prepared
 from petl_bench.errors import counted
@@ -54,6 +54,7 @@ def print_plan(prepared: Prepared, json: bool) -> None:
         f"recipe: {_settings({'train': asdict(spec.train)} for spec in specs)}",
         f"input: {_all(_input(spec) for spec in specs)}",
         device_line(launcher, specs),
+        *memory_lines(launcher, [*todo.values()]),
         f"{counted(len(runs), 'run')}, {len(todo)} to do{_work([*todo.values()])}",
         *_estimate([*todo.values()], costs),
     )

@@ -18,11 +18,12 @@ def launch(work: Round[LocalSettings]) -> Generator[Outcome, None, None]:
             GPU failed, which this process can no longer use.
     """
     runtime = work.on(find_device(work.settings.device), cores_here())
-    from petl_bench.launch.preload import attempt, preflight
+    from petl_bench.launch.preload import attempt, memory, preflight
 
     open_device(runtime.device)
 
     preflight(work.unchecked)
+    memory.warn(work.unchecked, runtime.device, 1, lambda fault: work.say(f"warning: {fault}"))
     for job in work.jobs:
         yield (outcome := attempt(job, runtime))
         if outcome.cause == "device" and runtime.device != "cpu":  # such errors stay with the process

@@ -49,7 +49,8 @@ def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
     automatic = max(1, cores // settings.threads) if devices == ["cpu"] else len(devices)
     count = min(settings.workers or automatic, len(work.jobs))
     todo = list(reversed(work.jobs))
-    workers = [_Worker(work.on(devices[i % len(devices)], cores // count)) for i in range(count)]
+    share = -(-count // len(devices))
+    workers = [_Worker(work.on(devices[i % len(devices)], cores // count), share) for i in range(count)]
     workers[0].specs = work.unchecked
     try:
         while todo or any(worker.job for worker in workers):
@@ -81,6 +82,8 @@ class _Worker:
     """A process that builds models once and then executes runs in sequence; it is replaced if it dies."""
 
     runtime: Runtime
+    share: int = 1
+    """Number of processes that use its device."""
     specs: Sequence[RunSpec] = ()
     """Runs whose models it builds before any run; empty once it has."""
     connection: Connection | None = None
@@ -107,7 +110,7 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         connection, other = context.Pipe()
-        process = context.Process(target=_work, args=(other, self.runtime, self.specs))
+        process = context.Process(target=_work, args=(other, self.runtime, self.specs, self.share))
         try:
             _start(process)
         except (OSError, EOFError):  # the fork server was killed; the next start begins another
@@ -203,13 +206,13 @@ def _how(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) -> None:
+def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec], share: int) -> None:
     """Execute in a worker: send None (ready) or a UserError, then an outcome for every job received."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     signal.signal(signal.SIGTERM, _leave)
     _end_with_parent()
     from petl_bench.device import open_device
-    from petl_bench.launch.preload import attempt, preflight
+    from petl_bench.launch.preload import attempt, memory, preflight
 
     gc.freeze()  # objects of the imports are never garbage: collections need not search them
     try:
@@ -217,6 +220,7 @@ def _work(connection: Connection, runtime: Runtime, specs: Sequence[RunSpec]) ->
         plugins.use(runtime.config_dirs, _warn if specs else None)
         open_device(runtime.device)
         preflight(specs)
+        memory.warn(specs, runtime.device, share, _warn)
     except UserError as error:
         connection.send(error)
         return

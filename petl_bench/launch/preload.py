@@ -11,9 +11,10 @@ import gc
 
 gc.disable()
 try:
+    from petl_bench.launch import memory
     from petl_bench.launch.attempt import attempt
     from petl_bench.launch.preflight import preflight
 finally:
     gc.enable()
 
-__all__ = ["attempt", "preflight"]
+__all__ = ["attempt", "memory", "preflight"]
