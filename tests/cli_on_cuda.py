@@ -1,7 +1,7 @@
 """The command line on pretended GPUs: `python -m tests.cli_on_cuda FACTS ARGUMENTS...`.
 
-FACTS is a JSON object: `allowed` GPUs, and `failing` operations with the messages of their errors. At the
-end a line on stderr says which GPUs this process has opened.
+FACTS is a JSON object: `allowed` GPUs, their `free` bytes, and `failing` operations with the messages of
+their errors. At the end a line on stderr says which GPUs this process has opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ VARIABLE = "PETL_BENCH_PRETENDED"
 
 if VARIABLE in os.environ or __name__ == "__main__":
     facts = json.loads(os.environ.setdefault(VARIABLE, sys.argv[1] if __name__ == "__main__" else "{}"))
-    pretended_cuda.install(allowed=set(facts.get("allowed", [0, 1])))
+    free = facts.get("free", 60 * 2**30)
+    memory = {"mem_get_info": lambda device=None: (free, 80 * 2**30)}
+    pretended_cuda.install(allowed=set(facts.get("allowed", [0, 1])), **memory)
     DEVICES.failing.update(facts.get("failing", {}))
 
 if __name__ == "__main__":

@@ -12,15 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from petl_bench import device
+from petl_bench.data import Split
 from petl_bench.launch.slurm import Chunk
+from petl_bench.model import assemble
 from petl_bench.run.identity import job_of
 from petl_bench.run.provenance import kernels
 from petl_bench.run.training import train
 from petl_bench.store import Store
+from petl_bench.train import Pixels, outputs
 from petl_bench.train.augment import BatchAugmentation
 from petl_bench.types import AugmentSpec, TrainSpec
 from tests import on_cuda, pretended_cuda, tiny
@@ -101,6 +105,26 @@ def kernels_named(folder: Path) -> dict[str, Any]:
     before = kernels("cuda:1")
     device.prepare_process("cuda:1", 1)
     return {"before": before, "in a run": kernels("cuda:1")}
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """Classify 40 images where a GPU has memory for all of them, and for the pixels of 10."""
+    adapted = assemble(tiny.model_spec("lora"))
+    gpu = torch.device(on_cuda.GPU)
+    adapted.prepare("fp32", gpu)
+    images = Split(np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.zeros(40))
+    batches, classes = [], []
+    for most in (None, 10 * 3 * 32 * 32):
+        DEVICES.most = most
+        found = [*outputs(adapted.network, images, Pixels("none", 32, gpu))]
+        batches.append([len(logits) for logits in found])
+        classes.append([label for logits in found for label in logits.cpu().argmax(1).tolist()])
+    DEVICES.most = 100
+    try:
+        [*outputs(adapted.network, images, Pixels("none", 32, gpu))]
+    except torch.OutOfMemoryError:
+        return {"batches": batches, "same": classes[0] == classes[1]}
+    return {}
 
 
 def job_after_a_failure(folder: Path) -> dict[str, Any]:

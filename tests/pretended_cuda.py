@@ -52,6 +52,8 @@ class OnGPU(torch.Tensor):
     def __new__(cls, held: torch.Tensor, device: torch.device) -> OnGPU:
         if device.index not in DEVICES.allowed:
             raise AssertionError(f"a tensor is created on {device}, which this process is not to use")
+        if DEVICES.most is not None and held.numel() > DEVICES.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
         DEVICES.opened.add(device.index)
         layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
         made = torch.Tensor._make_wrapper_subclass(cls, held.shape, **layout, device=f"{BACKEND}:0")

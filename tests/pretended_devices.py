@@ -55,6 +55,8 @@ class Devices:
     peak_resets: int = 0
     latest: torch.device | None = None
     """GPU of the latest operation."""
+    most: int | None = None
+    """Numbers in a tensor for which a GPU has memory; None: any."""
     failing: dict[str, str] = field(default_factory=dict)
     """Operations that raise torch's error with this message, for example {"aten::mm": "CUDA error: ..."}."""
 

@@ -1,6 +1,7 @@
 """Runs on pretended GPUs (tests.pretended_cuda): devices, resuming, files, and waits for a GPU."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,12 @@ def test_erasing_on_a_gpu_has_the_areas_of_the_cpu_and_normal_numbers(tmp_path: 
     error = found["numbers"] ** -0.5  # standard errors of a normal sample: 1 and 1 / sqrt(2) of this
     assert abs(found["mean"]) < 4 * error
     assert abs(found["std"] - 1) < 4 * error
+
+
+def test_an_evaluation_takes_the_batch_that_fits(tmp_path: Path) -> None:
+    """256 images at first; halved to 8 where 10 fit; an error where one does not."""
+    found = scene("evaluated", tmp_path)
+    assert found == {"batches": [[40], [8, 8, 8, 8, 8]], "same": True}
 
 
 def test_looking_for_gpus_opens_none(tmp_path: Path) -> None:
@@ -196,7 +203,24 @@ def test_the_plan_names_the_gpu(tree: Tree, tmp_path: Path) -> None:
     command = settings(tree, tmp_path, launcher__device="cuda:1", precision="auto")
     done = on_gpu({}, *command, "--dry-run")
     assert "device: cuda:1 (Pretended GPU), precision bf16\n" in done.stdout
+    assert re.search(r"memory: a run needs about 0\.\d GB \(lora\) of the 85\.9 GB of cuda:1\n", done.stdout)
     assert done.stderr.endswith("opened: []\n")
+
+
+def test_a_sweep_warns_of_runs_that_lack_memory_and_tries_them(tree: Tree, tmp_path: Path) -> None:
+    command = settings(tree, tmp_path, launcher__device="cuda:1")
+    done = on_gpu({"allowed": [1], "free": 10**8}, *command)
+    assert done.returncode == 0, done.stderr
+    assert "warning: cuda:1: 0.1 GB are free, and lora on " in done.stderr
+
+
+def test_several_runs_share_a_gpu(tree: Tree, tmp_path: Path) -> None:
+    """Two processes on the second of two GPUs, each of which may use half of its free memory."""
+    more = {"launcher": "pool", "launcher__device": "cuda:1", "launcher__workers": 2, "seed": "0,1"}
+    done = on_gpu({"allowed": [1], "free": 2 * 10**8}, *settings(tree, tmp_path, **more))
+    assert done.returncode == 0, done.stderr
+    assert "warning: cuda:1: 0.1 GB are free for each of 2 runs, and lora on " in done.stderr
+    assert len(list(tmp_path.glob("*/row.json"))) == 2
 
 
 def test_eval_computes_on_a_gpu_and_states_its_tolerance(tree: Tree, tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def _step(adapted: Adapted, batch: int, spec: RunSpec, peak: Callable[[], int]) 
 def _on_meta(spec: RunSpec) -> Adapted:
     """Return the prepared model of a run on `meta`; what a calibration would choose is left open.
 
-    A method that quantizes a part of the backbone's weights when it is attached is built without quantization,
-    whose own tensors are small.
+    A method that quantizes a part of the backbone's weights when it is attached is built without
+    quantization, whose own tensors are small.
     """
     model = spec.candidates[0].model
     backbone = replace(model.backbone, weights="random")

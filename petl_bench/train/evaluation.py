@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from petl_bench.data import Split
-from petl_bench.errors import DivergedError
+from petl_bench.errors import DivergedError, out_of_memory
 from petl_bench.train.pixels import Pixels, to_device
 
 
@@ -23,6 +23,8 @@ def evaluation_batch(size: int, device: torch.device) -> int:
 def outputs(model: nn.Module, images: Split, pixels: Pixels) -> Iterator[Tensor]:
     """Yield the outputs of a model for each batch of images, in order.
 
+    Where a batch does not fit into the memory of a GPU, it and all later ones are halved.
+
     Args:
         model: on the device of `pixels`; receives (batch, 3, S, S).
         images: split whose images have one size.
@@ -31,9 +33,18 @@ def outputs(model: nn.Module, images: Split, pixels: Pixels) -> Iterator[Tensor]
     model.eval()
     assert isinstance(images.images, np.ndarray)
     size = evaluation_batch(pixels.size, pixels.device)
-    for start in range(0, len(images), size):
+    start = 0
+    while start < len(images):
         batch = torch.from_numpy(images.images[start : start + size])
-        yield model(pixels(to_device(batch, pixels.device)))
+        try:
+            found = model(pixels(to_device(batch, pixels.device)))
+        except RuntimeError as error:
+            if size == 1 or pixels.device.type != "cuda" or not out_of_memory(error):
+                raise
+            size //= 2
+            continue
+        yield found
+        start += size
 
 
 def predict(model: nn.Module, images: Split, pixels: Pixels) -> NDArray[np.int64]:

@@ -124,9 +124,15 @@ def sweep_demo(setting: Setting) -> Timing:
     return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"], wall)
 
 
+SHARING = 4
+"""Processes that share a GPU where the gain of that is measured."""
+
+
 @case("pool", "the demo sweep with launcher=pool compared with launcher=local", 0.65, meaning="pool / local")
 def pool(setting: Setting) -> Timing:
-    """Time the same runs, with one thread each, in as many processes as there are cores and in one process.
+    """Time the same runs, with one thread each, in several processes and in one.
+
+    There are as many processes as cores, or SHARING that share the GPU.
 
     Raises:
         UserError: adapter files of the two launchers differ, and not because a GPU computes them.
@@ -139,6 +145,8 @@ def pool(setting: Setting) -> Timing:
             for launcher in ("pool", "local") if number % 2 == 0 else ("local", "pool"):
                 arguments = ["sweep", "--store", launcher, *chosen, f"launcher={launcher}"]
                 arguments.append(f"launcher.device={setting.device}")
+                if setting.on_gpu and launcher == "pool":
+                    arguments.append(f"launcher.workers={SHARING}")
                 found[launcher] = seconds_of(partial(petl, folder, *arguments), "cpu")
             taken.append((found["pool"], found["local"]))
             held += [_adapters(folder / launcher) for launcher in found]
@@ -146,7 +154,8 @@ def pool(setting: Setting) -> Timing:
     if differing and not setting.on_gpu:
         raise UserError("bench: launcher=pool and launcher=local produce different adapter files")
     same = f"{differing} of them with differing" if differing else "identical"
-    return paired(taken, f"{len(held[0])} runs, one thread each, {same} adapter files")
+    sharing = f", {SHARING} at a time on one GPU" if setting.on_gpu else ""
+    return paired(taken, f"{len(held[0])} runs, one thread each{sharing}, {same} adapter files")
 
 
 def _adapters(store: Path) -> dict[str, bytes]:
