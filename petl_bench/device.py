@@ -137,6 +137,26 @@ def find_precision(name: str, device: str) -> str:
     return "bf16" if has_bf16(find_device(device)) else "fp32"
 
 
+def check_int8(precision: str, device: str, compiled: str) -> None:
+    """Refuse trainings in int8 on a GPU that launches each operation by itself.
+
+    Each linear makes ten passes over its input and output there, and only torch.compile joins them.
+
+    Args:
+        precision: resolved precision.
+        device: device of the training.
+        compiled: mode of torch.compile.
+
+    Raises:
+        UserError: the precision is int8, the device a GPU, and the training is not compiled.
+    """
+    if precision == "int8" and device.startswith("cuda") and compiled == "none":
+        raise UserError(
+            f"precision=int8: on {device} each product would be ten passes over its numbers, with more than "
+            "twice the operations of bf16; use precision=bf16, or launcher.compile=default, which joins them"
+        )
+
+
 def has_bf16(device: str) -> bool:
     """Return whether a device computes matrix products of bfloat16 numbers in hardware."""
     if device.startswith("cuda"):

@@ -207,6 +207,15 @@ def test_the_plan_names_the_gpu(tree: Tree, tmp_path: Path) -> None:
     assert done.stderr.endswith("opened: []\n")
 
 
+def test_int8_on_a_gpu_must_be_compiled(tree: Tree, tmp_path: Path) -> None:
+    command = settings(tree, tmp_path, launcher__device="cuda:1", precision="int8")
+    done = on_gpu({}, *command, "--dry-run")
+    assert done.returncode == 2
+    assert "error: precision=int8: on cuda:1 each product would be ten passes" in done.stderr
+    assert "use precision=bf16, or launcher.compile=default" in done.stderr
+    assert on_gpu({}, *command, "launcher.compile=default", "--dry-run").returncode == 0
+
+
 def test_a_sweep_warns_of_runs_that_lack_memory_and_tries_them(tree: Tree, tmp_path: Path) -> None:
     command = settings(tree, tmp_path, launcher__device="cuda:1")
     done = on_gpu({"allowed": [1], "free": 10**8}, *command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from petl_bench.device import device_name, find_device, find_devices, unused_gpu
+from petl_bench.device import check_int8, device_name, find_device, find_devices, unused_gpu
 from petl_bench.types import LauncherSettings, RunSpec
 
 
@@ -28,6 +28,13 @@ def device_warning(launcher: LauncherSettings) -> str:
     if launcher.elsewhere or launcher.device != "auto":
         return ""
     return unused_gpu(find_device("auto"))
+
+
+def check_precisions(launcher: LauncherSettings, specs: Iterable[RunSpec]) -> None:
+    """Refuse precisions for which the devices of this machine are no good; see `check_int8`."""
+    for precision in {spec.precision for spec in specs} if not launcher.elsewhere else ():
+        for device in devices_of(launcher):
+            check_int8(precision, device, launcher.compile)
 
 
 def memory_lines(launcher: LauncherSettings, specs: Sequence[RunSpec]) -> list[str]:

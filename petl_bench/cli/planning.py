@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petl_bench.cli.common import Counter, in_use, note
-from petl_bench.cli.devices import device_warning
+from petl_bench.cli.devices import check_precisions, device_warning
 from petl_bench.cli.idle import idle, unused
 from petl_bench.cli.unbuildable import unbuildable
 from petl_bench.errors import UserError, counted
@@ -121,6 +121,7 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
     again = existing is Existing.rerun_stale
     stale = set() if existing is Existing.rerun else stale_runs(runs, done.values(), again)
     todo = {i: spec for i, spec in runs.items() if _wanted(states[i], existing) or (again and i in stale)}
+    check_precisions(planned.launcher, todo.values())
     lost = unbuildable(todo, len(runs))
     built = {i: job for i, job in jobs.items() if i not in lost}
     unchecked = _unchecked(

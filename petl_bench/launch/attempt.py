@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from petl_bench import plugins
-from petl_bench.device import find_device
+from petl_bench.device import check_int8, find_device
 from petl_bench.errors import DivergedError, StoreError, UserError, lost_device, out_of_memory
 from petl_bench.launch.failures import keep_failure
 from petl_bench.run.execute import execute
@@ -36,6 +36,7 @@ def attempt(job: Job, runtime: Runtime) -> Outcome:
             try:
                 plugins.keep_to(runtime.config_dirs)
                 here = replace(runtime, device=find_device(runtime.device))
+                check_int8(job.spec.precision, here.device, here.compile)
                 with redirect_stdout(sys.stderr):  # stdout is for the results of commands
                     row = execute(job, here, claim)
                 return Outcome(job.run_id, job.spec, row=row)
