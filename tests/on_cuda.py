@@ -21,8 +21,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from petl_bench import packing
 from petl_bench.errors import UserError
-from petl_bench.run.execute import pack, score
+from petl_bench.run.execute import score
 from petl_bench.run.identity import backbone_sha256
+from petl_bench.run.packed import pack
 from petl_bench.run.training import train
 from petl_bench.train import TrainingState
 from petl_bench.types import RunSpec, Runtime, method

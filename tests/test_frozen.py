@@ -91,6 +91,9 @@ YOUNGER = {
     "float_bits": 32,
     "container": "safetensors",
     "statistics_of": "matrix",
+    "compress": "none",
+    "kept": 0.0,
+    "strength": 0.0,
 }
 """Settings that are younger than the frozen values, with the values that the frozen runs stand for."""
 

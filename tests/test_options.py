@@ -23,15 +23,15 @@ OTHER_MEANINGS = {
 """Options that mean something else in some commands."""
 EVERYWHERE = ("--json", "--config-dir")
 """Options of all commands."""
-STORES = {"sweep", "eval", "predict", "export", "compare", "report", "show", "rerun", "inspect"}
+STORES = {"sweep", "eval", "predict", "export", "compare", "report", "show", "rerun", "inspect", "compress"}
 STORES |= {"store ls", "store rm", "store merge", "store pack", "store check"}
 WHERE = {
     "--store": STORES,
     "--filter": {"eval", "report", "store ls", "store rm", "store pack"},
     "--root": {"eval", "compare", "show"},
     "--override": {"eval", "data verify", "data prepare"},
-    "--backbone-weights": {"eval", "predict", "export"},
-    "--out": {"report", "export", "convert", "store pack"},
+    "--backbone-weights": {"eval", "predict", "export", "compress"},
+    "--out": {"report", "export", "convert", "store pack", "compress"},
 }
 """Commands that have an option."""
 

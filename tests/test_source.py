@@ -44,7 +44,7 @@ L1_MEDIAN = ["lora", "lora 32 binary head", "adaptformer", "houlsby"]
 
 def forget() -> None:
     source._method.cache_clear()
-    source._training.cache_clear()
+    source._shared.cache_clear()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_digests_that_stand_for_earlier_ones_are_those_of_the_code_as_it_is() ->
     used = [("quantizer", name) for name in options("quantizer") if name != "none"]
     used += [("quantizer", *sorted({name, HEAD_QUANTIZER})) for _, name in used]
     used += [("head", name) for name in options("head")] + [("adapter", name) for name in options("adapter")]
-    today = {source._digest_of(*names) for names in used} | {source._digest_of_training()}
+    today = {source._digest_of(*names) for names in used} | {source._digest_of_modules("training")}
     assert source.SAME_NUMBERS.keys() <= today, "remove the entries of code that has changed since"
 
 

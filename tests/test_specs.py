@@ -172,6 +172,9 @@ def test_specs_of_before_the_younger_settings_are_read() -> None:
         "rate_weight",
         "packing",
         "statistics",
+        "compress",
+        "kept",
+        "strength",
     ):
         del old[name]
     assert spec_from_dict(old) == dataclasses.replace(spec, packing="raw")  # as their files were

@@ -111,6 +111,7 @@ def run_spec(model, train, seed=0, task="made-up"):
         bits=model.bits,
         head=model.head,
         float_bits=model.float_bits,
+        compress=model.compress,
         protocol=ProtocolSpec("fixed"),
         seed=seed,
         train=train,

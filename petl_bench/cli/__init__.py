@@ -18,6 +18,7 @@ from petl_bench import __version__, plugins
 from petl_bench.cli import bench as bench_command
 from petl_bench.cli import compare as compare_command
 from petl_bench.cli import completion
+from petl_bench.cli import compress as compress_command
 from petl_bench.cli import convert as convert_command
 from petl_bench.cli import data as data_command
 from petl_bench.cli import doctor as doctor_command
@@ -51,6 +52,7 @@ app.command("compare")(compare_command.compare)
 app.command("report")(report_command.report)
 app.command("show")(show_command.show)
 app.command("rerun")(rerun_command.rerun)
+app.command("compress")(compress_command.compress)
 app.add_typer(data_command.app, name="data")
 app.add_typer(store_command.app, name="store")
 app.command("ls")(ls_command.ls)

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from petl_bench.errors import counted
-from petl_bench.types import FLOAT_BITS, RunSpec, method
+from petl_bench.types import COMPRESSIONS, FLOAT_BITS, NOT_COMPRESSED, RunSpec, method
 
 
 def _has(name: str) -> Callable[[RunSpec], bool]:
     return lambda spec: name not in method(spec.adapter.name).unused
+
+
+def _open(name: str) -> Callable[[RunSpec], bool]:
+    """Return a function that tells whether the compression of a run, if any, leaves a setting open."""
+    return lambda spec: not spec.compressed or name not in COMPRESSIONS[spec.compress].fixed
+
+
+def _of_compression(name: str) -> Callable[[RunSpec], bool]:
+    return lambda spec: spec.compressed and name in COMPRESSIONS[spec.compress].open
 
 
 _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
@@ -20,13 +29,28 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "hidden": (_has("hidden"), "the adapter has no hidden units"),
     "scale": (_has("scale"), "the adapter has no scale"),
     "protocol.scales": (_has("scale"), "the adapter has no scale"),
-    "bits": (_has("bits"), "the adapter has no matrices"),
+    "bits": (
+        lambda spec: _has("bits")(spec) and _open("bits")(spec),
+        "the adapter has no matrices, or its compression fixes the bits",
+    ),
+    "compress": (lambda spec: spec.compressed, "nothing of the adapter gets fewer than 32 bits"),
+    "kept": (_of_compression("kept"), "only compress=compeft and loraquant keep a share"),
+    "strength": (_of_compression("strength"), "only compress=compeft has a strength"),
     "start": (lambda spec: spec.start, "the adapter has no pair of matrices that starts at zero"),
     "matrix_lr": (_has("bits"), "the adapter has no matrices"),
     "float_bits": (_has("float_bits"), "the adapter has no float parameters"),
-    "quantizer": (lambda spec: min(spec.bits, spec.float_bits) < FLOAT_BITS, "nothing is quantized"),
-    "statistics_of": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
-    "rate_weight": (lambda spec: spec.bits != FLOAT_BITS, "the adapter has no codes"),
+    "quantizer": (
+        lambda spec: min(spec.bits, spec.float_bits) < FLOAT_BITS and _open("quantizer")(spec),
+        "nothing is quantized, or the compression fixes the codebook",
+    ),
+    "statistics_of": (
+        lambda spec: spec.bits != FLOAT_BITS and spec.compress in (NOT_COMPRESSED, "ptq"),
+        "the adapter has no codes, or its compression fixes their statistics",
+    ),
+    "rate_weight": (
+        lambda spec: spec.bits != FLOAT_BITS and not spec.compressed,
+        "the adapter is not trained with codes",
+    ),
     **{
         f"train.average.{name}": (
             lambda spec: spec.train.average.checkpoints,
@@ -49,7 +73,7 @@ def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
     return both + [
         f"{given[key]} has no effect: {why}"
         for key, (used, why) in _USED.items()
-        if key in given and not any(map(used, specs))
+        if given.get(key, "compress=none") != "compress=none" and not any(map(used, specs))
     ]
 
 

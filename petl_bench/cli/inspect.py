@@ -111,6 +111,7 @@ def _facts(data: bytes, where: str) -> dict[str, Any]:
         "hidden": meta["hidden"],
         "bits": meta["bits"],
         "quantizer": meta["quantizer"],
+        "compress": meta["compress"],
         "head": meta["head"],
         "backbone": meta["backbone"],
         "task": meta["task"],

@@ -106,7 +106,7 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
             job_of(spec, _command(alone, store), origin, no_weights.get(repr(spec.backbone)))
             for spec, alone, origin in found
         )
-        jobs = {job.run_id: job for job in held}
+        jobs = _with_sources({job.run_id: job for job in held}, shelf, store)
     runs = {i: job.spec for i, job in jobs.items()}
     for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
         note(f"warning: {warning}")
@@ -129,6 +129,25 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
     )
     left = [i for i in todo if i not in lost]
     return Prepared(planned, shelf, built, states, done, left, len(lost), vague, unchecked)
+
+
+def _with_sources(jobs: dict[str, Job], shelf: Store, store: Path) -> dict[str, Job]:
+    """Return jobs together with those of runs at 32 bits that are to be compressed and are not done yet."""
+    from petl_bench.config.command import overrides_of
+    from petl_bench.config.specs import uncompressed
+    from petl_bench.run.identity import job_of
+
+    sources: dict[str, Job] = {}
+    for job in jobs.values():
+        if not job.spec.compressed:
+            continue
+        checksum = job.backbone_sha256
+        known = [job_of(source, "", job.origin, checksum) for source in uncompressed(job.spec)]
+        there = (j.run_id in jobs | sources or shelf.state(j.run_id) == "done" for j in known)
+        if not any(there):
+            command = _command(overrides_of(known[0].spec), store)
+            sources[known[0].run_id] = replace(known[0], command=command)
+    return sources | jobs
 
 
 def _not_downloaded(specs: Collection[RunSpec]) -> dict[str, str]:

@@ -21,7 +21,7 @@ RESULTS = (
     *("status", "scale", "lr", "acc", "predictions", "acc_val", "acc_best_peek", "n_train", "n_test"),
     *("bytes_adapter", "bytes_adapter_raw", "bytes_head", "bytes_overhead", "bytes_file", "bits_per_weight"),
     *("params_trainable", "seconds_search", "seconds_train", "seconds_eval", "images_per_second"),
-    "peak_memory_bytes",
+    *("peak_memory_bytes", "compressed_from", "chosen"),
 )
 """Columns of what a run has measured."""
 NAMES = ("run_id", "recipe", "recipe_name", "settings", "image_size")
@@ -174,7 +174,9 @@ def _search(store: Store, run_id: str) -> list[Any]:
 
 def _trial(trial: Mapping[str, Any]) -> str:
     score = "diverged" if trial["acc_val"] is None else f"{100 * trial['acc_val']:.1f} %"
-    return f"scale {trial['scale']}, lr {trial['lr']}, {counted(trial['epochs'], 'epoch')}: {score}"
+    text = f"scale {trial['scale']}, lr {trial['lr']}, {counted(trial['epochs'], 'epoch')}"
+    text += "".join(f", {name} {trial[name]:g}" for name in ("kept", "strength") if trial.get(name))
+    return f"{text}: {score}"
 
 
 def _aligned(values: Mapping[str, Any]) -> list[str]:

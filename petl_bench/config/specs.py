@@ -15,7 +15,10 @@ from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
 from petl_bench.errors import UserError
 from petl_bench.types import (
+    COMPRESSIONS,
+    CONTAINERS,
     FLOAT_BITS,
+    NOT_COMPRESSED,
     AdapterSpec,
     AverageSpec,
     BackboneSpec,
@@ -67,13 +70,24 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
         settings["scale"], scale_from = protocol.scales[0], "protocol.scales"
     if settings["scale"] is not None:
         protocol = replace(protocol, scales=())
+    settings |= _of_compression(settings, parts.adapter.name, unused)
     quantized = settings["bits"] != FLOAT_BITS
-    if not quantized and settings["float_bits"] == FLOAT_BITS:
-        settings["quantizer"] = "none"
-    uses = {"always": True, "matrices": "bits" not in unused, "adapter codes": quantized}
-    uses["codes"] = quantized or settings["float_bits"] != FLOAT_BITS or config["head"]["quantized"]
+    any_codes = quantized or settings["float_bits"] != FLOAT_BITS
+    if not any_codes:
+        settings |= {"quantizer": "none", "compress": NOT_COMPRESSED}
+    compression = COMPRESSIONS.get(settings["compress"])
+    uses = {
+        "always": True,
+        "matrices": "bits" not in unused,
+        "adapter codes": quantized,
+        "compression": False,
+    }
+    uses["codes"] = any_codes or config["head"]["quantized"]
     for name, known in declarations(RunSettings).items():
-        if not uses[known.use]:
+        used = uses[known.use]
+        if compression is not None and known.use in ("adapter codes", "compression"):
+            used = name in compression.open
+        if not used:
             settings[name] = known.default
     require(
         not settings["rate_weight"] or train.epochs > max(1, train.warmup_epochs),
@@ -89,6 +103,42 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     return spec, Origin(
         SEARCH if spec.scale is None else scale_from, SEARCH if spec.protocol.lrs else lr_from
     )
+
+
+def _of_compression(settings: Mapping[str, Any], adapter: str, unused: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from how a run is compressed.
+
+    Args:
+        settings: the settings as they were given.
+        adapter: name of the method.
+        unused: common settings that the method does not use.
+
+    Raises:
+        UserError: the method cannot be compressed in that way.
+    """
+    how = settings["compress"]
+    if how == "bitdelta" and adapter != "full":
+        raise UserError(
+            f"compress=bitdelta: stores signs of the difference from the pretrained weights, which "
+            f"adapter={adapter} does not train; choose adapter=full, or another way of compressing"
+        )
+    fixed = COMPRESSIONS[how].fixed if how in COMPRESSIONS else {}
+    return {name: value for name, value in fixed.items() if name not in unused}
+
+
+def uncompressed(spec: RunSpec) -> list[RunSpec]:
+    """Return the runs at 32 bits that a compressed run can be made from, the one to train first.
+
+    They differ in the container of their files alone.
+    """
+    settings = {"compress": NOT_COMPRESSED, "quantizer": "none", "bits": FLOAT_BITS, "float_bits": FLOAT_BITS}
+    unused = {"adapter codes", "compression"}
+    unused |= set() if group_config("head", spec.head)["quantized"] else {"codes"}
+    defaults = {
+        name: known.default for name, known in declarations(RunSettings).items() if known.use in unused
+    }
+    held = replace(spec, **defaults | settings)
+    return [held, *(replace(held, container=other) for other in CONTAINERS if other != held.container)]
 
 
 TABLES = "tuned.tables"

@@ -18,7 +18,16 @@ from petl_bench.launch.base import Round
 from petl_bench.launch.failures import keep_failure
 from petl_bench.registry import Registry
 from petl_bench.store import ClaimedError, Claims, Store
-from petl_bench.types import NO_FAULT, Cache, Job, LauncherSettings, Outcome, ProcessSettings, Runtime
+from petl_bench.types import (
+    NO_FAULT,
+    Cache,
+    Job,
+    LauncherSettings,
+    Outcome,
+    ProcessSettings,
+    RunSpec,
+    Runtime,
+)
 
 LAUNCH: Registry[Callable[[Round[Any]], Generator[Outcome, None, None]]] = Registry("launcher", "LAUNCH")
 """Functions of the launchers by their names."""
@@ -61,8 +70,13 @@ def launch(
         **{field.name: getattr(settings, field.name) for field in fields(ProcessSettings)},
     )
     shelf.claims.tidy()
+    trained = [job for job in jobs if not job.spec.compressed]
+    compressed = [job for job in jobs if job.spec.compressed]  # of runs that may be among the others
+    unchecked = [job.spec for job in jobs]
     try:
-        yield from _rounds(jobs, settings, shelf, runtime, say)
+        for held in filter(None, (trained, compressed)):
+            yield from _rounds(held, settings, shelf, runtime, say, unchecked)
+            unchecked = []
     finally:
         shelf.claims.tidy()
 
@@ -73,11 +87,15 @@ def _rounds(
     shelf: Store,
     runtime: Runtime,
     say: Callable[[str], None],
+    unchecked: Sequence[RunSpec],
 ) -> Generator[Outcome, None, None]:
-    """Yield the outcomes of all jobs, those repeated and those awaited at their end."""
+    """Yield the outcomes of all jobs, those repeated and those awaited at their end.
+
+    Args:
+        unchecked: runs whose models have not been built yet, of later jobs as well.
+    """
     claims = shelf.claims
     tries: Counter[str] = Counter()
-    checked = False
     busy: dict[str, Job] = {}
     pending = {job.run_id: job for job in jobs}
     while pending or busy:
@@ -86,9 +104,9 @@ def _rounds(
             yield from _await(shelf, claims, busy, pending)
             continue
         jobs, pending = list(pending.values()), {}
-        unchecked, checked = () if checked else [job.spec for job in jobs], True
         held = {job.run_id: job for job in jobs}
         work = Round(jobs, runtime, settings, unchecked, say)
+        unchecked = ()
         with closing(LAUNCH.get(settings.name)(work)) as outcomes:
             for outcome in outcomes:
                 job = held[outcome.run_id]

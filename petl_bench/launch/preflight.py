@@ -29,7 +29,7 @@ def unsuitable(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
         resident = Resident(backbone, "fp32", torch.device("cpu"))
         reasons: dict[tuple[object, ...], str] = {}
         for spec in group:
-            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer, spec.float_bits
+            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer, spec.float_bits, spec.compress
             if key not in reasons:
                 model = replace(spec.candidates[0].model, backbone=backbone)
                 try:
@@ -55,7 +55,7 @@ def preflight(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         key = (
             *(spec.train.augment, spec.backbone, spec.adapter, spec.hidden, spec.quantizer),
-            *(spec.head, spec.precision, spec.start, spec.float_bits),
+            *(spec.head, spec.precision, spec.start, spec.float_bits, spec.compress),
         )
         if key not in seen:
             seen.append(key)
@@ -63,7 +63,9 @@ def preflight(specs: Iterable[RunSpec]) -> None:
                 recipe = spec.train
                 transform(recipe.augment, spec.backbone.image_size, NORMALIZATIONS[recipe.normalization])
             try:
-                assemble(spec.candidates[0].model, start=spec.start).prepare(spec.precision)
+                model = assemble(spec.candidates[0].model, start=spec.start)
+                if not spec.compressed:
+                    model.prepare(spec.precision)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise

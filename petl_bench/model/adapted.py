@@ -18,10 +18,11 @@ from petl_bench.backbones.sites import Slot
 from petl_bench.errors import UserError
 from petl_bench.model import heads
 from petl_bench.model.component import Component
+from petl_bench.model.compression import FORMS
 from petl_bench.model.floats import QuantizedFloats
 from petl_bench.packing import AdapterFile
 from petl_bench.quantizers import FakeQuantize, JointStack, LatentStack
-from petl_bench.types import FLOAT_BITS, HEAD_QUANTIZER, ModelSpec
+from petl_bench.types import FLOAT_BITS, HEAD_QUANTIZER, NOT_COMPRESSED, ModelSpec
 
 CPU = torch.device("cpu")
 
@@ -174,7 +175,8 @@ def assemble(
         UserError: backbone, adapter, settings, head or quantizer do not exist or do not fit together, or
             `start` is given and the adapter has no pairs.
     """
-    quantized = spec.bits != FLOAT_BITS
+    # A compressed adapter was trained at 32 bits, and starts as it did.
+    quantized = spec.bits != FLOAT_BITS and spec.compress == NOT_COMPRESSED
     rounded = FakeQuantize(spec.quantizer, spec.bits).rounded if quantized else torch.clone
     network, sites = (
         families.build(spec.backbone, drop_path) if backbone is None else (backbone.network, backbone.sites)
@@ -182,14 +184,19 @@ def assemble(
     reduction = ActivationReduction(network, sites, activations)
     torch.manual_seed(seed)
     shape = adapters.Shape(spec.hidden, spec.scale, quantized, seed, rounded, start)
-    attach = adapters.attach if backbone is None else adapters.declare
+    form = FORMS.get(spec.compress)
+    attach = adapters.attach if backbone is None or form is not None else adapters.declare
     attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()
     head = heads.build(spec.head, sites.features, spec.classes, seed)
     sites.head.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
-    adapter = Component(attached, spec.bits, spec.quantizer, spec.float_bits, seed, statistics_of)
-    if spec.float_bits != FLOAT_BITS and not adapter.quantized_floats:
+    adapter = Component(
+        attached, spec.bits, spec.quantizer, spec.float_bits, seed, statistics_of, spec.compress
+    )
+    if form is not None:
+        form.check(adapter, network)
+    elif spec.float_bits != FLOAT_BITS and not adapter.quantized_floats:
         raise UserError(
             f"float_bits={spec.float_bits}: adapter {spec.adapter.name} with these settings has no float "
             f"parameters to quantize; leave it at {FLOAT_BITS}"

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from petl_bench import adapters
 from petl_bench.errors import UserError, counted
+from petl_bench.model.compression import FORMS
 from petl_bench.model.floats import LEAST, QuantizedFloats, split, vector
 from petl_bench.packing import Entry, StoredTensor, role_of
 from petl_bench.quantizers import FakeQuantize, JointStack, LatentStack, stack_by_shape
-from petl_bench.types import FLOAT_BITS
+from petl_bench.types import FLOAT_BITS, NOT_COMPRESSED
 
 CODE_BITS = 8
 """Bits of each number in the uint8 tensors that a method stores unchanged."""
@@ -36,6 +37,7 @@ class Component:
         seed: seed of the initial deviations of quantized floats.
         statistics_of: what is standardized together below 32 bits: each `matrix`, all matrices of a `role`
             (of one name but for the number of the block), or all of the `adapter`.
+        compress: how it was compressed after training at 32 bits, which decides what a file holds.
         stacks: latent weights of the trained matrices, once `prepare` has been called.
         fixed_stacks: latent weights of the matrices that are stored without being trained, likewise.
         deviations: latent deviations of quantized floats by name, likewise.
@@ -47,6 +49,7 @@ class Component:
     float_bits: int = FLOAT_BITS
     seed: int = 0
     statistics_of: str = "matrix"
+    compress: str = NOT_COMPRESSED
     stacks: list[LatentStack | JointStack] = field(default_factory=list)
     fixed_stacks: list[LatentStack | JointStack] = field(default_factory=list)
     deviations: dict[str, QuantizedFloats] = field(default_factory=dict)
@@ -206,7 +209,8 @@ class Component:
         Raises:
             UserError: names, shapes or bits differ from those of this component.
         """
-        expected = self.entries
+        form = FORMS.get(self.compress)
+        expected = self.entries if form is None else form.entries(self, stored)
         for entry, tensor in zip(expected, stored, strict=False):
             if entry != tensor.entry:
                 raise UserError(f"{where}: holds {tensor.entry} where the model has {entry}")
@@ -214,6 +218,9 @@ class Component:
             raise UserError(
                 f"{where}: holds {counted(len(stored), 'tensor')} where the model has {len(expected)}"
             )
+        if form is not None:
+            form.fill(self, stored)
+            return
         tensors = iter(stored)
         for linear in self.matrices.values():
             linear.weight.copy_(_decode(next(tensors), lambda: self._quantize))

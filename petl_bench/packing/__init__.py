@@ -19,7 +19,7 @@ from petl_bench.packing.pieces import CodeMatrix
 from petl_bench.packing.predictions import Predictions, compared, unpack_predictions
 from petl_bench.packing.section import role_of
 from petl_bench.packing.stated import FROM_FILE, describe, names_entry, short_checksum
-from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
+from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor, round_statistic
 from petl_bench.packing.truncate_ranks import truncate
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "pack",
     "packed_size",
     "role_of",
+    "round_statistic",
     "short_checksum",
     "stated_class_names",
     "stated_classes",

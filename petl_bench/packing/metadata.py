@@ -12,6 +12,7 @@ from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.packing.file import AdapterFile, VerifiedFile
 from petl_bench.packing.layout import inflated
 from petl_bench.packing.stated import (
+    COMPRESS,
     FLOATS,
     NAMES,
     OPTION,
@@ -25,6 +26,7 @@ from petl_bench.packing.stated import (
 from petl_bench.types import (
     FLOAT_BITS,
     NORMALIZATIONS,
+    NOT_COMPRESSED,
     RESIZES,
     BackboneSpec,
     ModelSpec,
@@ -88,7 +90,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
         raise UserError(f"{where}: the adapter file's metadata cannot be read: {error}") from error
     numbers = facts["hidden"], facts["scale"], facts["quantizer"], facts["bits"], facts["head"]
     return FileMetadata(
-        ModelSpec(backbone, adapter, *numbers, stated_classes(file, where), facts[FLOATS]),
+        ModelSpec(backbone, adapter, *numbers, stated_classes(file, where), facts[FLOATS], facts[COMPRESS]),
         facts["task"],
         facts["normalization"],
         stated_precision(file, where),
@@ -100,7 +102,7 @@ def interpret(file: AdapterFile, bundled: Callable[[str], BackboneSpec], where: 
 
 _FACTS = ("adapter", "hidden", "bits", "quantizer", "scale", "head", "task", "normalization", "backbone")
 """Entries that every file has."""
-_USUAL = {FLOATS: str(FLOAT_BITS)}
+_USUAL = {FLOATS: str(FLOAT_BITS), COMPRESS: NOT_COMPRESSED}
 """Entries that a file has only if they differ from these values."""
 
 

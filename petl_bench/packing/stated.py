@@ -20,6 +20,7 @@ PRECISIONS = {"": "fp32", "b": "bf16", "i": "int8"}
 FROM_FILE = "file"
 """Value that stands for the path of a weights file, since paths differ between machines."""
 FLOATS = "float_bits"
+COMPRESS = "compress"
 RESIZE = "resize"
 NAMES = "names"
 PLUGINS = "plugins"
@@ -72,6 +73,8 @@ def describe(
         metadata[PRECISION] = letter
     if spec.float_bits != FLOAT_BITS:
         metadata[FLOATS] = str(spec.float_bits)
+    if spec.compressed:
+        metadata[COMPRESS] = spec.compress
     if plugged:
         metadata[PLUGINS] = plugged
     if not by_label:

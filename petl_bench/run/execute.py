@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data, packing
-from petl_bench.config import group_config, options
+from petl_bench.config import group_config
 from petl_bench.config.recipes import recipe_name
 from petl_bench.device import prepare_process
 from petl_bench.errors import UserError, counted
-from petl_bench.model import Adapted, restore
+from petl_bench.model import restore
 from petl_bench.packing import AdapterFile, FileMetadata, Predictions
+from petl_bench.run.compressing import compress
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.metadata import LogFile, hyperparameters, logger, recipe_hash, results, settings, sizes
-from petl_bench.run.plugged import needed, stated, used
+from petl_bench.run.packed import pack
+from petl_bench.run.plugged import stated, used
 from petl_bench.run.provenance import peak_memory, provenance, reset_peak_memory
-from petl_bench.run.search import SearchResult
+from petl_bench.run.search import Trial
 from petl_bench.run.source import sources
-from petl_bench.run.training import Trained, select, train
+from petl_bench.run.training import select, train
 from petl_bench.store import Claim, Store, with_digests
 from petl_bench.train import Pixels, log_epochs, log_result, predict
 from petl_bench.types import (
-    TRAINVAL,
     BackboneSpec,
     Job,
     ResultRow,
@@ -72,26 +72,26 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
     with LogFile(directory), SummaryWriter(str(directory / readable_folder(spec))) as log:
         logger.info("run %s, %s: %s", run_id, readable_name(spec), spec)
         checkpoints = store.checkpoints(run_id) if runtime.checkpoint else None
-        result = select(spec, runtime, checkpoints, log)
-        trained = result.model
-        if trained is None:
-            trained = train(result.spec, runtime, log, checkpoints=checkpoints)
-        else:
-            log_epochs(log, trained.losses, result.spec.train)
-        adapter = packing.dump(pack(trained.adapted, result.spec, checksum, runtime))
+        made = _compressed if spec.compressed else _trained
+        product = made(job, runtime, store, checkpoints, log)
+        adapter = packing.dump(product.file)
         logger.info("run %s: trained and packed; evaluation on test begins", run_id)
         begin = time.perf_counter()
         file = packing.load(adapter, run_id)
         test = score(file, spec.backbone, spec.task, runtime, run_id)
         row = row_from_dict(
-            settings(result.spec)
+            settings(product.spec)
             | {"recipe": recipe_hash(spec), "recipe_name": recipe_name(spec)}
             | sizes(file, len(adapter))
             | provenance(runtime.device)
-            | {"plugins": stated(used(spec, trained.adapted.network), digest=True)}
+            | {"plugins": stated(used(spec, product.network), digest=True)}
             | {f"source_{part}": digest for part, digest in sources(spec).items()}
-            | _measurements(result, trained, test, runtime)
+            | product.columns
             | {
+                "acc": test.accuracy,
+                "predictions": test.digest,
+                "n_test": test.images,
+                "peak_memory_bytes": peak_memory(runtime.device),
                 "run_id": run_id,
                 "image_size": spec.backbone.image_size,
                 "searched": spec.searched,
@@ -108,70 +108,70 @@ def execute(job: Job, runtime: Runtime, claim: Claim | None = None) -> ResultRow
         log_result(log, hyperparameters(row), results(row))
         if claim is not None:
             claim.require()
-        store.put(spec, row, adapter, result.trials, test if runtime.predictions else None)
+        store.put(spec, row, adapter, product.trials, test if runtime.predictions else None)
         logger.info("run %s: acc %.4f, %d bytes", run_id, row.acc, row.bytes_file)
     return row
 
 
-def _measurements(
-    result: SearchResult[Trained], trained: Trained, test: Predictions, runtime: Runtime
-) -> dict[str, object]:
-    """Return the columns of accuracies, counts, times and memory."""
-    return {
-        "acc": test.accuracy,
-        "predictions": test.digest,
+@dataclass(frozen=True)
+class _Product:
+    """The product of a run before its evaluation on test.
+
+    Attributes:
+        spec: the run, with a scale and a learning rate that were chosen.
+        file: its adapter file.
+        network: its network.
+        columns: columns of its row that its making has measured.
+        trials: trials of its search.
+    """
+
+    spec: RunSpec
+    file: AdapterFile
+    network: nn.Module
+    columns: dict[str, object]
+    trials: list[Trial]
+
+
+def _trained(
+    job: Job, runtime: Runtime, store: Store, checkpoints: Path | None, log: SummaryWriter
+) -> _Product:
+    """Search and train the model of a run."""
+    result = select(job.spec, runtime, checkpoints, log)
+    trained = result.model
+    if trained is None:
+        trained = train(result.spec, runtime, log, checkpoints=checkpoints)
+    else:
+        log_epochs(log, trained.losses, result.spec.train)
+    file = pack(trained.adapted, result.spec, job.backbone_sha256, runtime)
+    columns: dict[str, object] = {
         "acc_val": result.acc_val,
         "acc_best_peek": max(trained.peeks) if result.spec.protocol.name == "peek" else None,
         "n_train": trained.images,
-        "n_test": test.images,
         "params_trainable": sum(p.numel() for p in trained.adapted.trainable),
         "seconds_search": round(result.seconds, 3),
         "seconds_train": round(trained.seconds, 3),
         "images_per_second": round(trained.images * trained.passes / trained.seconds, 1),
-        "peak_memory_bytes": peak_memory(runtime.device),
     }
+    return _Product(result.spec, file, trained.adapted.network, columns, result.trials)
 
 
-def pack(adapted: Adapted, spec: RunSpec, backbone: str, runtime: Runtime) -> AdapterFile:
-    """Return the adapter file of a trained model.
-
-    With `statistics=short`, means and stds take the fewest bytes with which the reloaded model predicts the
-    same class for every training image as with exact ones.
-
-    Args:
-        adapted: the trained model.
-        spec: the run.
-        backbone: SHA-256 of the weights of the backbone.
-        runtime: how the run is executed.
-    """
-    names = data.class_names(spec.task, runtime.cache)
-    plugged = stated(needed(spec, adapted.network))
-    metadata = packing.describe(spec, backbone, _as_configured(spec.backbone), names, plugged)
-    file = adapted.file(metadata, spec.packing == "coded", spec.container == "short")
-    matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
-    if spec.statistics == "exact" or not matrices:
-        return file
-    size, device = spec.backbone.image_size, torch.device(runtime.device)
-    images = data.load(spec.task, TRAINVAL, size, runtime.cache)
-    pixels = Pixels(spec.train.normalization, size, device)
-
-    def classes(file: AdapterFile) -> NDArray[np.int64]:
-        network = restore(spec.model, file, "short statistics", spec.precision, device)
-        return predict(network, images, pixels)
-
-    expected = classes(file)
-    shorter = map(file.with_statistic_size, sorted(packing.STATISTIC_SIZES)[:-1])
-    return next((short for short in shorter if np.array_equal(classes(short), expected)), file)
-
-
-def _as_configured(backbone: BackboneSpec) -> bool:
-    """Return whether the label of a backbone is that of a file of conf/backbone which describes it fully."""
-    if backbone.label not in options("backbone"):
-        return False
-    known = BackboneSpec(**group_config("backbone", backbone.label))
-    # Other weights are told by their checksum, and their files are named to `eval`; random ones have none.
-    ours, theirs = ((b.name, b.image_size, b.options, b.weights == "random") for b in (backbone, known))
-    return ours == theirs
+def _compressed(
+    job: Job, runtime: Runtime, store: Store, checkpoints: Path | None, log: SummaryWriter
+) -> _Product:
+    """Compress the model of the run at 32 bits that a run is made from."""
+    made = compress(job, runtime, store, checkpoints)
+    columns: dict[str, object] = {
+        "compressed_from": made.source.run_id,
+        "chosen": made.chosen,
+        "acc_val": made.acc_val,
+        "acc_best_peek": None,
+        "n_train": made.source.n_train,
+        "params_trainable": made.source.params_trainable,
+        "seconds_search": round(made.seconds_search, 3),
+        "seconds_train": round(made.seconds, 3),
+        "images_per_second": 0.0,
+    }
+    return _Product(made.spec, made.file, made.adapted.network, columns, made.trials)
 
 
 def score(

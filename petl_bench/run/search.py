@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from petl_bench.types import RunSpec
+from petl_bench.types import COMPRESSIONS, RunSpec
 
 KEPT_FRACTION = 1 / 2
 """Fraction of the candidates of a rung that enter the next one; their number is rounded up."""
@@ -45,8 +45,12 @@ class SearchResult(Generic[Model]):
 def trainings(spec: RunSpec) -> list[int]:
     """Return the epochs of each training of a run: those of its search, then that of the winner.
 
-    The winner of a few-shot set is not trained again, since it would use the same images.
+    The winner of a few-shot set is not trained again, since it would use the same images. Compression trains
+    once, without val, if there is something to choose.
     """
+    if spec.compressed:
+        known = COMPRESSIONS[spec.compress].candidates(spec.kept, spec.strength)
+        return [spec.train.epochs] if len(known) > 1 and not spec.task.shots else []
     candidates, found = len(spec.candidates), []
     for share in spec.protocol.rungs or [1.0]:
         if candidates == 1:

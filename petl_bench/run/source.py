@@ -5,7 +5,7 @@ out, and so are the names of files and the order of definitions; Python's versio
 adapter, quantizer or head the trees are those of the statement that registers it and of all definitions that
 this refers to, directly or not, in the modules of its kind. So the digest stays when a release adds methods,
 moves code or explains it better, and changes with what a method computes. The training is the code that all
-methods share, module by module.
+methods share, module by module, and so is the compression of trained adapters.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ TEXTS = {
 """Texts of all modules, read when this process imports them: what is edited later is not what it executes."""
 
 _BASE, _HEADS = "adapters/base", "model/heads"
+_COMPRESSION = ("model/compression/", "run/compressing", "run/distillation")
+_OTHERS = (_HEADS, *_COMPRESSION)
 _OF_TRAINING = (
     *(_BASE, "backbones/", "data/decoded", "data/images", "data/resample", "initialization", "model/"),
     *("packing/", "run/calibration", "run/search", "run/training", "train/"),
@@ -37,7 +39,8 @@ MODULES = {
     "adapter": tuple(path for path in TEXTS if path.startswith("adapters/") and path != _BASE),
     "quantizer": tuple(path for path in TEXTS if path.startswith("quantizers/")),
     "head": (_HEADS,),
-    "training": tuple(path for path in TEXTS if path.startswith(_OF_TRAINING) and path != _HEADS),
+    "training": tuple(p for p in TEXTS if p.startswith(_OF_TRAINING) and not p.startswith(_OTHERS)),
+    "compress": tuple(path for path in TEXTS if path.startswith(_COMPRESSION)),
 }
 """Modules of each part."""
 HELPERS = {"adapter": (), "quantizer": ("FakeQuantize", "JointStack", "stack_by_shape"), "head": ("build",)}
@@ -85,8 +88,8 @@ def sources(spec: RunSpec) -> dict[str, str]:
         "adapter": _method("adapter", spec.adapter.name),
         "quantizer": _method("quantizer", *sorted(quantizers)) if quantizers else "",
         "head": _method("head", spec.head),
-        "training": _training(),
-    }
+        "training": _shared("training"),
+    } | ({"compress": _shared("compress")} if spec.compressed else {})
 
 
 def changed_parts(spec: RunSpec, row: ResultRow) -> list[str]:
@@ -210,14 +213,14 @@ def _digest_of(part: str, *names: str) -> str:
 
 
 @cache
-def _training() -> str:
-    """Return the digest that rows keep of the code that all methods share; see SAME_NUMBERS."""
-    digest = _digest_of_training()
+def _shared(part: str) -> str:
+    """Return the digest that rows keep of code that all methods share; see SAME_NUMBERS."""
+    digest = _digest_of_modules(part)
     return SAME_NUMBERS.get(digest, digest)
 
 
-def _digest_of_training() -> str:
-    return _digest(node for path in MODULES["training"] for node in _module(path).body)
+def _digest_of_modules(part: str) -> str:
+    return _digest(node for path in MODULES[part] for node in _module(path).body)
 
 
 def _places(path: str, name: str) -> list[tuple[str, str]]:

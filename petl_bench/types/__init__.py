@@ -1,5 +1,6 @@
 """Specs, identities and rows of runs, and the declarations of their settings. Standard library only."""
 
+from petl_bench.types.compression import COMPRESSIONS, NOT_COMPRESSED, Compression
 from petl_bench.types.fields import OtherVersionError, typed
 from petl_bench.types.jobs import (
     CAUSES,
@@ -33,6 +34,7 @@ from petl_bench.types.method_facts import (
 )
 from petl_bench.types.names import readable_folder, readable_name
 from petl_bench.types.parts import (
+    CONTAINERS,
     FLOAT_BITS,
     HEAD_QUANTIZER,
     PACKINGS,
@@ -72,10 +74,13 @@ __all__ = [
     "CAUSES",
     "COLUMNS",
     "COMMAND_LINE",
+    "COMPRESSIONS",
+    "CONTAINERS",
     "FLOAT_BITS",
     "HEAD_QUANTIZER",
     "LAUNCHERS",
     "NORMALIZATIONS",
+    "NOT_COMPRESSED",
     "NO_FAULT",
     "OF_PARTS",
     "PACKINGS",
@@ -90,6 +95,7 @@ __all__ = [
     "BackboneSpec",
     "Cache",
     "Column",
+    "Compression",
     "DataSettings",
     "DeclaredMethod",
     "Job",

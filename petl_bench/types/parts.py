@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from petl_bench.types.compression import NOT_COMPRESSED
 from petl_bench.types.settings import check_ranges, freeze, require, setting
 
 SPLITS = ("train", "val", "test")
@@ -191,3 +192,4 @@ class ModelSpec:
     head: str
     classes: int
     float_bits: int = FLOAT_BITS
+    compress: str = NOT_COMPRESSED

@@ -44,6 +44,8 @@ class ResultRow(RunSettings):
     )
     recipe: str = ""  # short hash of the recipe, without a learning rate that was given beforehand
     recipe_name: str = ""  # file of conf/train, and what differs from it: "vtab with batch_size=32"
+    compressed_from: str = ""  # run_id of the run at 32 bits that was compressed; empty: trained as stored
+    chosen: str = ""  # compressed: what was chosen on val, "kept=0.1 strength=3"
     shots: int = 0  # training images per class of a few-shot set, else 0
     split_seed: int = 0  # number of the draw of the training images
     data_override: str = ""  # facts of the manifest that the user overrode; empty for the real benchmark
@@ -80,6 +82,7 @@ class ResultRow(RunSettings):
     source_quantizer: str = ""
     source_head: str = ""
     source_training: str = ""  # of the code that all methods share
+    source_compress: str = ""  # of the code that compresses
     plugins: str = ""  # that the run uses: name, version and digest of the source of each
     started_at: str  # UTC, ISO 8601
     finished_at: str

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from petl_bench.types.compression import NOT_COMPRESSED
 from petl_bench.types.fields import check_keys
 from petl_bench.types.method_facts import methods
 from petl_bench.types.parts import AdapterSpec, BackboneSpec, ModelSpec, ProtocolSpec, TaskSpec
@@ -53,6 +54,12 @@ class RunSpec(RunSettings):
             list(rungs),
             f"shares of train.epochs={epochs}, each at least one epoch and at most 1, "
             "and of no two the same epochs",
+        )
+        require(
+            not (self.compress == "compeft" and self.start),
+            "start",
+            self.start,
+            "0 with compress=compeft: deviations are stored, and a file does not state another start",
         )
         require(
             not self.rate_weight or self.statistics_of == "matrix",
@@ -116,7 +123,13 @@ class RunSpec(RunSettings):
             self.head,
             self.task.classes,
             self.float_bits,
+            self.compress,
         )
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the run is another run, at 32 bits, that is compressed after its training."""
+        return self.compress != NOT_COMPRESSED
 
 
 def spec_to_dict(spec: RunSpec) -> dict[str, Any]:

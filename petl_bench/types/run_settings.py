@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from petl_bench.types.compression import COMPRESSIONS, NOT_COMPRESSED
 from petl_bench.types.parts import CONTAINERS, FLOAT_BITS, PACKINGS, PRECISIONS, STATISTICS, STATISTICS_OF
 from petl_bench.types.settings import setting
 
@@ -150,6 +151,41 @@ class RunSettings:
         column="row",
         follows_bits=True,
         usual="safetensors",
+    )
+    compress: str = setting(
+        "Compression of the run at 32 bits after its training: none, ptq, compeft, loraquant or bitdelta.",
+        NOT_COMPRESSED,
+        before=NOT_COMPRESSED,
+        quiet=True,
+        choices=(NOT_COMPRESSED, *COMPRESSIONS),
+        right=" or ".join((NOT_COMPRESSED, *COMPRESSIONS)),
+        column="row",
+        follows_bits=True,
+        usual=NOT_COMPRESSED,
+    )
+    kept: float = setting(
+        "Share that compression keeps: of the weights, or of the squared singular values; 0: chosen on val.",
+        0.0,
+        before=0.0,
+        quiet=True,
+        least=0,
+        most=1,
+        column="row",
+        follows_bits=True,
+        usual=0.0,
+        use="compression",
+    )
+    strength: float = setting(
+        "compress=compeft: size of the kept deviations in standard deviations of all; 0: chosen on val.",
+        0.0,
+        before=0.0,
+        quiet=True,
+        least=0,
+        most=MOST_FACTOR,
+        column="row",
+        follows_bits=True,
+        usual=0.0,
+        use="compression",
     )
     seed: int = setting(
         "Seed of initialization, data order, augmentation and dropout.",

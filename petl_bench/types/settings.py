@@ -29,9 +29,9 @@ repetition  averages are taken over it
 (empty)     no report shows it
 """
 
-Use = Literal["always", "matrices", "adapter codes", "codes"]
+Use = Literal["always", "matrices", "adapter codes", "codes", "compression"]
 """Runs that have a use for a setting: all, those whose adapter has matrices, those with a quantized adapter,
-those with a quantized part."""
+those with a quantized part, those that are compressed in a way that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)

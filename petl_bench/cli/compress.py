@@ -1,0 +1,288 @@
+"""`petl-bench compress`: compression of a trained adapter after its training."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from petl_bench.atomic import write_atomic
+from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, waiting
+from petl_bench.cli.options import JsonOption, OutOption, StoreOption, WeightsOption, check_store
+from petl_bench.cli.planning import Existing
+from petl_bench.cli.show import misfits
+from petl_bench.cli.sweep import sweep
+from petl_bench.errors import UserError
+from petl_bench.files import ADAPTER_LIMIT, read_bytes
+from petl_bench.store import ADAPTER, ROW, Store, find_run
+from petl_bench.types import (
+    COLUMNS,
+    COMPRESSIONS,
+    FLOAT_BITS,
+    ResultRow,
+    RunSpec,
+    check_range,
+    declarations,
+    method,
+    row_to_dict,
+)
+
+
+class How(StrEnum):
+    """Ways of compressing."""
+
+    ptq = "ptq"
+    compeft = "compeft"
+    loraquant = "loraquant"
+    bitdelta = "bitdelta"
+
+
+COMPONENT_BITS = "2"
+"""Default bits of the first components of loraquant."""
+
+
+def compress(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run at 32 bits: its run_id or directory. Or an adapter file."),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SETTING]...",
+            help="For a run: settings of its file or execution, e.g. container=short launcher.device=cpu.",
+        ),
+    ] = None,
+    *,
+    how: Annotated[
+        How,
+        typer.Option(
+            "--how",
+            help="ptq: round to a codebook; compeft: signs of the largest deviations from the start; "
+            "loraquant: singular components at two precisions; bitdelta: signs of all differences, for full.",
+        ),
+    ],
+    bits: Annotated[
+        str | None,
+        typer.Option("--bits", help="Bits per weight, 1 to 8: of ptq, and of loraquant's first components."),
+    ] = None,
+    quantizer: Annotated[str | None, typer.Option("--quantizer", help="Codebook of ptq.")] = None,
+    kept: Annotated[
+        float | None,
+        typer.Option(
+            "--kept",
+            help="Share of the weights (compeft) or squared singular values (loraquant); else chosen on val.",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength", help="Size of compeft's deviations in standard deviations; else chosen on val."
+        ),
+    ] = None,
+    out: OutOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    weights: WeightsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compress a trained adapter, without training it again.
+
+    The compressed run is an ordinary run of the same store: its file is reloaded and evaluated once on test,
+    and its row names the run that it was made from. What is not given is chosen on val, by a model that is
+    trained without val for it. The store needs the run at 32 bits. --out writes the file to another place as
+    well.
+
+    An adapter file that is no run is compressed into the file --out, and nothing is evaluated; all strengths
+    must be given.
+    """
+    given: dict[str, Any] = {"bits": bits, "quantizer": quantizer, "kept": kept, "strength": strength}
+    given = {name: value for name, value in given.items() if value is not None}
+    path = Path(run)
+    if path.name == ADAPTER and (path.parent / ROW).is_file():
+        path = path.parent
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise UserError(f"{out}: exists already, and compress does not overwrite; choose another name")
+    check_store(store, run)
+    if path.is_file():
+        result = _file(path, how.value, given, settings or [], out, weights)
+        found = [result]
+    else:
+        if weights is not None:
+            raise UserError(f"--backbone-weights {weights}: a run states its weights; leave it out")
+        found = _run(str(path), Store(store), how.value, given, settings or [], out)
+    for result in found:
+        if json:
+            print_json("compress/1", result)
+        else:
+            say(_in_words(result))
+
+
+def _run(
+    run: str, store: Store, how: str, given: dict[str, Any], settings: list[str], out: Path | None
+) -> list[dict[str, Any]]:
+    """Compress a run of a store.
+
+    Raises:
+        UserError: it cannot be compressed in this way.
+    """
+    from petl_bench.config.command import overrides_of
+
+    shelf, run_id = find_run(run, store)
+    spec, row = shelf.spec(run_id), shelf.row(run_id)
+    own = overrides_of(spec)
+    if wrong := misfits(own, spec, run_id, row):
+        raise UserError(f"run {run_id} cannot be planned again: {wrong[0]}")
+    if spec.compressed:
+        raise UserError(
+            f"run {run_id}: is compressed; name the run that it was made from: {row.compressed_from}"
+        )
+    _refuse_codes(f"run {run_id}", spec.bits, spec.float_bits)
+    chosen = _settings(spec.adapter.name, how, given)
+    chosen |= {line.partition("=")[0]: line.partition("=")[2] for line in settings}
+    decided = chosen | COMPRESSIONS[how].fixed
+    lines = [line for line in own if line.partition("=")[0] not in decided]
+    lines += [f"{key}={value}" for key, value in chosen.items()]
+    wanted = _planned(lines, run_id, row)
+    if out is not None and len(wanted) > 1:
+        raise UserError(f"--out {out}: is one file, and {len(wanted)} runs are planned; leave it out")
+    sweep(lines, store=shelf.root, existing=Existing.retry_failed)
+    if out is not None:
+        write_atomic(out, read_bytes(shelf.directory(wanted[0]) / ADAPTER, ADAPTER_LIMIT))
+        note(f"wrote {out}")
+    rows = [row_to_dict(shelf.row(name)) for name in wanted]
+    before = {"acc_source": row.acc, "bytes_source": row.bytes_file, "out": str(out) if out else None}
+    return [held | before for held in rows]
+
+
+def _refuse_codes(what: str, bits: int, float_bits: int) -> None:
+    """Refuse an adapter that has fewer than 32 bits already.
+
+    Raises:
+        UserError: it has.
+    """
+    if (least := min(bits, float_bits)) != FLOAT_BITS:
+        raise UserError(
+            f"{what}: was trained at {least} bits; only what was trained at 32 bits is compressed: "
+            "`petl-bench sweep ... bits=32` trains such a run"
+        )
+
+
+def _settings(adapter: str, how: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the compressed run.
+
+    Args:
+        adapter: name of the method.
+        how: way of compressing.
+        given: options that were given, by name.
+
+    Raises:
+        UserError: an option has no use, or is missing.
+    """
+    unused, known = method(adapter).unused, COMPRESSIONS[how]
+    if {"bits", "float_bits"} <= unused.keys():
+        raise UserError(f"adapter={adapter}: has nothing to compress; choose a run of another adapter")
+    of_bits = {"ptq": ("bits", "quantizer"), "loraquant": ("bits",)}.get(how, ())
+    for name, value in given.items():
+        if name not in (*of_bits, *known.open):
+            raise UserError(f"--{name} {value}: has no use with --how {how}; leave it out")
+        if name in ("kept", "strength") and not value:
+            raise UserError(f"--{name} {value}: must be above 0; leave it out to have it chosen on val")
+    chosen = {"compress": how} | given
+    if how == "loraquant":
+        chosen.setdefault("bits", COMPONENT_BITS)
+    if how == "ptq" and "bits" not in given:
+        raise UserError("--how ptq: give the bits per weight, for example --bits 4")
+    if "bits" in unused and "bits" in chosen:
+        chosen["float_bits"] = chosen.pop("bits")
+    return chosen
+
+
+def _planned(lines: list[str], run_id: str, row: ResultRow) -> list[str]:
+    """Return the run_ids of the compressed runs that overrides plan.
+
+    Raises:
+        UserError: they compress another run, or nothing, or the adapter cannot be compressed in this way.
+    """
+    from petl_bench.config import plan
+    from petl_bench.config.specs import uncompressed
+    from petl_bench.run.identity import job_of, resolve_tasks
+
+    planned = plan(lines)
+    specs = resolve_tasks(planned.runs, planned.cache)
+    found: list[str] = []
+    for spec in specs:
+        if not spec.compressed:
+            raise UserError(f"run {run_id}: these settings compress nothing: choose 1 to 8 bits")
+        sources = [job_of(source, checksum=row.backbone_sha256).run_id for source in uncompressed(spec)]
+        if run_id not in sources:
+            raise UserError(
+                f"run {run_id}: these settings compress run {sources[0]} instead; give settings of the file "
+                "alone, and check that data and weights have not changed"
+            )
+        found.append(job_of(spec, checksum=row.backbone_sha256).run_id)
+    with waiting("loading torch"):
+        from petl_bench.launch.preflight import preflight
+    preflight(specs)
+    return found
+
+
+def _file(
+    path: Path,
+    how: str,
+    given: dict[str, Any],
+    settings: list[str],
+    out: Path | None,
+    weights: str | None,
+) -> dict[str, Any]:
+    """Compress an adapter file that is no run.
+
+    Raises:
+        UserError: it cannot be compressed in this way, or something is not given.
+    """
+    if settings:
+        raise UserError(f"{settings[0]}: settings are for runs; {path} is compressed as it is packed")
+    if out is None:
+        raise UserError(f"{path}: belongs to no run; name the file to write with --out")
+    if how == "bitdelta":
+        raise UserError(f"{path}: --how bitdelta learns from the training images of a run; name a run")
+    with waiting("loading torch"):
+        from petl_bench.run.refiling import compressed_file
+        from petl_bench.use import read
+    trained = read(path, weights)
+    facts = trained.facts.model
+    if facts.compress != "none":
+        raise UserError(f"{path}: is compressed already")
+    _refuse_codes(str(path), facts.bits, facts.float_bits)
+    chosen = _settings(facts.adapter.name, how, given)
+    for name in COMPRESSIONS[how].open:
+        if name in ("kept", "strength") and name not in chosen:
+            raise UserError(f"{path}: belongs to no run that could choose it on val; give --{name}")
+    for name in ("bits", "float_bits"):
+        if name in chosen:
+            chosen[name] = _whole(chosen[name])
+    for name in chosen.keys() & declarations(RunSpec).keys():
+        check_range(declarations(RunSpec)[name], chosen[name], f"--{name}")
+    with waiting(f"compressing {path}"):
+        data, columns = compressed_file(trained.file, facts, chosen, str(path))
+    write_atomic(out, data)
+    note(f"wrote {out}: {len(data):,} bytes")
+    empty: dict[str, Any] = dict.fromkeys(COLUMNS)
+    before = {"acc_source": None, "bytes_source": trained.size, "out": str(out)}
+    return empty | columns | before
+
+
+def _whole(text: str) -> int:
+    if not str(text).isdecimal():
+        raise UserError(f"--bits {text}: must be a whole number, 1 to 8")
+    return int(text)
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    size = f"{result['bytes_file']:,} bytes, of {result['bytes_source']:,}"
+    if result["run_id"] is None:
+        return f"{result['out']}: {result['compress']}, {size}"
+    chosen = f" ({result['chosen']} chosen on val)" if result["chosen"] else ""
+    before = f"run {result['compressed_from']} {result['acc_source']:.4f}"
+    return f"{result['run_id']} {result['compress']}{chosen}: acc {result['acc']:.4f}, {before}; {size}"

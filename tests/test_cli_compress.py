@@ -1,0 +1,183 @@
+"""`petl-bench compress` on real runs: rows, files, choices on val, refusals and interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import petl_bench
+from petl_bench.run import distillation
+from petl_bench.store import ADAPTER, ROW, SEARCH
+from petl_bench.types import COMPRESSIONS
+from tests import processes
+from tests.conftest import SCRIPT, error_of, json_lines, pick, quickly, rows_of
+from tests.processes import wait_until
+
+LOCAL = "launcher=local"
+
+
+def compress(store: Path, name: str, how: str, *more: object) -> subprocess.CompletedProcess[str]:
+    return quickly("compress", name, "--how", how, "--store", store, *more, "--json")
+
+
+def source(store: Path, adapter: str = "lora") -> dict:
+    return pick(store, task="digits", adapter=adapter, bits=32)
+
+
+def test_a_rounded_run_is_an_ordinary_run(store_copy: Path, tmp_path: Path) -> None:
+    before, out = source(store_copy), tmp_path / "copy.safetensors"
+    done = compress(store_copy, before["run_id"], "ptq", "--bits", 2, "--out", out, LOCAL)
+    (row,) = json_lines(done.stdout)
+    assert (row["compressed_from"], row["compress"], row["bits"]) == (before["run_id"], "ptq", 2)
+    assert (row["acc_source"], row["bytes_source"]) == (before["acc"], before["bytes_file"])
+    assert (row["scale"], row["lr"], row["n_train"]) == (before["scale"], before["lr"], before["n_train"])
+    file = store_copy / row["run_id"] / ADAPTER
+    assert file.stat().st_size == row["bytes_file"] < before["bytes_file"]
+    assert out.read_bytes() == file.read_bytes()
+    (again,) = json_lines(quickly("eval", row["run_id"], "--store", store_copy, "--json").stdout)
+    assert again["agrees"] is True
+    (alone,) = json_lines(quickly("eval", out, "--json").stdout)
+    assert (alone["acc"], alone["compress"]) == (row["acc"], "ptq")
+    assert json_lines(quickly("inspect", out, "--json").stdout)[0]["compress"] == "ptq"
+    shown = quickly("show", row["run_id"], "--store", store_copy).stdout
+    assert f"compressed_from    {before['run_id']}" in shown
+    assert "compress=ptq" in shown.partition("command:")[2]
+    assert "ptq" in quickly("report", "--store", store_copy).stdout
+    assert quickly("store", "check", "--store", store_copy).returncode == 0
+    again = compress(store_copy, before["run_id"][:8], "ptq", "--bits", 2, LOCAL)
+    assert json_lines(again.stdout) == [row | {"out": None}]
+
+
+def test_the_strength_is_chosen_on_val_and_the_file_is_used_as_any_other(store_copy: Path) -> None:
+    before = source(store_copy)
+    done = compress(store_copy, before["run_id"], "compeft", "--kept", 0.2, "container=short", LOCAL)
+    (row,) = json_lines(done.stdout)
+    directory = store_copy / row["run_id"]
+    trials = json.loads((directory / SEARCH).read_text())["trials"]
+    assert [(trial["kept"], trial["strength"]) for trial in trials] == [
+        (0.2, strength) for strength in COMPRESSIONS["compeft"].strengths
+    ]
+    best = max(trials, key=lambda trial: trial["acc_val"])
+    assert (row["acc_val"], row["chosen"]) == (best["acc_val"], f"strength={best['strength']:g}")
+    assert (row["kept"], row["strength"], row["container"]) == (0.2, 0.0, "short")
+    assert (directory / ADAPTER).stat().st_size == row["bytes_file"]
+    given = compress(
+        store_copy, before["run_id"], "compeft", "--kept", 0.2, "--strength", best["strength"], LOCAL
+    )
+    (fixed,) = json_lines(given.stdout)
+    assert (fixed["acc_val"], fixed["chosen"], fixed["predictions"]) == (None, "", row["predictions"])
+    model = petl_bench.load(str(directory), device="cpu")
+    images = torch.from_numpy(np.random.default_rng(0).random((2, 3, 32, 32), np.float32))
+    with torch.no_grad():
+        torch.testing.assert_close(model.merge().eval()(images), model.network(images), rtol=0, atol=1e-4)
+    shared = petl_bench.SharedBackbone("pocket", device="cpu").use(str(directory))
+    with torch.no_grad():
+        torch.testing.assert_close(shared.network(images), model.network(images), rtol=0, atol=0)
+
+
+def test_full_fine_tuning_is_trained_once_and_compressed_in_two_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "STEPS", 4)
+    axes = ["adapter=full", "compress=ptq,bitdelta", "float_bits=4", "task=digits", "sweep=none"]
+    done = quickly("sweep", "--store", tmp_path, *axes, "train.epochs=1", "protocol=fixed", LOCAL, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {(row["compress"], row["float_bits"]): row for row in json_lines(done.stdout)}
+    assert rows.keys() == {("none", 32), ("ptq", 4), ("bitdelta", 1)}
+    sources = {row["compressed_from"] for row in rows.values() if row["compress"] != "none"}
+    assert sources == {rows["none", 32]["run_id"]}
+    assert rows["none", 32]["acc"] - rows["bitdelta", 1]["acc"] < 0.1
+    assert rows["bitdelta", 1]["bytes_file"] < rows["none", 32]["bytes_file"] / 15
+    found = json_lines(quickly("eval", "--all", "--store", tmp_path, "--json").stdout)
+    assert [row["agrees"] for row in found] == [True] * 3
+
+
+def test_a_plan_adds_the_run_that_is_to_be_compressed(store_copy: Path, tmp_path: Path) -> None:
+    before = source(store_copy)
+    settings = ["adapter=lora", "bits=2,32", "compress=none,ptq", "task=digits", "train.epochs=1", "--json"]
+
+    def planned(store: Path, *more: str) -> list[tuple[int, str, bool]]:
+        done = quickly("sweep", "--dry-run", "--store", store, *settings, *more)
+        lines = json_lines(done.stdout)
+        return [(line["bits"], line["compress"], line["to_do"]) for line in lines]
+
+    assert planned(store_copy) == [(2, "none", True), (32, "none", False), (2, "ptq", True)]
+    settings[2] = "compress=ptq"
+    assert planned(store_copy, "bits=2") == [(2, "ptq", True)]
+    assert planned(tmp_path / "new", "bits=2") == [(32, "none", True), (2, "ptq", True)]
+    assert before["run_id"] in quickly("show", before["run_id"], "--store", store_copy).stdout
+
+
+@pytest.mark.parametrize(
+    ("adapter", "arguments", "said"),
+    [
+        ("lora", ["ptq"], "give the bits per weight"),
+        ("lora", ["ptq", "--bits", "9"], "bits=9 is out of range"),
+        ("lora", ["ptq", "--bits", "32"], "compress nothing"),
+        ("lora", ["ptq", "--bits", "2", "--kept", "0.1"], "--kept 0.1: has no use with --how ptq"),
+        ("lora", ["compeft", "--bits", "2"], "--bits 2: has no use with --how compeft"),
+        ("lora", ["compeft", "--kept", "0"], "--kept 0.0: must be above 0"),
+        ("lora", ["compeft", "--kept", "1.5"], "kept=1.5 is out of range"),
+        ("lora", ["bitdelta"], "choose adapter=full"),
+        ("adaptformer", ["loraquant"], "needs an adapter of low-rank updates"),
+        ("linear", ["ptq", "--bits", "2"], "adapter=linear: has nothing to compress"),
+        ("lora", ["ptq", "--bits", "2", "train.epochs=3"], "give settings of the file alone"),
+        ("lora", ["ptq", "--bits", "2", "--weights", "w.npz"], "a run states its weights"),
+    ],
+)
+def test_what_cannot_be_compressed_is_refused(
+    finished_store: Path, adapter: str, arguments: list[str], said: str
+) -> None:
+    bits = {"linear": 32}.get(adapter, 32)
+    name = pick(finished_store, task="digits", adapter=adapter, bits=bits)["run_id"]
+    assert said in error_of(compress(finished_store, name, *arguments, LOCAL))
+
+
+def test_runs_with_codes_are_refused(finished_store: Path) -> None:
+    name = pick(finished_store, task="digits", adapter="lora", bits=1)["run_id"]
+    assert "was trained at 1 bits" in error_of(compress(finished_store, name, "ptq", "--bits", "2"))
+
+
+def test_files_that_are_no_runs_are_compressed_with_given_strengths(
+    finished_store: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "own.safetensors", tmp_path / "small.safetensors"
+    file.write_bytes((finished_store / source(finished_store)["run_id"] / ADAPTER).read_bytes())
+
+    def run(how: str, *more: object) -> subprocess.CompletedProcess[str]:
+        return quickly("compress", file, "--how", how, *more, "--json")
+
+    assert "name the file to write with --out" in error_of(run("ptq", "--bits", 2))
+    assert "give --kept" in error_of(run("compeft", "--out", out))
+    assert "name a run" in error_of(run("bitdelta", "--out", out))
+    assert "settings are for runs" in error_of(run("ptq", "seed=3", "--bits", 2, "--out", out))
+    (found,) = json_lines(run("compeft", "--kept", 0.1, "--strength", 3, "--out", out).stdout)
+    assert (found["run_id"], found["acc"]) == (None, None)
+    assert out.stat().st_size == found["bytes_file"]
+    assert found["bytes_source"] == file.stat().st_size
+    assert "exists already" in error_of(run("ptq", "--bits", 2, "--out", out))
+    file.write_bytes(out.read_bytes())
+    assert "is compressed already" in error_of(run("ptq", "--bits", 2, "--out", tmp_path / "x"))
+
+
+def test_an_interrupted_compression_leaves_no_run(store_copy: Path) -> None:
+    name, known = source(store_copy)["run_id"], {path.name for path in store_copy.iterdir()}
+    command = [SCRIPT, "compress", name, "--how", "compeft", "--store", str(store_copy)]
+    process = processes.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with process:
+        wait_until(lambda: {path.name for path in store_copy.iterdir()} - known - {".claims"})
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    (left,) = {path for path in store_copy.iterdir() if path.name not in known | {".claims"}}
+    assert not {path.name for path in left.iterdir()} & {ROW, ADAPTER}
+    assert len(rows_of(store_copy)) == len(known - {".claims"})
+    assert quickly("store", "check", "--store", store_copy).returncode == 0
