@@ -15,6 +15,7 @@ from tests.conftest import error_of, quickly
 
 PAGE = Path(__file__).parent.parent / "docs" / "sweeps.md"
 OTHER_MEANINGS = {
+    "--bits": {"convert"},  # those of a .bin file; in `compress` those to round to
     "--classes": {"convert"},  # a number; in `show` what is added
     "--root": {"data verify", "data prepare", "data info"},  # which are about data, not about runs
     "--task": {"convert"},  # written to the file; in `eval` what is evaluated on

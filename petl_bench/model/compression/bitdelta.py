@@ -14,25 +14,21 @@ have signs; here all parameters of two or more dimensions have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from petl_bench.errors import UserError
-from petl_bench.model.compression.parameters import add, decoded, evenly_coded
+from petl_bench.model.compression.parameters import Parameters, add, decoded, evenly_coded
 from petl_bench.packing import Entry, StoredTensor
 from petl_bench.types import FLOAT_BITS
-
-if TYPE_CHECKING:
-    from petl_bench.model.component import Component
 
 GROUP = "parameters"
 BITS = 1
 
 
-def check(component: Component, network: nn.Module) -> None:
+def check(component: Parameters, network: nn.Module) -> None:
     """Refuse an adapter other than full fine-tuning.
 
     Raises:
@@ -47,7 +43,7 @@ def is_matrix(parameter: Tensor) -> bool:
     return sum(size > 1 for size in parameter.shape) >= 2
 
 
-def entries(component: Component, stored: Sequence[StoredTensor]) -> list[Entry]:
+def entries(component: Parameters, stored: Sequence[StoredTensor]) -> list[Entry]:
     """Return the tensors of a file: the signs of each matrix, then all other parameters as one vector."""
     parameters = component.floats[GROUP]
     signs = [
@@ -60,7 +56,7 @@ def entries(component: Component, stored: Sequence[StoredTensor]) -> list[Entry]
 
 
 @torch.no_grad()
-def fill(component: Component, stored: Sequence[StoredTensor]) -> None:
+def fill(component: Parameters, stored: Sequence[StoredTensor]) -> None:
     """Add the stored differences to the pretrained weights of a component, and copy all other parameters."""
     parameters, (*signs, rest) = component.floats[GROUP], stored
     matrices = [parameter for parameter in parameters if is_matrix(parameter)]
@@ -73,7 +69,7 @@ def fill(component: Component, stored: Sequence[StoredTensor]) -> None:
 
 
 @torch.no_grad()
-def differences(start: Component, trained: Component) -> list[Tensor]:
+def differences(start: Parameters, trained: Parameters) -> list[Tensor]:
     """Return the difference of each matrix from its pretrained weights, float32 in its shape."""
     pairs = zip(trained.floats[GROUP], start.floats[GROUP], strict=True)
     return [own - begun for own, begun in pairs if is_matrix(own)]
@@ -85,7 +81,7 @@ def coefficients(moved: Sequence[Tensor]) -> list[float]:
 
 
 @torch.no_grad()
-def compress(trained: Component, moved: Sequence[Tensor], sizes: Sequence[float]) -> list[StoredTensor]:
+def compress(trained: Parameters, moved: Sequence[Tensor], sizes: Sequence[float]) -> list[StoredTensor]:
     """Return the tensors of a file.
 
     Args:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,11 +21,8 @@ from numpy.typing import NDArray
 
 from petl_bench.adapters.lt_sft import greatest
 from petl_bench.errors import UserError
-from petl_bench.model.compression.parameters import add, all_of, decoded, evenly_coded
+from petl_bench.model.compression.parameters import Parameters, add, all_of, decoded, evenly_coded
 from petl_bench.packing import Entry, StoredTensor
-
-if TYPE_CHECKING:
-    from petl_bench.model.component import Component
 
 NAME = "deviations"
 BITS = 2
@@ -36,7 +32,7 @@ SIGNIFICANT = 6
 """Significant bits of the size, so that three times the size fits the shortest statistics of a file."""
 
 
-def check(component: Component, network: object) -> None:
+def check(component: Parameters, network: object) -> None:
     """Refuse an adapter whose start does not follow from seed and backbone, or that has no parameters.
 
     Raises:
@@ -58,17 +54,17 @@ def table(count: int) -> tuple[int, int]:
     return -(-count // units), units
 
 
-def entries(component: Component, stored: Sequence[StoredTensor]) -> list[Entry]:
+def entries(component: Parameters, stored: Sequence[StoredTensor]) -> list[Entry]:
     """Return the tensors of a file: one table of codes."""
     return [Entry(NAME, table(sum(p.numel() for p in all_of(component))), BITS)]
 
 
-def fill(component: Component, stored: Sequence[StoredTensor]) -> None:
+def fill(component: Parameters, stored: Sequence[StoredTensor]) -> None:
     """Add the stored deviations to a component at its start."""
     add(all_of(component), decoded(stored[0]))
 
 
-def deviations(start: Component, trained: Component) -> NDArray[np.float64]:
+def deviations(start: Parameters, trained: Parameters) -> NDArray[np.float64]:
     """Return the deviations of all trained parameters from their start: (numbers,)."""
     pairs = zip(all_of(trained), all_of(start), strict=True)
     with torch.no_grad():

@@ -15,7 +15,6 @@ scales out. Here the scales are part of the file, each in two bytes unless the h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,12 +25,9 @@ from petl_bench.adapters.delta import LowRank
 from petl_bench.adapters.dora import Directed
 from petl_bench.adapters.hira import MultipliedDelta
 from petl_bench.errors import UserError
-from petl_bench.model.compression.parameters import decoded, evenly_coded
+from petl_bench.model.compression.parameters import Parameters, decoded, evenly_coded
 from petl_bench.packing import Entry, StoredTensor, round_statistic
 from petl_bench.types import FLOAT_BITS
-
-if TYPE_CHECKING:
-    from petl_bench.model.component import Component
 
 PRODUCTS = (LowRank, MultipliedDelta, Directed)
 """Modules that use the product of their matrices `up` and `down` alone."""
@@ -40,7 +36,7 @@ STATISTIC_SIZE = 2
 LOW_BITS = 1
 
 
-def check(component: Component, network: nn.Module) -> None:
+def check(component: Parameters, network: nn.Module) -> None:
     """Refuse an adapter whose matrices are no pairs, of which the product alone counts.
 
     Raises:
@@ -57,7 +53,7 @@ def check(component: Component, network: nn.Module) -> None:
         )
 
 
-def entries(component: Component, stored: Sequence[StoredTensor]) -> list[Entry]:
+def entries(component: Parameters, stored: Sequence[StoredTensor]) -> list[Entry]:
     """Return the tensors of a file; the bits of each component are those that the file states."""
     found: list[Entry] = []
     for name, linear in component.matrices.items():
@@ -76,7 +72,7 @@ def entries(component: Component, stored: Sequence[StoredTensor]) -> list[Entry]
 
 
 @torch.no_grad()
-def fill(component: Component, stored: Sequence[StoredTensor]) -> None:
+def fill(component: Parameters, stored: Sequence[StoredTensor]) -> None:
     """Fill the pairs of a component with the stored components of their products."""
     tensors = iter(stored)
     for name, linear in component.matrices.items():
@@ -91,7 +87,7 @@ def fill(component: Component, stored: Sequence[StoredTensor]) -> None:
 
 
 @torch.no_grad()
-def compress(trained: Component, bits: int, kept: float) -> list[StoredTensor]:
+def compress(trained: Parameters, bits: int, kept: float) -> list[StoredTensor]:
     """Return the tensors of a file.
 
     Args:

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from petl_bench.adapters import Attached
 from petl_bench.packing import Entry, StoredTensor
 from petl_bench.quantizers import FakeQuantize
-
-if TYPE_CHECKING:
-    from petl_bench.model.component import Component
 
 QUANTIZER = "minmax"
 """Codebook of these tensors: evenly spaced levels between two numbers that a file states."""
 
 
-def all_of(component: Component) -> list[nn.Parameter]:
+class Parameters(Protocol):
+    """An adapter that is not prepared (petl_bench.model.Component)."""
+
+    @property
+    def attached(self) -> Attached:
+        """The declaration of the method."""
+
+    @property
+    def bits(self) -> int:
+        """Bits per weight of the stored matrices."""
+
+    @property
+    def matrices(self) -> dict[str, nn.Linear]:
+        """The stored matrices by name, in the order of the file."""
+
+    @property
+    def floats(self) -> dict[str, list[nn.Parameter]]:
+        """The float parameters by name."""
+
+
+def all_of(component: Parameters) -> list[nn.Parameter]:
     """Return all stored parameters: matrices in the order of the file, then floats."""
     found = [parameter for linear in component.matrices.values() for parameter in linear.parameters()]
     return found + [parameter for group in component.floats.values() for parameter in group]
