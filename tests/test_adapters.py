@@ -42,6 +42,10 @@ def test_attaching_leaves_the_backbone_as_it_was(name, quantized):
     for key, (parameter, value) in originals.items():
         assert after[key] is parameter
         assert torch.equal(parameter, value)
+    if parts.replacement is not None:
+        assert originals.keys() == after.keys()
+        after = {id(p): p for p in parts.replacement.network.parameters()}
+        originals = {}
     declared = [*(matrix.weight for matrix in parts.matrices.values()), *chain(*parts.floats.values())]
     assert originals.keys() <= after.keys()
     fixed = [matrix.weight for matrix in parts.fixed.values()]
@@ -150,6 +154,7 @@ def test_stored_tensors_follow_the_order_of_the_matrices(name):
 def test_trainable_parameters_are_all_that_require_gradients(name):
     adapted = tiny.quantized_model(tiny.model_spec(name))
     needing = {id(p) for p in adapted.network.parameters() if p.requires_grad}
+    needing |= {id(p) for p in adapted.adapter.attached.unstored}
     stacked = {id(stack.latent) for stack in (*adapted.adapter.stacks, *adapted.head.stacks)}
     assert needing | stacked == {id(p) for p in adapted.trainable}
     assert len(adapted.trainable) == len(needing | stacked)

@@ -73,6 +73,7 @@ def test_forward_and_gradients_agree_with_the_plain_reference(name):
         key: [p.detach().clone().requires_grad_() for p in group]
         for key, group in adapted.adapter.floats.items()
     }
+    adapted.adapter.attached.encode()
     held |= adapted.adapter.attached.codes
     state = families.build(spec.backbone)[0].state_dict()
     head = adapted.head.latents["weight"], adapted.head.floats["bias"][0].detach()
@@ -119,7 +120,7 @@ def test_starts_at_the_frozen_backbone_where_its_source_says_so(name):
     if getattr(reference(name), "IDENTITY", True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     else:
-        assert (found - expected).abs().max() > 1e-6
+        assert found.shape != expected.shape or (found - expected).abs().max() > 1e-6
 
 
 @every_method

@@ -19,6 +19,7 @@ from petl_bench.adapters.outputs import ChangedOutputs
 from petl_bench.adapters.road import Rotated
 from petl_bench.adapters.rows import Stack
 from petl_bench.adapters.uni_lora import Chosen, ComputedPair
+from petl_bench.adapters.vb_lora import Composed, Pieces
 from petl_bench.adapters.vera import ScaledRandom, frozen
 from petl_bench.initialization import normal
 
@@ -204,3 +205,37 @@ def test_road(base):
     put(layer.road_theta["default"], angles[0])
     put(layer.road_alpha["default"], 1 + lengths[0])
     agree(ChangedOutputs(base, {"all": Rotated(rows(angles), rows(lengths), 64, 1.0)}), layer)
+
+
+def test_vb_lora(base):
+    """Logits whose two largest differ so that the weights are multiples of the step of a stored weight."""
+    vectors, length = 10, 32
+    count = RANK * (INPUTS + OUTPUTS) // length
+    bank = some(vectors, length)
+    pieces = Pieces(linear(bank), count, 2, seed=0)
+    second = torch.randint(1, 256, (count,), generator=STEPS) / 510
+    order = torch.stack([torch.randperm(vectors, generator=STEPS) for _ in range(count)])
+    logits = torch.full((count, vectors), -20.0)
+    logits.scatter_(1, order[:, :1], (1 - second).log()[:, None])
+    logits.scatter_(1, order[:, 1:2], second.log()[:, None])
+    put(pieces.logits, logits)
+    pair = ComputedPair(
+        Composed(pieces, 0, (RANK, INPUTS), columns=False),
+        Composed(pieces, RANK * INPUTS // length, (OUTPUTS, RANK), columns=True),
+        1.0,
+        0.0,
+    )
+    config = peft.VBLoRAConfig(
+        r=RANK, num_vectors=vectors, vector_length=length, topk=2, target_modules=["site"]
+    )
+    layer = twin(base, config)
+    put(layer.vblora_vector_bank["default"], bank)
+    down, up = logits.split([RANK * INPUTS // length, RANK * OUTPUTS // length])
+    put(layer.vblora_logits_A["default"], down.view(RANK, -1, vectors))
+    put(layer.vblora_logits_B["default"], up.view(-1, RANK, vectors))
+    for choose in (lambda: pieces.choose(training=False), pieces.encode, pieces.decode):
+        choose()  # by the logits, and by the codes of a file
+        with torch.no_grad():
+            x = some(1, INPUTS)
+            torch.testing.assert_close(pair(base(x), x), layer.eval()(x), rtol=1e-5, atol=1e-5)
+    agree(DeltaLinear(base, pair), layer)

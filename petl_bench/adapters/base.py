@@ -70,6 +70,19 @@ class Calibration(Protocol):
 
 
 @dataclass(frozen=True)
+class Replacement:
+    """A network in place of the backbone, for methods that use nothing of it.
+
+    Attributes:
+        network: images (batch, 3, S, S) -> output of its submodule `head`, whose input are the features.
+        features: number of features.
+    """
+
+    network: nn.Module
+    features: int
+
+
+@dataclass(frozen=True)
 class Attached:
     """The tensors of an attached adapter, in the order in which they are stored, and its hooks.
 
@@ -80,13 +93,16 @@ class Attached:
         floats: lists of trainable parameters at their initial values; each list is stored as one vector.
         initializers: initializers of the matrices that do not use `initialization.linear`, by name.
         spare: names of matrices that are trained, but neither stored nor used in evaluation.
+        unstored: float32 parameters that are trained, but neither quantized nor stored.
         float32: whether the linears keep float32 weights in every precision. Methods need it whose update is
             a small difference of large numbers; they cast the result to the dtype of the activations.
         each_pass: function that is called before each pass through the network with True in training mode
             and False in evaluation mode.
         calibrate: function that is called once before training. A reloaded model does not call it; the file
             holds its results.
+        encode: function that is called before `codes` are stored, for methods whose training decides them.
         decode: function that is called after `codes` have been read from a file.
+        replacement: network that the model consists of instead of the backbone; None: the backbone.
         consistency: weight of the symmetric KL divergence between the outputs of two passes over each
             training batch; with 0 there is one pass.
     """
@@ -97,10 +113,13 @@ class Attached:
     floats: dict[str, list[nn.Parameter]] = field(default_factory=dict)
     initializers: dict[str, initialization.Initializer] = field(default_factory=dict)
     spare: set[str] = field(default_factory=set)
+    unstored: list[nn.Parameter] = field(default_factory=list)
     float32: bool = False
     each_pass: Callable[[bool], None] | None = None
     calibrate: Callable[[Calibration], None] | None = None
+    encode: Callable[[], None] = lambda: None
     decode: Callable[[], None] = lambda: None
+    replacement: Replacement | None = None
     consistency: float = 0.0
 
 

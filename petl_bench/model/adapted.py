@@ -73,7 +73,7 @@ class Adapted:
             floats = [*chain.from_iterable(component.floats.values())]
             component.prepare(self.network, dtype, device)
             self.weights.extend([*component.stacks, *component.fixed_stacks, *component.deviations.values()])
-            for parameter in floats:
+            for parameter in (*floats, *component.attached.unstored):
                 parameter.data = parameter.data.to(device)
             if dtype is not torch.float32:
                 self.weights.extend(casts(self.network, floats, dtype))
@@ -188,8 +188,12 @@ def assemble(
     attach = adapters.attach if backbone is None or form is not None else adapters.declare
     attached = attach(spec.adapter.name, spec.adapter.settings, sites, shape)
     reduction.adapter_attached()
-    head = heads.build(spec.head, sites.features, spec.classes, seed)
-    sites.head.set(head.module)
+    classifier, features = sites.head, sites.features
+    if (replacement := attached.replacement) is not None:
+        network, features = replacement.network, replacement.features
+        classifier = Slot(network, "head")
+    head = heads.build(spec.head, features, spec.classes, seed)
+    classifier.set(head.module)
     declared = adapters.Attached(matrices={"weight": head.module}, floats=head.floats)
     adapter = Component(
         attached, spec.bits, spec.quantizer, spec.float_bits, seed, statistics_of, spec.compress
@@ -205,7 +209,7 @@ def assemble(
         network,
         adapter,
         Component(declared, head.bits, HEAD_QUANTIZER),
-        sites.head,
+        classifier,
         any(parameter.requires_grad for parameter in sites.parameters.values()),
     )
 

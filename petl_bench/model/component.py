@@ -72,11 +72,11 @@ class Component:
 
     @property
     def trainable(self) -> list[nn.Parameter]:
-        """The trainable parameters of a prepared component: stacks of latent weights, then floats."""
+        """The trainable parameters of a prepared component: latent stacks, floats, and those not stored."""
         found = [stack.latent for stack in self.stacks]
         for name, group in self.floats.items():
             found += [self.deviations[name].latent] if name in self.deviations else group
-        return found
+        return [*found, *self.attached.unstored]
 
     @property
     def latents(self) -> dict[str, Tensor]:
@@ -150,6 +150,7 @@ class Component:
     def store(self) -> list[StoredTensor]:
         """Return the tensors that a file holds of a prepared and trained component."""
         stored = []
+        self.attached.encode()
         joint = self._jointly_encoded()
         for name, latent in self.latents.items():
             if name in joint:

@@ -47,7 +47,8 @@ def costs(names: Iterable[str]) -> Iterator[Cost]:
         unused = method(name).unused
         hidden = unused.get("hidden", declarations(RunSettings)["hidden"].default)
         attached = declare(name, completed(name, {}).settings, sites, Shape(hidden, 1.0, quantized=True))
-        trained = chain((matrix.weight for matrix in attached.matrices.values()), *attached.floats.values())
+        matrices = (matrix.weight for matrix in attached.matrices.values())
+        trained = chain(matrices, attached.unstored, *attached.floats.values())
         small, large = (
             sum(entry.nbytes for entry in Component(attached, unused.get("bits", bits), "").entries)
             for bits in (1, FLOAT_BITS)

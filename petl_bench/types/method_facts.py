@@ -23,7 +23,7 @@ ADAPTERS = Path(__file__).parent.parent / "adapters"
 TABLE = "ADAPTERS"
 """Name of the registry of the methods (petl_bench.adapters.base)."""
 
-GROUPS = ("probe", "selective", "additive", "low-rank", "reparameterized", "prompt")
+GROUPS = ("probe", "control", "selective", "additive", "low-rank", "reparameterized", "prompt")
 """Groups of methods that `petl-bench ls adapters` shows."""
 
 
