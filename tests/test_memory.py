@@ -65,9 +65,9 @@ def measured(spec: RunSpec) -> int:
     with Allocations() as counted:
         for _ in range(2):
             images, labels = torch.rand(BATCH, 3, size, size), torch.zeros(BATCH, dtype=torch.int64)
+            optimizer.zero_grad(set_to_none=True)
             counted.peak = counted.now
             loss = sum(functional.cross_entropy(network(images), labels) for _ in range(passes))
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             del loss

@@ -7,6 +7,7 @@ from petl_bench.adapters import ADAPTERS
 from petl_bench.dev.bench.operations import Operations, step_operations
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
+from petl_bench.train import Compiled, Hooks, Training, evaluate, fit
 from petl_bench.types import method
 from tests import tiny
 
@@ -89,3 +90,57 @@ def test_the_network_compiles_as_one_graph(name, precision):
         assert (found - expected).abs().max() <= (1e-4 if precision == "fp32" else 0.1), training
         found.sum().backward()
     assert all(weight.grad is not None for weight in adapted.trainable)
+
+
+class Looks(Hooks):
+    """Evaluations of the plain network between epochs, in batches of another size."""
+
+    def __init__(self, adapted):
+        self.adapted, self.steps = adapted, 0
+
+    def before_step(self):
+        self.steps += 1
+        assert all(weight.grad is None for weight in self.adapted.trainable)
+
+    def after_epoch(self, epoch):
+        evaluate(self.adapted.network, tiny.split(5), tiny.pixels())
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+@pytest.mark.sampled(3)
+def test_all_steps_of_a_training_are_one_graph(name, monkeypatch):
+    """One graph for all steps, in spite of evaluations between them and of images that fill no batch.
+
+    It is what a GPU would replay: it contains quantization and network, no value is read from it on the way,
+    and the tensors that come to it have the same shapes each time.
+    """
+    torch._dynamo.reset()
+    graphs, shapes = [], set()
+
+    def backend(graph, inputs):
+        graphs.append([node.target for node in graph.graph.nodes if node.op == "call_function"])
+
+        def run(*given):
+            shapes.add(tuple(getattr(value, "shape", None) for value in given))
+            return graph.forward(*given)
+
+        return run
+
+    plain = torch.compile
+    monkeypatch.setattr("torch.compile", lambda run, mode: plain(run, backend=backend, fullgraph=True))
+    losses = []
+    for compile_it in (False, True):
+        adapted = assemble(spec_of(name), 3, drop_path=0.1)
+        adapted.prepare()
+        model = Compiled(adapted.network, "reduce-overhead") if compile_it else adapted.network
+        hooks = Looks(adapted)
+        data, recipe = tiny.split(11), tiny.recipe(2, 4, warmup_epochs=0)
+        torch.manual_seed(0)
+        losses.append(
+            fit(Training(model, adapted.trainable, data, recipe, tiny.pixels(), seed=0, hooks=hooks))
+        )
+        assert hooks.steps == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    # The first step of dtl begins without the state that the others find.
+    assert len(graphs) <= (2 if name == "dtl" else 1)
+    assert len(shapes) == 1

@@ -20,7 +20,7 @@ from petl_bench.model import assemble, restore
 from petl_bench.packing import describe, dump, load
 from petl_bench.quantizers import FakeQuantize
 from petl_bench.run.execute import read_metadata
-from petl_bench.train import Pixels, Training, compiled, fit, outputs
+from petl_bench.train import Compiled, Pixels, Training, fit, outputs
 from tests import tiny, trees
 from tests.conftest import json_lines, long, pick, quickly
 
@@ -334,7 +334,7 @@ def test_compiled_training_is_the_same_training(monkeypatch):
     for mode in ("none", "default"):
         adapted = assemble(spec, seed=3)
         adapted.prepare()
-        model = adapted.network if mode == "none" else compiled(adapted.network, mode)
+        model = adapted.network if mode == "none" else Compiled(adapted.network, mode)
         losses.append(fit(Training(model, adapted.trainable, data, recipe, tiny.pixels(), seed=0)))
     assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4)
 

@@ -106,16 +106,13 @@ def needed(spec: RunSpec) -> int:
     trained = bytes_of(adapted.trainable)
     held = bytes_of([*chain(adapted.network.parameters(), adapted.network.buffers()), *adapted.trainable])
     with Allocations() as counted, _FusedAttention():
-        forward = _step(adapted, recipe.batch_size, spec, lambda: counted.peak)
-    step = max(
-        forward + trained, counted.peak
-    )  # the gradients of one step live until the next one's backward
+        _step(adapted, recipe.batch_size, spec)
     images = 0 if recipe.augment.crop else spec.task.training_images
-    return held + MOMENTS * trained + step + images * 3 * spec.backbone.image_size**2
+    return held + MOMENTS * trained + counted.peak + images * 3 * spec.backbone.image_size**2
 
 
-def _step(adapted: Adapted, batch: int, spec: RunSpec, peak: Callable[[], int]) -> int:
-    """Make a step of a training, without its optimizer, and return the peak of its forward pass."""
+def _step(adapted: Adapted, batch: int, spec: RunSpec) -> None:
+    """Make a step of a training, without its optimizer."""
     size = spec.backbone.image_size
     images = torch.empty(batch, 3, size, size, device=META)
     labels = torch.empty(batch, dtype=torch.int64, device=META)
@@ -125,9 +122,7 @@ def _step(adapted: Adapted, batch: int, spec: RunSpec, peak: Callable[[], int]) 
         (functional.cross_entropy(network(images), labels) for _ in range(passes)),
         torch.zeros((), device=META),
     )
-    forward = peak()
     loss.backward()
-    return forward
 
 
 def _on_meta(spec: RunSpec) -> Adapted:

@@ -22,11 +22,11 @@ from petl_bench.run.search import SearchResult, search
 from petl_bench.run.source import sources
 from petl_bench.train import (
     Average,
+    Compiled,
     Hooks,
     Pixels,
     Training,
     TrainingState,
-    compiled,
     evaluate,
     fit,
     log_epochs,
@@ -234,6 +234,10 @@ class _RunHooks(Hooks):
         if self.regularizer is not None and epoch >= max(1, self.spec.train.warmup_epochs):
             self.regularizer.refresh()
 
+    def before_step(self) -> None:
+        if self.runtime.compile == "reduce-overhead":  # a replayed graph writes over the tensors of the last
+            torch.compiler.cudagraph_mark_step_begin()
+
     def after_step(self, learning_rate: float) -> None:
         if self.regularizer is not None:
             self.regularizer.step(learning_rate * self.spec.matrix_lr)
@@ -276,7 +280,7 @@ def _trained_module(
     """
     if head_only:
         return adapted.probe(), adapted.features(lambda network: outputs(network, images, pixels))
-    return (adapted.network if mode == "none" else compiled(adapted.network, mode)), None
+    return (adapted.network if mode == "none" else Compiled(adapted.network, mode)), None
 
 
 def _evaluate(spec: RunSpec, adapted: Adapted, split: str, runtime: Runtime) -> float:

@@ -30,6 +30,9 @@ class Hooks:
     def before_epoch(self, epoch: int) -> None:
         """Called before each epoch with its number, from 0."""
 
+    def before_step(self) -> None:
+        """Called before each step, when nothing of the last one is needed any more."""
+
     def after_step(self, learning_rate: float) -> None:
         """Called after each step of the optimizer."""
 
@@ -106,16 +109,30 @@ class Training:
                 yield self.pixels(batch), target
 
 
-def compiled(model: nn.Module, mode: str) -> nn.Module:
-    """Return a compiled version of a model for training; the model itself does not change.
+class Compiled(nn.Module):
+    """A network that torch.compile has turned into one graph, with the quantization of its weights.
+
+    The network itself does not change, and shares its parameters.
 
     Args:
-        model: the model.
+        network: the network. What its hooks do before a pass belongs to the graph.
         mode: mode of torch.compile.
     """
-    made: Any = torch.compile(model, mode=mode)
-    assert isinstance(made, nn.Module)
-    return made
+
+    def __init__(self, network: nn.Module, mode: str) -> None:
+        super().__init__()
+        self.network = network
+        self.run = torch.compile(self._pass, mode=mode)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (batch, classes) for images (batch, 3, S, S)."""
+        logits: Tensor = self.run(images)
+        return logits
+
+    def _pass(self, images: Tensor) -> Tensor:
+        """Call the network; of a module itself, torch would compile the hooks and the pass apart."""
+        logits: Tensor = self.network(images)
+        return logits
 
 
 def fit(training: Training) -> list[float]:
@@ -150,12 +167,13 @@ def fit(training: Training) -> list[float]:
             group["lr"] = rate * group["factor"]
         total = torch.zeros((), device=device)
         for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            hooks.before_step()
             inputs, target = augment(*next(batches))
             logits = model(inputs)
             loss = augment.loss(logits, target)
             if training.consistency:
                 loss = loss + training.consistency * symmetric_kl(logits, model(inputs))
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             hooks.after_step(rate)
