@@ -106,7 +106,7 @@ class Convpass(nn.Module):
         patches = functional.conv2d(patches.permute(0, 3, 1, 2), kernel, self.conv_bias, padding=1)
         patches = patches.permute(0, 2, 3, 1)
         if prefix is not None:
-            prefix = functional.linear(prefix, kernel[:, :, 1, 1], self.conv_bias)
+            prefix = functional.linear(prefix, kernel.flatten(2)[..., TAPS // 2], self.conv_bias)
         return self.layout.join(prefix, patches).reshape(shape)
 
 

@@ -63,7 +63,8 @@ class TrainCore(Core):
         self.tiles = nn.ModuleList(tiles)
 
     def matrix(self) -> Tensor:
-        return torch.cat([tile.weight for tile in cast(Sequence[nn.Linear], self.tiles)])
+        tiles = [tile.weight for tile in cast(Sequence[nn.Linear], self.tiles)]
+        return tiles[0] if len(tiles) == 1 else torch.cat(tiles)
 
 
 class TuckerCore(Core):

@@ -70,8 +70,7 @@ class Kronecker(Delta):
 
     def _terms(self) -> tuple[Tensor, Tensor]:
         """Return factors (terms, m, n) and (terms, p, q); with initial factors, those of the difference."""
-        left = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.lefts)])
-        right = torch.stack([linear.weight for linear in cast(Sequence[nn.Linear], self.rights)])
+        left, right = _stacked(self.lefts), _stacked(self.rights)
         if self.starts is None:
             return left, right
         begun = [start.weight for start in cast(Sequence[Start], self.starts)]
@@ -91,3 +90,9 @@ class Kronecker(Delta):
         columns = inner.transpose(-1, -3).flatten(-2)  # (..., p, terms * n)
         rows = functional.linear(columns, left.transpose(0, 1).flatten(1))
         return torch.add(base, rows.transpose(-1, -2).flatten(-2), alpha=self.scale)
+
+
+def _stacked(linears: nn.ModuleList) -> Tensor:
+    """Return the weights of linears (linears, outputs, inputs), without a copy where there is one alone."""
+    weights = [linear.weight for linear in cast(Sequence[nn.Linear], linears)]
+    return weights[0][None] if len(weights) == 1 else torch.stack(weights)

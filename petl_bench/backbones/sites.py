@@ -166,7 +166,8 @@ class TokenGrid:
         """
         if self.grid is None:
             return None, x
-        return x[:, : self.prefix], x[:, self.prefix :].unflatten(1, self.grid)
+        prefix, patches = x.split([self.prefix, x.shape[1] - self.prefix], 1)
+        return prefix, patches.unflatten(1, self.grid)
 
     def join(self, prefix: Tensor | None, patches: Tensor) -> Tensor:
         """Return the tokens that `split` has split, in their original shape."""

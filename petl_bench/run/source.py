@@ -50,11 +50,14 @@ DIGITS = 8
 SAME_NUMBERS = {
     "61fb63d9": "304f46ab",  # adapter adapter_plus
     "1ce63006": "aa6b016a",  # adapter bitfit
+    "67abdf28": "cd0d6ba9",  # adapter convpass
+    "20fb04f6": "b9f66ab2",  # adapter fact_tt
     "1f29fd29": "a512108b",  # adapter full
-    "49269eb6": "f3dbad08",  # adapter krona
+    "bae7ec67": "f3dbad08",  # adapter krona
     "6ef5256e": "f086b936",  # adapter linear
     "142a3880": "3f841822",  # adapter lt_sft
     "b0ec0097": "9dcba847",  # adapter sketch
+    "86e50efa": "18999c87",  # adapter soka
     "5c3817da": "d653bd87",  # adapter ssf
     "5b34fe49": "c696fd5e",  # adapter vpt_deep
     "01b31d31": "9875e260",  # adapter vpt_shallow
