@@ -109,9 +109,9 @@ def engine_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def few_images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides of a task of 10 classes, 80 training images and 200 test images, for runs of a moment."""
+    """Overrides of a task of 10 classes, 90 training images and 200 test images, for runs of a moment."""
     home = tmp_path_factory.mktemp("few")
-    trees.vtab_task(home / "data", 10, {"train": 60, "val": 20, "test": 200}, ".png")
+    trees.vtab_task(home / "data", 10, {"train": 70, "val": 20, "test": 200}, ".png")
     data = [f"data.root={home / 'data'}", f"data.cache={home / 'cache'}"]
     return ["sweep=none", "task=folder", *data, "protocol=fixed"]
 

@@ -1,6 +1,5 @@
 """What every adapter method must do, without a line of its own but the reference of its formulas."""
 
-import copy
 import dataclasses
 import importlib
 import math
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from petl_bench import adapters, packing
 from petl_bench.adapters import ADAPTERS, Shape
 from petl_bench.backbones import families
+from petl_bench.backbones.sharing import Resident
 from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from petl_bench.types import BackboneSpec, method
@@ -28,9 +28,10 @@ every_family = pytest.mark.parametrize("family", list(tiny.FAMILIES))
 
 @cache
 def vit_b16():
-    """The network and its sites, without values."""
-    with torch.device("meta"):
-        return families.build(BackboneSpec("vit_base_patch16_224", "random", 224))
+    """The backbone without values, to be copied."""
+    meta = torch.device("meta")
+    with meta:
+        return Resident(BackboneSpec("vit_base_patch16_224", "random", 224), "fp32", meta)
 
 
 def reference(name):
@@ -202,7 +203,7 @@ def test_parameters_and_bytes_are_those_of_the_formula(name):
 def test_parameters_on_vit_b16_are_those_its_source_states(name):
     for hidden, chosen, stated, where in reference(name).STATED:
         settings = dataclasses.asdict(ADAPTERS.get(name).config()) | chosen
-        _, sites = copy.deepcopy(vit_b16())
+        sites = vit_b16().copy().sites
         parts = adapters.declare(name, settings, sites, Shape(hidden, 1.0, True))
         found = sum(m.weight.numel() for m in parts.matrices.values())
         found += sum(p.numel() for p in chain(*parts.floats.values()))

@@ -75,6 +75,7 @@ def refused(spec, path):
 
 
 @pytest.mark.parametrize("given", ARCHITECTURES)
+@pytest.mark.sampled(8)
 def test_weights_fit_their_own_architecture_and_no_other(given, tmp_path):
     path = tmp_path / "w.pth"
     torch.save(state_of(given), path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,7 @@ from itertools import chain
 import torch
 
 from petl_bench.adapters import Shape, declare
-from petl_bench.backbones import families
+from petl_bench.backbones.sharing import Resident
 from petl_bench.model import Component
 from petl_bench.types import FLOAT_BITS, BackboneSpec, RunSettings, completed, declarations, method
 
@@ -40,10 +39,11 @@ class Cost:
 
 def costs(names: Iterable[str]) -> Iterator[Cost]:
     """Yield the costs of the named adapters, in the order of the names."""
-    with torch.device("meta"):
-        built = families.build(VIT_B16)
+    meta = torch.device("meta")
+    with meta:
+        built = Resident(VIT_B16, "fp32", meta)
     for name in names:
-        _, sites = copy.deepcopy(built)
+        sites = built.copy().sites
         unused = method(name).unused
         hidden = unused.get("hidden", declarations(RunSettings)["hidden"].default)
         attached = declare(name, completed(name, {}).settings, sites, Shape(hidden, 1.0, quantized=True))
