@@ -25,6 +25,7 @@ class Kind(StrEnum):
     heads = "heads"
     tasks = "tasks"
     protocols = "protocols"
+    presets = "presets"
     sweeps = "sweeps"
     train = "train"
     launchers = "launchers"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
+from petl_bench.config import presets
 from petl_bench.config.files import group_config, options
 from petl_bench.config.keys import FEW_SHOT, PLAIN
+from petl_bench.config.overrides import literal
 from petl_bench.config.plan import plan
-from petl_bench.config.recipes import flat, nearest_recipe, recipe, recipe_of_suite, tuned_of_suite
+from petl_bench.config.recipes import flat, nearest_recipe, recipe, recipe_of_suite
 from petl_bench.config.specs import tuned_value
 from petl_bench.errors import UserError
 from petl_bench.types import (
@@ -32,13 +32,15 @@ ANY_BACKBONE = "timm"
 def overrides_of(spec: RunSpec) -> list[str]:
     """Return overrides that plan a run, as `petl-bench sweep` takes them.
 
-    Settings that follow from the others are left out, such as a scale of conf/tuned. If files of conf/ were
-    changed so that this does not plan the run, all settings are stated.
+    Settings that follow from the others are left out, such as a scale of conf/tuned, and a preset is named
+    where this makes them fewer. If files of conf/ were changed so that this does not plan the run, all
+    settings are stated.
 
     Args:
         spec: the run, as a store holds it. Relative paths of data and weights stay relative.
     """
-    short = _lines(spec, whole=False)
+    names = sorted(options(presets.GROUP), key=lambda name: name != presets.RELEASED)
+    short = min((_lines(spec, whole=False, preset=name) for name in names), key=len)
     return short if not differences(short, spec) else _lines(spec, whole=True)
 
 
@@ -62,17 +64,21 @@ def differences(overrides: list[str], spec: RunSpec) -> list[str]:
 _ABSENT = object()
 
 
-def _lines(spec: RunSpec, whole: bool) -> list[str]:
+def _lines(spec: RunSpec, whole: bool, preset: str = presets.RELEASED) -> list[str]:
     """Return overrides that plan a run.
 
     Args:
         whole: whether to state all settings, not only those that the chosen files leave to be stated.
+        preset: name of the preset to use.
     """
+    chosen = presets.values_of(preset, spec.adapter.name)
     task, method = spec.task, methods().get(spec.adapter.name)
     unused = method.unused if method else {}
-    base = _backbone(spec.backbone)
+    base, tuned = _backbone(spec.backbone), partial(_tuned, spec, preset)
     train, differing = nearest_recipe(spec)
-    found: dict[str, Any] = {"sweep": "none", "task": task.source if task.suite == "own" else task.name}
+    found: dict[str, Any] = {"sweep": "none"}
+    found |= {presets.GROUP: preset} if preset != presets.RELEASED else {}
+    found["task"] = task.source if task.suite == "own" else task.name
     found |= {
         "backbone": base,
         **dict(_of_backbone(spec.backbone, base, whole)),
@@ -82,18 +88,18 @@ def _lines(spec: RunSpec, whole: bool) -> list[str]:
     found |= {
         f"adapter.{key}": value
         for key, value in spec.adapter.settings.items()
-        if whole or defaults.get(key, _ABSENT) != value
+        if whole or chosen.get(f"adapter.{key}", defaults.get(key, _ABSENT)) != value
     }
     for name, known in declarations(type(spec)).items():
         value = getattr(spec, name)
-        given = whole or value != known.default or name in ("hidden", "bits", "seed")
+        given = whole or value != chosen.get(name, known.default) or name in ("hidden", "bits", "seed")
         exists = name in PLAIN or value in options(name)  # codebook `none` is no option
         if given and exists and name not in unused and name != "scale":
             found[name] = value
     found |= {"protocol": spec.protocol.name, **dict(_of_protocol(spec))}
-    if "scale" not in unused and spec.scale is not None and (whole or spec.scale != _tuned(spec, "scales")):
+    if "scale" not in unused and spec.scale is not None and (whole or spec.scale != tuned("scales")):
         found["scale"] = spec.scale
-    found |= _of_train(spec, train, differing, whole)
+    found |= _of_train(spec, train, differing, whole, tuned("lrs"))
     found |= {name: getattr(task, name) for name in FEW_SHOT if getattr(task, name)}
     found |= {"data.images": task.drawn} if task.drawn else {}
     found |= {f"data.{key}": task.place[key] for key in ("root", "override") if key in task.place}
@@ -130,7 +136,9 @@ def _of_protocol(spec: RunSpec) -> Iterator[tuple[str, Any]]:
             yield f"protocol.{key}", value
 
 
-def _of_train(spec: RunSpec, name: str, differing: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+def _of_train(
+    spec: RunSpec, name: str, differing: Mapping[str, Any], whole: bool, tuned_rate: float | None
+) -> dict[str, Any]:
     """Return the recipe, if it is not that of the suite, and the settings in which a run differs from it."""
     usual = name == recipe_of_suite(spec.task.suite)
     found: dict[str, Any] = {} if usual else {"train": name}
@@ -141,7 +149,7 @@ def _of_train(spec: RunSpec, name: str, differing: Mapping[str, Any], whole: boo
         differing = {**differing, "schedule_lag": spec.train.schedule_lag}
     found |= {f"train.{key}": value for key, value in differing.items()}
     # A rate of conf/tuned counts where neither a recipe nor a rate is chosen.
-    tuned_rate = _tuned(spec, "lrs") if usual else None
+    tuned_rate = tuned_rate if usual else None
     if tuned_rate == spec.train.lr:
         found.pop("train.lr", None)
     elif tuned_rate is not None:
@@ -149,29 +157,8 @@ def _of_train(spec: RunSpec, name: str, differing: Mapping[str, Any], whole: boo
     return found
 
 
-def _tuned(spec: RunSpec, what: str) -> float | None:
-    """Return the value that the file of conf/tuned for the suite of a run has for it; None if it has none."""
+def _tuned(spec: RunSpec, preset: str, what: str) -> float | None:
+    """Return the value that conf/tuned has for a run with a preset; None if it has none."""
     if spec.protocol.name == "sealed" or spec.adapter.name not in methods():
         return None
-    return tuned_value(spec, what, tuned_of_suite(spec.task.suite))
-
-
-_PLAIN_WORD = re.compile(r"[A-Za-z/][\w./-]*", re.ASCII)
-_OTHERWISE_READ = ("null", "true", "false", "nan", "inf")
-
-
-def literal(value: Any) -> str:
-    """Return a value as the grammar of overrides writes it, so that it is read as the same value."""
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{literal(held)}' for key, held in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(literal, value))}]"
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if not isinstance(value, str):
-        return repr(value)
-    if _PLAIN_WORD.fullmatch(value) and value.lower() not in _OTHERWISE_READ:
-        return value
-    # Otherwise OmegaConf reads ${...} as an interpolation, and backslashes before it as escapes.
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    return QuotedString(text=escaped, quote=Quote.single).with_quotes()
+    return tuned_value(spec, what, presets.tuned_of_suite(spec.task.suite, preset))

@@ -1,9 +1,10 @@
-"""Parsing of overrides in Hydra's grammar, and refusal of those that a plan cannot use."""
+"""Overrides in Hydra's grammar: parsed, refused where a plan cannot use them, and written."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +13,7 @@ from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
     Override,
+    Quote,
     QuotedString,
     Sweep,
     Transformer,
@@ -119,3 +121,24 @@ def values_of(override: Override) -> list[str]:
     if not values:
         raise UserError(f"{override.input_line!r} matches nothing")
     return values
+
+
+_PLAIN_WORD = re.compile(r"[A-Za-z/][\w./-]*", re.ASCII)
+_OTHERWISE_READ = ("null", "true", "false", "nan", "inf")
+
+
+def literal(value: Any) -> str:
+    """Return a value as the grammar of overrides writes it, so that it is read as the same value."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{literal(held)}' for key, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(literal, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if not isinstance(value, str):
+        return repr(value)
+    if _PLAIN_WORD.fullmatch(value) and value.lower() not in _OTHERWISE_READ:
+        return value
+    # Otherwise OmegaConf reads ${...} as an interpolation, and backslashes before it as escapes.
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return QuotedString(text=escaped, quote=Quote.single).with_quotes()

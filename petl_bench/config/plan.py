@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from petl_bench.config import presets
 from petl_bench.config.compose import (
     composed_sweep,
     configuration,
@@ -37,7 +38,7 @@ from petl_bench.config.files import (
 from petl_bench.config.keys import store_settings, suggested
 from petl_bench.config.origins import CHOOSING, Origins
 from petl_bench.config.overrides import parse, values_of
-from petl_bench.config.recipes import recipe_of_suite, tuned_of_suite
+from petl_bench.config.recipes import recipe_of_suite
 from petl_bench.config.schema import first_paragraph
 from petl_bench.config.specs import run_spec
 from petl_bench.data import manifests
@@ -127,17 +128,26 @@ def _expand(overrides: list[str]) -> Plan:
         values_of(parsed["sweep"])[0].partition("=")[2] if "sweep" in parsed else default_options()["sweep"]
     )
     origins = Origins(parsed, axes_of, sweep)
+    for line in axes_of.get(presets.GROUP, []):
+        presets.check(line.partition("=")[2], {*groups(), *flat_keys(default)} - {"sweep", "task", "adapter"})
     runs: dict[RunSpec, tuple[list[str], Origin]] = {}
     config: dict[str, Any] = {}
-    overrides_of_suite = cache(_of_suite)  # it looks for files
+    overrides_of_suite, lines_of = cache(_of_suite), cache(presets.lines_of)  # they look for files
     for combination in itertools.product(*axes_of.values()):
         lines = dict(zip(axes_of, combination, strict=True))
-        task = value_of(lines["task"]) if "task" in lines else default["task"]["name"]
-        of_suite = overrides_of_suite(task)
-        config = configuration({"task": f"task={task}", **of_suite, **lines})
-        spec, keys = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & set(axes_of)))
+        preset = lines.pop(presets.GROUP, "").partition("=")[2] or presets.RELEASED
+        task, adapter = (
+            value_of(lines[group]) if group in lines else default[group]["name"]
+            for group in ("task", "adapter")
+        )
+        chosen_together = {
+            key: line for key, line in lines_of(preset, adapter).items() if key not in origins.by_sweep
+        }
+        usual = {**overrides_of_suite(task, preset), **chosen_together}
+        config = configuration({"task": f"task={task}", **usual, **lines})
+        spec, keys = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & {*axes_of, *chosen_together}))
         if spec not in runs:
-            options_of = {"protocol": default_options()["protocol"], **of_suite, **lines}
+            options_of = {"protocol": default_options()["protocol"], **usual, **lines}
             options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
             runs[spec] = list(combination), origins.origin(keys, options_of)
     chosen_launcher = dict(config["launcher"])
@@ -158,10 +168,11 @@ def _own(parsed: Mapping[str, Override]) -> bool:
     return any(manifests()[task.partition("=")[2]].suite == "own" for task in tasks)
 
 
-def _of_suite(task: str) -> dict[str, str]:
-    """Return overrides for the recipe and the tuned values of the task's suite."""
+def _of_suite(task: str, preset: str) -> dict[str, str]:
+    """Return overrides for the recipe of the task's suite, and for its tuned values with a preset."""
     suite = manifests()[task].suite
-    return {"train": f"train={recipe_of_suite(suite)}", "tuned": f"tuned={tuned_of_suite(suite)}"}
+    tuned = presets.tuned_of_suite(suite, preset)
+    return {"train": f"train={recipe_of_suite(suite)}", "tuned": f"tuned={tuned}"}
 
 
 def _check_options(parsed: Mapping[str, Override]) -> None:

@@ -31,11 +31,6 @@ def recipe_of_suite(suite: str) -> str:
     return suite if suite in options("train") else "vtab"
 
 
-def tuned_of_suite(suite: str) -> str:
-    """Return the file of conf/tuned for a suite's tasks where none is chosen."""
-    return suite if suite in options("tuned") else "none"
-
-
 @plugins.cached
 def recipe(name: str) -> Mapping[str, Any]:
     """Return the settings of a file of conf/train by their keys, those of its defaults list included."""
