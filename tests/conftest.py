@@ -54,7 +54,10 @@ pytest.register_assert_rewrite(
     )
 )
 
-SWEEP = ["task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"]
+SWEEP = [
+    *("task=digits,sprites_loc", "adapter=linear,adaptformer,lora", "bits=1,32", "train.epochs=1"),
+    "preset=released",
+]
 """2 tasks x (linear + 2 adapters x 2 widths) = 10 runs."""
 
 COLUMNS = {f.name for f in fields(ResultRow)}

@@ -73,7 +73,9 @@ SPECS = {
     "tree": [*ONE[::2], "task=tree", "split_seed=7", "data.images=40"],
     "folder": [*ONE[::2], "task=folder"],
     "seed": [*ONE, "seed=41"],
-    **{f"sweep {name}": [f"sweep={name}"] for name in options("sweep") if name != "none"},
+    **{f"sweep {name}": [f"sweep={name}"] for name in options("sweep") if name not in ("none", "demo")},
+    "sweep demo": ["sweep=demo", "preset=released"],
+    "preset compact": ["sweep=demo", "preset=compact"],
 }
 """Name -> overrides."""
 

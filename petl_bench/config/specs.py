@@ -61,7 +61,7 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     settings |= {name: value for name, value in unused.items() if name in settings}
     scale_from, lr_from = "scale", "protocol.lrs" if parts.one_rate else "train.lr"
     if protocol.name != "sealed":
-        about = _about(parts.adapter, settings["head"], chosen.hidden)
+        about = _about(parts.adapter, settings["head"], chosen.hidden, settings["bits"])
         if settings["scale"] is None:
             settings["scale"], scale_from = _tuned_scale(config, about, task.name), TABLES
         if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
@@ -262,13 +262,13 @@ def tuned_value(spec: RunSpec, what: str, file: str) -> float | None:
     """
     hidden = PLAIN["hidden"].default if "hidden" in method(spec.adapter.name).unused else spec.hidden
     values = {"tuned": group_config("tuned", file)}
-    return _tuned(values, what, _about(spec.adapter, spec.head, hidden), spec.task.name)
+    return _tuned(values, what, _about(spec.adapter, spec.head, hidden, spec.bits), spec.task.name)
 
 
-def _about(adapter: AdapterSpec, head: str, hidden: int) -> dict[str, Any]:
+def _about(adapter: AdapterSpec, head: str, hidden: int, bits: int) -> dict[str, Any]:
     """Return the settings of a run that a table of conf/tuned may be restricted to."""
     settings = {f"adapter.{key}": value for key, value in adapter.settings.items()}
-    return {"adapter": adapter.name, "head": head, "hidden": hidden, **settings}
+    return {"adapter": adapter.name, "head": head, "hidden": hidden, "bits": bits, **settings}
 
 
 def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
