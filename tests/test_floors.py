@@ -50,7 +50,7 @@ FLOORS = {
 """As docs/architecture.md draws them."""
 WRITERS = {"atomic.py", "store/runs.py", "store/claims.py", "store/merging.py"}
 WRITERS |= {"dev/pretrain.py", "dev/tune.py", "dev/documentation.py", "dev/upper_bound.py", "cli/report.py"}
-WRITERS |= {"data/archive.py", "data/prepare.py"}
+WRITERS |= {"data/archive.py", "data/prepare.py", "dev/search.py"}
 WRITERS |= {"dev/bench/photos.py", "dev/bench/commands.py", "run/provenance.py"}
 """Modules that write files themselves; all others call petl_bench.atomic. store/ keeps results, tools of
 maintainers write their own products, and `report --out` writes to a pipe or device of the user. Two modules

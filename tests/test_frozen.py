@@ -74,8 +74,8 @@ SPECS = {
     "folder": [*ONE[::2], "task=folder"],
     "seed": [*ONE, "seed=41"],
     **{f"sweep {name}": [f"sweep={name}"] for name in options("sweep") if name not in ("none", "demo")},
-    "sweep demo": ["sweep=demo", "preset=released"],
-    "preset compact": ["sweep=demo", "preset=compact"],
+    "sweep demo": ["sweep=demo", "preset=released", "train.batch_size=32"],
+    "preset compact": ["sweep=demo", "preset=compact", "train.batch_size=32"],
 }
 """Name -> overrides."""
 

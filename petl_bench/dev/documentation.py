@@ -6,6 +6,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     report NAME             the Markdown report of the results in `.readme/NAME.jsonl`
     table NAME HEADING      those tables of that report whose titles begin with HEADING
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
+    search NAME ADAPTER     accuracies of settings of a method on held-out training images
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
     suite NAME              the tasks of a suite: what they ask for, and how well they can be learned
@@ -39,6 +40,7 @@ from petl_bench.dev.method_tables import (
     sizes_table,
     tuned_table,
 )
+from petl_bench.dev.search import table
 from petl_bench.errors import UserError
 from petl_bench.report import FORMATS, MARGIN, Report, build
 from petl_bench.report.text import markdown_tables
@@ -106,6 +108,16 @@ def _figure(documentation: Documentation, page: Path, arguments: str) -> str:
     return f"![{found[0].description}]({link})\n"
 
 
+def _search(documentation: Documentation, page: Path, arguments: str) -> str:
+    name, adapter = arguments.split()
+    held = map(json.loads, (documentation.root / RESULTS / f"{name}.jsonl").read_text().splitlines())
+    titles, *rows = table(
+        (line for line in held if line["adapter"] == adapter),
+        {name: task.group for name, task in manifests().items()},
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["--:"] * len(titles), *rows]) + "\n"
+
+
 def _output(documentation: Documentation, page: Path, arguments: str) -> str:
     command = [sys.executable, "-c", "from petl_bench.cli import main; main()", *arguments.split()]
     environment = {**os.environ, "COLUMNS": WIDTH, "TERM": "dumb"}
@@ -161,6 +173,7 @@ KINDS: Mapping[str, Kind] = {
     "report": _report,
     "table": _table,
     "figure": _figure,
+    "search": _search,
     "output": _output,
     "settings": _settings,
     "suite": _suite,
