@@ -14,6 +14,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     method_sizes NAMES      trainable parameters and bytes of adapter methods
     method_tuned NAMES      scales and learning rates of adapter methods in conf/tuned/pocket.yaml
     method_published NAMES  scales of adapter methods in conf/tuned/vtab.yaml
+    peft_sizes TITLE        bytes of methods here and in files of Hugging Face peft; the title is not shown
     method_index FOLDER     all adapter methods, with links to their pages in FOLDER
 
 `.readme/NAME.jsonl` holds rows as `petl-bench sweep ... --json` prints them.
@@ -40,6 +41,7 @@ from petl_bench.dev.method_tables import (
     sizes_table,
     tuned_table,
 )
+from petl_bench.dev.peft_sizes import sizes_beside_peft
 from petl_bench.dev.search import table
 from petl_bench.errors import UserError
 from petl_bench.report import FORMATS, MARGIN, Report, build
@@ -181,6 +183,7 @@ KINDS: Mapping[str, Kind] = {
     "method_sizes": lambda documentation, page, names: sizes_table(names.split()),
     "method_published": lambda documentation, page, names: published_table(names.split()),
     "method_tuned": lambda documentation, page, names: tuned_table(names.split()),
+    "peft_sizes": lambda documentation, page, title: sizes_beside_peft(documentation.root),
     "method_index": lambda documentation, page, folder: index_table(documentation.root / folder),
 }
 _BLOCK = re.compile(
