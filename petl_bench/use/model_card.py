@@ -123,7 +123,8 @@ def _facts(trained: Trained, row: ResultRow) -> dict[str, str]:
         "Training": f"{row.n_train} images, {row.epochs} epochs, seed {row.seed}, {row.precision}",
         "Origin of the hyper-parameters": chosen or "not stated",
         "Backbone": f"`{stated['architecture']}` (`{row.backbone}`), SHA-256 `{row.backbone_sha256}`",
-        "Adapter": f"`{row.adapter}`, hidden size {row.hidden}, {row.bits} bits, head `{row.head}`",
+        "Adapter": f"`{row.adapter}`, hidden size {row.hidden}, {row.bits} bits, head `{row.head}`"
+        + (f"; compressed after training by `{row.compress}`" if row.compressed_from else ""),
         "Adapter file": f"{row.bytes_file:,} bytes ({parts}); this repository holds an export in fp32",
         "Images": f"{stated['image_size']} pixels, `{stated['resize']}`, mean {stated['mean']}, "
         f"standard deviation {stated['std']}",
