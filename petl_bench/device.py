@@ -36,7 +36,9 @@ def find_device(name: str, key: str = "launcher.device=") -> str:
     if name == "auto":
         return "cuda:0" if _cuda()[0] else "cpu"
     kind, _, number = name.partition(":")
-    is_there = _cuda()[0] and int(number or 0) < torch.cuda.device_count() if kind == "cuda" else _opens(name)
+    is_there = (
+        _cuda()[0] and int(number or 0) < torch.cuda.device_count() if kind == "cuda" else not _refusal(name)
+    )
     if not is_there:
         reason = f" ({why})" if kind == "cuda" and (why := _cuda()[1]) else ""
         raise UserError(f"{key}{name}: torch has no such device here{reason}; use auto or cpu")
@@ -69,18 +71,22 @@ def open_device(name: str, key: str = "launcher.device=") -> None:
     Raises:
         UserError: it cannot be used.
     """
-    if name != "cpu" and not _opens(name):
-        raise UserError(f"{key}{name}: this process cannot use it; use another device")
+    if name != "cpu" and (reason := _refusal(name)):
+        raise UserError(
+            f"{key}{name}: this process cannot use it ({reason}); use another device, or a new process if it "
+            "failed in this one before"
+        )
 
 
-def _opens(name: str) -> bool:
+def _refusal(name: str) -> str:
+    """Return the first line of the error of torch at the use of a device; empty: it can be used."""
     import torch
 
     try:
         torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError):
-        return False
-    return True
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
 
 
 def gpu_files() -> list[str]:

@@ -86,7 +86,7 @@ def test_the_estimate_is_what_a_training_takes(name: str, precision: str, tree: 
         return
     estimate = memory.needed(spec)
     # Fourier transforms take more on `meta`; a method without its quantizer takes less.
-    least, most = 0.93 if name in WITHOUT_QUANTIZER else 0.99, 1.35 if name == "c3a" else 1.04
+    least, most = 0.93 if name in WITHOUT_QUANTIZER else 0.99, 1.35 if name == "c3a" else 1.06
     assert least <= estimate / measured(spec) <= most
 
 

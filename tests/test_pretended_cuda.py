@@ -99,7 +99,10 @@ def test_an_evaluation_takes_the_batch_that_fits(tmp_path: Path) -> None:
 def test_looking_for_gpus_opens_none(tmp_path: Path) -> None:
     found = scene("looked_for", tmp_path)
     assert found["answers"] == [["cuda:0", "cuda:1"], "cuda:0", "cuda:1", "bf16", "Pretended GPU"]
-    assert found["refused"] == "launcher.device=cuda:2: torch has no such device here; use auto or cpu"
+    absent, failed = found["refused"].splitlines()
+    assert absent == "launcher.device=cuda:2: torch has no such device here; use auto or cpu"
+    reason = "CUDA error: an illegal memory access was encountered"
+    assert failed.startswith(f"launcher.device=cuda:1: this process cannot use it ({reason}); use another ")
     assert (found["opened"], found["later"]) == ([], [1])
 
 
@@ -205,6 +208,15 @@ def test_the_plan_names_the_gpu(tree: Tree, tmp_path: Path) -> None:
     assert "device: cuda:1 (Pretended GPU), precision bf16\n" in done.stdout
     assert re.search(r"memory: a run needs about 0\.\d GB \(lora\) of the 85\.9 GB of cuda:1\n", done.stdout)
     assert done.stderr.endswith("opened: []\n")
+
+
+@long
+def test_bench_measures_a_gpu() -> None:
+    done = on_gpu({"allowed": [1]}, "bench", "--quick", "--device", "cuda:1", "train_step_bf16", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = json_lines(done.stdout)
+    assert line["device"] == "Pretended GPU"
+    assert done.stderr.endswith("opened: [1]\n")
 
 
 def test_int8_on_a_gpu_must_be_compiled(tree: Tree, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -152,10 +153,11 @@ def _on_meta(spec: RunSpec) -> Adapted:
 
 def _move(adapted: Adapted) -> None:
     """Move the float parameters to `meta`, since `prepare` keeps the kind of a parameter's tensor."""
-    for parameter in chain.from_iterable((*adapted.adapter.floats.values(), *adapted.head.floats.values())):
-        if not parameter.is_meta:
-            moved = nn.Parameter(parameter.detach().to(META), parameter.requires_grad)
-            torch.utils.swap_tensors(parameter, moved)
+    for component in (adapted.adapter, adapted.head):
+        for parameter in (*chain.from_iterable(component.floats.values()), *component.attached.unstored):
+            if not parameter.is_meta:
+                moved = nn.Parameter(parameter.detach().to(META), parameter.requires_grad)
+                torch.utils.swap_tensors(parameter, moved)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -167,7 +169,8 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 def needs(specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, int]]:
     """Yield a run of each kind that needs memory of its own, and the bytes that it needs.
 
-    Runs of a kind differ in their bits, seed, scale and task.
+    Runs of a kind differ in their bits, seed, scale and task. Of methods that read values of tensors, which
+    those of plug-ins may do, nothing is known.
     """
     seen = set()
     for spec in specs:
@@ -178,7 +181,8 @@ def needs(specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, int]]:
         )
         if key not in seen:
             seen.add(key)
-            yield spec, needed(spec)
+            with suppress(RuntimeError, NotImplementedError, LookupError, TypeError, ValueError):
+                yield spec, needed(spec)
 
 
 def warn(specs: Iterable[RunSpec], device: str, share: int, say: Callable[[str], None]) -> None:
