@@ -246,7 +246,7 @@ FIRST = (
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector of an xdist worker search rarely, and not what was collected, 150,000 objects."""
+    """Let the garbage collector of an xdist worker search rarely, and not what was collected."""
     if "PYTEST_XDIST_WORKER" in os.environ:  # others would report leaks of triton at their end
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
