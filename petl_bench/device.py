@@ -159,7 +159,8 @@ def check_int8(precision: str, device: str, compiled: str) -> None:
     if precision == "int8" and device.startswith("cuda") and compiled == "none":
         raise UserError(
             f"precision=int8: on {device} each product would be ten passes over its numbers, with more than "
-            "twice the operations of bf16; use precision=bf16, or launcher.compile=default, which joins them"
+            "twice the operations of bf16; use precision=bf16, launcher.compile=default, which joins them, "
+            "or launcher.device=cpu"
         )
 
 

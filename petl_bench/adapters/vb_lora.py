@@ -90,7 +90,7 @@ class Pieces(nn.Module):
         steps = torch.tensor([STEPS * (j + 1) for j in range(1, mixed)], dtype=torch.float32)
         self.register_buffer("index", torch.zeros(count, mixed, dtype=torch.int64), persistent=False)
         self.register_buffer("weights", torch.zeros(count, mixed), persistent=False)
-        self._steps = steps
+        self._steps = self._placed = steps
 
     @property
     def logits(self) -> nn.Parameter:
@@ -100,9 +100,9 @@ class Pieces(nn.Module):
         """Choose vectors and weights by the logits."""
         largest = self.logits.topk(self.mixed, dim=-1)
         soft = largest.values.softmax(-1)
-        rounded = _with_first(
-            (soft[:, 1:] * self._steps.to(soft.device)).round() / self._steps.to(soft.device)
-        )
+        if self._placed.device != soft.device:  # once, since each copy makes a GPU wait
+            self._placed = self._steps.to(soft.device)
+        rounded = _with_first((soft[:, 1:] * self._placed).round() / self._placed)
         self.index = largest.indices
         self.weights = soft + (rounded - soft).detach()
 
