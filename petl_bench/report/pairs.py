@@ -14,6 +14,7 @@ from petl_bench.errors import UserError, counted
 from petl_bench.report.labels import label, title
 from petl_bench.report.settings import PREFERRED, WIDTH_SETTINGS
 from petl_bench.report.tables import Row, Table
+from petl_bench.types import FLOAT_BITS
 
 NONE = "none"
 """Quantizer of a row that is not quantized (32 bits)."""
@@ -80,9 +81,13 @@ def by_width(table: Table) -> list[Pair]:
 
 
 def fewer_bits(pair: Pair) -> bool:
-    """Return whether the first row is the second one with fewer bits, and otherwise identical."""
+    """Return whether the first row is the second one with fewer bits, and otherwise identical.
+
+    A row at 32 bits is never compressed, and has its like among those compressed in any way.
+    """
     row, against = pair
-    return _method(row) == _method(against) and row.key["bits"] < against.key["bits"]
+    same = against.key["bits"] == FLOAT_BITS or row.key.get("compress") == against.key.get("compress")
+    return same and _method(row) == _method(against) and row.key["bits"] < against.key["bits"]
 
 
 def asked(question: Question, tables: Sequence[Table]) -> tuple[list[list[Pair]], list[str]]:
