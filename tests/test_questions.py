@@ -80,6 +80,20 @@ def test_every_form_has_the_sentences(form: str, store: Path) -> None:
     assert "adaptformer h16: is 1 bit worse" not in text
 
 
+def test_a_compressed_row_is_no_row_with_fewer_bits_of_one_that_is_not(tmp_path: Path) -> None:
+    """But at 32 bits there is only one, that of which all are made."""
+    of = ["sweep=none", "task=digits,surfaces", "adapter=lora", "scale=1", "protocol=fixed", "hidden=8"]
+    for number, spec in enumerate(plan([*of, "bits=1,2,32", "compress=none,ptq"]).runs):
+        Store(tmp_path).put(spec, make_row(spec, (number * 37 % 101) / 101), b"adapter")
+
+    def said(*question: str) -> str:
+        return quickly("report", "--store", tmp_path, "--compare", *question).stdout
+
+    assert "bit worse" not in said("bits=1,compress=none", "bits=2,compress=ptq")
+    assert "lora h8, compress ptq, compared with" not in said("bits=1,compress=ptq", "bits=2,compress=ptq")
+    assert "compress ptq: is 1 bit worse than 32 bits?" in said("bits=1,compress=ptq", "bits=32")
+
+
 def test_many_comparisons_with_a_baseline_are_a_table(tmp_path: Path) -> None:
     runs = plan(
         ["sweep=none", "task=digits,surfaces", "adapter=lora", "bits=1,2,4,8,32", "hidden=4,8", "scale=1"]
