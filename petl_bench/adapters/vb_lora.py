@@ -20,6 +20,7 @@ Source: the paper, and huggingface/peft, tuners/vblora, whose weights are not ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,20 @@ class VBLoRAConfig:
             raise ValueError(f"mixed must be 1 to {self.vectors} (vectors), not {self.mixed}")
 
 
+class Choice:
+    """The vectors of all pieces and their weights in one pass of a training model.
+
+    No attribute of a module, because a compiled graph would be compiled again wherever the last pass left
+    another one, as evaluations do.
+
+    Attributes:
+        index, weights: as those of `Pieces`; None where a file has decided them.
+    """
+
+    index: Tensor | None = None
+    weights: Tensor | None = None
+
+
 class Pieces(nn.Module):
     """The vectors that each piece is composed of, and their weights.
 
@@ -71,8 +86,8 @@ class Pieces(nn.Module):
             this module.
         codes: numbers of vectors `index.J`, and rounded weights `weight.J` of all but the first, uint8
             (1, pieces).
-        index: numbers of the vectors of each piece (pieces, mixed), int64.
-        weights: weights of these vectors (pieces, mixed), whose sum is 1.
+        index: numbers of the vectors of each piece (pieces, mixed), int64, by the codes of a file.
+        weights: weights of these vectors (pieces, mixed), whose sum is 1, by the codes of a file.
     """
 
     index: Tensor
@@ -82,59 +97,76 @@ class Pieces(nn.Module):
         super().__init__()
         self.bank = bank
         self.mixed = mixed
+        self._choice = Choice()
         start = initialization.normal(DEVIATION)(seed, "adapter.logits", (count, bank.out_features))
         self._logits = (nn.Parameter(torch.from_numpy(start)),)
         names = [f"index.{j}" for j in range(mixed)] + [f"weight.{j}" for j in range(1, mixed)]
         self.codes = {name: torch.zeros(1, count, dtype=torch.uint8) for name in names}
-        # The weight of vector j is at most 1 / (j + 1), since weights fall.
-        steps = torch.tensor([STEPS * (j + 1) for j in range(1, mixed)], dtype=torch.float32)
         self.register_buffer("index", torch.zeros(count, mixed, dtype=torch.int64), persistent=False)
         self.register_buffer("weights", torch.zeros(count, mixed), persistent=False)
-        self._steps = self._placed = steps
 
     @property
     def logits(self) -> nn.Parameter:
+        """The trained logits (pieces, vectors)."""
         return self._logits[0]
+
+    @property
+    def chosen(self) -> tuple[Tensor, Tensor]:
+        """Index and weights (pieces, mixed) that this pass uses."""
+        index, weights = self._choice.index, self._choice.weights
+        return (self.index, self.weights) if index is None or weights is None else (index, weights)
 
     def choose(self, training: bool) -> None:
         """Choose vectors and weights by the logits."""
         largest = self.logits.topk(self.mixed, dim=-1)
         soft = largest.values.softmax(-1)
-        if self._placed.device != soft.device:  # once, since each copy makes a GPU wait
-            self._placed = self._steps.to(soft.device)
-        rounded = _with_first((soft[:, 1:] * self._placed).round() / self._placed)
-        self.index = largest.indices
-        self.weights = soft + (rounded - soft).detach()
+        rounded = [(soft[:, j] * _steps(j)).round() / _steps(j) for j in range(1, self.mixed)]
+        self._choice.index = largest.indices
+        self._choice.weights = soft + (_with_first(rounded, soft) - soft).detach()
 
     def encode(self) -> None:
         """Write the choice by the logits to `codes`."""
         with torch.no_grad():
             self.choose(training=False)
-            weights = (self.weights[:, 1:].cpu() * self._steps).round()
-        for j, numbers in enumerate(self.index.cpu().unbind(1)):
-            self.codes[f"index.{j}"].copy_(numbers)
-            if j:
-                self.codes[f"weight.{j}"].copy_(weights[:, j - 1])
+            index, weights = self.chosen
+            for j in range(self.mixed):
+                self.codes[f"index.{j}"].copy_(index[:, j])
+                if j:
+                    self.codes[f"weight.{j}"].copy_((weights[:, j] * _steps(j)).round())
 
     def decode(self) -> None:
         """Set the choice that `codes` hold."""
+        self._choice.index = self._choice.weights = None
         count = self.bank.out_features
         numbers = torch.cat([self.codes[f"index.{j}"] for j in range(self.mixed)]).t().long()
         # The codes of a damaged file may point beyond the last vector.
         self.index = numbers.clamp(max=count - 1)
-        others = [self.codes[f"weight.{j}"][0] / self._steps[j - 1] for j in range(1, self.mixed)]
-        self.weights = _with_first(torch.stack(others, 1) if others else torch.zeros(len(numbers), 0))
+        others = [self.codes[f"weight.{j}"][0] / _steps(j) for j in range(1, self.mixed)]
+        self.weights = _with_first(others, torch.ones(len(numbers), 1))
 
     def piece(self, first: int, count: int) -> Tensor:
         """Return `count` pieces (count, length)."""
-        chosen = slice(first, first + count)
-        vectors = self.bank.weight[self.index[chosen]]
-        return (self.weights[chosen].unsqueeze(-1).to(vectors.dtype) * vectors).sum(1)
+        index, weights = (held[first : first + count] for held in self.chosen)
+        vectors = self.bank.weight[index]
+        return (weights.unsqueeze(-1).to(vectors.dtype) * vectors).sum(1)
 
 
-def _with_first(others: Tensor) -> Tensor:
-    """Return weights (pieces, mixed) whose sum is 1, from all but the first."""
-    return torch.cat([1 - others.sum(1, keepdim=True), others], 1)
+def _steps(j: int) -> float:
+    """Return the steps per unit of the weight of vector j, which is at most 1 / (j + 1) as weights fall."""
+    return float(STEPS * (j + 1))
+
+
+def _with_first(others: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Return weights (pieces, mixed) whose sum is 1.
+
+    Args:
+        others: weights (pieces,) of all vectors but the first.
+        like: tensor (pieces, ...) of the dtype and on the device of the weights.
+    """
+    first = torch.ones_like(like[:, 0])
+    for other in others:
+        first = first - other
+    return torch.stack([first, *others], 1)
 
 
 class Composed(nn.Module):
