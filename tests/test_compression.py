@@ -231,8 +231,8 @@ def test_coefficients_of_bitdelta_have_the_least_squared_error() -> None:
     [
         ("loraquant", "adaptformer", "needs an adapter of low-rank updates"),
         ("loraquant", "moslora", "needs an adapter of low-rank updates"),
-        ("compeft", "corda", "depends on the training images"),
-        ("compeft", "lt_sft", "depends on the training images"),
+        ("compeft", "corda", "does not follow from seed"),
+        ("compeft", "lt_sft", "does not follow from seed"),
         ("bitdelta", "lora", "needs adapter=full"),
     ],
 )
