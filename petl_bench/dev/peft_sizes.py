@@ -42,6 +42,7 @@ class Counterpart:
         arguments: arguments of this configuration.
         hidden: hidden size here.
         settings: settings here that are not the defaults.
+        unstored: trained parameters that no file here holds.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Counterpart:
     arguments: Mapping[str, Any]
     hidden: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
+    unstored: int = 0
 
 
 COUNTERPARTS = (
@@ -77,6 +79,22 @@ COUNTERPARTS = (
         "WaveFTConfig",
         {"n_frequency": 1000},
         settings={"transform": "haar"},
+    ),
+    Counterpart(
+        "VB-LoRA, rank 16, 60 vectors of 256",
+        "vb_lora",
+        "VBLoRAConfig",
+        {"r": 16, "num_vectors": 60, "vector_length": 256},
+        16,
+        unstored=2304 * 60,
+    ),
+    Counterpart(
+        "VB-LoRA, rank 16, 60 vectors of 256, save_only_topk_weights=True",
+        "vb_lora",
+        "VBLoRAConfig",
+        {"r": 16, "num_vectors": 60, "vector_length": 256, "save_only_topk_weights": True},
+        16,
+        unstored=2304 * 60,
     ),
     Counterpart("C3A, blocks of 768", "c3a", "C3AConfig", {"block_size": 768}),
     Counterpart("RoAd", "road", "RoadConfig", {"variant": "road_1"}),
@@ -137,7 +155,7 @@ def sizes_beside_peft(root: Path) -> str:
         settings = completed(known.adapter, known.settings).settings
         attached = declare(known.adapter, settings, sites, Shape(known.hidden, 1.0, quantized=True))
         trained = chain((matrix.weight for matrix in attached.matrices.values()), *attached.floats.values())
-        count, held = sum(parameter.numel() for parameter in trained), kept[known.title]
+        count, held = known.unstored + sum(p.numel() for p in trained), kept[known.title]
         assert count == held["numbers"], (known.title, count, held["numbers"])
         sizes = [sum(e.nbytes for e in Component(attached, bits, "").entries) for bits in (FLOAT_BITS, 1)]
         own = " ".join([f"`{known.adapter}`", *(f"`{key}={value}`" for key, value in known.settings.items())])

@@ -41,8 +41,8 @@ def check(component: Parameters, network: object) -> None:
     attached = component.attached
     if attached.calibrate is not None or attached.codes or attached.fixed:
         raise UserError(
-            "compress=compeft: stores deviations from the start, which with this adapter does not follow from "
-            "seed and backbone; choose compress=ptq or another adapter"
+            "compress=compeft: stores deviations from the start, which with this adapter does not follow from"
+            " seed and backbone; choose compress=ptq or another adapter"
         )
     if not all_of(component):
         raise UserError("compress=compeft: this adapter has no parameters")
