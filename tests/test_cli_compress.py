@@ -112,6 +112,25 @@ def test_a_plan_adds_the_run_that_is_to_be_compressed(store_copy: Path, tmp_path
     assert planned(tmp_path / "new", "compress=ptq", "bits=2") == [(32, "none", True), (2, "ptq", True)]
 
 
+def test_a_plan_counts_trainings_and_names_settings_that_the_compression_fixes(tmp_path: Path) -> None:
+    def planned(*settings: str) -> tuple[list[str], str]:
+        tiny = ["sweep=none", "task=digits", "protocol=fixed", *settings]
+        done = quickly("sweep", "--dry-run", "--store", tmp_path / "new", *tiny)
+        assert done.returncode == 0, done.stderr
+        (count,) = [line for line in done.stdout.splitlines() if line.startswith("2 runs")]
+        return [line for line in done.stderr.splitlines() if "no effect" in line], " ".join(count.split())
+
+    warned, count = planned("adapter=lora", "compress=compeft", "kept=0.1", "strength=3", "bits=4")
+    assert [line.partition(" has no")[0] for line in warned] == ["warning: bits=4"]
+    assert count == "2 runs, 2 to do: 1 training, because 1 run is compressed without a training"
+    warned, _ = planned("adapter=full", "compress=bitdelta", "float_bits=4")
+    assert [line.partition(" has no")[0] for line in warned] == ["warning: float_bits=4"]
+    assert planned("adapter=lora", "compress=ptq", "bits=4", "start=0")[0] == []
+    assert planned("adapter=lora", "compress=none,compeft", "bits=32")[0] == []
+    of_row = ("quantizer=minmax", "bits=2")  # as `show` prints the command of such a run
+    assert planned("adapter=lora", "compress=compeft", "kept=0.1", "strength=3", *of_row)[0] == []
+
+
 @pytest.mark.parametrize(
     ("adapter", "arguments", "said"),
     [
@@ -127,6 +146,11 @@ def test_a_plan_adds_the_run_that_is_to_be_compressed(store_copy: Path, tmp_path
         ("linear", ["ptq", "--bits", "2"], "adapter=linear: has nothing to compress"),
         ("lora", ["ptq", "--bits", "2", "train.epochs=3"], "give settings of the file alone"),
         ("lora", ["ptq", "--bits", "2", "--weights", "w.npz"], "a run states its weights"),
+        ("lora", ["ptq", "--bits", "2", "bits=4"], "bits=4: bits=2 is given already"),
+        ("lora", ["compeft", "--kept", "0.1", "kept=0.5"], "kept=0.5: kept=0.1 is given already"),
+        ("lora", ["ptq", "--bits", "2", "compress=compeft"], "compress=ptq is given already"),
+        ("lora", ["ptq", "--bits", "2", "packing=raw", "packing=coded"], "packing=raw is given already"),
+        ("lora", ["ptq", "--bits", "2", "--out", "no/such/folder/file"], "no/such/folder: no such folder"),
     ],
 )
 def test_what_cannot_be_compressed_is_refused(

@@ -235,6 +235,26 @@ def test_data_root_has_no_effect_on_bundled_tasks() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["statistics=short"], ["statistics=short has no effect: neither adapter nor head has codes"]),
+        (["packing=raw"], ["packing=raw has no effect: neither adapter nor head has codes"]),
+        (["packing=raw", "statistics=short", "head=bits2"], []),
+        (
+            ["quantizer=minmax", "head=bits2"],
+            [
+                "quantizer=minmax has no effect: the adapter is not quantized, or its compression fixes the "
+                "codebook; heads have their own"
+            ],
+        ),
+    ],
+)
+def test_settings_of_codes_are_named_where_nothing_has_codes(settings: list[str], said: list[str]) -> None:
+    base = ["sweep=none", "task=digits", "adapter=lora", "bits=32", "scale=1"]
+    assert unused(settings, plan([*base, *settings]).runs) == said
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("state", ["0 running, 0 bytes", "12 failed, 2 running, 1,220,060 bytes, 3 min left"])
 def test_the_bar_of_a_sweep_is_one_line(

@@ -104,6 +104,8 @@ def compress(
         path = path.parent
     if out is not None and (out.exists() or out.is_symlink()):
         raise UserError(f"{out}: exists already, and compress does not overwrite; choose another name")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder; make it first")
     check_store(store, run)
     if path.is_file():
         result = _file(path, how.value, given, settings or [], out, weights)
@@ -140,7 +142,11 @@ def _run(
         )
     _refuse_codes(f"run {run_id}", spec.bits, spec.float_bits)
     chosen = _settings(spec.adapter.name, how, given)
-    chosen |= {line.partition("=")[0]: line.partition("=")[2] for line in settings}
+    for line in settings:
+        key, _, value = line.partition("=")
+        if key in chosen:
+            raise UserError(f"{line}: {key}={chosen[key]} is given already; leave out one of the two")
+        chosen[key] = value
     decided = chosen | COMPRESSIONS[how].fixed
     lines = [line for line in own if line.partition("=")[0] not in decided]
     lines += [f"{key}={value}" for key, value in chosen.items()]

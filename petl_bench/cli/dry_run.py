@@ -113,12 +113,16 @@ def _estimate(todo: Collection[RunSpec], costs: Costs) -> list[str]:
 
 
 def _work(todo: Collection[RunSpec]) -> str:
-    """Return the number of trainings where a search makes them more than the runs, with the reason."""
+    """Return the number of trainings where it is not that of the runs, with the reasons."""
     count = sum(len(trainings(spec)) for spec in todo)
     if count == len(todo):
         return ""
-    candidates = _all(str(len(spec.candidates)) for spec in todo if len(spec.candidates) > 1)
-    return f": {counted(count, 'training')}, because protocol=sealed searches among {candidates} candidates"
+    reasons = []
+    if candidates := _all(str(len(spec.candidates)) for spec in todo if len(spec.candidates) > 1):
+        reasons.append(f"protocol=sealed searches among {candidates} candidates")
+    if made := sum(not trainings(spec) for spec in todo):
+        reasons.append(f"{counted(made, 'run')} {'is' if made == 1 else 'are'} compressed without a training")
+    return f": {counted(count, 'training')}, because {' and '.join(reasons)}"
 
 
 def _input(spec: RunSpec) -> str:

@@ -21,6 +21,19 @@ def _of_compression(name: str) -> Callable[[RunSpec], bool]:
     return lambda spec: spec.compressed and name in COMPRESSIONS[spec.compress].open
 
 
+def _codes(spec: RunSpec) -> bool:
+    """Return whether a file of a run holds codes."""
+    from petl_bench.config import group_config
+
+    return min(spec.bits, spec.float_bits) < FLOAT_BITS or group_config("head", spec.head)["quantized"]
+
+
+def _follows(override: str, spec: RunSpec) -> bool:
+    """Return whether an override states what the compression of a run fixes anyway."""
+    key, _, value = override.partition("=")
+    return spec.compressed and str(COMPRESSIONS[spec.compress].fixed.get(key)) == value
+
+
 _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "shots": (lambda spec: spec.task.shots, "only few-shot sets (fgvc_*) have shots"),
     "split_seed": (lambda spec: spec.task.shots or spec.task.drawn, "only fgvc_* and task=tree are drawn"),
@@ -36,13 +49,21 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "compress": (lambda spec: spec.compressed, "nothing of the adapter gets fewer than 32 bits"),
     "kept": (_of_compression("kept"), "only compress=compeft and loraquant keep a share"),
     "strength": (_of_compression("strength"), "only compress=compeft has a strength"),
-    "start": (lambda spec: spec.start, "the adapter has no pair of matrices that starts at zero"),
+    "start": (
+        lambda spec: _has("start")(spec) and _has("bits")(spec),
+        "the adapter has no pair of matrices that starts at zero",
+    ),
     "matrix_lr": (_has("bits"), "the adapter has no matrices"),
-    "float_bits": (_has("float_bits"), "the adapter has no float parameters"),
+    "float_bits": (
+        lambda spec: _has("float_bits")(spec) and _open("float_bits")(spec),
+        "the adapter has no float parameters, or its compression fixes their bits",
+    ),
     "quantizer": (
         lambda spec: min(spec.bits, spec.float_bits) < FLOAT_BITS and _open("quantizer")(spec),
-        "nothing is quantized, or the compression fixes the codebook",
+        "the adapter is not quantized, or its compression fixes the codebook; heads have their own",
     ),
+    "statistics": (_codes, "neither adapter nor head has codes"),
+    "packing": (_codes, "neither adapter nor head has codes"),
     "statistics_of": (
         lambda spec: spec.bits != FLOAT_BITS and spec.compress in (NOT_COMPRESSED, "ptq"),
         "the adapter has no codes, or its compression fixes their statistics",
@@ -63,8 +84,16 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
 
 
 def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
-    """Return a sentence for each override that no run of its plan has a use for."""
+    """Return a sentence for each override that no run of its plan has a use for.
+
+    Runs that are planned only because compressed runs are made from them have no part in this.
+    """
     given = {override.partition("=")[0]: override for override in overrides}
+    compressed = [spec for spec in specs if spec.compressed]
+    if compressed and NOT_COMPRESSED not in given.get("compress", NOT_COMPRESSED).partition("=")[2].split(
+        ","
+    ):
+        specs = compressed
     both = (
         ["protocol.scales has no effect: scale is given"]
         if {"scale", "protocol.scales"} <= given.keys()
@@ -73,7 +102,8 @@ def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
     return both + [
         f"{given[key]} has no effect: {why}"
         for key, (used, why) in _USED.items()
-        if given.get(key, "compress=none") != "compress=none" and not any(map(used, specs))
+        if given.get(key, "compress=none") != "compress=none"
+        and not any(used(spec) or _follows(given[key], spec) for spec in specs)
     ]
 
 
