@@ -106,7 +106,7 @@ def test_the_network_compiles_as_one_graph(name, precision):
     assert all(weight.grad is not None for weight in adapted.trainable)
 
 
-GRAPHS = {"dtl": 2, "vb_lora": 3}
+GRAPHS = {"dtl": 2}
 """Methods whose networks keep something from one pass to the next: the first step begins without it, and one
 after an evaluation finds that of the evaluation. Each of these states has a graph of its own."""
 
