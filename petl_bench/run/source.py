@@ -59,7 +59,6 @@ SAME_NUMBERS = {
     "b0ec0097": "9dcba847",  # adapter sketch
     "86e50efa": "18999c87",  # adapter soka
     "5c3817da": "d653bd87",  # adapter ssf
-    "3584545f": "28b32d03",  # adapter vb_lora
     "5b34fe49": "c696fd5e",  # adapter vpt_deep
     "01b31d31": "9875e260",  # adapter vpt_shallow
     "1696d385": "a6df6b15",  # head binary
