@@ -145,6 +145,19 @@ def test_packed_and_reloaded_it_gives_the_same_logits(name, bits, family):
 
 
 @every_method
+def test_a_reloaded_model_computes_in_bfloat16(name):
+    spec, adapted = model(name, bits_of(name, 1))
+    file = adapted.file({"seed": "3"})
+    images = some_images()
+    with torch.no_grad():
+        expected, found = (
+            restore(spec, file, "here", precision).eval()(images) for precision in ("fp32", "bf16")
+        )
+    # A number in bfloat16 has 8 significant bits.
+    assert 0 < (found - expected).norm() <= 0.05 * expected.norm()
+
+
+@every_method
 def test_a_reloaded_model_depends_on_no_random_numbers_of_torch(name, monkeypatch):
     """Frozen random parts, which files do not hold, must not change with the release of torch."""
     spec, adapted = model(name, bits_of(name, 1))

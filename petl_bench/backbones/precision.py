@@ -87,12 +87,11 @@ def casts(network: nn.Module, parameters: Iterable[nn.Parameter], dtype: torch.d
     """Remove parameters from all modules of a network that hold them, and return their casts to `dtype`."""
     chosen = {id(parameter) for parameter in parameters}
     found = []
-    for path, parameter in list(network.named_parameters(remove_duplicate=False)):
-        if id(parameter) in chosen:
-            parent, _, name = path.rpartition(".")
-            module = network.get_submodule(parent)
-            delattr(module, name)
-            found.append(Cast(ref(module), name, parameter, dtype))
+    for module in network.modules():  # each once, whatever the number of its parents
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) in chosen:
+                delattr(module, name)
+                found.append(Cast(ref(module), name, parameter, dtype))
     return found
 
 
