@@ -63,7 +63,7 @@ pictures = st.lists(st.tuples(st.sampled_from(CONTENTS), sides, sides), min_size
 def test_a_batch_has_the_pixels_of_timm_and_pillow(
     kind: str, shapes: list[tuple[str, int, int]], size: int, seed: int
 ) -> None:
-    """Of images of any sizes: enlarged, reduced, or of the same size, with crops that differ in shape."""
+    """Images of any sizes are enlarged, reduced or left at their size, with crops that differ in shape."""
     images = [picture(*shape, seed % 1000) for shape in shapes]
     expected, found = both(transform(KINDS[kind], size), images, seed)
     assert torch.equal(found, expected)

@@ -35,7 +35,7 @@ Step = tuple[str, Values]
 
 @dataclass
 class Choice:
-    """What was chosen for one image.
+    """Choices for one image: its crop, its flip and the operations on its pixels.
 
     Attributes:
         box: top, left, height and width of the crop, in pixels.

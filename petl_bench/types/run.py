@@ -128,7 +128,7 @@ class RunSpec(RunSettings):
 
     @property
     def compressed(self) -> bool:
-        """Whether the run is another run, at 32 bits, that is compressed after its training."""
+        """True if this run is another run, at 32 bits, that is compressed after its training."""
         return self.compress != NOT_COMPRESSED
 
 
