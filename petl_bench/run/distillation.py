@@ -19,7 +19,7 @@ from petl_bench.types import TRAINVAL, RunSpec, Runtime
 STEPS = 200
 """Steps of the optimizer, as in the source."""
 LEARNING_RATE = 1e-2
-"""Learning rate of the factors on the initial coefficients, at the first step; it falls by a cosine to zero."""
+"""Learning rate of the factors on the initial coefficients at the first step; a cosine lets it fall to 0."""
 
 
 def distilled(
