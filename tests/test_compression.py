@@ -29,7 +29,7 @@ def moved(adapted: Adapted) -> Adapted:
     """Move all parameters of the adapter a little, their mean as well."""
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in compeft.all_of(adapted.adapter):
+        for parameter in (*compeft.all_of(adapted.adapter), *adapted.adapter.attached.unstored):
             noise = torch.randn(parameter.shape, generator=random)
             parameter.add_(0.02 * noise + 0.001)
     return adapted
@@ -109,6 +109,20 @@ def test_ptq_at_eight_bits_is_near_the_model_of_32_bits(name: str) -> None:
         logits = [network.network.eval()(images) for network in (held.start, held.trained, found)]
     change, error = (float((logits[1] - other).abs().mean()) for other in (logits[0], logits[2]))
     assert error < 0.15 * change, (error, change)
+
+
+def test_ptq_keeps_codes_that_training_decided() -> None:
+    """Those of vb_lora follow from logits, which no file holds."""
+    held = source("vb_lora")
+    trained = {tensor.entry.name: tensor.codes for tensor in held.file.adapter if tensor.codes is not None}
+    begun = assemble(tiny.model_spec("vb_lora", bits=32), SEED)
+    begun.adapter.attached.encode()
+    at_start = {name: codes.numpy() for name, codes in begun.adapter.attached.codes.items()}
+    model = compressed_model(held, tiny.model_spec("vb_lora", bits=32), "ptq", bits=4)
+    found = {tensor.entry.name: tensor.codes for tensor in held.compressed(model, 0.0, 0.0)}
+    for name, codes in trained.items():
+        assert (codes != at_start[name]).any(), "else this test says nothing"
+        assert (found[name] == codes).all()
 
 
 @pytest.mark.parametrize("name", WITH_START)

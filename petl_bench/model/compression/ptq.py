@@ -31,6 +31,8 @@ def compress(trained: Component, target: Component, network: nn.Module) -> list[
         linear.weight.copy_(trained.matrices[name].weight)
     for name, codes in target.attached.codes.items():
         codes.copy_(trained.attached.codes[name])
+    if target.attached.codes:
+        target.attached.decode()
     quantized = target.quantized_floats
     for name, group in target.floats.items():
         if name not in quantized:
