@@ -9,7 +9,7 @@ from torch import nn
 from petl_bench.adapters import Attached
 from petl_bench.adapters.c3a import CirculantDelta, circulant
 from petl_bench.adapters.decomposed import Start
-from petl_bench.adapters.delta import DeltaLinear
+from petl_bench.adapters.delta import ComputedPair, DeltaLinear
 from petl_bench.adapters.dora import Directed
 from petl_bench.adapters.fourierft import TRANSFORMS, TransformedDelta
 from petl_bench.adapters.hira import MultipliedDelta
@@ -18,7 +18,7 @@ from petl_bench.adapters.lora_xs import BetweenBases, Combination
 from petl_bench.adapters.outputs import ChangedOutputs
 from petl_bench.adapters.road import Rotated
 from petl_bench.adapters.rows import Stack
-from petl_bench.adapters.uni_lora import Chosen, ComputedPair
+from petl_bench.adapters.uni_lora import Chosen
 from petl_bench.adapters.vb_lora import Composed, Pieces
 from petl_bench.adapters.vera import ScaledRandom, frozen
 from petl_bench.initialization import normal

@@ -95,6 +95,32 @@ class LowRank(Delta):
         return torch.add(base, self.up(self.dropout(self.down(x))), alpha=self.scale)
 
 
+class ComputedPair(Delta):
+    """The update scale * up @ down of two matrices that modules compute, with dropout between them.
+
+    Args:
+        down: module that returns down (rank, inputs).
+        up: module that returns up (outputs, rank).
+        scale: fixed factor.
+        dropout: probability that a hidden unit is zeroed in training.
+    """
+
+    def __init__(self, down: nn.Module, up: nn.Module, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.down = down
+        self.up = up
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+
+    def product(self) -> Tensor:
+        product: Tensor = self.up() @ self.down()
+        return self.scale * product
+
+    def forward(self, base: Tensor, x: Tensor) -> Tensor:
+        hidden = self.dropout(functional.linear(x, self.down().to(x.dtype)))
+        return torch.add(base, functional.linear(hidden, self.up().to(x.dtype)), alpha=self.scale)
+
+
 SLICES = ("q", "k", "v")
 """The equal parts of the outputs of a qkv projection, in order."""
 

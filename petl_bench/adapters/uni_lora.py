@@ -28,12 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
 from petl_bench.adapters.branches import one_of
-from petl_bench.adapters.delta import Delta, query_value
+from petl_bench.adapters.delta import ComputedPair, query_value
 from petl_bench.adapters.rows import at_least_one
 from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
@@ -112,32 +111,6 @@ class Combined(nn.Module):
     def forward(self) -> Tensor:
         """Return the matrix (rows, columns)."""
         return self.coefficients.to(self.theta.weight.dtype) @ self.theta.weight[0]
-
-
-class ComputedPair(Delta):
-    """The update scale * up @ down of two matrices that modules compute, with dropout between them.
-
-    Args:
-        down: module that returns down (rank, inputs).
-        up: module that returns up (outputs, rank).
-        scale: fixed factor.
-        dropout: probability that a hidden unit is zeroed in training.
-    """
-
-    def __init__(self, down: nn.Module, up: nn.Module, scale: float, dropout: float) -> None:
-        super().__init__()
-        self.down = down
-        self.up = up
-        self.scale = scale
-        self.dropout = nn.Dropout(dropout)
-
-    def product(self) -> Tensor:
-        product: Tensor = self.up() @ self.down()
-        return self.scale * product
-
-    def forward(self, base: Tensor, x: Tensor) -> Tensor:
-        hidden = self.dropout(functional.linear(x, self.down().to(x.dtype)))
-        return torch.add(base, functional.linear(hidden, self.up().to(x.dtype)), alpha=self.scale)
 
 
 @adapter(

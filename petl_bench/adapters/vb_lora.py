@@ -28,9 +28,8 @@ from torch import Tensor, nn
 
 from petl_bench import initialization
 from petl_bench.adapters.base import Attached, Shape, adapter
-from petl_bench.adapters.delta import query_value
+from petl_bench.adapters.delta import ComputedPair, query_value
 from petl_bench.adapters.rows import at_least_one
-from petl_bench.adapters.uni_lora import ComputedPair
 from petl_bench.backbones.sites import Sites
 from petl_bench.errors import UserError
 
