@@ -70,13 +70,11 @@ class Choice:
     another one, as evaluations do.
 
     Attributes:
-        index, weights: as those of `Pieces`; None where codes have decided them.
-        decoded: whether codes have.
+        index, weights: as those of `Pieces`; None where a file has decided them.
     """
 
     index: Tensor | None = None
     weights: Tensor | None = None
-    decoded: bool = False
 
 
 class Pieces(nn.Module):
@@ -118,9 +116,7 @@ class Pieces(nn.Module):
         return (self.index, self.weights) if index is None or weights is None else (index, weights)
 
     def choose(self, training: bool) -> None:
-        """Choose vectors and weights by the logits, unless codes have decided them."""
-        if self._choice.decoded:
-            return
+        """Choose vectors and weights by the logits."""
         largest = self.logits.topk(self.mixed, dim=-1)
         soft = largest.values.softmax(-1)
         rounded = [(soft[:, j] * _steps(j)).round() / _steps(j) for j in range(1, self.mixed)]
@@ -128,9 +124,7 @@ class Pieces(nn.Module):
         self._choice.weights = soft + (_with_first(rounded, soft) - soft).detach()
 
     def encode(self) -> None:
-        """Write the choice by the logits to `codes`, unless these have decided it."""
-        if self._choice.decoded:
-            return
+        """Write the choice by the logits to `codes`."""
         with torch.no_grad():
             self.choose(training=False)
             index, weights = self.chosen
@@ -142,7 +136,6 @@ class Pieces(nn.Module):
     def decode(self) -> None:
         """Set the choice that `codes` hold."""
         self._choice.index = self._choice.weights = None
-        self._choice.decoded = True
         count = self.bank.out_features
         numbers = torch.cat([self.codes[f"index.{j}"] for j in range(self.mixed)]).t().long()
         # The codes of a damaged file may point beyond the last vector.

@@ -7,6 +7,7 @@ are rounded as deviations from their start.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,10 +30,6 @@ def compress(trained: Component, target: Component, network: nn.Module) -> list[
     """
     for name, linear in target.matrices.items():
         linear.weight.copy_(trained.matrices[name].weight)
-    for name, codes in target.attached.codes.items():
-        codes.copy_(trained.attached.codes[name])
-    if target.attached.codes:
-        target.attached.decode()
     quantized = target.quantized_floats
     for name, group in target.floats.items():
         if name not in quantized:
@@ -42,4 +39,8 @@ def compress(trained: Component, target: Component, network: nn.Module) -> list[
     for name, held in target.deviations.items():
         values = torch.cat([parameter.flatten() for parameter in trained.floats[name]])
         held.latent.copy_(values - held.initial)
-    return target.store()
+    kept = trained.attached.codes  # of the target they are those of its start
+    return [
+        replace(tensor, codes=kept[tensor.entry.name].numpy()) if tensor.entry.name in kept else tensor
+        for tensor in target.store()
+    ]
