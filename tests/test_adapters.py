@@ -213,3 +213,13 @@ def test_a_file_of_another_shape_is_refused():
     ):
         with pytest.raises(UserError, match=r"here: holds"):
             restore(other, file, "here")
+
+
+def test_a_network_from_scratch_reduces_images_and_never_enlarges_them() -> None:
+    images = some_images()
+    logits = {}
+    for side in (16, 32, 64):  # the images have 32 x 32 pixels
+        spec = tiny.model_spec("scratch", bits=32, side=side)
+        logits[side] = assemble(spec, seed=3).network.eval()(images)
+    torch.testing.assert_close(logits[64], logits[32], rtol=0, atol=0)
+    assert (logits[16] - logits[32]).abs().max() > 1e-3

@@ -1,6 +1,6 @@
 """A small convolutional network without any backbone: the control for adapters of the same size in bytes.
 
-    x_0 = the image, averaged to side x side pixels
+    x_0 = the image, averaged to side x side pixels if it has more
     x_i = relu(normalize(W_i * x_{i-1})), i = 1 ... 4
     features = mean of x_4 over its positions
 
@@ -36,7 +36,7 @@ STRIDES = (1, 2, 2, 2)
 @dataclass(frozen=True)
 class ScratchConfig:
     side: int = 32
-    """Height and width in pixels that images are averaged to before the first convolution; at least 8."""
+    """Height and width in pixels that larger images are averaged to before they enter; at least 8."""
 
     def __post_init__(self) -> None:
         if self.side < 8:
@@ -74,7 +74,8 @@ class SmallNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return what the head makes of the features (batch, 4 * hidden)."""
-        x = functional.adaptive_avg_pool2d(images, self.side)
+        larger = images.shape[-1] > self.side
+        x = functional.adaptive_avg_pool2d(images, self.side) if larger else images
         logits: Tensor = self.head(self.convolutions(x).mean((2, 3)))
         return logits
 
