@@ -153,9 +153,12 @@ def _run(
     wanted = _planned(lines, run_id, row)
     if out is not None and len(wanted) > 1:
         raise UserError(f"--out {out}: is one file, and {len(wanted)} runs are planned; leave it out")
+    with waiting("loading torch"):
+        from petl_bench.launch.preflight import preflight
+    preflight([*wanted.values()])
     sweep(lines, store=shelf.root, existing=Existing.retry_failed)
     if out is not None:
-        write_atomic(out, read_bytes(shelf.directory(wanted[0]) / ADAPTER, ADAPTER_LIMIT))
+        write_atomic(out, read_bytes(shelf.directory(next(iter(wanted))) / ADAPTER, ADAPTER_LIMIT))
         note(f"wrote {out}")
     rows = [row_to_dict(shelf.row(name)) for name in wanted]
     before = {"acc_source": row.acc, "bytes_source": row.bytes_file, "out": str(out) if out else None}
@@ -205,11 +208,11 @@ def _settings(adapter: str, how: str, given: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _planned(lines: list[str], run_id: str, row: ResultRow) -> list[str]:
-    """Return the run_ids of the compressed runs that overrides plan.
+def _planned(lines: list[str], run_id: str, row: ResultRow) -> dict[str, RunSpec]:
+    """Return the compressed runs that overrides plan, by run_id.
 
     Raises:
-        UserError: they compress another run, or nothing, or the adapter cannot be compressed in this way.
+        UserError: they compress another run, or nothing.
     """
     from petl_bench.config import plan
     from petl_bench.config.specs import uncompressed
@@ -217,7 +220,7 @@ def _planned(lines: list[str], run_id: str, row: ResultRow) -> list[str]:
 
     planned = plan(lines)
     specs = resolve_tasks(planned.runs, planned.cache)
-    found: list[str] = []
+    found: dict[str, RunSpec] = {}
     for spec in specs:
         if not spec.compressed:
             raise UserError(f"run {run_id}: these settings compress nothing: choose 1 to 8 bits")
@@ -227,10 +230,7 @@ def _planned(lines: list[str], run_id: str, row: ResultRow) -> list[str]:
                 f"run {run_id}: these settings compress run {sources[0]} instead; give settings of the file "
                 "alone, and check that data and weights have not changed"
             )
-        found.append(job_of(spec, checksum=row.backbone_sha256).run_id)
-    with waiting("loading torch"):
-        from petl_bench.launch.preflight import preflight
-    preflight(specs)
+        found[job_of(spec, checksum=row.backbone_sha256).run_id] = spec
     return found
 
 
