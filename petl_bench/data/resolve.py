@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +131,14 @@ def fingerprint(listings: Mapping[str, Listing], facts: Mapping[str, list[FileFa
             sha.update(f"{label} {fact.sha256}{rule}\n".encode())
         whole.update(f"{part} {len(listings[part])} {sha.hexdigest()}\n".encode())
     return whole.hexdigest()
+
+
+class Load(Protocol):
+    """Signature of `load`, for code to which other images can be given."""
+
+    def __call__(
+        self, task: TaskSpec, split: str, size: int, cache: Cache, native: bool = False
+    ) -> Split: ...
 
 
 def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = False) -> Split:

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -31,13 +31,16 @@ from petl_bench import data
 from petl_bench.config import plan
 from petl_bench.device import cores_here
 from petl_bench.errors import DivergedError
-from petl_bench.run import training
+from petl_bench.run.training import train
+from petl_bench.train import Pixels, evaluate
 from petl_bench.types import TRAINVAL, Cache, RunSpec, Runtime, TaskSpec
 
 SETTINGS = (
     *("hidden", "bits", "scale", "head", "start", "matrix_lr", "float_bits", "statistics_of", "seed"),
 )
 """Settings of a run that a line states besides those of its adapter and its recipe."""
+HELD_OUT = "held out"
+"""Split of the images that a run is not trained on."""
 RECIPE = ("epochs", "warmup_epochs", "batch_size", "lr", "weight_decay")
 
 
@@ -58,20 +61,19 @@ def halves(images: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 def score(spec: RunSpec, runtime: Runtime) -> float:
     """Train a run on half of its training images, and return the accuracy on the others; 0: it diverges."""
-    load_whole = data.load
 
-    def load(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = False) -> data.Split:
-        assert split in ("train", "val")
-        whole = load_whole(task, TRAINVAL, size, cache, native)
-        chosen = halves(len(whole), spec.seed)[split == "val"]
+    def load_half(task: TaskSpec, split: str, size: int, cache: Cache, native: bool = False) -> data.Split:
+        whole = data.load(task, TRAINVAL, size, cache, native)
+        chosen = halves(len(whole), spec.seed)[split != TRAINVAL]
         return data.Split(np.asarray(whole.images)[chosen], whole.labels[chosen])
 
-    # The halves stand in for the splits `train` and `val`; one look at the end of the training is enough.
-    with patch.object(data, "load", load), patch.object(training, "LOOKS", 1):
-        try:
-            return training.validate(spec, runtime)[0]
-        except DivergedError:
-            return 0.0
+    size = spec.backbone.image_size
+    try:
+        trained = train(spec, runtime, split=TRAINVAL, load=load_half)
+        pixels = Pixels(spec.train.normalization, size, torch.device(runtime.device))
+        return evaluate(trained.adapted.network, load_half(spec.task, HELD_OUT, size, runtime.cache), pixels)
+    except DivergedError:
+        return 0.0
 
 
 def table(lines: Iterable[Mapping[str, Any]], groups: Mapping[str, str]) -> list[list[str]]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from petl_bench import data
+from petl_bench.data import Load
 from petl_bench.model import Adapted
 from petl_bench.train import Pixels, Training, fit, outputs
 from petl_bench.types import RunSpec, Runtime
@@ -21,17 +22,20 @@ class Calibration:
         spec: the run, its task resolved.
         runtime: how the run is executed.
         split: training images: `trainval` or `train`.
+        load: loads a split, as `petl_bench.data.load` does.
     """
 
-    def __init__(self, adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> None:
+    def __init__(
+        self, adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str, load: Load = data.load
+    ) -> None:
         self.network = adapted.network
         self.head = [*adapted.head.linears[0].parameters()]
-        self.spec, self.runtime, self.split = spec, runtime, split
+        self.spec, self.runtime, self.split, self.load = spec, runtime, split, load
         self.pixels = Pixels(spec.train.normalization, spec.backbone.image_size, torch.device(runtime.device))
 
     def observe(self) -> None:
         """Pass every training image through the network once in evaluation mode, without gradients."""
-        images = data.load(self.spec.task, self.split, self.spec.backbone.image_size, self.runtime.cache)
+        images = self.load(self.spec.task, self.split, self.spec.backbone.image_size, self.runtime.cache)
         for _ in outputs(self.network, images, self.pixels):
             pass
 
@@ -47,7 +51,7 @@ class Calibration:
         """
         recipe = self.spec.train.shortened(epochs / self.spec.train.epochs)
         size, crop = self.spec.backbone.image_size, recipe.augment.crop
-        images = data.load(self.spec.task, self.split, size, self.runtime.cache, native=crop)
+        images = self.load(self.spec.task, self.split, size, self.runtime.cache, native=crop)
         before = [parameter.detach().clone() for parameter in self.head]
         fit(
             Training(
@@ -67,7 +71,7 @@ class Calibration:
                 parameter.grad = None
 
 
-def calibrate(adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> None:
+def calibrate(adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str, load: Load = data.load) -> None:
     """Calibrate the adapter if its method needs it, in float32 for any precision of the run.
 
     Args:
@@ -75,6 +79,7 @@ def calibrate(adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> 
         spec: the run, its task resolved.
         runtime: how the run is executed.
         split: training images: `trainval` or `train`.
+        load: loads a split, as `petl_bench.data.load` does.
 
     Raises:
         UserError: see `Calibration.fit`.
@@ -82,5 +87,5 @@ def calibrate(adapted: Adapted, spec: RunSpec, runtime: Runtime, split: str) -> 
     if adapted.adapter.attached.calibrate is None:
         return
     adapted.network.to(torch.device(runtime.device))
-    adapted.adapter.attached.calibrate(Calibration(adapted, spec, runtime, split))
+    adapted.adapter.attached.calibrate(Calibration(adapted, spec, runtime, split, load))
     adapted.network.to("cpu")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from petl_bench import data
-from petl_bench.data import Split
+from petl_bench.data import Load, Split
 from petl_bench.device import prepare_process
 from petl_bench.errors import DivergedError
 from petl_bench.model import Adapted, assemble
@@ -140,6 +140,7 @@ def train(
     log: SummaryWriter | None = None,
     split: str = TRAINVAL,
     checkpoints: Path | None = None,
+    load: Load = data.load,
 ) -> Trained:
     """Train a model from its initialization, or from a checkpoint.
 
@@ -150,6 +151,7 @@ def train(
         split: training images: `trainval` for all, or `train`.
         checkpoints: folder in which a checkpoint is saved every `runtime.checkpoint` epochs and at the end,
             and from which the training resumes; None: no checkpoints.
+        load: loads a split, as `petl_bench.data.load` does.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -157,7 +159,7 @@ def train(
     """
     prepare_process(runtime.device, runtime.threads)
     device, recipe = torch.device(runtime.device), spec.train
-    images = data.load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
+    images = load(spec.task, split, spec.backbone.image_size, runtime.cache, native=recipe.augment.crop)
     adapted = assemble(
         spec.model,
         spec.seed,
@@ -168,7 +170,7 @@ def train(
     )
     state = _initial_state(spec, runtime, split, checkpoints)
     if not state.load(device):
-        calibrate(adapted, spec, runtime, split)
+        calibrate(adapted, spec, runtime, split, load)
     adapted.prepare(spec.precision, device)
     state.restore(adapted.trainable, adapted.adapter.calibrated)
     adapted.adapter.attached.decode()
