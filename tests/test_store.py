@@ -20,7 +20,7 @@ from hypothesis import strategies
 from petl_bench import packing
 from petl_bench.config import plan
 from petl_bench.errors import StoreError, UserError
-from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store
+from petl_bench.store import ADAPTER, ERROR, ROW, SEARCH, SPEC, Store, find_run
 from petl_bench.store.claims import CLAIMS
 from petl_bench.types import ResultRow, RunSettings, RunSpec, declarations, row_from_dict, row_to_dict
 from tests import processes
@@ -100,12 +100,12 @@ def test_find_takes_a_beginning(tmp_path: Path, spec: RunSpec) -> None:
     store = Store(tmp_path)
     for name in ("aaa111", "aaa222", "bbb333"):
         store.put(spec, replace(make_row(spec, 0.5), run_id=name), b"adapter")
-    assert store.find("b") == "bbb333"
-    assert store.find("aaa2") == "aaa222"
+    assert find_run("b", store)[1] == "bbb333"
+    assert find_run("aaa2", store)[1] == "aaa222"
     with pytest.raises(UserError, match=r"'aaa' fits several runs of store .*aaa(111|222).*aaa(111|222)"):
-        store.find("aaa")
+        find_run("aaa", store)
     with pytest.raises(UserError, match="'ccc' is no finished run"):
-        store.find("ccc")
+        find_run("ccc", store)
 
 
 def test_a_missing_store_is_said_with_the_way_out(tmp_path: Path) -> None:

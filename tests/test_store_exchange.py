@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petl_bench.store import ADAPTER, ERROR, LOG, ROW, SPEC, Store, with_digests
-from petl_bench.types import spec_from_dict
+from petl_bench.types import readable_name, spec_from_dict
 from tests.conftest import error_of, json_lines, pick, quickly, rows_of
 
 
@@ -238,12 +238,15 @@ def test_failed_and_unfinished_runs_are_listed_and_deleted(store_copy: Path) -> 
     failed, unfinished = (row["run_id"] for row in rows_of(store_copy)[:2])
     shelf = Store(store_copy)
     shelf.fail(failed, shelf.spec(failed), {"message": "made up", "cause": "error"})
-    (store_copy / unfinished / ROW).unlink()
-    states = {
-        run["run_id"]: run["state"]
-        for run in json_lines(quickly("store", "ls", "--store", store_copy, "--json").stdout)
-    }
-    assert (states[failed], states[unfinished]) == ("failed", "unfinished")
+    name = readable_name(shelf.spec(unfinished))
+    for file in (ROW, SPEC):  # a killed process leaves neither
+        (store_copy / unfinished / file).unlink()
+    (store_copy / "report.html").write_text("a file of the user")
+    listed = json_lines(quickly("store", "ls", "--store", store_copy, "--json").stdout)
+    assert len(listed) == 10
+    of_id = {run["run_id"]: run for run in listed}
+    assert of_id[failed]["state"] == "failed"
+    assert (of_id[unfinished]["state"], of_id[unfinished]["name"]) == ("unfinished", name)
     assert (
         quickly(
             "store", "rm", "--store", store_copy, "--filter", "state=failed,unfinished", "--yes"

@@ -15,7 +15,7 @@ import pytest
 
 from petl_bench.config import plan
 from petl_bench.errors import StoreError
-from petl_bench.store import ADAPTER, ASIDE, ROW, Store
+from petl_bench.store import ADAPTER, ASIDE, ROW, Store, find_run
 from petl_bench.store.check import check, repair
 from tests.conftest import SWEEP, error_of, json_lines, mounted, quickly
 from tests.made import make_row
@@ -230,7 +230,7 @@ def test_places_of_any_name_hold_a_store(tmp_path: Path, name: str) -> None:
         store.open(row.run_id)
         store.put(spec, row, b"adapter")
     assert [found.run_id for found in store.rows()] == [row.run_id]
-    assert store.find(row.run_id[:6]) == row.run_id
+    assert find_run(row.run_id[:6], store)[1] == row.run_id
 
 
 def test_runs_of_others_are_said_and_stay(finished_store: Path) -> None:

@@ -13,7 +13,7 @@ from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say
 from petl_bench.cli.filters import selected
 from petl_bench.cli.options import FilterOption, JsonOption, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
-from petl_bench.store import ClaimedError, Store
+from petl_bench.store import EVENTS, ClaimedError, Store
 from petl_bench.types import ResultRow, readable_name, row_to_dict
 
 
@@ -123,16 +123,21 @@ def rm(
 
 def _entry(store: Store, name: str, running: bool) -> Entry | None:
     """Return the entry of a name in the store; None if it is no run."""
+    if not store.holds_run(name):
+        return None
     try:
-        spec = store.spec(name)
-        label = readable_name(spec)
-    except DamagedError as error:
-        if error.kind == "missing" and not store.fault(name):
-            return None
-        label = "?"
+        label = readable_name(store.spec(name))
+    except DamagedError:
+        label = _started(store, name)
     state = store.state(name).replace("missing", "unfinished")
     row = store.row(name) if state == "done" else None
     return Entry(name, "running" if running else state, label, row)
+
+
+def _started(store: Store, run_id: str) -> str:
+    """Return the readable name of a run that has no spec yet: that of the folder of its events."""
+    directory = store.directory(run_id)
+    return next((str(path.parent.relative_to(directory)) for path in directory.glob(f"*/*/{EVENTS}*")), "?")
 
 
 def _named(text: str, every: list[Entry], store: object) -> Entry:

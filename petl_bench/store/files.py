@@ -1,13 +1,27 @@
-"""JSON files and numbered folders of a store."""
+"""Files of a store: the names of those of a run, JSON files, and numbered folders."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from petl_bench.files import RECORD_LIMIT, content
+
+ADAPTER = "adapter.safetensors"
+ROW = "row.json"
+SPEC = "spec.json"
+ERROR = "error.json"
+SEARCH = "search.json"
+PREDICTIONS = "predictions.bin"
+LOG = "run.log"
+EVENTS = "events.out.tfevents."
+"""Beginning of the names of TensorBoard's files; they lie in a folder with the readable name of the run."""
+CHECKPOINTS = "checkpoints"
+RUN_ID = re.compile("[0-9a-f]{12}")
+FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH, PREDICTIONS)
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:

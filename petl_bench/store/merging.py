@@ -17,7 +17,7 @@ from petl_bench.errors import StoreError, UserError
 from petl_bench.files import ADAPTER_LIMIT, RECORD_LIMIT, regular
 from petl_bench.store.check import Run
 from petl_bench.store.check.run import DAMAGE
-from petl_bench.store.reading import ADAPTER, EVENTS, FILES, LOG
+from petl_bench.store.files import ADAPTER, EVENTS, FILES, LOG
 from petl_bench.store.runs import Store
 
 RESULTS = ("acc", "acc_val", "acc_best_peek", "scale", "lr", "predictions", "bytes_file")

@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from petl_bench.errors import DamagedError, StoreError, UserError, did_you_mean
+from petl_bench.errors import DamagedError, StoreError, UserError
 from petl_bench.files import RECORD_LIMIT, content, read_bytes
 from petl_bench.store.agreement import checked
 from petl_bench.store.claims import Claims
-from petl_bench.store.files import from_json
+from petl_bench.store.files import (
+    ADAPTER,
+    CHECKPOINTS,
+    ERROR,
+    EVENTS,
+    FILES,
+    LOG,
+    PREDICTIONS,
+    ROW,
+    RUN_ID,
+    SPEC,
+    from_json,
+)
 from petl_bench.types import (
     NO_FAULT,
     Job,
@@ -30,17 +42,6 @@ from petl_bench.types import (
 if TYPE_CHECKING:
     from petl_bench.packing import Predictions
 
-ADAPTER = "adapter.safetensors"
-ROW = "row.json"
-SPEC = "spec.json"
-ERROR = "error.json"
-SEARCH = "search.json"
-PREDICTIONS = "predictions.bin"
-LOG = "run.log"
-EVENTS = "events.out.tfevents."
-"""Beginning of the names of TensorBoard's files; they lie in a folder with the readable name of the run."""
-CHECKPOINTS = "checkpoints"
-FILES = (ADAPTER, ROW, SPEC, ERROR, SEARCH, PREDICTIONS)
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, UserError)
 """Errors of parsing a file that this version did not write."""
 
@@ -196,6 +197,11 @@ class Runs:
         plain = (path for path in places if path.resolve() == real / path.relative_to(directory))  # no links
         return sorted(path for path in plain if path.is_file())
 
+    def holds_run(self, name: str) -> bool:
+        """Return whether a name of the store is a run_id, or a directory with files of a run."""
+        held = (os.path.lexists(f"{self.root}/{name}/{file}") for file in FILES)
+        return RUN_ID.fullmatch(name) is not None or any(held)
+
     def names(self) -> list[str]:
         """Return all names in the store, except for names with a leading dot.
 
@@ -204,14 +210,14 @@ class Runs:
         """
         try:
             return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
-        except FileNotFoundError as error:
-            what = "no such directory"
-            cause: OSError = error
-        except NotADirectoryError as error:
-            what, cause = "is a file, not a directory", error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            what = "no such directory" if missing else "is a file, not a directory"
+            raise UserError(
+                f"store {self.root}: {what}; `petl-bench sweep --store DIR` creates one"
+            ) from error
         except OSError as error:
             raise UserError(f"store {self.root}: cannot be read: {error.strerror}") from error
-        raise UserError(f"store {self.root}: {what}; `petl-bench sweep --store DIR` creates one") from cause
 
     def rows(
         self, on_damage: Callable[[DamagedError], None] | None = None, as_written: bool = False
@@ -238,25 +244,6 @@ class Runs:
     def failures(self) -> list[str]:
         """Return the run_ids of all runs that failed and have no row."""
         return [name for name in self.names() if self.state(name) in ("failed", "killed")]
-
-    def find(self, run_id: str, failed: bool = False) -> str:
-        """Return the full run_id of a finished run.
-
-        Args:
-            run_id: the run_id or an unambiguous beginning of it.
-            failed: whether a run that failed will do, too.
-
-        Raises:
-            UserError: no finished run, or several, have that beginning.
-        """
-        files = (ROW, ERROR) if failed else (ROW,)
-        known = sorted({path.parent.name for file in files for path in self.root.glob(f"[!.]*/{file}")})
-        found = [name for name in known if name.startswith(run_id)]
-        if len(found) != 1:
-            what = "fits several runs" if found else f"is no finished {'or failed ' if failed else ''}run"
-            hint = f": {did_you_mean(run_id, found or known)}" if known else ", which holds none"
-            raise UserError(f"{run_id!r} {what} of store {self.root}{hint}")
-        return found[0]
 
     def _own_row(self, name: str, as_written: bool = False) -> ResultRow:
         """Return the row of a run; refuse that of a copied or renamed directory, which would count twice."""

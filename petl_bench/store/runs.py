@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from petl_bench.atomic import staged
 from petl_bench.errors import StoreError
 from petl_bench.store.claims import vanished
-from petl_bench.store.files import new_folder, to_json
-from petl_bench.store.reading import (
+from petl_bench.store.files import (
     ADAPTER,
     CHECKPOINTS,
     ERROR,
@@ -26,8 +25,10 @@ from petl_bench.store.reading import (
     ROW,
     SEARCH,
     SPEC,
-    Runs,
+    new_folder,
+    to_json,
 )
+from petl_bench.store.reading import Runs
 from petl_bench.types import ResultRow, RunSpec, row_to_dict, spec_to_dict
 
 if TYPE_CHECKING:

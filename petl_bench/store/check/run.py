@@ -6,7 +6,6 @@ Times of files and of rows are not compared, since clocks may be set back.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,6 @@ NOTES = {
 KINDS = DAMAGE | NOTES
 Others = Callable[[RunSpec, ResultRow], list[str]]
 """Function that names what made a run and is another in this version, for example its adapter's source."""
-_RUN_ID = re.compile("[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,17 @@ class Run:
             others: names what made the run and is another in this version; None: this is not looked at.
         """
         directory = self.store.directory(self.name)
-        named = _RUN_ID.fullmatch(self.name) is not None
+        if not self.store.holds_run(self.name):
+            self.add("foreign", "", NOTES["foreign"])
+            return
         if not os.path.isdir(directory):
-            self.add(
-                "no_directory" if named else "foreign",
-                "",
-                DAMAGE["no_directory"] if named else NOTES["foreign"],
-            )
+            self.add("no_directory", "", DAMAGE["no_directory"])
             return
         try:
             held = os.listdir(directory)
         except OSError as error:
             kind = "forbidden" if isinstance(error, PermissionError) else "row"
             self.add(kind, "", f"cannot be read: {error.strerror}")
-            return
-        if not named and not set(held) & set(FILES):
-            self.add("foreign", "", NOTES["foreign"])
             return
         for file in sorted(held):
             if file.startswith(tuple(f".{known}." for known in FILES)):
