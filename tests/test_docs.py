@@ -27,6 +27,8 @@ from petl_bench.cli import app
 from petl_bench.config import options as options_of
 from petl_bench.config import plan
 from petl_bench.dev import documentation
+from petl_bench.run.identity import job_of, resolve_tasks
+from petl_bench.types import Cache
 from tests import processes, trees
 from tests.conftest import quickly
 from tests.test_floors import FLOORS
@@ -241,6 +243,15 @@ def shortened(words: list[str]) -> list[str]:
 
 EXTENDING = "docs/extending.md"
 """Its block needs the files that the page shows; tests.test_wheel runs it."""
+
+
+def test_run_ids_on_the_pages_are_those_of_the_quick_start() -> None:
+    page = text_of(ROOT / "docs/quickstart.md")
+    overrides = next(words[1:] for words in commands(page) if words[0] == "sweep")
+    planned = {job_of(spec).run_id for spec in resolve_tasks(plan(overrides).runs, Cache())}
+    named = {name: set(re.findall(r"\b[0-9a-f]{12}\b", text_of(ROOT / name))) for name in NAMES}
+    assert named["docs/quickstart.md"] == planned
+    assert {name: ids - planned for name, ids in named.items() if ids - planned} == {}
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if MARKED.search(text_of(ROOT / n)) and n != EXTENDING])

@@ -10,6 +10,7 @@ import typer
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, waiting
+from petl_bench.cli.compress_settings import compress_file, refuse_codes, settings_of
 from petl_bench.cli.options import JsonOption, OutOption, StoreOption, WeightsOption, check_store
 from petl_bench.cli.planning import Existing
 from petl_bench.cli.show import misfits
@@ -18,14 +19,9 @@ from petl_bench.errors import UserError
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, ROW, Store, find_run
 from petl_bench.types import (
-    COLUMNS,
     COMPRESSIONS,
-    FLOAT_BITS,
     ResultRow,
     RunSpec,
-    check_range,
-    declarations,
-    method,
     row_to_dict,
 )
 
@@ -37,10 +33,6 @@ class How(StrEnum):
     compeft = "compeft"
     loraquant = "loraquant"
     bitdelta = "bitdelta"
-
-
-COMPONENT_BITS = "2"
-"""Default bits of the first components of loraquant."""
 
 
 def compress(
@@ -66,18 +58,21 @@ def compress(
     ],
     bits: Annotated[
         str | None,
-        typer.Option("--bits", help="Bits per weight, 1 to 8: of ptq, and of loraquant's first components."),
+        typer.Option(
+            "--bits",
+            help="Bits per weight, 1 to 8 (several: 1,4): of ptq, and of loraquant's first components.",
+        ),
     ] = None,
     quantizer: Annotated[str | None, typer.Option("--quantizer", help="Codebook of ptq.")] = None,
     kept: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--kept",
             help="Share of the weights (compeft) or squared singular values (loraquant); else chosen on val.",
         ),
     ] = None,
     strength: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--strength", help="Size of compeft's deviations in standard deviations; else chosen on val."
         ),
@@ -108,7 +103,7 @@ def compress(
         raise UserError(f"{out.parent}: no such folder; make it first")
     check_store(store, run)
     if path.is_file():
-        result = _file(path, how.value, given, settings or [], out, weights)
+        result = compress_file(path, how.value, given, settings or [], out, weights)
         found = [result]
     else:
         if weights is not None:
@@ -140,10 +135,12 @@ def _run(
         raise UserError(
             f"run {run_id}: is compressed; name the run that it was made from: {row.compressed_from}"
         )
-    _refuse_codes(f"run {run_id}", spec.bits, spec.float_bits)
-    chosen = _settings(spec.adapter.name, how, given)
+    refuse_codes(f"run {run_id}", spec.bits, spec.float_bits)
+    chosen = settings_of(spec.adapter.name, how, given)
     for line in settings:
-        key, _, value = line.partition("=")
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise UserError(f"{line}: is no setting; write KEY=VALUE, for example container=short")
         if key in chosen:
             raise UserError(f"{line}: {key}={chosen[key]} is given already; leave out one of the two")
         chosen[key] = value
@@ -158,54 +155,15 @@ def _run(
     preflight([*wanted.values()])
     sweep(lines, store=shelf.root, existing=Existing.retry_failed)
     if out is not None:
-        write_atomic(out, read_bytes(shelf.directory(next(iter(wanted))) / ADAPTER, ADAPTER_LIMIT))
+        file = shelf.directory(next(iter(wanted))) / ADAPTER
+        try:
+            write_atomic(out, read_bytes(file, ADAPTER_LIMIT))
+        except OSError as error:
+            raise UserError(f"{out}: {error.strerror}; the run is kept: copy {file}") from error
         note(f"wrote {out}")
     rows = [row_to_dict(shelf.row(name)) for name in wanted]
     before = {"acc_source": row.acc, "bytes_source": row.bytes_file, "out": str(out) if out else None}
     return [held | before for held in rows]
-
-
-def _refuse_codes(what: str, bits: int, float_bits: int) -> None:
-    """Refuse an adapter that has fewer than 32 bits already.
-
-    Raises:
-        UserError: it has.
-    """
-    if (least := min(bits, float_bits)) != FLOAT_BITS:
-        raise UserError(
-            f"{what}: was trained at {least} bits; only what was trained at 32 bits is compressed: "
-            "`petl-bench sweep ... bits=32` trains such a run"
-        )
-
-
-def _settings(adapter: str, how: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the compressed run.
-
-    Args:
-        adapter: name of the method.
-        how: way of compressing.
-        given: options that were given, by name.
-
-    Raises:
-        UserError: an option has no use, or is missing.
-    """
-    unused, known = method(adapter).unused, COMPRESSIONS[how]
-    if {"bits", "float_bits"} <= unused.keys():
-        raise UserError(f"adapter={adapter}: has nothing to compress; choose a run of another adapter")
-    of_bits = {"ptq": ("bits", "quantizer"), "loraquant": ("bits",)}.get(how, ())
-    for name, value in given.items():
-        if name not in (*of_bits, *known.open):
-            raise UserError(f"--{name} {value}: has no use with --how {how}; leave it out")
-        if name in ("kept", "strength") and not value:
-            raise UserError(f"--{name} {value}: must be above 0; leave it out to have it chosen on val")
-    chosen = {"compress": how} | given
-    if how == "loraquant":
-        chosen.setdefault("bits", COMPONENT_BITS)
-    if how == "ptq" and "bits" not in given:
-        raise UserError("--how ptq: give the bits per weight, for example --bits 4")
-    if "bits" in unused and "bits" in chosen:
-        chosen["float_bits"] = chosen.pop("bits")
-    return chosen
 
 
 def _planned(lines: list[str], run_id: str, row: ResultRow) -> dict[str, RunSpec]:
@@ -232,57 +190,6 @@ def _planned(lines: list[str], run_id: str, row: ResultRow) -> dict[str, RunSpec
             )
         found[job_of(spec, checksum=row.backbone_sha256).run_id] = spec
     return found
-
-
-def _file(
-    path: Path,
-    how: str,
-    given: dict[str, Any],
-    settings: list[str],
-    out: Path | None,
-    weights: str | None,
-) -> dict[str, Any]:
-    """Compress an adapter file that is no run.
-
-    Raises:
-        UserError: it cannot be compressed in this way, or something is not given.
-    """
-    if settings:
-        raise UserError(f"{settings[0]}: settings are for runs; {path} is compressed as it is packed")
-    if out is None:
-        raise UserError(f"{path}: belongs to no run; name the file to write with --out")
-    if how == "bitdelta":
-        raise UserError(f"{path}: --how bitdelta learns from the training images of a run; name a run")
-    with waiting("loading torch"):
-        from petl_bench.run.refiling import compressed_file
-        from petl_bench.use import read
-    trained = read(path, weights)
-    facts = trained.facts.model
-    if facts.compress != "none":
-        raise UserError(f"{path}: is compressed already")
-    _refuse_codes(str(path), facts.bits, facts.float_bits)
-    chosen = _settings(facts.adapter.name, how, given)
-    for name in COMPRESSIONS[how].open:
-        if name in ("kept", "strength") and name not in chosen:
-            raise UserError(f"{path}: belongs to no run that could choose it on val; give --{name}")
-    for name in ("bits", "float_bits"):
-        if name in chosen:
-            chosen[name] = _whole(chosen[name])
-    for name in chosen.keys() & declarations(RunSpec).keys():
-        check_range(declarations(RunSpec)[name], chosen[name], f"--{name}")
-    with waiting(f"compressing {path}"):
-        data, columns = compressed_file(trained.file, facts, chosen, str(path))
-    write_atomic(out, data)
-    note(f"wrote {out}: {len(data):,} bytes")
-    empty: dict[str, Any] = dict.fromkeys(COLUMNS)
-    before = {"acc_source": None, "bytes_source": trained.size, "out": str(out)}
-    return empty | columns | before
-
-
-def _whole(text: str) -> int:
-    if not str(text).isdecimal():
-        raise UserError(f"--bits {text}: must be a whole number, 1 to 8")
-    return int(text)
 
 
 def _in_words(result: dict[str, Any]) -> str:

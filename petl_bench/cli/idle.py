@@ -44,7 +44,7 @@ _USED: Mapping[str, tuple[Callable[[RunSpec], object], str]] = {
     "protocol.scales": (_has("scale"), "the adapter has no scale"),
     "bits": (
         lambda spec: _has("bits")(spec) and _open("bits")(spec),
-        "the adapter has no matrices, or its compression fixes the bits",
+        "the adapter has no matrices (float_bits is for its floats), or its compression fixes the bits",
     ),
     "compress": (lambda spec: spec.compressed, "nothing of the adapter gets fewer than 32 bits"),
     "kept": (_of_compression("kept"), "only compress=compeft and loraquant keep a share"),
