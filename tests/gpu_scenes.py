@@ -8,25 +8,29 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from petl_bench import device
+from petl_bench import device, packing
 from petl_bench.data import Split
 from petl_bench.launch.slurm import Chunk
-from petl_bench.model import assemble
-from petl_bench.run.identity import job_of
+from petl_bench.model import Adapted, assemble
+from petl_bench.run.calibration import Calibration
+from petl_bench.run.identity import backbone_sha256, job_of
 from petl_bench.run.provenance import kernels
 from petl_bench.run.training import train
 from petl_bench.store import Store
-from petl_bench.train import Pixels, outputs
+from petl_bench.train import Allocations, Pixels, outputs
 from petl_bench.train.augment import BatchAugmentation
 from petl_bench.types import AugmentSpec, TrainSpec
+from petl_bench.use import SharedBackbone
 from tests import on_cuda, pretended_cuda, tiny
 from tests.pretended_cuda import DEVICES
 from tests.test_protocols import made
@@ -113,23 +117,85 @@ def kernels_named(folder: Path) -> dict[str, Any]:
     return {"before": before, "in a run": kernels("cuda:1")}
 
 
-def evaluated(folder: Path) -> dict[str, Any]:
-    """Classify 40 images where a GPU has memory for all of them, and for the pixels of 10."""
-    adapted = assemble(tiny.model_spec("lora"))
+def _model(name: str = "lora") -> tuple[Adapted, Split, Pixels]:
+    """A model on the second GPU, 40 images and their conversion."""
+    adapted = assemble(tiny.model_spec(name))
     gpu = torch.device(on_cuda.GPU)
     adapted.prepare("fp32", gpu)
-    images = Split(np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.zeros(40))
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+    return adapted, Split(images, np.zeros(40, np.int64)), Pixels("none", 32, gpu)
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """Classify 40 images where a GPU has memory for all of them, and for the pixels of 10."""
+    adapted, images, pixels = _model()
     batches, classes = [], []
     for most in (None, 10 * 3 * 32 * 32):
         DEVICES.most = most
-        found = [*outputs(adapted.network, images, Pixels("none", 32, gpu))]
+        found = [*outputs(adapted.network, images, pixels)]
         batches.append([len(logits) for logits in found])
         classes.append([label for logits in found for label in logits.cpu().argmax(1).tolist()])
     DEVICES.most = 100
     try:
-        [*outputs(adapted.network, images, Pixels("none", 32, gpu))]
+        [*outputs(adapted.network, images, pixels)]
     except torch.OutOfMemoryError:
         return {"batches": batches, "same": classes[0] == classes[1]}
+    return {}
+
+
+def chosen(folder: Path) -> dict[str, Any]:
+    """Classify 40 images with less and less free memory: its megabytes, the batches, and their peaks."""
+    adapted, images, pixels = _model()
+    found = []
+    for free in (64, 4, 1, 0):
+        torch.cuda.mem_get_info = lambda device, free=free: (free * 10**6, 80 * 2**30)
+        batches, peaks, run = [], [], outputs(adapted.network, images, pixels)
+        while True:
+            with Allocations() as counted, suppress(StopIteration):
+                batches.append(len(next(run)))
+            if not counted.peak:
+                break
+            peaks.append(counted.peak)
+        found.append({"free": free * 10**6, "batches": batches, "peaks": peaks})
+    return {"found": found}
+
+
+def observed(folder: Path) -> dict[str, Any]:
+    """Observe 40 images where a part of the network lacks memory for a batch: how often each was seen."""
+    tree = made(folder, {"train": 30, "val": 10, "test": 8})
+    spec = on_cuda.spec_of(tree, "corda", "VisionTransformer", "fp32")
+    runtime = replace(tree.runtime(), device=on_cuda.GPU)
+    adapted = _model("corda")[0]
+    calibration, seen = Calibration(adapted, spec, runtime, "trainval"), []
+    adapted.network.patch_embed.register_forward_hook(lambda module, given, output: seen.append(len(output)))
+    calibration.observe()
+    plenty = sum(seen)
+    seen.clear()
+    DEVICES.most = 40 * 3 * 32 * 32  # for the pixels, and not for the hidden units of an MLP
+    try:
+        calibration.observe()
+    except torch.OutOfMemoryError:
+        return {"seen": plenty, "refused": seen}
+    return {"seen": plenty, "then": seen}
+
+
+def predicted(folder: Path) -> dict[str, Any]:
+    """Predict 40 images with memory for the pixels of 10, in batches of any size and of 40."""
+    spec = tiny.model_spec("lora")
+    run = tiny.run_spec(spec, tiny.recipe())
+    file = packing.dump(
+        tiny.quantized_model(spec).file(packing.describe(run, backbone_sha256(spec.backbone)))
+    )
+    (folder / "lora.safetensors").write_bytes(file)
+    images = [PIL.Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(40)]
+    model = SharedBackbone(spec.backbone, device=on_cuda.GPU).use(folder / "lora.safetensors", "stretch")
+    classes = [[one.label for one in model.predict(images)]]
+    DEVICES.most = 10 * 3 * 32 * 32
+    classes.append([one.label for one in model.predict(images)])
+    try:
+        model.predict(images, batch_size=40)
+    except device.UserError as error:
+        return {"same": classes[0] == classes[1], "refused": str(error)}
     return {}
 
 

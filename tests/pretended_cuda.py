@@ -256,6 +256,7 @@ def install(count: int = 2, allowed: set[int] | None = None, **facts: Any) -> No
         "get_device_properties": lambda device=None: properties,
         "synchronize": lambda device=None: None,
         "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
         "max_memory_allocated": lambda device=None: 1,
         "mem_get_info": lambda device=None: (60 * 2**30, 80 * 2**30),
         "reset_peak_memory_stats": reset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from torch.nn import functional
 from petl_bench.adapters import ADAPTERS
 from petl_bench.errors import UserError
 from petl_bench.launch import memory
-from petl_bench.launch.memory import Allocations, bytes_of
+from petl_bench.launch.memory import bytes_of
 from petl_bench.model import assemble
+from petl_bench.train import Allocations
 from petl_bench.types import RunSpec
 from tests import on_cuda
+from tests.test_pretended_cuda import scene
 from tests.test_protocols import Tree, made
 
 BATCH = 16
@@ -112,3 +115,38 @@ def test_runs_that_lack_memory_are_named_once_a_kind(tree: Tree) -> None:
     assert said.startswith("cuda:0: 0.3 GB are free, and full on ")
     assert f"train.batch_size={BATCH} in fp32 needs about 0.0 GB" in said
     assert len([*memory.lacking(specs, enough, 2, "cuda:0")]) == 2  # two runs at a time have half of it each
+
+
+def test_an_evaluation_halves_batches_that_do_not_fit(tmp_path: Path) -> None:
+    """At first one image, then all others; halved to 9 where 10 fit; an error where one does not."""
+    assert scene("evaluated", tmp_path) == {"batches": [[1, 39], [1, 9, 9, 9, 9, 3]], "same": True}
+
+
+def test_the_batch_of_an_evaluation_follows_the_free_memory(tmp_path: Path) -> None:
+    """A batch takes at most half of it, twice as many images would take more, and one is the least."""
+    found = scene("chosen", tmp_path)["found"]
+    largest = []
+    for one in found:
+        assert sum(one["batches"]) == 40
+        assert one["batches"][0] == 1
+        largest.append(max(one["batches"]))
+        peak = max(one["peaks"][1:])
+        assert largest[-1] == 1 or peak <= one["free"] / 2
+        assert largest[-1] == 39 or 2 * one["peaks"][0] * largest[-1] > one["free"] / 2
+    assert largest[0] == 39
+    assert largest[-1] == 1
+    assert largest == sorted(set(largest), reverse=True)
+
+
+def test_what_is_observed_counts_once(tmp_path: Path) -> None:
+    """A method that sums up inputs would count those again that a batch without memory brought."""
+    assert scene("observed", tmp_path) == {"seen": 40, "refused": [1, 39]}
+
+
+def test_predictions_take_the_batch_that_fits_and_refuse_one_that_does_not(tmp_path: Path) -> None:
+    found = scene("predicted", tmp_path)
+    assert found["same"]
+    assert found["refused"] == (
+        "batch_size=40: these images do not fit into the memory of cuda:1; choose fewer, or leave it out to "
+        "have them chosen"
+    )

@@ -93,12 +93,6 @@ def test_erasing_on_a_gpu_has_the_areas_of_the_cpu_and_normal_numbers(tmp_path: 
     assert abs(found["std"] - 1) < 4 * error
 
 
-def test_an_evaluation_takes_the_batch_that_fits(tmp_path: Path) -> None:
-    """256 images at first; halved to 8 where 10 fit; an error where one does not."""
-    found = scene("evaluated", tmp_path)
-    assert found == {"batches": [[40], [8, 8, 8, 8, 8]], "same": True}
-
-
 def test_looking_for_gpus_opens_none(tmp_path: Path) -> None:
     found = scene("looked_for", tmp_path)
     assert found["answers"] == [["cuda:0", "cuda:1"], "cuda:0", "cuda:1", "bf16", "Pretended GPU"]

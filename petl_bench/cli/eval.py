@@ -70,8 +70,8 @@ def evaluate(
 
     The test images are classified from the adapter file and the backbone alone, by default with as many
     threads as the run had. The exit code is 1 if the accuracy differs from the row of a run, or any
-    prediction from that of the run. Where another device computed the run, or other kernels, 1 % of the
-    predictions may differ.
+    prediction from that of the run. On a GPU, and where another device or other
+    kernels computed the run, 1 % of the predictions may differ.
     """
     check_threads(threads)
     from petl_bench.device import find_device

@@ -55,7 +55,10 @@ def predict(
     threads: ThreadsOption = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help="Images that pass through the model together."),
+        typer.Option(
+            "--batch-size",
+            help="Images that pass through the model together; by default, as many as a GPU holds.",
+        ),
     ] = None,
     resize: ResizeOption = None,
 ) -> None:

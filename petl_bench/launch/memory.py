@@ -9,7 +9,6 @@ covered by `SPARE`.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from petl_bench.backbones import families
 from petl_bench.backbones.sharing import SharedCopy
 from petl_bench.model import Adapted, assemble
+from petl_bench.train import Allocations
 from petl_bench.types import FLOAT_BITS, RunSpec
 
 META = torch.device("meta")
@@ -32,42 +31,6 @@ SPARE = 1.1, 0.3e9
 """Factor and bytes by which the memory of a GPU must exceed what tensors need."""
 MOMENTS = 2
 """States of AdamW for each parameter, in the parameter's own type."""
-
-
-class Allocations(TorchDispatchMode):
-    """Context that counts the bytes of tensors that are made in it, as long as they live.
-
-    Attributes:
-        now: bytes of the living tensors.
-        peak: the most so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Execute an operation and count what it makes."""
-        given = [value for value in chain(args, (kwargs or {}).values()) if isinstance(value, Tensor)]
-        before = {value.untyped_storage()._cdata for value in given}
-        result = operation(*args, **(kwargs or {}))
-        for made in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(made, Tensor) and made.untyped_storage()._cdata not in before:
-                self._add(made.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self.now -= size
 
 
 class _Attention(torch.autograd.Function):

@@ -36,7 +36,7 @@ class Calibration:
     def observe(self) -> None:
         """Pass every training image through the network once in evaluation mode, without gradients."""
         images = self.load(self.spec.task, self.split, self.spec.backbone.image_size, self.runtime.cache)
-        for _ in outputs(self.network, images, self.pixels):
+        for _ in outputs(self.network, images, self.pixels, again=False):  # what is observed counts once
             pass
 
     def fit(self, parameters: Sequence[nn.Parameter], epochs: int) -> None:

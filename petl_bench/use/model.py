@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from petl_bench.errors import UserError, counted
+from petl_bench.errors import UserError, counted, out_of_memory
 from petl_bench.packing import stated_settings
-from petl_bench.train import Pixels
-from petl_bench.train.evaluation import evaluation_batch
+from petl_bench.train import Passes, Pixels
 from petl_bench.use.files import Trained
 from petl_bench.use.images import Image, Preparation
 from petl_bench.use.merging import merged
@@ -88,6 +87,7 @@ class Model:
         self.transform: v2.Transform = self._prepare.transform
         self._device = device
         self._pixels = Pixels(trained.facts.normalization, trained.backbone.image_size, device)
+        self._passes = Passes(self.network, self._pixels)
         self.info = _info(trained, precision, device)
 
     def __repr__(self) -> str:
@@ -127,13 +127,15 @@ class Model:
         Args:
             images: paths of image files, or PIL images; or a single one.
             top: number of classes of each prediction.
-            batch_size: images that pass through the model together; None: as in `petl-bench eval`.
+            batch_size: images that pass through the model together; None: as in `petl-bench eval`, where on
+                a GPU they are as many as its memory holds.
 
         Returns:
             One prediction per image, in order.
 
         Raises:
-            UserError: an image cannot be read, or the task has fewer than `top` classes.
+            UserError: an image cannot be read, the task has fewer than `top` classes, or a batch of
+                `batch_size` images does not fit into the memory of a GPU.
         """
         found = []
         for prediction in self.predictions(images, top, batch_size):
@@ -152,15 +154,33 @@ class Model:
             raise UserError(
                 f"top={top}: must be from 1 to {classes}, the number of classes of {self.info.file}"
             )
-        size = evaluation_batch(self.info.image_size, self._device) if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"batch_size={size}: must be at least 1")
-        return predictions(self._prepare, self._logits, chosen, self.class_names, top, size)
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: must be at least 1")
+        logits = self._logits if batch_size is None else self._logits_at_once
+        size = batch_size or self._passes.size
+        return predictions(self._prepare, logits, chosen, self.class_names, top, size)
 
     @torch.inference_mode()
     def _logits(self, images: Tensor) -> Tensor:
         """Return logits for images (batch, 3, S, S), uint8."""
-        logits: Tensor = self.network(self._pixels(images.to(self._device)))
+        return torch.cat([*self._passes(images)])
+
+    @torch.inference_mode()
+    def _logits_at_once(self, images: Tensor) -> Tensor:
+        """Return logits for a batch (batch, 3, S, S), uint8, of the size that the user has chosen.
+
+        Raises:
+            UserError: it does not fit into the memory of a GPU.
+        """
+        try:
+            logits: Tensor = self.network(self._pixels(images.to(self._device)))
+        except RuntimeError as error:
+            if self._device.type != "cuda" or not out_of_memory(error):
+                raise
+            raise UserError(
+                f"batch_size={len(images)}: these images do not fit into the memory of {self._device}; "
+                "choose fewer, or leave it out to have them chosen"
+            ) from error
         return logits
 
     def merge(self) -> nn.Module:
