@@ -22,6 +22,8 @@ from petl_bench.types import shortened_warm_up
 
 LATE = ("task", *PLAIN)
 """Axes that are set after composing: Hydra composes once for each combination of all others."""
+GRIDS = "grids"
+"""Key of a sweep's file that is no part of the configuration: a list of grids (config/grids.py)."""
 WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tuned")
 """Groups whose options are set after composing as well, where no override changes one of their settings."""
 
@@ -30,8 +32,7 @@ WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tu
 def composed_sweep(*choice: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the configuration before any override but `sweep=NAME`, and the axes of that sweep."""
     composed = _compose(list(choice), hydra=True)
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    return container(own), dict(composed.hydra.sweeper.params or {})
+    return _without(composed, "hydra", GRIDS), dict(composed.hydra.sweeper.params or {})
 
 
 def configuration(lines: Mapping[str, str]) -> dict[str, Any]:
@@ -92,7 +93,11 @@ def _base(overrides: tuple[str, ...]) -> dict[str, Any]:
     lines = [line for line in overrides if line not in _default_choices()]
     if all(line.startswith("sweep=") for line in lines):
         return composed_sweep(*lines)[0]
-    return container(_compose(lines))
+    return _without(_compose(lines), GRIDS)
+
+
+def _without(composed: DictConfig, *left_out: str) -> dict[str, Any]:
+    return container(OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in left_out]))
 
 
 def _is_plain(line: str) -> bool:

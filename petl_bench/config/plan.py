@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from petl_bench.config import presets
+from petl_bench.config import grids, presets
 from petl_bench.config.compose import (
     composed_sweep,
     configuration,
@@ -55,9 +53,6 @@ from petl_bench.types import (
 
 FACTS = ("name", "quantized")
 """Keys of a group's files that are no settings."""
-
-MOST_RUNS = 100_000
-"""Maximum number of combinations, beyond which an override is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +112,18 @@ def _expand(overrides: list[str]) -> Plan:
     default, axes = composed_sweep(
         *(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep")
     )
-    _check_keys(parsed, default)
-    own = [f"{key!s}={value}" for key, value in axes.items() if key not in parsed]
-    chosen = list(parse(parser, own)) + list(parsed.values())
-    axes_of = {override.get_key_element(): values_of(override) for override in chosen}
-    combinations = math.prod(map(len, axes_of.values()))
-    if combinations > MOST_RUNS:
-        raise UserError(f"the settings span {combinations:,} runs, more than the {MOST_RUNS:,} of one sweep")
-    sweep = (
-        values_of(parsed["sweep"])[0].partition("=")[2] if "sweep" in parsed else default_options()["sweep"]
-    )
-    origins = Origins(parsed, axes_of, sweep)
-    for line in axes_of.get(presets.GROUP, []):
+    sweep = _lines("sweep", parsed, [f"sweep={default_options()['sweep']}"])[0].partition("=")[2]
+    adapters = [line.partition("=")[2] for line in _lines("adapter", parsed, [])]
+    parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters)]
+    _check_keys({*parsed}.union(*parts), default)
+    origins_of = [Origins(parsed, part, sweep) for part in parts]
+    for line in {line for part in parts for line in part.get(presets.GROUP, [])}:
         presets.check(line.partition("=")[2], {*groups(), *flat_keys(default)} - {"sweep", "task", "adapter"})
     runs: dict[RunSpec, tuple[list[str], Origin]] = {}
     config: dict[str, Any] = {}
     overrides_of_suite, lines_of = cache(_of_suite), cache(presets.lines_of)  # they look for files
-    for combination in itertools.product(*axes_of.values()):
-        lines = dict(zip(axes_of, combination, strict=True))
+    for number, lines in grids.combinations(parts, [key for key in axes if key not in parsed]):
+        origins, combination = origins_of[number], list(lines.values())
         preset = lines.pop(presets.GROUP, "").partition("=")[2] or presets.RELEASED
         task, adapter = (
             value_of(lines[group]) if group in lines else default[group]["name"]
@@ -145,11 +134,13 @@ def _expand(overrides: list[str]) -> Plan:
         }
         usual = {**overrides_of_suite(task, preset), **chosen_together}
         config = configuration({"task": f"task={task}", **usual, **lines})
-        spec, keys = run_spec(config, lr_is_chosen=bool({"train", "train.lr"} & {*axes_of, *chosen_together}))
+        spec, keys = run_spec(
+            config, lr_is_chosen=bool({"train", "train.lr"} & {*parts[number], *chosen_together})
+        )
         if spec not in runs:
             options_of = {"protocol": default_options()["protocol"], **usual, **lines}
             options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
-            runs[spec] = list(combination), origins.origin(keys, options_of)
+            runs[spec] = combination, origins.origin(keys, options_of)
     chosen_launcher = dict(config["launcher"])
     launcher = typed(LAUNCHERS.get(chosen_launcher.pop("name")), chosen_launcher, "launcher.")
     specs = list(runs)
@@ -160,6 +151,27 @@ def _expand(overrides: list[str]) -> Plan:
             "choose precision=bf16 or precision=fp32"
         )
     return Plan(specs, alone, found, launcher, typed(DataSettings, config["data"], "data.").decoded)
+
+
+def _lines(key: str, parsed: Mapping[str, Override], default: list[str]) -> list[str]:
+    """Return the lines `key=value` of an override, or others where there is none."""
+    return values_of(parsed[key]) if key in parsed else default
+
+
+def _axes_of(
+    parser: OverridesParser, parsed: Mapping[str, Override], axes: Mapping[str, str], grid: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the lines `key=value` of all axes of one grid; overrides replace axes of its sweep.
+
+    Args:
+        parser: parser of overrides.
+        parsed: overrides by key.
+        axes: axes of the whole sweep.
+        grid: axes of the grid. Its methods are the chosen ones already.
+    """
+    given = {key: override for key, override in parsed.items() if not (key == "adapter" and key in grid)}
+    own = [f"{key!s}={value}" for key, value in {**axes, **grid}.items() if key not in given]
+    return {o.get_key_element(): values_of(o) for o in [*parse(parser, own), *given.values()]}
 
 
 def _own(parsed: Mapping[str, Override]) -> bool:
@@ -183,15 +195,15 @@ def _check_options(parsed: Mapping[str, Override]) -> None:
                 raise unknown_option(key, name)
 
 
-def _check_keys(parsed: Mapping[str, Override], own: Mapping[str, Any]) -> None:
+def _check_keys(given: set[str], own: Mapping[str, Any]) -> None:
     """Refuse keys that are neither groups nor settings, and facts of data sets."""
     roots = groups()
     known = roots | set(flat_keys(own))
-    if {"backbone.image_size", "backbone.options.img_size"} <= parsed.keys():
+    if {"backbone.image_size", "backbone.options.img_size"} <= given:
         raise UserError(
             "backbone.image_size and backbone.options.img_size are one setting: give backbone.image_size"
         )
-    for key in parsed.keys() - roots:
+    for key in sorted(given - roots):
         root = key.split(".")[0]
         if root == "task":
             raise UserError(f"{key!r}: facts of a task stand in its manifest and cannot be overridden")

@@ -6,6 +6,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     report NAME             the Markdown report of the results in `.readme/NAME.jsonl`
     table NAME HEADING      those tables of that report whose titles begin with HEADING
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
+    compare NAME PAIRS      comparisons of pairs of its rows, `A B; C D`, each by columns `adapter=lora,bits=1`
     search NAME ADAPTER     accuracies of settings of a method on held-out training images
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
@@ -34,6 +35,7 @@ from typing import Any
 
 from petl_bench.config.keys import keys
 from petl_bench.data import manifests
+from petl_bench.dev.comparisons import compared
 from petl_bench.dev.method_tables import (
     index_table,
     published_table,
@@ -110,6 +112,11 @@ def _figure(documentation: Documentation, page: Path, arguments: str) -> str:
     return f"![{found[0].description}]({link})\n"
 
 
+def _compare(documentation: Documentation, page: Path, arguments: str) -> str:
+    name, _, pairs = arguments.partition(" ")
+    return compared(documentation.report(name), pairs)
+
+
 def _search(documentation: Documentation, page: Path, arguments: str) -> str:
     name, adapter = arguments.split()
     held = map(json.loads, (documentation.root / RESULTS / f"{name}.jsonl").read_text().splitlines())
@@ -175,6 +182,7 @@ KINDS: Mapping[str, Kind] = {
     "report": _report,
     "table": _table,
     "figure": _figure,
+    "compare": _compare,
     "search": _search,
     "output": _output,
     "settings": _settings,

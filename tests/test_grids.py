@@ -1,0 +1,94 @@
+"""Sweeps made of several grids: their order, their overrides, and files that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from petl_bench.config import plan
+from tests.conftest import json_lines, quickly
+
+AXES = """# @package _global_
+# Two grids.
+hydra:
+  sweeper:
+    params:
+      seed: 0,1
+      task: digits,surfaces
+      protocol: fixed
+train:
+  epochs: 2
+"""
+TWO = """grids:
+- adapter: lora
+  hidden: 4,8
+  bits: 1,32
+- adapter: linear,ssf
+  head: linear,bits2
+- adapter: lora
+  hidden: 2
+  bits: 8
+"""
+
+
+def folder(at: Path, grids: str) -> Path:
+    """Return a folder of configuration with the sweep `two`."""
+    (at / "conf" / "sweep").mkdir(parents=True)
+    (at / "conf" / "sweep" / "two.yaml").write_text(AXES + grids)
+    return at
+
+
+def planned(at: Path, *overrides: str) -> list[tuple[object, ...]]:
+    """Return seed, task, adapter, hidden, bits and head of the planned runs."""
+    done = quickly("sweep", "--dry-run", "--json", "--config-dir", at, "sweep=two", *overrides, cwd=at)
+    names = ("seed", "task", "adapter", "hidden", "bits", "head")
+    return [tuple(row[name] for name in names) for row in json_lines(done.stdout)]
+
+
+def test_a_sweep_of_grids_is_their_union_ordered_by_the_axes_of_the_sweep(tmp_path: Path) -> None:
+    own = [
+        *[("lora", hidden, bits, "linear") for hidden in (4, 8) for bits in (1, 32)],
+        *[(adapter, 0, 32, head) for adapter in ("linear", "ssf") for head in ("linear", "bits2")],
+        ("lora", 2, 8, "linear"),
+    ]
+    expected = [(seed, task, *run) for seed in (0, 1) for task in ("digits", "surfaces") for run in own]
+    assert planned(folder(tmp_path, TWO)) == expected
+
+
+def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: Path) -> None:
+    at = folder(tmp_path, TWO)
+    found = planned(at, "seed=5", "task=digits", "bits=1", "adapter=ssf,lora", "scale=1")
+    assert found == [
+        *[(5, "digits", "lora", hidden, 1, "linear") for hidden in (4, 8)],
+        *[(5, "digits", "ssf", 0, 32, head) for head in ("linear", "bits2")],
+        (5, "digits", "lora", 2, 1, "linear"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grids", "overrides", "message"),
+    [
+        (TWO, ["adapter=houlsby"], "sweep=two has no adapter=houlsby: it has linear, lora, ssf"),
+        ("grids: {adapter: lora}\n", [], "conf/sweep/two.yaml: grids must be a list"),
+        ("grids:\n- bits: 1\n", [], "conf/sweep/two.yaml: grids: a grid states no adapter"),
+        (
+            "grids:\n- {adapter: lora, bits: 1}\n- {adapter: lora}\n",
+            [],
+            "the grids of adapter=lora must have the same axes",
+        ),
+        ("grids:\n- {adapter: lora, widths: 3}\n", [], "unknown key 'widths'"),
+        ("grids:\n- {adapter: lorra}\n", [], "unknown adapter 'lorra': did you mean 'lora'"),
+    ],
+)
+def test_refused(tmp_path: Path, grids: str, overrides: list[str], message: str) -> None:
+    at = folder(tmp_path, grids)
+    done = quickly("sweep", "--dry-run", "--config-dir", at, "sweep=two", *overrides, cwd=at)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_each_run_can_be_planned_alone() -> None:
+    found = plan(["sweep=frontier", "seed=1", "task=surfaces"])
+    for spec, lines in list(zip(found.runs, found.alone, strict=True))[::7]:
+        assert plan(lines).runs == [spec]
