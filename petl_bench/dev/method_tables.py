@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from petl_bench.config import group_config
 from petl_bench.errors import UserError
@@ -42,15 +43,23 @@ def sizes_table(names: Iterable[str]) -> str:
 
 
 def tuned_table(names: Iterable[str]) -> str:
-    """Return the table of the scales and learning rates of methods in `conf/tuned/pocket.yaml`."""
-    tables = group_config("tuned", "pocket")["tables"]
+    """Return the table of the scales and learning rates of methods on the bundled suite.
+
+    Those of the preset `compact` are shown where they were chosen for it.
+    """
     wanted = list(names)
-    found = [
-        (table["adapter"], kind, table[f"{kind}s"])
-        for table in tables
-        for kind in ("scale", "lr")
-        if table["adapter"] in wanted and f"{kind}s" in table
-    ]
+    found: list[tuple[str, str, Mapping[str, float]]] = []
+    for file, preset in (("pocket", ""), ("pocket_compact", ", preset `compact`")):
+        tables = group_config("tuned", file)["tables"]
+        own = [table for table in tables if table["adapter"] in wanted and not _copied(table)]
+        for table in own:
+            others = [key for key in table if key not in ("adapter", "note", "scales", "lrs")]
+            told = "".join(f", `{key}={table[key]}`" for key in others)
+            found += [
+                (f"`{table['adapter']}`{preset}{told}", kind, table[f"{kind}s"])
+                for kind in ("scale", "lr")
+                if f"{kind}s" in table
+            ]
     if not found:
         return "None.\n"
     tasks = list(found[0][2])
@@ -58,11 +67,13 @@ def tuned_table(names: Iterable[str]) -> str:
     labels = {"scale": "`scale`", "lr": "`train.lr`"}
     return _markdown(
         rows
-        + [
-            [f"`{name}`", labels[kind], *(f"{values[task]:g}" for task in tasks)]
-            for name, kind, values in found
-        ]
+        + [[name, labels[kind], *(f"{values[task]:g}" for task in tasks)] for name, kind, values in found]
     )
+
+
+def _copied(table: Mapping[str, Any]) -> bool:
+    """Return whether a table of conf/tuned has the values of another file."""
+    return str(table.get("note", "")).startswith("that of ")
 
 
 def published_table(names: Iterable[str]) -> str:
