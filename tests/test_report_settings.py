@@ -214,3 +214,16 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     (tmp_path / row.run_id / ROW).write_text("{")
     message = error_of(quickly("report", "--store", tmp_path))
     assert str(tmp_path / row.run_id / ROW) in message
+
+
+def test_settings_that_a_method_does_not_use_are_blank(tmp_path: Path) -> None:
+    """(IA)3 has neither hidden units nor float parameters, LN-tune has float parameters alone."""
+    store = Store(tmp_path)
+    for overrides in (["adapter=ia3", "bits=1"], ["adapter=ln_tune", "float_bits=1,8"]):
+        for spec in plan(["sweep=none", "task=digits", "scale=1", *overrides]).runs:
+            store.put(spec, make_row(spec, 0.5), b"adapter")
+    lines = quickly("report", "--store", tmp_path, "--format", "markdown").stdout.splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    names = table[0].index("hidden"), table[0].index("bits"), table[0].index("float_bits")
+    cells = [[row[0], *(row[column] for column in names)] for row in table[2:5]]
+    assert cells == [["ia3", "-", "1", "-"], ["ln_tune", "-", "-", "1"], ["ln_tune", "-", "-", "8"]]

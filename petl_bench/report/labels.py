@@ -9,6 +9,7 @@ from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFA
 from petl_bench.report.suites import part_name
 from petl_bench.report.tables import Row, Table
 from petl_bench.report.variants import TRIED
+from petl_bench.types import methods
 
 BLANK = "-"
 """Text of a cell without a value."""
@@ -80,6 +81,8 @@ def setting(row: Row, name: str) -> str:
     if row.key["hidden"] == 0 and name not in WITHOUT_ADAPTER:
         return BLANK
     if name == "quantizer" and row.key["quantizer"] == "none":
+        return BLANK
+    if (known := methods().get(row.key["adapter"])) and name in known.unused:
         return BLANK
     if row.key[name] in (None, "") or (name in OFF_BY_DEFAULT and not row.key[name]):
         return BLANK

@@ -24,7 +24,8 @@ from petl_bench.report.figures.series import (
 from petl_bench.report.figures.style import GREY, Figure, listed, sheet_axes, zoomed_axes
 from petl_bench.report.labels import label
 from petl_bench.report.pareto import pareto
-from petl_bench.report.tables import Table
+from petl_bench.report.tables import Row, Table
+from petl_bench.types import FLOAT_BITS
 
 MOST = 0.6
 """Share of the points that a zoomed panel shows, at least."""
@@ -43,8 +44,8 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
             Series(
                 label(point.row, table),
                 family(point.row, table),
-                str(point.row.key["bits"]),
-                point.row.key["bits"],
+                str(_bits(point.row)),
+                _bits(point.row),
                 [point],
             )
             for point in drawn
@@ -83,6 +84,11 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
         f"several. The Pareto front: {listed(best)}.",
         paint,
     )
+
+
+def _bits(row: Row) -> int:
+    """Return the bits of the matrices, or of the float parameters where there are no matrices."""
+    return int(row.key["bits"] if row.key["hidden"] else row.key.get("float_bits", FLOAT_BITS))
 
 
 def _crowd(drawn: Sequence[Point]) -> list[Point]:
