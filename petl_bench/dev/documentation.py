@@ -7,6 +7,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     table NAME HEADING      those tables of that report whose titles begin with HEADING
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
     compare NAME PAIRS      sentences on pairs of its rows, `A B; C D`, each by columns `adapter=lora,bits=1`
+    by_size NAME WHICH      its rows, smallest file first: `all`, or the Pareto `front`
     search NAME ADAPTER     accuracies of settings of a method on held-out training images
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
@@ -35,7 +36,7 @@ from typing import Any
 
 from petl_bench.config.keys import keys
 from petl_bench.data import manifests
-from petl_bench.dev.comparisons import compared
+from petl_bench.dev.chosen_rows import by_size, compared
 from petl_bench.dev.method_tables import (
     index_table,
     published_table,
@@ -117,6 +118,11 @@ def _compare(documentation: Documentation, page: Path, arguments: str) -> str:
     return compared(documentation.report(name), pairs)
 
 
+def _by_size(documentation: Documentation, page: Path, arguments: str) -> str:
+    name, _, which = arguments.partition(" ")
+    return by_size(documentation.report(name), which)
+
+
 def _search(documentation: Documentation, page: Path, arguments: str) -> str:
     name, adapter = arguments.split()
     held = map(json.loads, (documentation.root / RESULTS / f"{name}.jsonl").read_text().splitlines())
@@ -183,6 +189,7 @@ KINDS: Mapping[str, Kind] = {
     "table": _table,
     "figure": _figure,
     "compare": _compare,
+    "by_size": _by_size,
     "search": _search,
     "output": _output,
     "settings": _settings,
