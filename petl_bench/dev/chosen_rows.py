@@ -12,7 +12,6 @@ from petl_bench.report.sentences import sentences
 from petl_bench.report.statistics import compare
 from petl_bench.report.tables import Row, Table
 
-
 GROUPS = "mean of groups"
 """Title of the column of the mean of groups."""
 
