@@ -139,7 +139,7 @@ def test_a_plan_counts_trainings_and_names_settings_that_the_compression_fixes(t
         ("lora", ["ptq", "--bits", "32"], "compress nothing"),
         ("lora", ["ptq", "--bits", "2", "--kept", "0.1"], "--kept 0.1: has no use with --how ptq"),
         ("lora", ["compeft", "--bits", "2"], "--bits 2: has no use with --how compeft"),
-        ("lora", ["compeft", "--kept", "0"], "--kept 0.0: must be above 0"),
+        ("lora", ["compeft", "--kept", "0"], "--kept 0: must be above 0"),
         ("lora", ["compeft", "--kept", "1.5"], "kept=1.5 is out of range"),
         ("lora", ["bitdelta"], "choose adapter=full"),
         ("adaptformer", ["loraquant"], "needs an adapter of low-rank updates"),
@@ -163,7 +163,7 @@ def test_what_cannot_be_compressed_is_refused(
 
 def test_runs_with_codes_are_refused(finished_store: Path) -> None:
     name = pick(finished_store, task="digits", adapter="lora", bits=1)["run_id"]
-    assert "was trained at 1 bits" in error_of(compress(finished_store, name, "ptq", "--bits", "2"))
+    assert "was trained at 1 bit;" in error_of(compress(finished_store, name, "ptq", "--bits", "2"))
 
 
 def test_files_that_are_no_runs_are_compressed_with_given_strengths(

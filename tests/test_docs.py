@@ -249,7 +249,8 @@ def test_run_ids_on_the_pages_are_those_of_the_quick_start() -> None:
     page = text_of(ROOT / "docs/quickstart.md")
     overrides = next(words[1:] for words in commands(page) if words[0] == "sweep")
     planned = {job_of(spec).run_id for spec in resolve_tasks(plan(overrides).runs, Cache())}
-    named = {name: set(re.findall(r"\b[0-9a-f]{12}\b", text_of(ROOT / name))) for name in NAMES}
+    others = set(NAMES) - {"docs/reviewer.md"}  # the commands of that page are executed as written
+    named = {name: set(re.findall(r"\b[0-9a-f]{12}\b", text_of(ROOT / name))) for name in others}
     assert named["docs/quickstart.md"] == planned
     assert {name: ids - planned for name, ids in named.items() if ids - planned} == {}
 
