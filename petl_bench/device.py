@@ -124,7 +124,8 @@ def unused_gpu(device: str) -> str:
     found = gpu_files()
     if device != "cpu" or not found or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
-    reason = _cuda()[1]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    reason = _cuda()[1] or (f"CUDA_VISIBLE_DEVICES={visible} may name none" if visible else "")
     return (
         f"this machine shows a GPU ({found[0]}), but torch does not use it{': ' + reason if reason else ''}; "
         "runs use the CPU"

@@ -50,6 +50,28 @@ def test_data_are_found_by_their_folders(tmp_path: Path) -> None:
     assert "vtab_dtd" in held["facts"]["tasks"]
 
 
+def test_caches_are_looked_for_and_not_made(tmp_path: Path) -> None:
+    """One that can be made is fine; one that cannot be is named with what to do."""
+    absent, file = tmp_path / "none/yet", tmp_path / "file"
+    one = findings(cwd=tmp_path, PETL_BENCH_CACHE=str(absent))["cache"]
+    assert (one["state"], one["text"]) == ("ok", f"none yet: {absent}")
+    assert not absent.parent.exists()
+    file.touch()
+    held = findings(cwd=tmp_path, PETL_BENCH_CACHE=str(file / "below"))
+    assert held["cache"]["text"] == f"decoded images: {file / 'below'} cannot be written"
+    assert held["cache"]["advice"] == "name another folder by data.cache or $PETL_BENCH_CACHE"
+    assert held["downloads"]["state"] == "ok"
+
+
+def test_a_gpu_that_is_hidden_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if device.find_device("auto") != "cpu":
+        pytest.skip("torch uses a GPU here")
+    monkeypatch.setattr(device, "_GPU_FILES", ("/dev/nul[l]",))
+    one = findings(cwd=tmp_path, CUDA_VISIBLE_DEVICES="-1")["gpu"]
+    assert (one["state"], one["facts"]) == ("hint", {"files": ["/dev/null"]})
+    assert one["text"].startswith("none (CUDA_VISIBLE_DEVICES='-1' hides those of this machine): ")
+
+
 @pytest.mark.parametrize("why", ["torch does not use it", "little is free"])
 def test_what_is_missing_is_told_with_what_to_do(
     why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -42,9 +42,17 @@ def test_a_table_has_means_over_groups_and_only_columns_that_differ() -> None:
 
 def test_runs_are_scored_once(tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
-    command = f"-m petl_bench.dev.search {file} --workers 1 sweep=none task=digits adapter=linear seed=0"
+    where = "--workers 1 --device cpu --threads 1"
+    command = f"-m petl_bench.dev.search {file} {where} sweep=none task=digits adapter=linear seed=0"
     for rates in ("0.01", "0.01,1e-9"):
         processes.run([sys.executable, *command.split(), f"train.lr={rates}", "train.epochs=2"], check=True)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["train.lr"] for line in lines] == [0.01, 1e-9]
     assert lines[0]["acc"] > 0.5 > lines[1]["acc"]  # a head that does not learn is no better than chance
+
+
+def test_settings_of_launchers_have_no_use(tmp_path: Path) -> None:
+    command = ["-m", "petl_bench.dev.search", str(tmp_path / "lines"), "launcher.device=cuda", "task=digits"]
+    done = processes.run([sys.executable, *command])
+    assert done.returncode == 2
+    assert "launcher.device=cuda: has no use here; give --device, --threads or --workers" in done.stderr

@@ -17,10 +17,13 @@ from petl_bench.cli.options import (
     ResizeOption,
     StoreOption,
     TargetArgument,
+    ThreadsOption,
     TrainedArgument,
     WeightsOption,
     check_store,
+    check_threads,
     destination,
+    use_threads,
 )
 from petl_bench.errors import UserError
 
@@ -58,22 +61,25 @@ def export(
             "Hugging Face hub. FILE must be a run.",
         ),
     ] = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a trained adapter with its backbone for other programs.
 
-    The result computes in fp32. `safetensors` and `timm` hold a plain timm model with adapter and head in its
-    own weights, where the method can be merged. `torch` and `onnx` hold the graph of any method, for
-    batches of any size; its logits are compared with the model's before anything is written. `peft` holds
-    the adapter alone, for methods whose updates have low rank. A form that a method does not have is refused.
-    Existing files are never overwritten.
+    The result computes in fp32, and is made on the CPU for any device. `safetensors` and `timm` hold a plain
+    timm model with adapter and head in its own weights, where the method can be merged. `torch` and `onnx`
+    hold the graph of any method, for batches of any size; its logits are compared with the model's before
+    anything is written. `peft` holds the adapter alone, for methods whose updates have low rank. A form that
+    a method does not have is refused. Existing files are never overwritten.
     """
     check_store(store, file)
+    check_threads(threads)
     if push is None or target or out:
         target = destination(target, out)
         _require_free(target)
     with waiting("loading torch"):
         from petl_bench.use import exported, model_card, read, row_of, with_card, writable
+    use_threads(threads)
     row = None if push is None else row_of(file, store)
     repository = None if push is None else writable(push)
     trained = read(file, weights, resize, store)

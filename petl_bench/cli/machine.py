@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,7 +90,10 @@ def devices() -> Iterator[Finding]:
         )
         yield Finding("gpu", "problem", warning.partition(";")[0], advice, {"files": gpu_files()})
     else:
-        text = "none: runs use the CPU; sweeps of large backbones take long there"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = f" (CUDA_VISIBLE_DEVICES={visible!r} hides those of this machine)"
+        held = hidden if gpu_files() and visible is not None else ""
+        text = f"none{held}: runs use the CPU; sweeps of large backbones take long there"
         advice = "use a small backbone (backbone=pocket), or another machine (launcher=slurm, launcher=ray)"
         yield Finding("gpu", "hint", text, advice, {"files": gpu_files()})
 
@@ -156,17 +160,41 @@ def data() -> Iterator[Finding]:
 
 
 def caches() -> Iterator[Finding]:
-    """Name the folders of decoded images and of downloads, with their sizes."""
+    """Name the folders of decoded images and of downloads, with their sizes; none is made."""
     from huggingface_hub import constants
 
-    from petl_bench.data.file_facts import cache_folder
+    from petl_bench.data.file_facts import cache_path
 
-    places = {"cache": Path(cache_folder(DataSettings().decoded)), "downloads": Path(constants.HF_HUB_CACHE)}
-    meanings = {"cache": "decoded images", "downloads": "weights and data of the hub"}
-    for what, folder in places.items():
-        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
-        text = f"{meanings[what]}: {size:.1f} GB in {folder}" if folder.is_dir() else f"none yet: {folder}"
-        yield Finding(what, "ok", text, facts={"folder": str(folder), "size_gb": round(size, 1)})
+    places = {
+        "cache": (cache_path(DataSettings().decoded), "decoded images", "data.cache or $PETL_BENCH_CACHE"),
+        "downloads": (Path(constants.HF_HUB_CACHE), "weights and data of the hub", "$HF_HOME"),
+    }
+    for what, (folder, meaning, setting) in places.items():
+        text = f"{meaning}: {_size(folder):.1f} GB in {folder}" if folder.is_dir() else f"none yet: {folder}"
+        writable = _writable(folder)
+        facts = {"folder": str(folder), "size_gb": round(_size(folder), 1), "writable": writable}
+        if writable:
+            yield Finding(what, "ok", text, facts=facts)
+        else:
+            text, advice = f"{meaning}: {folder} cannot be written", f"name another folder by {setting}"
+            yield Finding(what, "hint", text, advice, facts)
+
+
+def _size(folder: Path) -> float:
+    """Return the size of the files below a folder in GB, as far as they can be seen."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # another process has deleted it
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size / 1e9
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder, which need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def hub() -> Iterator[Finding]:
@@ -182,7 +210,8 @@ def hub() -> Iterator[Finding]:
         get_session().head(where, timeout=PATIENCE)
     except Exception as error:  # of the client's HTTP library
         text = f"{where} does not answer within {PATIENCE} s ({type(error).__name__})"
-        yield Finding("hub", "hint", text, f"{offline}; HF_ENDPOINT names a mirror", facts)
+        mirror = "check HF_ENDPOINT" if "HF_ENDPOINT" in os.environ else "HF_ENDPOINT names a mirror"
+        yield Finding("hub", "hint", text, f"{offline}; {mirror}", facts)
         return
     yield Finding("hub", "ok", f"{where} answers", facts=facts | {"reachable": True})
 

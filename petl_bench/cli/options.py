@@ -97,6 +97,16 @@ def check_threads(threads: int | None) -> None:
     check_range(declarations(ProcessSettings)["threads"], threads or None, "--threads")
 
 
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with a number of threads: 0 stands for all cores, None for torch's own choice."""
+    if threads is not None:
+        import torch
+
+        from petl_bench.device import cores_here
+
+        torch.set_num_threads(threads or cores_here())
+
+
 def destination(target: Path | None, out: Path | None) -> Path:
     """Return the path that a command is to write, given as DST or by --out.
 

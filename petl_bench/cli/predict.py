@@ -22,6 +22,7 @@ from petl_bench.cli.options import (
     WeightsOption,
     check_store,
     check_threads,
+    use_threads,
 )
 from petl_bench.errors import UserError, counted
 from petl_bench.types import require
@@ -85,7 +86,7 @@ def predict(
         note(f"warning: {remark}")
     if not trained.class_names:
         note(f"{trained.where}: states no class names; classes are numbered from 0")
-    _use_threads(threads)
+    use_threads(threads)
     with waiting("loading the backbone"):
         model = model_of(trained, device, precision)
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
@@ -109,13 +110,6 @@ def predict(
     note(f"{counted(len(paths), 'image')} in {seconds:.1f} s{left}")
     if skipped:
         raise typer.Exit(1)
-
-
-def _use_threads(threads: int | None) -> None:
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def _object(found: Prediction) -> dict[str, Any]:

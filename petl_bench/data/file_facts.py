@@ -111,14 +111,19 @@ def ignore(_: int | str) -> None:
     """Do nothing; the default of Advance and Notify callbacks."""
 
 
+def cache_path(cache: Cache) -> Path:
+    """Return the directory of data derived from data files, which need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache.directory or f"{home}/petl-bench").expanduser()
+
+
 def cache_folder(cache: Cache) -> Path:
     """Return the directory of data derived from data files; it is created if needed.
 
     Raises:
         UserError: it cannot be created.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(cache.directory or f"{home}/petl-bench").expanduser()
+    folder = cache_path(cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

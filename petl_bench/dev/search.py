@@ -17,6 +17,7 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -29,7 +30,7 @@ from rich.progress import track
 
 from petl_bench import data
 from petl_bench.config import plan
-from petl_bench.device import cores_here
+from petl_bench.device import check_int8, cores_here, find_device, find_precision
 from petl_bench.errors import DivergedError
 from petl_bench.run.training import train
 from petl_bench.train import Pixels, evaluate
@@ -68,6 +69,7 @@ def score(spec: RunSpec, runtime: Runtime) -> float:
         return data.Split(np.asarray(whole.images)[chosen], whole.labels[chosen])
 
     size = spec.backbone.image_size
+    spec = replace(spec, precision=find_precision(spec.precision, runtime.device))
     try:
         trained = train(spec, runtime, split=TRAINVAL, load=load_half)
         pixels = Pixels(spec.train.normalization, size, torch.device(runtime.device))
@@ -116,13 +118,21 @@ def main() -> None:
     """Score all runs of a plan."""
     parser = argparse.ArgumentParser(description="Compare settings by two-fold cross-validation.")
     parser.add_argument("file", type=Path, help="JSON lines to append to")
-    parser.add_argument("--workers", type=int, default=cores_here(), help="processes")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core, or one on a GPU")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
     parser.add_argument("overrides", nargs="+", help="overrides, as `petl-bench sweep` takes them")
     arguments = parser.parse_args()
+    if unused := [one for one in arguments.overrides if one.startswith("launcher")]:
+        parser.error(f"{unused[0]}: has no use here; give --device, --threads or --workers")
+    device = find_device(arguments.device, "--device ")
+    workers = arguments.workers or (cores_here() if device == "cpu" else 1)
     text = arguments.file.read_text() if arguments.file.is_file() else ""
     runs = left(plan(["protocol=fixed", *arguments.overrides]).runs, text)
-    scored = partial(score, runtime=Runtime(store="", threads=1))
-    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as executor:
+    for precision in {run.precision for run in runs}:
+        check_int8(find_precision(precision, device), device, "none")
+    scored = partial(score, runtime=Runtime(store="", device=device, threads=arguments.threads))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
         jobs = {executor.submit(scored, run): run for run in runs}
         for job in track(as_completed(jobs), "scoring", total=len(jobs)):
             line = stated(jobs[job]) | {"acc": round(job.result(), 5)}

@@ -27,7 +27,7 @@ from rich.progress import track
 
 from petl_bench.config import CONF_DIR, plan
 from petl_bench.data import manifests
-from petl_bench.device import cores_here, find_device, find_precision
+from petl_bench.device import check_int8, cores_here, find_device, find_precision
 from petl_bench.run.training import validate
 from petl_bench.types import RunSpec, Runtime
 
@@ -152,6 +152,8 @@ def main() -> None:
         [replace(run, precision=find_precision(run.precision, runtime.device)) for run in group]
         for group in planned
     ]
+    for precision in {run.precision for group in groups for run in group}:
+        check_int8(precision, runtime.device, "none")
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
         found = [executor.map(partial(score, runtime=runtime), group) for group in groups]
         for group, scores in track(zip(groups, found, strict=True), "validating", total=len(groups)):
