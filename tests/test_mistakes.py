@@ -183,6 +183,33 @@ def test_a_mistake_of_two_settings_is_named(overrides: list[str], named: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["adapter=lora", "adapter.dropout=2"], ("adapter lora", "dropout", "between 0 and 1")),
+        (["adapter=scratch", "adapter.side=7"], ("adapter scratch", "side must be at least 8, not 7")),
+        (["compress=loraquant", "bits=2"], ("compress=loraquant", "lora, hira or dora")),
+    ],
+)
+def test_a_mistake_that_shows_when_a_model_is_built_is_named_by_a_dry_run_too(
+    overrides: list[str], named: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = [
+        "sweep",
+        "--store",
+        tmp_path / "store",
+        "sweep=none",
+        "task=digits",
+        "launcher=local",
+        *overrides,
+    ]
+    executed, planned = quickly(*command), quickly(*command, "--dry-run")
+    assert executed.returncode == 2
+    message = error_of(planned)
+    assert executed.stderr.splitlines()[-1] == f"error: {message}"
+    assert all(text in message for text in named)
+
+
 def test_a_setting_that_one_method_of_the_sweep_lacks_is_refused_by_its_name() -> None:
     with pytest.raises(UserError, match=r"adapter\.dropout.*linear"):
         plan(["task=digits", "bits=1", "adapter.dropout=0.3"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from petl_bench.cli.common import Counter, in_use, note
 from petl_bench.cli.devices import check_precisions, device_warning
 from petl_bench.cli.idle import idle, unused
-from petl_bench.cli.unbuildable import unbuildable
+from petl_bench.cli.unbuildable import check_buildable, unbuildable
 from petl_bench.errors import UserError, counted
 from petl_bench.store import Store
 from petl_bench.types import Job, ResultRow, RunSpec
@@ -128,6 +128,8 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
         no_data, {s.backbone.display_name for s in specs if repr(s.backbone) in no_weights}
     )
     left = [i for i in todo if i not in lost]
+    if plan_only:
+        check_buildable(runs[i] for i in left)
     return Prepared(planned, shelf, built, states, done, left, len(lost), vague, unchecked)
 
 

@@ -1,14 +1,14 @@
-"""Combinations of adapter and backbone that cannot be built, which a sweep leaves out by name."""
+"""Models that cannot be built: combinations that a sweep leaves out by name, and settings that it refuses."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from petl_bench.backbones import weights
-from petl_bench.cli.common import note
+from petl_bench.cli.common import note, waiting
 from petl_bench.errors import UserError, counted
-from petl_bench.types import RunSpec
+from petl_bench.types import RunSpec, changed_text
 
 
 def unbuildable(runs: Mapping[str, RunSpec], planned: int) -> Collection[str]:
@@ -40,3 +40,19 @@ def unbuildable(runs: Mapping[str, RunSpec], planned: int) -> Collection[str]:
             raise UserError(f"adapter={adapter} on backbone {backbone}: {reason}")
         note(f"warning: {counted(count, 'run')} of {adapter} on {backbone} left out: {reason}")
     return lost
+
+
+def check_buildable(specs: Iterable[RunSpec]) -> None:
+    """Refuse settings of methods as the sweep would, without weights or data.
+
+    Only models of methods with changed settings are built, and compressed ones: that takes seconds.
+
+    Raises:
+        UserError: a model cannot be built.
+    """
+    asked = [spec for spec in specs if changed_text(spec.adapter) or spec.compressed]
+    if asked:
+        with waiting("loading torch"):
+            from petl_bench.launch.preflight import refused
+        for reason in refused(asked).values():
+            raise UserError(reason)

@@ -19,7 +19,12 @@ _UNSUITABLE = "choose another adapter or backbone"
 
 
 def unsuitable(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
-    """Return the runs whose method needs parts that their backbone does not have, with the reasons.
+    """Return the runs whose method needs parts that their backbone does not have, with the reasons."""
+    return {spec: reason for spec, reason in refused(specs).items() if reason.endswith(_UNSUITABLE)}
+
+
+def refused(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
+    """Return the runs whose model cannot be built, with the reasons.
 
     The backbones are built with random weights, so that neither weights nor network are needed.
     """
@@ -29,16 +34,19 @@ def unsuitable(specs: Iterable[RunSpec]) -> dict[RunSpec, str]:
         resident = Resident(backbone, "fp32", torch.device("cpu"))
         reasons: dict[tuple[object, ...], str] = {}
         for spec in group:
-            key = spec.adapter, spec.hidden, spec.bits, spec.quantizer, spec.float_bits, spec.compress
+            key = (
+                *(spec.adapter, spec.hidden, spec.bits, spec.quantizer),
+                *(spec.head, spec.start, spec.float_bits, spec.compress),
+            )
             if key not in reasons:
                 model = replace(spec.candidates[0].model, backbone=backbone)
                 try:
-                    assemble(model, backbone=resident.copy())
+                    assemble(model, start=spec.start, backbone=resident.copy())
                 except UserError as error:
                     reasons[key] = str(error)
                 else:
                     reasons[key] = ""
-            if reasons[key].endswith(_UNSUITABLE):
+            if reasons[key]:
                 found[spec] = reasons[key]
     return found
 
