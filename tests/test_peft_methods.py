@@ -23,8 +23,6 @@ from petl_bench.adapters.vb_lora import Composed, Pieces
 from petl_bench.adapters.vera import ScaledRandom, frozen
 from petl_bench.initialization import normal
 
-peft = pytest.importorskip("peft", reason="peft is not installed")
-
 INPUTS, OUTPUTS, RANK = 64, 128, 4
 STEPS = torch.Generator().manual_seed(0)
 
@@ -50,6 +48,12 @@ def linear(weight):
     return found
 
 
+@pytest.fixture(scope="module")
+def peft():
+    """Hugging Face peft, which takes seconds to import."""
+    return pytest.importorskip("peft", reason="peft is not installed")
+
+
 @pytest.fixture
 def base():
     found = nn.Linear(INPUTS, OUTPUTS)
@@ -59,7 +63,7 @@ def base():
     return found.requires_grad_(False)
 
 
-def twin(base, config):
+def twin(peft, base, config):
     """The layer of peft around a copy of the linear."""
     copy = nn.Linear(INPUTS, OUTPUTS)
     copy.load_state_dict(base.state_dict())
@@ -84,10 +88,10 @@ def pair():
     return some(RANK, INPUTS), some(OUTPUTS, RANK)
 
 
-def test_vera(base):
+def test_vera(peft, base):
     a, b = frozen(0, INPUTS, OUTPUTS, RANK, RANK)
     d, outer = some(1, RANK), some(1, OUTPUTS)
-    layer = twin(base, peft.VeraConfig(r=RANK, target_modules=["site"]))
+    layer = twin(peft, base, peft.VeraConfig(r=RANK, target_modules=["site"]))
     put(layer.vera_A["default"], a)
     put(layer.vera_B["default"], b)
     put(layer.vera_lambda_d["default"], d[0])
@@ -95,10 +99,10 @@ def test_vera(base):
     agree(DeltaLinear(base, ScaledRandom(rows(d), rows(outer), a, b, 1.0, 0.0)), layer)
 
 
-def test_pvera_in_evaluation(base):
+def test_pvera_in_evaluation(peft, base):
     a, b = frozen(0, INPUTS, OUTPUTS, 2 * RANK, RANK)
     d, outer = some(1, 2 * RANK), some(1, OUTPUTS)
-    layer = twin(base, peft.PveraConfig(r=RANK, target_modules=["site"]))
+    layer = twin(peft, base, peft.PveraConfig(r=RANK, target_modules=["site"]))
     put(layer.pvera_A["default"], a)
     put(layer.pvera_B["default"], b)
     put(layer.pvera_lambda_d["default"], d[0])
@@ -106,8 +110,8 @@ def test_pvera_in_evaluation(base):
     agree(DeltaLinear(base, ScaledRandom(rows(d), rows(outer), a, b, 1.0, 0.0)), layer)
 
 
-def test_fourierft(base):
-    layer = twin(base, peft.FourierFTConfig(n_frequency=50, scaling=150.0, target_modules=["site"]))
+def test_fourierft(peft, base):
+    layer = twin(peft, base, peft.FourierFTConfig(n_frequency=50, scaling=150.0, target_modules=["site"]))
     values = some(1, 50)
     put(layer.fourierft_spectrum["default"], values[0])
     places = layer.indices["default"]
@@ -120,8 +124,8 @@ def test_fourierft(base):
     )
 
 
-def test_waveft(base):
-    layer = twin(base, peft.WaveFTConfig(n_frequency=50, scaling=2.0, target_modules=["site"]))
+def test_waveft(peft, base):
+    layer = twin(peft, base, peft.WaveFTConfig(n_frequency=50, scaling=2.0, target_modules=["site"]))
     values = some(1, 50)
     put(layer.waveft_spectrum["default"], values[0])
     row, column = layer.waveft_indices["default"]
@@ -138,26 +142,26 @@ def test_waveft(base):
 
 
 @pytest.mark.parametrize("block", [8, 64])
-def test_c3a(base, block):
-    layer = twin(base, peft.C3AConfig(block_size=block, target_modules=["site"]))
+def test_c3a(peft, base, block):
+    layer = twin(peft, base, peft.C3AConfig(block_size=block, target_modules=["site"]))
     kernels = some(OUTPUTS // block * INPUTS // block, block) * 8
     put(layer.c3a_kernel["default"], kernels.view(OUTPUTS // block, INPUTS // block, block))
     scale = 1 / INPUTS**0.5  # peft divides by the inputs, CirculantDelta by their square root
     agree(DeltaLinear(base, CirculantDelta(rows(kernels), (OUTPUTS, INPUTS), circulant(block), scale)), layer)
 
 
-def test_hira(base):
+def test_hira(peft, base):
     down, up = pair()
-    layer = twin(base, peft.HiraConfig(r=RANK, target_modules=["site"]))
+    layer = twin(peft, base, peft.HiraConfig(r=RANK, target_modules=["site"]))
     put(layer.hira_A["default"], down)
     put(layer.hira_B["default"], up)
     agree(DeltaLinear(base, MultipliedDelta(linear(down), linear(up), Start(base.weight), 1.0)), layer)
 
 
-def test_dora(base):
+def test_dora(peft, base):
     down, up = pair()
     config = peft.LoraConfig(r=RANK, lora_alpha=3 * RANK, use_dora=True, target_modules=["site"])
-    layer = twin(base, config)
+    layer = twin(peft, base, config)
     put(layer.lora_A["default"].weight, down)
     put(layer.lora_B["default"].weight, up)
     longer = some(OUTPUTS)
@@ -166,8 +170,8 @@ def test_dora(base):
     agree(DeltaLinear(base, delta), layer)
 
 
-def test_uni_lora(base):
-    layer = twin(base, peft.UniLoraConfig(r=RANK, theta_d_length=20, target_modules=["site"]))
+def test_uni_lora(peft, base):
+    layer = twin(peft, base, peft.UniLoraConfig(r=RANK, theta_d_length=20, target_modules=["site"]))
     theta = some(1, 20)
     put(layer.unilora_theta_d["default"], theta[0])
     modules = []
@@ -180,8 +184,8 @@ def test_uni_lora(base):
     agree(DeltaLinear(base, ComputedPair(*modules, 1.0, 0.0)), layer)
 
 
-def test_tinylora(base):
-    layer = twin(base, peft.TinyLoraConfig(r=2, u=6, target_modules=["site"]))
+def test_tinylora(peft, base):
+    layer = twin(peft, base, peft.TinyLoraConfig(r=2, u=6, target_modules=["site"]))
     values = some(1, 6)
     put(layer.tinylora_v["default"][layer._tinylora_v_key["default"]], values[0])
     core = Combination(rows(values), layer.tinylora_P["default"])
@@ -190,8 +194,10 @@ def test_tinylora(base):
 
 
 @pytest.mark.parametrize("feedforward", [False, True])
-def test_ia3(base, feedforward):
-    layer = twin(base, peft.IA3Config(target_modules=["site"], feedforward_modules=["site"] * feedforward))
+def test_ia3(peft, base, feedforward):
+    layer = twin(
+        peft, base, peft.IA3Config(target_modules=["site"], feedforward_modules=["site"] * feedforward)
+    )
     vector = some(1, INPUTS if feedforward else OUTPUTS)
     put(layer.ia3_l["default"], 1 + vector.view(layer.ia3_l["default"].shape))
     factors = Multiplied(rows(vector), 1.0)
@@ -199,15 +205,15 @@ def test_ia3(base, feedforward):
     agree(ours, layer)
 
 
-def test_road(base):
-    layer = twin(base, peft.RoadConfig(variant="road_1", group_size=64, target_modules=["site"]))
+def test_road(peft, base):
+    layer = twin(peft, base, peft.RoadConfig(variant="road_1", group_size=64, target_modules=["site"]))
     angles, lengths = some(1, OUTPUTS // 2), some(1, OUTPUTS // 2)
     put(layer.road_theta["default"], angles[0])
     put(layer.road_alpha["default"], 1 + lengths[0])
     agree(ChangedOutputs(base, {"all": Rotated(rows(angles), rows(lengths), 64, 1.0)}), layer)
 
 
-def test_vb_lora(base):
+def test_vb_lora(peft, base):
     """Logits whose two largest differ so that the weights are multiples of the step of a stored weight."""
     vectors, length = 10, 32
     count = RANK * (INPUTS + OUTPUTS) // length
@@ -228,7 +234,7 @@ def test_vb_lora(base):
     config = peft.VBLoRAConfig(
         r=RANK, num_vectors=vectors, vector_length=length, topk=2, target_modules=["site"]
     )
-    layer = twin(base, config)
+    layer = twin(peft, base, config)
     put(layer.vblora_vector_bank["default"], bank)
     down, up = logits.split([RANK * INPUTS // length, RANK * OUTPUTS // length])
     put(layer.vblora_logits_A["default"], down.view(RANK, -1, vectors))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.conftest import error_of, long, petl, quickly
 from tests.engines import PATIENCE, SWEEP, alive, assert_same, finish, first_at_work, refusal, start
 from tests.processes import session_processes, wait_until
 
-pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")  # slow to import
 
 RAY = ["launcher=ray", "launcher.workers=1", "launcher.heartbeat=1"]
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,19 @@ Digests = dict[str, dict[str, str]]
 PARTS = ("adapter", "quantizer", "head", "training")
 
 
+@cache
 def run_of(*overrides: str) -> RunSpec:
     return plan(["sweep=none", "task=digits", "scale=1", *overrides]).runs[0]
 
 
 RUNS = {
-    "lora": run_of("adapter=lora", "bits=1"),
-    "lora 32": run_of("adapter=lora", "bits=32"),
-    "lora minmax": run_of("adapter=lora", "bits=4", "quantizer=minmax"),
-    "lora 32 binary head": run_of("adapter=lora", "bits=32", "head=binary"),
-    "adaptformer": run_of("adapter=adaptformer", "bits=1"),
-    "houlsby": run_of("adapter=houlsby", "bits=1"),
-    "ssf": run_of("adapter=ssf", "bits=1"),
+    "lora": ("adapter=lora", "bits=1"),
+    "lora 32": ("adapter=lora", "bits=32"),
+    "lora minmax": ("adapter=lora", "bits=4", "quantizer=minmax"),
+    "lora 32 binary head": ("adapter=lora", "bits=32", "head=binary"),
+    "adaptformer": ("adapter=adaptformer", "bits=1"),
+    "houlsby": ("adapter=houlsby", "bits=1"),
+    "ssf": ("adapter=ssf", "bits=1"),
 }
 
 
@@ -63,7 +65,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
 
 
 def digests() -> Digests:
-    return {name: source.sources(spec) for name, spec in RUNS.items()}
+    return {name: source.sources(run_of(*overrides)) for name, overrides in RUNS.items()}
 
 
 @pytest.fixture(scope="module")
