@@ -1,8 +1,10 @@
 """Whole runs of many methods on a pretended GPU, in one process.
 
-`python -m tests.on_cuda FOLDER FAMILY PRECISION METHOD...` trains each method for two epochs of two steps, on
-the CPU and on the second of two pretended GPUs. There the training is interrupted after its first epoch and
-resumed, and the file is packed, loaded and evaluated. A JSON object for each method says what was found.
+`python -m tests.on_cuda FOLDER FAMILY WHOLE METHOD...` tries each METHOD in each precision that WHOLE, a JSON
+object, has. The methods that it lists for the precision are trained for two epochs of two steps, on the CPU
+and on the second of two pretended GPUs; there the training is interrupted after its first epoch and resumed,
+and the file is packed, loaded and evaluated. The others make one step on that GPU, and their file is packed,
+loaded and evaluated there. A JSON object for each method and precision says what was found.
 """
 
 from __future__ import annotations
@@ -17,21 +19,25 @@ from functools import cache
 from pathlib import Path
 
 import timm.layers
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from petl_bench import packing
 from petl_bench.errors import UserError
+from petl_bench.run import training
 from petl_bench.run.execute import score
 from petl_bench.run.identity import backbone_sha256
 from petl_bench.run.packed import pack
 from petl_bench.run.training import train
 from petl_bench.train import TrainingState
+from petl_bench.train.augment import BatchAugmentation
 from petl_bench.types import RunSpec, Runtime, method
 from tests import pretended_cuda, tiny
 from tests.pretended_cuda import DEVICES
 from tests.test_protocols import Tree, made
 
 SIZES = {"train": 8, "val": 8, "test": 8}
+FEW = {"train": 1, "val": 1, "test": 2}
 SETTINGS = {"train__batch_size": 8, "train__epochs": 2, "precision": "fp32", "scale": 1, "protocol": "fixed"}
 GPU = "cuda:1"
 
@@ -51,7 +57,9 @@ def spec_of(tree: Tree, name: str, family: str, precision: str) -> RunSpec:
 
 @cache
 def planned(tree: Tree) -> RunSpec:
-    return tree.spec(**SETTINGS)
+    brief = tree.root.parent.name == "brief"
+    few = {"train__batch_size": 2, "train__epochs": 1, "packing": "raw"} if brief else {}
+    return tree.spec(**SETTINGS | few)
 
 
 @contextmanager
@@ -106,16 +114,47 @@ def found(tree: Tree, name: str, family: str, precision: str) -> dict[str, objec
     }
 
 
-def main(folder: str, family: str, precision: str, *methods: str) -> None:
+@contextmanager
+def counted_from_the_batch() -> Iterator[None]:
+    """Count operations and waits of a step from the time when its images are on the GPU."""
+    plain = BatchAugmentation.__call__
+
+    def augmented(self: BatchAugmentation, *given: Tensor) -> tuple[Tensor, Tensor]:
+        made = plain(self, *given)
+        DEVICES.forget()
+        return made
+
+    BatchAugmentation.__call__ = augmented
+    try:
+        yield
+    finally:
+        BatchAugmentation.__call__ = plain
+
+
+def briefly(tree: Tree, name: str, family: str, precision: str) -> dict[str, object]:
+    spec, there = spec_of(tree, name, family, precision), replace(tree.runtime(), device=GPU)
+    try:
+        with counted_from_the_batch():
+            data, losses = trained(spec, there)
+    except UserError as error:
+        return {"refused": str(error)}
+    scored = score(packing.load(data, name), spec.backbone, spec.task, there, name)
+    return {"steps": len(losses), "waits": dict(DEVICES.last_step.waits), "images": scored.images}
+
+
+def main(folder: str, family: str, whole: str, *methods: str) -> None:
     timm.layers.set_fused_attn(enable=False)  # fused, the two devices add up in different orders
-    tree = made(Path(folder), SIZES)
+    trees = [made(Path(folder) / kind, sizes) for kind, sizes in (("whole", SIZES), ("brief", FEW))]
     pretended_cuda.install(allowed={1})
-    for name in methods:
-        try:
-            result = found(tree, name, family, precision)
-        except Exception:
-            result = {"error": traceback.format_exc()}
-        print(json.dumps({"method": name} | result), flush=True)
+    training.sources = lambda spec: {}  # digests of the source code take as long as a step
+    for precision, chosen in json.loads(whole).items():
+        for name in methods:
+            kind, tree = (found, trees[0]) if name in chosen else (briefly, trees[1])
+            try:
+                result = kind(tree, name, family, precision)
+            except Exception:
+                result = {"error": traceback.format_exc()}
+            print(json.dumps({"precision": precision, "method": name} | result), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ Speed, memory, rounding and kernels of a real GPU are not pretended.
 from __future__ import annotations
 
 import sys
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,19 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.weak import WeakIdKeyDictionary
 
-from tests.pretended_devices import BACKEND, COPIES, DEVICES, INDEXING, VIEWS, WAITING, Counts, leaves, mapped
+from tests.pretended_devices import (
+    BACKEND,
+    COPIES,
+    DEVICES,
+    INDEXING,
+    VIEWS,
+    WAITING,
+    Counts,
+    check_int_mm,
+    facts,
+    leaves,
+    mapped,
+)
 
 
 def place() -> str:
@@ -96,6 +107,10 @@ class OnGPU(torch.Tensor):
 class Creating(TorchDispatchMode):
     """Sends operations without a tensor of a GPU here, too: those that create one."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # its guard takes as long as a small operation, and nothing is compiled here
+
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatch(operation, args, kwargs or {})
 
@@ -126,7 +141,7 @@ def on_current(device: torch.device) -> torch.device:
 
 def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
     """Check an operation, count it, and compute it on the CPU."""
-    name, flat = operation._schema.name, [*leaves(args), *leaves(kwargs.values())]
+    flat = leaves(kwargs.values(), leaves(args, []))
     ours = [a for a in flat if isinstance(a, OnGPU)]
     asked = kwargs.get("device")
     if asked is not None:
@@ -135,32 +150,27 @@ def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
         asked = (ours[0].place if ours else DEVICES.latest) if asked.type == BACKEND else on_current(asked)
     if not ours and (asked is None or asked.type != "cuda"):
         return operation(*args, **kwargs)
+    known = facts(operation)
+    name = known.name
     if message := DEVICES.failing.get(name):
         raise RuntimeError(message)
     DEVICES.latest = ours[0].place if ours else DEVICES.latest
     check_devices(name, args, flat, ours, kwargs.get("generator"))
     if name == "aten::_int_mm":
         check_int_mm(*args)
-    if name not in COPIES and is_composite(operation):
+    if known.composite:
         with Creating():
             return operation.decompose(*args, **kwargs)
     target = count(name, args, kwargs, asked if asked is not None else ours[0].place)
-    values, named = mapped(on_cpu, args), {key: mapped(on_cpu, value) for key, value in kwargs.items()}
+    named = {key: mapped(on_cpu, value) for key, value in kwargs.items()}
     named |= {"device": torch.device("cpu")} if asked is not None else {}
-    result = operation(*values, **(named | ({"pin_memory": False} if named.get("pin_memory") else {})))
+    if named.get("pin_memory"):
+        named["pin_memory"] = False
+    result = operation(*mapped(on_cpu, args), **named)
     if target.type != "cuda":
         return args[0] if name == "aten::copy_" else result
     result = mapped(lambda value: on_gpu(value, target), result)
-    return (
-        result if name == "aten::_to_copy" else return_and_correct_aliasing(operation, args, kwargs, result)
-    )
-
-
-@cache
-def is_composite(operation: Any) -> bool:
-    """Return whether torch computes an operation by others on every device."""
-    name, key = operation.name(), "CompositeImplicitAutograd"
-    return torch._C._dispatch_has_kernel_for_dispatch_key(name, key) and operation._can_decompose()
+    return return_and_correct_aliasing(operation, args, kwargs, result) if known.aliases else result
 
 
 def on_cpu(value: Any) -> Any:
@@ -168,8 +178,7 @@ def on_cpu(value: Any) -> Any:
 
 
 def on_gpu(value: Any, device: torch.device) -> Any:
-    plain = isinstance(value, torch.Tensor) and not isinstance(value, OnGPU)
-    return OnGPU(value, device) if plain else value
+    return OnGPU(value, device) if isinstance(value, torch.Tensor) and type(value) is not OnGPU else value
 
 
 def check_devices(name: str, args: Any, flat: list[Any], ours: list[OnGPU], generator: Any) -> None:
@@ -192,15 +201,6 @@ def check_devices(name: str, args: Any, flat: list[Any], ours: list[OnGPU], gene
                 wait("index on the CPU")
             elif index.dtype in (torch.bool, torch.uint8):
                 wait("index by a mask")
-
-
-def check_int_mm(left: torch.Tensor, right: torch.Tensor) -> None:
-    """Refuse what CUDA has no integer product for."""
-    (rows, inner), columns = left.shape, right.shape[1]
-    if rows <= 16 or inner % 8 or columns % 8:
-        raise RuntimeError(f"_int_mm has no kernel for ({rows}, {inner}) @ ({inner}, {columns})")
-    if not (left.is_contiguous() and right.t().is_contiguous()):
-        raise RuntimeError(f"_int_mm has no kernel for strides {left.stride()} and {right.stride()}")
 
 
 def count(name: str, args: Any, kwargs: Any, target: torch.device) -> torch.device:
@@ -229,13 +229,13 @@ def count_copy(source: torch.Tensor, target: torch.device, at_once: Any) -> None
         wait(f"copy from {source.device.type} to {target.type}")
 
 
-def install(count: int = 2, allowed: set[int] | None = None, **facts: Any) -> None:
+def install(count: int = 2, allowed: set[int] | None = None, **more: Any) -> None:
     """Pretend GPUs in this process from now on.
 
     Args:
         count: number of GPUs.
         allowed: those on which tensors may be created; None: all.
-        facts: attributes of torch.cuda to set besides, for example `is_bf16_supported`.
+        more: attributes of torch.cuda to set besides, for example `is_bf16_supported`.
     """
     if torch.Generator is Generator:
         return
@@ -267,7 +267,7 @@ def install(count: int = 2, allowed: set[int] | None = None, **facts: Any) -> No
         "_lazy_init": lambda: None,
         "_lazy_call": lambda call, **_: None,
     }
-    for name, value in (replaced | facts).items():
+    for name, value in (replaced | more).items():
         setattr(torch.cuda, name, value)
     torch.Tensor.pin_memory = pinned
     torch.Tensor.is_pinned = lambda self, device=None: self in PINNED

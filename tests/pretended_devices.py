@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,17 +74,48 @@ class Devices:
 DEVICES = Devices()
 
 
-def leaves(values: Iterable[Any]) -> Iterator[Any]:
-    """The arguments of an operation, those in lists one after another."""
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an operation of torch."""
+
+    name: str
+    copies: bool
+    composite: bool
+    """Whether torch computes it by others on every device."""
+    aliases: bool
+    """Whether its result may share memory with its arguments."""
+
+
+@cache
+def facts(operation: Any) -> Facts:
+    name, key = operation.name(), "CompositeImplicitAutograd"
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, key) and operation._can_decompose()
+    aliases = any(value.alias_info is not None for value in operation._schema.returns)
+    name = operation._schema.name
+    return Facts(name, name in COPIES, composite and name not in COPIES, aliases)
+
+
+def check_int_mm(left: torch.Tensor, right: torch.Tensor) -> None:
+    """Refuse what CUDA has no integer product for."""
+    (rows, inner), columns = left.shape, right.shape[1]
+    if rows <= 16 or inner % 8 or columns % 8:
+        raise RuntimeError(f"_int_mm has no kernel for ({rows}, {inner}) @ ({inner}, {columns})")
+    if not (left.is_contiguous() and right.t().is_contiguous()):
+        raise RuntimeError(f"_int_mm has no kernel for strides {left.stride()} and {right.stride()}")
+
+
+def leaves(values: Iterable[Any], found: list[Any]) -> list[Any]:
+    """Append the arguments of an operation to a list, those in lists one after another, and return it."""
     for value in values:
-        if isinstance(value, list | tuple):
-            yield from leaves(value)
+        if isinstance(value, (list, tuple)):  # a union takes three times as long
+            leaves(value, found)
         else:
-            yield value
+            found.append(value)
+    return found
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
     """A value, or a list or tuple of values, with a function applied to each."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):  # a union takes three times as long
         return type(value)([mapped(function, one) for one in value])
     return function(value)
