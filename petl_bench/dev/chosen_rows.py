@@ -1,15 +1,15 @@
-"""Parts of a report about chosen rows: sentences on pairs, and a table in the order of bytes."""
+"""Parts of a report about chosen rows: comparisons of pairs, and a table in the order of bytes."""
 
 from __future__ import annotations
 
 from petl_bench.errors import UserError
 from petl_bench.report import Report
 from petl_bench.report.grid import percent
-from petl_bench.report.labels import label
+from petl_bench.report.labels import BLANK, label
 from petl_bench.report.pairs import Pair
 from petl_bench.report.pareto import PARETO, front
-from petl_bench.report.sentences import sentences
-from petl_bench.report.statistics import compare
+from petl_bench.report.statistics import Comparison, compare
+from petl_bench.report.t_tests import Tested
 from petl_bench.report.tables import Row, Table
 
 GROUPS = "mean of groups"
@@ -21,11 +21,12 @@ def by_size(report: Report, which: str) -> str:
 
     Args:
         report: a report with one table.
-        which: `front` for the Pareto front alone, or `all`.
+        which: `front` for the Pareto front alone, `all`, or columns as those of `compared`.
     """
     table = _only_table(report)
     best = front(table.rows)
-    rows = best if which == "front" else sorted(table.rows, key=lambda row: row.bytes["bytes_file"])
+    chosen = best if which == "front" else table.rows if which == "all" else _rows(table, which)
+    rows = sorted(chosen, key=lambda row: row.bytes["bytes_file"])
     lines = [["Configuration", "adapter bytes", "file bytes", GROUPS, *table.groups]]
     lines.append([":--", *["--:"] * (len(lines[0]) - 1)])
     for row in rows:
@@ -43,7 +44,7 @@ def _only_table(report: Report) -> Table:
 
 
 def compared(report: Report, text: str) -> str:
-    """Return one Markdown list entry for each pair of configurations.
+    """Return a Markdown table of the differences between pairs of configurations, with their statistics.
 
     The pairs are one family: p-values are corrected for their number.
 
@@ -56,8 +57,30 @@ def compared(report: Report, text: str) -> str:
         UserError: the report has several tables, or a configuration is not exactly one row of it.
     """
     table = _only_table(report)
-    pairs = [_pair(table, part) for part in text.split(";")]
-    return "".join(f"- {sentence}\n" for sentence in sentences(compare(table, pairs, report.margin), table))
+    found = compare(table, [_pair(table, part) for part in text.split(";")], report.margin)
+    kinds = ("over tasks", f"over {table.repetition}", "over both")
+    titles = ["Configuration", "bytes", "compared with", "bytes", "difference", *kinds]
+    lines = [titles, [":--", "--:", ":--", "--:", "--:", ":--", ":--", ":--"]]
+    for one in found:
+        sides = [text for row in (one.row, one.against) for text in (label(row, table), _bytes(row))]
+        tests = [_tested(tested) for tested in (one, one.repeated, one.mixed)]
+        lines.append([*sides, f"{100 * one.difference:+.1f}", *tests])
+    margin = f"{100 * report.margin:g}"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + (
+        f"\nBytes of the file; differences of the mean over tasks in points, with unadjusted 95 % intervals; "
+        f"verdicts corrected for {len(found)} comparisons; equivalence within ±{margin} points.\n"
+    )
+
+
+def _bytes(row: Row) -> str:
+    return f"{row.bytes['bytes_file']:,.0f}"
+
+
+def _tested(found: Comparison | Tested | None) -> str:
+    """Return an interval in points and a verdict."""
+    if found is None:
+        return BLANK
+    return f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, {found.verdict}"
 
 
 def _pair(table: Table, text: str) -> Pair:
@@ -69,10 +92,13 @@ def _pair(table: Table, text: str) -> Pair:
 
 
 def _row(table: Table, text: str) -> Row:
-    wanted = dict(part.partition("=")[::2] for part in text.split(","))
-    rows = [
-        row for row in table.rows if all(str(row.key.get(name)) == value for name, value in wanted.items())
-    ]
+    rows = _rows(table, text)
     if len(rows) != 1:
         raise UserError(f"{text} is {len(rows)} rows of the table, and must be one")
     return rows[0]
+
+
+def _rows(table: Table, text: str) -> list[Row]:
+    """Return the rows with the columns of a text such as `adapter=lora,bits=1`."""
+    wanted = dict(part.partition("=")[::2] for part in text.split(","))
+    return [row for row in table.rows if all(str(row.key.get(key)) == value for key, value in wanted.items())]

@@ -6,8 +6,8 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     report NAME             the Markdown report of the results in `.readme/NAME.jsonl`
     table NAME HEADING      those tables of that report whose titles begin with HEADING
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
-    compare NAME PAIRS      sentences on pairs of its rows, `A B; C D`, each by columns `adapter=lora,bits=1`
-    by_size NAME WHICH      its rows, smallest file first: `all`, or the Pareto `front`
+    compare NAME PAIRS      comparisons of pairs of rows, `A B; C D`, each by columns `adapter=lora,bits=1`
+    by_size NAME WHICH      its rows, smallest file first: `all`, the Pareto `front`, or by columns
     search NAME ADAPTER     accuracies of settings of a method on held-out training images
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
