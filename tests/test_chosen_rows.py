@@ -1,0 +1,60 @@
+"""Blocks of pages about chosen rows of a kept result: comparisons of pairs, and rows by bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from petl_bench.dev.chosen_rows import by_size, compared
+from petl_bench.dev.documentation import Documentation
+from petl_bench.errors import UserError
+from petl_bench.report import Report
+
+
+@pytest.fixture(scope="module")
+def demo() -> Report:
+    return Documentation(Path(__file__).parent.parent).report("demo")
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the cells of the rows of a Markdown table, its titles left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_rows_are_in_the_order_of_bytes_and_the_front_gains_with_each(demo: Report) -> None:
+    every, front = cells(by_size(demo, "all")), cells(by_size(demo, "front"))
+    assert len(every) == 7  # linear, and two methods at three bit-widths
+    sizes = [int(row[2].replace(",", "")) for row in every]
+    assert sizes == sorted(sizes)
+    assert [row[0] for row in front] == [row[0] for row in every if row[3].endswith("§")]
+    gains = [float(row[3]) for row in front]
+    assert gains == sorted(gains)
+    assert cells(by_size(demo, "adapter=linear")) == [every[0]]
+
+
+def test_a_difference_is_that_of_the_means_over_tasks(demo: Report) -> None:
+    ((first, _, second, _, difference, over_tasks, *_),) = cells(
+        compared(demo, "adapter=lora,bits=1 adapter=linear")
+    )
+    assert (first, second) == ("lora h16, 1 bit", "linear")
+    means = {
+        row.key["adapter"]: row.mean_of_tasks.mean for row in demo.tables[0].rows if row.key["bits"] == 1
+    }
+    (linear,) = [row.mean_of_tasks.mean for row in demo.tables[0].rows if row.key["adapter"] == "linear"]
+    assert float(difference) == pytest.approx(100 * (means["lora"] - linear), abs=0.051)
+    assert over_tasks.endswith("undecided")  # five tasks cannot decide at 5 %: 2 / 2**5 is more
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adapter=lora adapter=linear", "adapter=lora is 3 rows of the table"),
+        ("adapter=houlsby adapter=linear", "adapter=houlsby is 0 rows"),
+        ("adapter=linear", "expected two configurations"),
+    ],
+)
+def test_refused(demo: Report, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compared(demo, text)
