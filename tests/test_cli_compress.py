@@ -46,6 +46,7 @@ def test_a_rounded_run_is_an_ordinary_run(store_copy: Path, tmp_path: Path) -> N
     (alone,) = json_lines(quickly("eval", out, "--json").stdout)
     assert (alone["acc"], alone["compress"]) == (row["acc"], "ptq")
     assert json_lines(quickly("inspect", out, "--json").stdout)[0]["compress"] == "ptq"
+    assert (petl_bench.load(out).info.compress, petl_bench.load(out).info.bits) == ("ptq", 2)
     shown = quickly("show", row["run_id"], "--store", store_copy).stdout
     assert f"compressed_from    {before['run_id']}" in shown
     assert "compress=ptq" in shown.partition("command:")[2]

@@ -31,7 +31,8 @@ class ModelInfo:
         classes: number of classes.
         adapter: name of the method.
         settings: settings of the method that are not its defaults.
-        hidden, bits, quantizer, scale, head: settings of the adapter and the head.
+        hidden, bits, float_bits, quantizer, scale, head: settings of the adapter and the head.
+        compress: compression after training, or `none`.
         backbone: name of the backbone.
         image_size: height and width of the input in pixels.
         resize: how images are brought to this size: `stretch` or `crop`.
@@ -48,9 +49,11 @@ class ModelInfo:
     settings: dict[str, Any]
     hidden: int
     bits: int
+    float_bits: int
     quantizer: str
     scale: float
     head: str
+    compress: str
     backbone: str
     image_size: int
     resize: str
@@ -205,9 +208,11 @@ def _info(trained: Trained, precision: str, device: torch.device) -> ModelInfo:
         stated_settings(trained.file, trained.where),
         facts.model.hidden,
         facts.model.bits,
+        facts.model.float_bits,
         facts.model.quantizer,
         facts.model.scale,
         facts.model.head,
+        facts.model.compress,
         trained.backbone.display_name,
         trained.backbone.image_size,
         trained.resize,
