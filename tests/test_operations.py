@@ -1,15 +1,21 @@
 """Training steps as a GPU sees them: their number of operations, and whether they compile as one graph."""
 
+import re
+import shutil
+
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 
 from petl_bench.adapters import ADAPTERS
+from petl_bench.backbones.precision import Int8Linear
 from petl_bench.dev.bench.operations import Operations, step_operations
 from petl_bench.errors import UserError
 from petl_bench.model import assemble
 from petl_bench.train import Compiled, Hooks, Training, evaluate, fit
 from petl_bench.types import method
 from tests import tiny
+from tests.conftest import long
 
 MOST = {
     "adapter_plus": 715,
@@ -104,6 +110,40 @@ def test_the_network_compiles_as_one_graph(name, precision):
         assert (found - expected).abs().max() <= (1e-4 if precision == "fp32" else 0.1), training
         found.sum().backward()
     assert all(weight.grad is not None for weight in adapted.trainable)
+
+
+@long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
+def test_a_compiled_linear_in_int8_is_a_product_between_two_passes(monkeypatch):
+    """Forward and backward, in the code that torch writes for the CPU; without it there are twelve passes."""
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # more are processes that import torch
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    module = Int8Linear(torch.nn.Linear(96, 64).bfloat16())
+    rows = torch.randn(64, 96, dtype=torch.bfloat16, requires_grad=True)
+    with Operations() as counted:
+        expected = module(rows)
+    # abs, amax, clamp, two divisions, round, clamp, to int8; the product; to bfloat16, mul, addcmul
+    assert counted.count == 12
+    expected.sum().backward()
+    gradient, rows.grad = rows.grad, None
+    compiled = torch.compile(module, fullgraph=True)
+
+    def passes():
+        found = compiled(rows)
+        found.sum().backward()
+        return found
+
+    found, codes = run_and_get_code(passes)
+    for code in codes:
+        calls = re.findall(
+            r"^ +(?:\w+ = )?(cpp_fused|extern_kernels\._int_mm|extern_kernels)", code, re.MULTILINE
+        )
+        assert calls == ["cpp_fused", "extern_kernels._int_mm", "cpp_fused"]
+    assert len(codes) == 2
+    # Compiled passes round to bfloat16 (8 bits) at their end alone.
+    torch.testing.assert_close(found, expected, rtol=0, atol=2**-7 * expected.abs().max().item())
+    torch.testing.assert_close(rows.grad, gradient, rtol=0, atol=2**-7 * gradient.abs().max().item())
 
 
 GRAPHS = {"dtl": 2}
