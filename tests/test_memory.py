@@ -17,10 +17,11 @@ from petl_bench.model import assemble
 from petl_bench.train import Allocations
 from petl_bench.types import RunSpec
 from tests import on_cuda
-from tests.test_pretended_cuda import scene
+from tests.test_pretended_cuda import on_gpu, scene, settings
 from tests.test_protocols import Tree, made
 
 BATCH = 16
+INT8 = ["launcher.device=cuda:1", "launcher.compile=default", "--dry-run"]
 WITHOUT_QUANTIZER = {"pissa", "soka"}
 """Methods that are built at 32 bits for the estimate."""
 
@@ -115,6 +116,14 @@ def test_runs_that_lack_memory_are_named_once_a_kind(tree: Tree) -> None:
     assert said.startswith("cuda:0: 0.3 GB are free, and full on ")
     assert f"train.batch_size={BATCH} in fp32 needs about 0.0 GB" in said
     assert len([*memory.lacking(specs, enough, 2, "cuda:0")]) == 2  # two runs at a time have half of it each
+
+
+def test_a_plan_goes_on_where_nothing_is_known_of_the_memory(tree: Tree) -> None:
+    """A model that cannot be built is refused by the sweep, and its plan is that of a CPU."""
+    planned = on_gpu({}, *settings(tree, tree.cache, adapter="full", precision="int8", bits=32), *INT8)
+    assert planned.returncode == 0, planned.stderr
+    assert "device: cuda:1 (Pretended GPU), precision int8\n" in planned.stdout
+    assert "memory:" not in planned.stdout
 
 
 def test_an_evaluation_halves_batches_that_do_not_fit(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def memory_lines(launcher: LauncherSettings, specs: Sequence[RunSpec]) -> list[s
 
     total = torch.cuda.get_device_properties(device).total_memory
     known = {count: spec.adapter.name for spec, count in memory.needs(specs)}
+    if not known:
+        return []
     least, most = min(known), max(known)
     text = f"about {most / 1e9:.1f} GB ({known[most]})"
     if len(known) > 1:

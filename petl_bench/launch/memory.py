@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from petl_bench.backbones import families
 from petl_bench.backbones.sharing import SharedCopy
+from petl_bench.errors import UserError
 from petl_bench.model import Adapted, assemble
 from petl_bench.train import Allocations
 from petl_bench.types import FLOAT_BITS, RunSpec
@@ -133,7 +134,7 @@ def needs(specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, int]]:
     """Yield a run of each kind that needs memory of its own, and the bytes that it needs.
 
     Runs of a kind differ in their bits, seed, scale and task. Of methods that read values of tensors, which
-    those of plug-ins may do, nothing is known.
+    those of plug-ins may do, nothing is known, nor of models that cannot be built, which a sweep refuses.
     """
     seen = set()
     for spec in specs:
@@ -144,7 +145,7 @@ def needs(specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, int]]:
         )
         if key not in seen:
             seen.add(key)
-            with suppress(RuntimeError, NotImplementedError, LookupError, TypeError, ValueError):
+            with suppress(UserError, RuntimeError, NotImplementedError, LookupError, TypeError, ValueError):
                 yield spec, needed(spec)
 
 
