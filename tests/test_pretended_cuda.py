@@ -184,6 +184,17 @@ def test_after_an_error_of_the_gpu_this_process_runs_nothing_more(tree: Tree, tm
     assert len(list(tmp_path.glob("*/row.json"))) == 2
 
 
+def test_a_process_is_replaced_once_its_gpu_is_free(tree: Tree, tmp_path: Path) -> None:
+    """On a GPU that serves one process at a time, where every process of the pool meets an error."""
+    failing = {"aten::_fused_adamw_": "CUDA error: unspecified launch failure"}
+    facts = {"allowed": [1], "failing": failing, "exclusive": str(tmp_path / "lock")}
+    more = {"launcher": "pool", "launcher__device": "cuda:1", "launcher__retries": 1, "seed": "0,1"}
+    done = on_gpu(facts, *settings(tree, tmp_path / "store", **more))
+    assert done.returncode == 1, done.stderr
+    assert "no new process can use it" not in done.stderr
+    assert len(list((tmp_path / "store").glob("*/error.json"))) == 2
+
+
 @long
 def test_the_other_runs_of_a_job_get_a_new_process_after_an_error_of_the_gpu(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.gpu_scenes", "job_after_a_failure", tmp_path]

@@ -69,12 +69,7 @@ def launch(work: Round[PoolSettings]) -> Generator[Outcome, None, None]:
                 if outcome is not None:
                     yield outcome
     finally:
-        ending = [process for worker in workers if (process := worker.end()) is not None]
-        deadline = time.monotonic() + GRACE
-        for process in ending:
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join(GRACE)
+        _await_end(*[worker.end() for worker in workers])
 
 
 @dataclass
@@ -139,7 +134,7 @@ class _Worker:
         if isinstance(message, Outcome):
             self.job = None
             if message.cause in ("device", "memory") and self.runtime.device != "cpu":
-                self.end()  # errors of a GPU stay with the process
+                _await_end(self.end())  # errors of a GPU stay with the process, and so does its memory
             return message
         if isinstance(message, UserError):
             if self.specs:
@@ -169,6 +164,15 @@ class _Worker:
             process.terminate()
         self.connection, self.process, self.job, self.ready = None, None, None, False
         return process
+
+
+def _await_end(*ending: BaseProcess | None) -> None:
+    """Wait until processes that were told to end have done so, and kill those that do not."""
+    deadline = time.monotonic() + GRACE
+    for process in filter(None, ending):
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.join(GRACE)
 
 
 def _start(process: BaseProcess) -> None:
