@@ -1,5 +1,7 @@
 """Coded payloads: lossless, as small as promised, the same as the model in plain Python."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from petl_bench import initialization
-from petl_bench.packing import AdapterFile, Entry, StoredTensor, load, packed_size
+from petl_bench.packing import AdapterFile, Entry, StoredTensor, dump, load, packed_size
 from petl_bench.packing.coded import MAX_POSITIONS, MODES, decode, encode
 from petl_bench.packing.pieces import MAX_UNITS, CodeMatrix
 from petl_bench.packing.predict import RATES, probability
@@ -227,9 +229,14 @@ def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
     from petl_bench import data
     from petl_bench.model import restore
     from petl_bench.run.execute import read_metadata
+    from petl_bench.run.packed import with_statistics
     from petl_bench.store import Store
     from petl_bench.train import Pixels, predict
-    from petl_bench.types import Cache
+    from petl_bench.types import Cache, Runtime
+
+    def predicted(file):
+        network = restore(read_metadata(file, "here").model, file, "here")
+        return predict(network, images, Pixels("none", 32, torch.device("cpu")))
 
     classes, sizes = [], []
     for statistics in ("exact", "short"):
@@ -237,12 +244,19 @@ def test_short_statistics_leave_every_training_image_in_its_class(own, adapter):
         file = load((own / row["run_id"] / "adapter.safetensors").read_bytes(), "here")
         assert (file.statistic_size < 4) == (statistics == "short")
         assert row["bytes_adapter"] == file.bytes_adapter
-        network = restore(read_metadata(file, "here").model, file, "here")
-        images = data.load(Store(own).spec(row["run_id"]).task, "trainval", 32, Cache())
-        classes.append(predict(network, images, Pixels("none", 32, torch.device("cpu"))))
+        spec = Store(own).spec(row["run_id"])
+        images = data.load(spec.task, "trainval", 32, Cache())
+        classes.append(predicted(file))
         sizes.append(row["bytes_adapter"])
+        if statistics == "exact":  # in bits, of the same trained model
+            in_bits = with_statistics(
+                file, replace(spec, statistics="shortest"), Runtime(store="", threads=1)
+            )
     np.testing.assert_array_equal(*classes)
     assert sizes[1] < sizes[0]
+    assert in_bits.mantissa is not None
+    assert in_bits.bytes_adapter < sizes[1]
+    np.testing.assert_array_equal(predicted(load(dump(in_bits), "here")), classes[0])
 
 
 def test_a_packing_that_is_none_is_refused():

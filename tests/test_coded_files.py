@@ -147,6 +147,9 @@ HOSTILE = {
     "three sections": lambda text: re.sub(r"packing=(\d+)", r"packing=\1|1|1", text),
     "a seed that is none": replaced("seed=7", "seed=seven"),
     "statistics of no size": lambda text: text + "&statistics=9",
+    "statistics of no number of bits": lambda text: text + "&statistics=m13",
+    "statistics of bits without a number": lambda text: text + "&statistics=m",
+    "statistics in bits that are in bytes": lambda text: text + "&statistics=m4",
 }
 
 

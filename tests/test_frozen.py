@@ -53,6 +53,7 @@ SPECS = {
     "peek": [*ONE, "protocol=peek", "protocol.every=3"],
     "bfloat16": [*ONE, "precision=bf16"],
     "int8": [*ONE, "precision=int8", "backbone=vit_b16_in21k"],
+    "statistics in bits": [*ONE, "statistics=shortest"],
     "rate": [*ONE, "rate_weight=0.03", "train.epochs=30"],
     "raw": [*ONE, "packing=raw", "statistics=short"],
     "without codes": [*ONE, "packing=raw", "statistics=short", "bits=32"],

@@ -19,12 +19,14 @@ from petl_bench.packing.pieces import CodeMatrix
 from petl_bench.packing.predictions import Predictions, compared, unpack_predictions
 from petl_bench.packing.section import role_of
 from petl_bench.packing.stated import FROM_FILE, describe, names_entry, short_checksum
+from petl_bench.packing.statistics_in_bits import MOST_BITS as MOST_MANTISSA_BITS
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor, round_statistic
 from petl_bench.packing.truncate_ranks import truncate
 
 __all__ = [
     "FROM_FILE",
     "MAX_OVERHEAD",
+    "MOST_MANTISSA_BITS",
     "STATISTIC_SIZES",
     "AdapterFile",
     "CodeMatrix",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from urllib.parse import parse_qsl, quote
 
 from petl_bench.errors import UserError
@@ -23,17 +24,23 @@ from petl_bench.packing.layout import (
     write_layout,
 )
 from petl_bench.packing.section import Section, SectionFormat
+from petl_bench.packing.statistics_in_bits import MOST_BITS
 from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
 
-FORMATS = {(False, False): "2", (True, False): "3", (False, True): "4", (True, True): "5"}
+FORMATS = {
+    (compressed, shared, in_bits): str(2 + compressed + 2 * shared + 4 * in_bits)
+    for compressed, shared, in_bits in product((False, True), repeat=3)
+}
 """Versions of the format by whether the layout is compressed (petl_bench.packing.layout), and whether
-statistics are shared (petl_bench.packing.section)."""
-COMPRESSED = ("3", "5")
-READABLE = ("1", *FORMATS.values())
+statistics are shared and in bits (petl_bench.packing.section)."""
+COMPRESSED = [form for (compressed, _, _), form in FORMATS.items() if compressed]
+READABLE = ("1", *sorted(FORMATS.values()))
 """Version 1 has raw sections only. The short container has a version of its own and states none of these."""
 MAX_OVERHEAD = 512
 """Maximum bytes of a file besides its two sections, for the built-in methods."""
 _SHARED = "shared"
+_IN_BITS = "m"
+"""Beginning of the stated statistics if they are in bits; their bits of mantissa follow."""
 _HEAD = "|"
 """Separator between the layouts of adapter and head."""
 
@@ -50,6 +57,7 @@ class AdapterFile:
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
         short: whether the container is the short one.
         shared: whether tensors of the adapter may have the statistics of earlier ones.
+        mantissa: bits of mantissa of means and stds, if these are stored in bits instead of bytes.
     """
 
     metadata: dict[str, str]
@@ -59,19 +67,29 @@ class AdapterFile:
     statistic_size: int = 4
     short: bool = False
     shared: bool = False
+    mantissa: int | None = None
 
     def with_statistic_size(self, statistic_size: int) -> AdapterFile:
         """Return the file with all means and stds rounded to `statistic_size` bytes."""
         adapter = [tensor.with_statistic_size(statistic_size) for tensor in self.adapter]
         head = [tensor.with_statistic_size(statistic_size) for tensor in self.head]
-        return replace(self, adapter=adapter, head=head, statistic_size=statistic_size)
+        return replace(self, adapter=adapter, head=head, statistic_size=statistic_size, mantissa=None)
+
+    def with_mantissa(self, bits: int) -> AdapterFile:
+        """Return the file with all means and stds in bits, with `bits` bits of mantissa.
+
+        Raises:
+            ValueError: those of a tensor cannot be stored so.
+        """
+        adapter = [tensor.with_mantissa(bits) for tensor in self.adapter]
+        head = [tensor.with_mantissa(bits) for tensor in self.head]
+        return replace(self, adapter=adapter, head=head, statistic_size=4, mantissa=bits)
 
     @cached_property
     def sections(self) -> tuple[Section, Section]:
         """The sections of adapter and head."""
-        pairs = zip(
-            _formats(self.metadata, self.statistic_size, self.shared), (self.adapter, self.head), strict=True
-        )
+        forms = _formats(self.metadata, self.statistic_size, self.shared, self.mantissa)
+        pairs = zip(forms, (self.adapter, self.head), strict=True)
         adapter, head = (form.write(tensors, self.code) for form, tensors in pairs)
         return adapter, head
 
@@ -133,6 +151,7 @@ class VerifiedFile:
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
         short: whether the container is the short one.
         shared: whether tensors of the adapter may have the statistics of earlier ones.
+        mantissa: bits of mantissa of means and stds, if these are stored in bits instead of bytes.
     """
 
     length: int
@@ -145,6 +164,7 @@ class VerifiedFile:
     statistic_size: int
     short: bool
     shared: bool
+    mantissa: int | None
 
 
 def load(data: bytes, where: str) -> AdapterFile:
@@ -185,15 +205,17 @@ def verify(data: bytes, where: str) -> VerifiedFile:
         layout = decompress_layout(layout) if form in COMPRESSED else layout
         layouts = [read_layout(text) for text in layout.split(_HEAD)]
         stated_sizes = metadata.pop("packing", _HEAD).split(_HEAD)
-        statistic_size = int(metadata.pop("statistics", "4"))
+        statistics = metadata.pop("statistics", "4")
+        mantissa = int(statistics.removeprefix(_IN_BITS)) if statistics.startswith(_IN_BITS) else None
+        statistic_size = int(statistics) if mantissa is None else STATISTIC_SIZES[0]
         shared = metadata.pop(_SHARED, "") != ""
-        formats = _formats(metadata, statistic_size, shared)
+        formats = _formats(metadata, statistic_size, shared, mantissa)
         sizes = _sizes(found.payload, layouts, stated_sizes, formats)
     except (ValueError, KeyError) as error:
         raise UserError(f"{where}: damaged adapter file: {error}") from error
     coded = bool(stated_sizes[0]), bool(stated_sizes[1])
     facts = metadata, found.checksum, found.payload, layouts, sizes, coded, statistic_size
-    return VerifiedFile(len(data), *facts, found.short, shared)
+    return VerifiedFile(len(data), *facts, found.short, shared, mantissa)
 
 
 def _sizes(
@@ -215,6 +237,8 @@ def _sizes(
     """
     if formats[0].statistic_size not in STATISTIC_SIZES:
         raise ValueError(f"statistics of {formats[0].statistic_size} bytes")
+    if formats[0].mantissa not in (None, *range(MOST_BITS + 1)):
+        raise ValueError(f"statistics with {formats[0].mantissa} bits of mantissa")
     if len(stated) != len(layouts) or not all(size.isdecimal() for size in stated if size):
         raise ValueError("the sizes of its sections cannot be read")
     end = int(stated[0]) if stated[0] else formats[0].raw_size(payload, layouts[0])
@@ -231,36 +255,30 @@ def _read(verified: VerifiedFile) -> AdapterFile:
     """
     end = verified.sizes[0]
     sections = (verified.payload[:end], verified.payload[end:])
-    formats = _formats(verified.metadata, verified.statistic_size, verified.shared)
+    formats = _formats(verified.metadata, verified.statistic_size, verified.shared, verified.mantissa)
     pairs = zip(formats, sections, verified.layouts, verified.coded, strict=True)
     (adapter, first), (head, second) = (form.read(data, layout, coded) for form, data, layout, coded in pairs)
     coded = first.coded or second.coded
-    file = AdapterFile(
-        verified.metadata,
-        adapter,
-        head,
-        coded,
-        verified.statistic_size,
-        verified.short,
-        verified.shared,
-    )
+    form = (coded, verified.statistic_size, verified.short, verified.shared, verified.mantissa)
+    file = AdapterFile(verified.metadata, adapter, head, *form)
     file.__dict__["checksum"] = verified.checksum
     file.__dict__["sections"] = (first, second)
     return file
 
 
 def _formats(
-    metadata: dict[str, str], statistic_size: int, shared: bool
+    metadata: dict[str, str], statistic_size: int, shared: bool, mantissa: int | None
 ) -> tuple[SectionFormat, SectionFormat]:
     seed = int(metadata["seed"]) if "seed" in metadata else None
-    return SectionFormat("adapter", seed, statistic_size, shared), SectionFormat("head", seed, statistic_size)
+    adapter = SectionFormat("adapter", seed, statistic_size, shared, mantissa)
+    return adapter, SectionFormat("head", seed, statistic_size, mantissa=mantissa)
 
 
 def _text(file: AdapterFile) -> str:
     """Return metadata and layout as a query string. A short container compresses the whole text itself."""
     layout = _HEAD.join(write_layout([t.entry for t in tensors]) for tensors in (file.adapter, file.head))
     long = len(layout) > MAX_PLAIN_LAYOUT and not file.short
-    values = {} if file.short else {"format": FORMATS[long, file.shared]}
+    values = {} if file.short else {"format": FORMATS[long, file.shared, file.mantissa is not None]}
     values |= file.metadata
     values["layout"] = compress_layout(layout) if long else layout
     if file.packing == "coded":
@@ -270,4 +288,6 @@ def _text(file: AdapterFile) -> str:
         values[_SHARED] = "1"
     if file.statistic_size != STATISTIC_SIZES[0]:
         values["statistics"] = str(file.statistic_size)
+    if file.mantissa is not None:
+        values["statistics"] = f"{_IN_BITS}{file.mantissa}"
     return "&".join(f"{quote(key)}={quote(value, safe=':;,=@/|[]')}" for key, value in values.items())

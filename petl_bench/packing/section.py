@@ -7,12 +7,13 @@
 Statistics are the mean and then the std, each as the upper 4, 3 or 2 bytes of a float32 number. A section
 of shared statistics begins with one bit per tensor of codes: 1 if its statistics follow, 0 if they are those
 of an earlier tensor, the last one of the same role, or the last one of all if there is none of its role.
+Statistics in bits (petl_bench.packing.statistics_in_bits) stand together before the tensors.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from petl_bench import initialization
 from petl_bench.packing.bits import pack, packed_size, unpack
 from petl_bench.packing.coded import MAX_BITS_PER_BYTE, MAX_POSITIONS, MODES, decode, encode
 from petl_bench.packing.pieces import SEEDED, CodeMatrix
+from petl_bench.packing.statistics_in_bits import pack_statistics, packed_statistics_size, unpack_statistics
 from petl_bench.packing.tensors import Entry, StoredTensor, read_tensor
 from petl_bench.types import FLOAT_BITS
 
@@ -59,12 +61,14 @@ class SectionFormat:
         seed: seed of the initialization; None where unknown.
         statistic_size: bytes of a mean or a std: 4, 3 or 2.
         shared: whether tensors may have the statistics of earlier ones.
+        mantissa: bits of mantissa of statistics in bits; None: they have `statistic_size` bytes each.
     """
 
     name: str
     seed: int | None
     statistic_size: int
     shared: bool = False
+    mantissa: int | None = None
 
     def write(self, tensors: Sequence[StoredTensor], code: bool) -> Section:
         """Return the section of tensors.
@@ -74,10 +78,10 @@ class SectionFormat:
             code: whether codes are entropy-coded if that makes the section smaller.
 
         Raises:
-            ValueError: a mean or std is not representable in `statistic_size` bytes.
+            ValueError: a mean or std is not representable in `statistic_size` bytes, or in `mantissa` bits.
         """
         raw = self._join(tensors, [0] * len(tensors), b"")
-        if self.shared and tensors:
+        if self._has_common_bytes and tensors:
             raw = replace(raw, sizes=_with_shares(raw, [0.0] * len(tensors)))
         if not code:
             return raw
@@ -90,14 +94,24 @@ class SectionFormat:
 
     def _join(self, tensors: Sequence[StoredTensor], modes: Sequence[int], stream: bytes) -> Section:
         own = self._own(tensors)
+        beside = [fresh and self.mantissa is None for fresh in own]
         pieces = [
-            (b"" if mode else tensor.body()) + (tensor.statistics(self.statistic_size) if fresh else b"")
-            for tensor, mode, fresh in zip(tensors, modes, own, strict=True)
+            (b"" if mode else tensor.body()) + (tensor.statistics(self.statistic_size) if follow else b"")
+            for tensor, mode, follow in zip(tensors, modes, beside, strict=True)
         ]
         marks = [fresh for tensor, fresh in zip(tensors, own, strict=True) if tensor.codes is not None]
         head = pack(np.array(marks, np.uint8), 1) if self.shared else b""
         head += pack(np.array(modes, np.uint8), MODE_BITS) if any(modes) else b""
+        if self.mantissa is not None:
+            coded = zip(tensors, own, strict=True)
+            pairs = [(t.mean, t.std) for t, fresh in coded if fresh and t.codes is not None]
+            head += pack_statistics(pairs, self.mantissa)
         return Section(head + b"".join(pieces) + stream, list(map(len, pieces)), _packings(modes))
+
+    @property
+    def _has_common_bytes(self) -> bool:
+        """Whether a raw section has bytes that belong to several tensors."""
+        return self.shared or self.mantissa is not None
 
     def _own(self, tensors: Sequence[StoredTensor]) -> list[bool]:
         """Return whether each tensor of codes has statistics of its own; True for those without codes."""
@@ -134,8 +148,15 @@ class SectionFormat:
             ValueError: the data end early.
         """
         own, start = self._read_own(data, entries)
-        sizes = (e.statistics_size(self.statistic_size) * f for e, f in zip(entries, own, strict=True))
-        return start + sum(sizes) + sum(entry.body_size for entry in entries)
+        if self.mantissa is not None:
+            start += packed_statistics_size(data[start:], self.mantissa, _with_codes(entries, own))
+        return start + sum(self._sizes_beside(entries, own)) + sum(entry.body_size for entry in entries)
+
+    def _sizes_beside(self, entries: Sequence[Entry], own: Sequence[bool]) -> list[int]:
+        """Return the bytes of statistics that follow each tensor."""
+        if self.mantissa is not None:
+            return [0] * len(entries)
+        return [e.statistics_size(self.statistic_size) * fresh for e, fresh in zip(entries, own, strict=True)]
 
     def read(self, data: bytes, entries: Sequence[Entry], coded: bool) -> tuple[list[StoredTensor], Section]:
         """Read the tensors of a section.
@@ -156,11 +177,10 @@ class SectionFormat:
         if coded:
             start += packed_size(len(entries), MODE_BITS)
             modes = unpack(data[begin:start], MODE_BITS, len(entries)).tolist()
+        pairs, size = self._read_pairs(data[start:], entries, own)
+        start += size
         bodies = [0 if mode else entry.body_size for entry, mode in zip(entries, modes, strict=True)]
-        statistics = [
-            entry.statistics_size(self.statistic_size) * fresh
-            for entry, fresh in zip(entries, own, strict=True)
-        ]
+        statistics = self._sizes_beside(entries, own)
         sizes = [body + size for body, size in zip(bodies, statistics, strict=True)]
         end = start + sum(sizes)
         if len(data) < end or (len(data) > end and not coded):
@@ -174,16 +194,28 @@ class SectionFormat:
         tails: list[bytes] = []
         before = earlier(entries)
         for index, entry in enumerate(entries):
-            body, tail = rest.read(bodies[index]), rest.read(statistics[index])
-            place = before[index]
+            body, place = rest.read(bodies[index]), before[index]
+            in_bits = own[index] and self.mantissa is not None and entry.bits != FLOAT_BITS
+            tail = next(pairs) if in_bits else rest.read(statistics[index])
             tails.append(tail if own[index] or place is None else tails[place])
             tail = tails[index]
             tensors.append(read_tensor(entry, decoded[index][0] if modes[index] else body, tail))
         section = Section(data, sizes, _packings(modes))
         costs = [decoded[index][1] if mode else 0.0 for index, mode in enumerate(modes)]
-        return tensors, replace(section, sizes=_with_shares(section, costs)) if coded or (
-            self.shared and tensors
-        ) else section
+        if coded or (self._has_common_bytes and tensors):
+            section = replace(section, sizes=_with_shares(section, costs))
+        return tensors, section
+
+    def _read_pairs(
+        self, data: bytes, entries: Sequence[Entry], own: Sequence[bool]
+    ) -> tuple[Iterator[bytes], int]:
+        """Return statistics in bits, each as a mean and a std in float32, and the bytes that hold them."""
+        if self.mantissa is None:
+            return iter(()), 0
+        count = _with_codes(entries, own)
+        pairs = unpack_statistics(data, self.mantissa, count)
+        size = packed_statistics_size(data, self.mantissa, count)
+        return (np.array(pair, "<f4").tobytes() for pair in pairs), size
 
     def _check(self, entries: Sequence[Entry], modes: Sequence[int], stream: int) -> None:
         """Refuse modes that `write` never gives, and sections that would need unlimited time or memory."""
@@ -202,6 +234,11 @@ class SectionFormat:
             return CodeMatrix(entry.shape, entry.bits, None)
         words = initialization.words(self.seed, f"{self.name}.{entry.name}", entry.shape)
         return CodeMatrix(entry.shape, entry.bits, words)
+
+
+def _with_codes(entries: Sequence[Entry], own: Sequence[bool]) -> int:
+    """Return the number of tensors of codes with statistics of their own."""
+    return sum(fresh and entry.bits != FLOAT_BITS for entry, fresh in zip(entries, own, strict=True))
 
 
 def role_of(name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petl_bench.packing.bits import Codes, pack, packed_size, unpack
+from petl_bench.packing.statistics_in_bits import rounded
 from petl_bench.types import FLOAT_BITS
 
 STATISTIC_SIZES = (4, 3, 2)
@@ -79,6 +80,17 @@ class StoredTensor:
             mean=round_statistic(self.mean, statistic_size),
             std=round_statistic(self.std, statistic_size),
         )
+
+    def with_mantissa(self, bits: int) -> StoredTensor:
+        """Return the tensor with mean and std rounded to `bits` bits of mantissa; see `rounded`.
+
+        Raises:
+            ValueError: no such mean and std are near.
+        """
+        if self.codes is None:
+            return self
+        mean, std = rounded(self.mean, self.std, bits)
+        return replace(self, mean=mean, std=std)
 
     def statistics(self, statistic_size: int = 4) -> bytes:
         """Return mean and std, at `statistic_size` bytes each; no bytes for a float32 tensor.

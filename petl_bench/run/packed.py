@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,7 +51,8 @@ def with_statistics(file: AdapterFile, spec: RunSpec, runtime: Runtime) -> Adapt
     """Return an adapter file with statistics of the bytes that its run asks for.
 
     With `statistics=short`, means and stds take the fewest bytes with which the reloaded model predicts the
-    same class for every training image as with exact ones.
+    same class for every training image as with exact ones. With `shortest` they are stored in bits, with as
+    few bits of mantissa as a bisection finds, unless `short` takes fewer bytes.
     """
     matrices = [t for t in (*file.adapter, *file.head) if t.codes is not None]
     if spec.statistics == "exact" or not matrices:
@@ -62,9 +66,47 @@ def with_statistics(file: AdapterFile, spec: RunSpec, runtime: Runtime) -> Adapt
         return predict(network, images, pixels)
 
     expected = classes(file)
-    shorter = (size for size in sorted(packing.STATISTIC_SIZES) if size < file.statistic_size)
-    files = map(file.with_statistic_size, shorter)
-    return next((short for short in files if np.array_equal(classes(short), expected)), file)
+
+    def agrees(shorter: AdapterFile) -> bool:
+        return np.array_equal(classes(shorter), expected)
+
+    sizes = (size for size in sorted(packing.STATISTIC_SIZES) if size < file.statistic_size)
+    files = [file.with_statistic_size(size) for size in sizes]
+    found = _with_fewest_bits(file, agrees) if spec.statistics == "shortest" else None
+    if found is not None:
+        files = sorted([found, *files], key=_size)
+    return next((shorter for shorter in files if shorter is found or agrees(shorter)), file)
+
+
+def _with_fewest_bits(file: AdapterFile, agrees: Callable[[AdapterFile], bool]) -> AdapterFile | None:
+    """Return the file with statistics in bits, with the fewest bits of mantissa that a bisection finds.
+
+    Args:
+        file: file with exact statistics.
+        agrees: whether a file predicts as before.
+
+    Returns:
+        The file; None if no number of bits can store the statistics so that the file agrees.
+    """
+    found, low, high = None, 0, packing.MOST_MANTISSA_BITS
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            candidate = file.with_mantissa(middle)
+            _size(candidate)
+        except ValueError:  # they differ too much for so many bits
+            high = middle - 1
+            continue
+        if agrees(candidate):
+            found, high = candidate, middle - 1
+        else:
+            low = middle + 1
+    return found
+
+
+def _size(file: AdapterFile) -> int:
+    """Return the bytes of a file whose codes are not entropy-coded."""
+    return len(packing.dump(replace(file, code=False)))
 
 
 def _as_configured(backbone: BackboneSpec) -> bool:

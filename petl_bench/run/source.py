@@ -70,7 +70,7 @@ SAME_NUMBERS = {
     "f6d3435c": "a40a4c5d",  # quantizer l1_median and lloyd_max
     "90c230d2": "c4b702ef",  # quantizer minmax
     "1a2358ad": "033f2e34",  # quantizer l1_median and minmax
-    "2027f70d": "a61bb243",  # training
+    "aa926296": "a61bb243",  # training
 }
 """Digests of today's code that computes exactly the numbers of earlier code, and the digests of that code,
 which rows keep. Only changes that leave all frozen adapter files and rows as they are have entries."""

@@ -32,8 +32,8 @@ PACKINGS = ("coded", "raw")
 CONTAINERS = ("safetensors", "short")
 """Containers of adapter files (petl_bench.packing.container)."""
 
-STATISTICS = ("exact", "short")
-"""Means and stds of matrices as float32, or in the fewest bytes that leave all predictions unchanged."""
+STATISTICS = ("exact", "short", "shortest")
+"""Means and stds as float32, or in the fewest bytes or bits that leave all predictions unchanged."""
 
 STATISTICS_OF = ("matrix", "role", "adapter")
 """Values of `statistics_of`: each matrix has a mean and std, or those of a role or an adapter share them."""

@@ -119,7 +119,7 @@ class RunSettings:
         use="codes",
     )
     statistics: str = setting(
-        "exact: float32 means and stds; short: the fewest bytes that leave all predictions unchanged.",
+        "Means and stds: exact: float32; short, shortest: fewest bytes or bits with equal predictions.",
         "exact",
         before="exact",
         choices=STATISTICS,
