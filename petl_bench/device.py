@@ -204,8 +204,8 @@ def cores_here() -> int:
 def prepare_process(device: str, threads: int) -> None:
     """Set what decides the numbers of this process: its threads, and what float32 means on a GPU.
 
-    Products and convolutions of float32 numbers are computed in float32; by default cuDNN would round their
-    factors to TF32.
+    A GPU becomes the current one, which threads that pin memory and libraries use. Products and convolutions
+    of float32 numbers are computed in float32; by default cuDNN would round their factors to TF32.
 
     Args:
         device: device of the computation.
@@ -215,6 +215,8 @@ def prepare_process(device: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     if device.startswith("cuda"):
+        if ":" in device:
+            torch.cuda.set_device(device)
         backends: Any = torch.backends
         for operations in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
             operations.fp32_precision = "ieee"

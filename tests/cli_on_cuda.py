@@ -2,7 +2,8 @@
 
 FACTS is a JSON object: `allowed` GPUs, their `free` bytes, `failing` operations with the messages of their
 errors, and `exclusive`, a file: GPUs then serve one process at a time, as in the compute mode of that name,
-and a process takes a moment to end. At the end a line on stderr says which GPUs this process has opened.
+and a process takes a moment to end. At the end stderr says how convolutions are rounded, and which GPUs this
+process has opened.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import sys
 import time
 from multiprocessing.util import Finalize
+
+import torch
 
 from petl_bench.cli import main
 from petl_bench.launch import pool
@@ -52,4 +55,6 @@ if __name__ == "__main__":
     try:
         main()
     finally:
+        rounding = torch.backends.cudnn.conv.fp32_precision
+        print(f"convolutions: {rounding}, current: {DEVICES.current}", file=sys.stderr)
         print(f"opened: {sorted(DEVICES.opened)}", file=sys.stderr)

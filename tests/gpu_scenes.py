@@ -114,7 +114,7 @@ def kernels_named(folder: Path) -> dict[str, Any]:
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     before = kernels("cuda:1")
     device.prepare_process("cuda:1", 1)
-    return {"before": before, "in a run": kernels("cuda:1")}
+    return {"before": before, "in a run": kernels("cuda:1"), "current": torch.cuda.current_device()}
 
 
 def _model(name: str = "lora") -> tuple[Adapted, Split, Pixels]:

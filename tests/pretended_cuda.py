@@ -136,7 +136,7 @@ PINNED = WeakIdKeyDictionary()
 
 
 def on_current(device: torch.device) -> torch.device:
-    return torch.device("cuda", 0) if device == torch.device("cuda") else device
+    return torch.device("cuda", DEVICES.current) if device == torch.device("cuda") else device
 
 
 def dispatch(operation: Any, args: Any, kwargs: Any) -> Any:
@@ -250,7 +250,8 @@ def install(count: int = 2, allowed: set[int] | None = None, **more: Any) -> Non
         "is_available": lambda: True,
         "is_initialized": lambda: bool(DEVICES.opened),
         "device_count": lambda: DEVICES.count,
-        "current_device": lambda: 0,
+        "current_device": lambda: DEVICES.current,
+        "set_device": lambda device: setattr(DEVICES, "current", torch.device(device).index),
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_name": lambda device=None: properties.name,
         "get_device_properties": lambda device=None: properties,
@@ -262,8 +263,7 @@ def install(count: int = 2, allowed: set[int] | None = None, **more: Any) -> Non
         "reset_peak_memory_stats": reset,
         "get_rng_state": lambda device="cuda": states.get(str(device), torch.zeros(16, dtype=torch.uint8)),
         "set_rng_state": lambda state, device="cuda": states.update({str(device): state}),
-        "manual_seed": lambda seed: None,
-        "manual_seed_all": lambda seed: None,
+        **dict.fromkeys(("manual_seed", "manual_seed_all"), lambda seed: None),
         "_lazy_init": lambda: None,
         "_lazy_call": lambda call, **_: None,
     }

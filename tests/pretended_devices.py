@@ -46,6 +46,7 @@ class Devices:
     """The pretended GPUs of this process."""
 
     count: int = 2
+    current: int = 0
     allowed: set[int] = field(default_factory=lambda: {0, 1})
     """GPUs on which tensors may be created."""
     steps: list[Counts] = field(default_factory=list)

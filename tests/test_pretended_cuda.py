@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from petl_bench import device
@@ -111,7 +112,9 @@ def test_looking_for_gpus_opens_none(tmp_path: Path) -> None:
 
 
 def test_float32_is_not_rounded_and_the_row_says_so(tmp_path: Path) -> None:
+    """The GPU of the run is the current one, too: without it, threads and libraries would open the first."""
     found = scene("kernels_named", tmp_path)
+    assert found.pop("current") == 1
     assert found == {"before": "CUDA 9.0, TF32 in convolutions", "in a run": "CUDA 9.0, no TF32"}
 
 
@@ -276,7 +279,7 @@ def test_several_runs_share_a_gpu(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_eval_computes_on_a_gpu_and_states_its_tolerance(tree: Tree, tmp_path: Path) -> None:
-    """A run of the CPU, evaluated there and on a GPU, whose sums may have other last bits."""
+    """A run of the CPU, evaluated there and on a GPU, whose sums may have other last bits; predictions."""
     assert quickly(*settings(tree, tmp_path, precision="fp32")).returncode == 0
     run = pick(tmp_path, status="done")["run_id"]
     for device_name, tolerance in (("cpu", 0), ("cuda:1", int(0.01 * 64))):
@@ -285,3 +288,8 @@ def test_eval_computes_on_a_gpu_and_states_its_tolerance(tree: Tree, tmp_path: P
         (line,) = json_lines(done.stdout)
         assert (line["agrees"], line["tolerance"]) == (True, tolerance)
         assert done.stderr.endswith(f"opened: {[1] if device_name == 'cuda:1' else []}\n")
+    PIL.Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    command = ("predict", run, tmp_path / "image.png", "--store", tmp_path, "--device", "cuda:1")
+    done = on_gpu({"allowed": [1]}, *command)
+    assert done.returncode == 0, done.stderr
+    assert "convolutions: ieee, current: 1\n" in done.stderr

@@ -89,6 +89,7 @@ def predict(
     use_threads(threads)
     with waiting("loading the backbone"):
         model = model_of(trained, device, precision)
+    _compute_as_eval(model.info.device)
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
     if writer is not None:
         writer.writerow(COLUMNS)
@@ -110,6 +111,14 @@ def predict(
     note(f"{counted(len(paths), 'image')} in {seconds:.1f} s{left}")
     if skipped:
         raise typer.Exit(1)
+
+
+def _compute_as_eval(device: str) -> None:
+    import torch
+
+    from petl_bench.device import prepare_process
+
+    prepare_process(device, torch.get_num_threads())
 
 
 def _object(found: Prediction) -> dict[str, Any]:
