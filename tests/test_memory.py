@@ -26,10 +26,11 @@ WITHOUT_QUANTIZER = {"pissa", "soka"}
 """Methods that are built at 32 bits for the estimate."""
 
 
-def test_the_living_bytes_of_tensors_are_counted() -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_the_living_bytes_of_tensors_are_counted(inference: bool) -> None:
     """By hand: 1,000 numbers take 4,000 bytes, a view takes none, and what nothing refers to takes none."""
     outside = torch.ones(1000)
-    with Allocations() as counted:
+    with torch.inference_mode(inference), Allocations() as counted:
         doubled = outside * 2
         assert (counted.now, counted.peak) == (4000, 4000)
         view = doubled[:10].view(2, 5)
