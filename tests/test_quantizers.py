@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -127,6 +127,7 @@ def test_the_released_codebook_at_8_bits_is_far_from_converged():
     st.lists(st.floats(-6, 6, width=32), min_size=1, max_size=40),
     st.sampled_from([1.0, 1e-3, 1e-20]),
 )
+@example([0.0, float(np.finfo(np.float32).tiny)], [0.0, 1.0], 1e-3)  # 2 / distance is no float32
 def test_thresholds_are_counted_however_close_they_are(thresholds, values, closeness):
     close = np.unique(np.array([*thresholds, *(closeness * np.array(thresholds))], np.float32))
     z = np.array([*values, *thresholds], np.float32)

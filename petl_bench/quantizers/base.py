@@ -111,7 +111,8 @@ class Bucketize(nn.Module):
         self.low, self.high, self.per_unit = float(thresholds[0]), float(thresholds[-1]), 0.0
         if len(thresholds) > 1:
             self.per_unit = 2 / float(thresholds.diff().min())
-        self.in_bins = (self.high - self.low) * self.per_unit < MOST_BINS
+        few = (self.high - self.low) * self.per_unit < MOST_BINS
+        self.in_bins = few and self.per_unit <= torch.finfo(torch.float32).max
         bins = self._bins(thresholds) if self.in_bins else torch.zeros(1, dtype=torch.int32)
         self.n_bins = int(bins[-1]) + 1
         counts = torch.bucketize(torch.arange(self.n_bins), bins).to(torch.int32)
