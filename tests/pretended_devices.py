@@ -77,14 +77,14 @@ DEVICES = Devices()
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an operation of torch."""
+    """Facts about an operation of torch."""
 
     name: str
     copies: bool
     composite: bool
-    """Whether torch computes it by others on every device."""
+    """True if torch computes the operation by other operations on every device."""
     aliases: bool
-    """Whether its result may share memory with its arguments."""
+    """True if the result may share memory with the arguments."""
 
 
 @cache

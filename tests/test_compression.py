@@ -112,7 +112,7 @@ def test_ptq_at_eight_bits_is_near_the_model_of_32_bits(name: str) -> None:
 
 
 def test_ptq_keeps_codes_that_training_decided() -> None:
-    """Those of vb_lora follow from logits, which no file holds."""
+    """The codes of vb_lora follow from logits, which no file holds."""
     held = source("vb_lora")
     trained = {tensor.entry.name: tensor.codes for tensor in held.file.adapter if tensor.codes is not None}
     begun = assemble(tiny.model_spec("vb_lora", bits=32), SEED)

@@ -145,7 +145,7 @@ def needs(specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, int]]:
         )
         if key not in seen:
             seen.add(key)
-            with suppress(UserError, RuntimeError, NotImplementedError, LookupError, TypeError, ValueError):
+            with suppress(UserError, RuntimeError, LookupError, TypeError, ValueError):
                 yield spec, needed(spec)
 
 

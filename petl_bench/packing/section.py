@@ -110,7 +110,7 @@ class SectionFormat:
 
     @property
     def _has_common_bytes(self) -> bool:
-        """Whether a raw section has bytes that belong to several tensors."""
+        """Return whether a raw section has bytes that belong to several tensors."""
         return self.shared or self.mantissa is not None
 
     def _own(self, tensors: Sequence[StoredTensor]) -> list[bool]:

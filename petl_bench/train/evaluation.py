@@ -48,7 +48,7 @@ class Passes:
         self.size = evaluation_batch(pixels.size, pixels.device)
         self.on_gpu = pixels.device.type == "cuda"
         self.unknown = self.on_gpu
-        """Whether the bytes of an image have not been counted yet."""
+        """True until the bytes of one image are counted; always False on a CPU."""
 
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the outputs of the model, in order and in as many parts as needed.
