@@ -32,6 +32,9 @@ TWO = """grids:
 """
 
 
+ONE = "all runs of a sweep share one value"
+
+
 def folder(at: Path, grids: str) -> Path:
     """Return a folder of configuration with the sweep `two`."""
     (at / "conf" / "sweep").mkdir(parents=True)
@@ -79,6 +82,15 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
         ),
         ("grids:\n- {adapter: lora, widths: 3}\n", [], "unknown key 'widths'"),
         ("grids:\n- {adapter: lorra}\n", [], "unknown adapter 'lorra': did you mean 'lora'"),
+        ("grids: []\n", [], "conf/sweep/two.yaml: grids must be a list"),
+        ("grids:\n", [], "conf/sweep/two.yaml: grids must be a list"),
+        ("grids:\n- {adapter: [lora]}\n", [], "adapter: [lora]: write names, as in adapter: lora,linear"),
+        ("grids:\n- {adapter: lora, seed: 1}\n", [], "cannot state seed, which belongs to the whole sweep"),
+        ("grids:\n- {adapter: lora, sweep: demo}\n", [], "cannot state sweep"),
+        ("grid:\n- {adapter: lora}\n", [], "two.yaml: unknown key 'grid': did you mean 'grids'"),
+        ("grids:\n- {adapter: lora, launcher: local}\n- {adapter: linear, launcher: pool}\n", [], ONE),
+        (TWO, ["launcher.workers=1,2"], ONE),
+        ("adapter: {rank: 2}\n", ["adapter=linear"], "adapter.rank: is no setting of adapter=linear"),
     ],
 )
 def test_refused(tmp_path: Path, grids: str, overrides: list[str], message: str) -> None:
@@ -86,6 +98,29 @@ def test_refused(tmp_path: Path, grids: str, overrides: list[str], message: str)
     done = quickly("sweep", "--dry-run", "--config-dir", at, "sweep=two", *overrides, cwd=at)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_grid_chooses_methods_by_a_pattern(tmp_path: Path) -> None:
+    found = planned(folder(tmp_path, "grids:\n- adapter: glob(ss*)\n"), "seed=0", "task=digits")
+    assert found == [(0, "digits", "ssf", 0, 32, "linear")]
+
+
+def test_settings_of_a_sweep_hold_for_all_options_of_their_group(tmp_path: Path) -> None:
+    """Options that the command line chooses keep what the file of the sweep states."""
+    folder(tmp_path, "adapter: {dropout: 0.25}\n")
+    given = ["adapter=lora,adaptformer", "task=digits", "seed=0", "--config-dir", tmp_path]
+    done = quickly("sweep", "--cfg", "--json", "sweep=two", *given, cwd=tmp_path)
+    found = [row["adapter"]["settings"]["dropout"] for row in json_lines(done.stdout)]
+    assert found == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("text", [AXES.partition("\n")[2], "# Mine.\n" + AXES])
+def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, text: str) -> None:
+    """Hydra reads the package of a file from its first line alone."""
+    (folder(tmp_path, "") / "conf" / "sweep" / "two.yaml").write_text(text)
+    done = quickly("sweep", "--dry-run", "--config-dir", tmp_path, "sweep=two", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "its first line must be `# @package _global_`" in " ".join(done.stderr.split())
 
 
 def test_each_run_can_be_planned_alone() -> None:

@@ -253,6 +253,27 @@ def test_ctrl_c_ends_an_evaluation(finished_store: Path) -> None:
     assert "Traceback" not in messages
 
 
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *others):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["report", "--store", sys.argv[-1]]
+from petl_bench.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("imported", ["typer", "petl_bench.report"])
+def test_ctrl_c_during_imports_is_told_in_one_line(imported: str, tmp_path: Path) -> None:
+    """The first is imported before the command line is there, the second by the command."""
+    command = [sys.executable, "-c", INTERRUPTED, imported]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("sent", [b"", b"\x80\x04\x95\xff\x00"], ids=["nothing", "a part"])
 def test_a_start_that_is_given_up_prints_nothing(sent: bytes) -> None:
     """The sweep may be interrupted after it has asked for a process, before that has been told its work."""

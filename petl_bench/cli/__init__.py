@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +32,7 @@ from petl_bench.cli import rerun as rerun_command
 from petl_bench.cli import show as show_command
 from petl_bench.cli import store as store_command
 from petl_bench.cli import sweep as sweep_command
-from petl_bench.cli.common import note
+from petl_bench.cli.common import note, tell_interruption
 from petl_bench.cli.plugged import add_config_dir
 from petl_bench.errors import UserError, gpu_failed, lost_device, out_of_memory
 
@@ -110,11 +110,11 @@ def main() -> None:
         sys.exit(_command()(standalone_mode=False) or 0)
     except SystemExit:
         if _interruptions:  # a library exits with another code
-            sys.exit(128 + _interruptions[-1])
+            _leave_interrupted()
         raise
     except Exception as error:
         if _interruptions:  # a library turned it into another error
-            sys.exit(128 + _interruptions[-1])
+            _leave_interrupted()
         if "--debug" in sys.argv:
             traceback.print_exc()
         if type(error).__name__ == "NoArgsIsHelpError" and isinstance(error, _UsageError):
@@ -128,6 +128,11 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     """Exit at Ctrl-C and the like; all `finally` clauses are run."""
     _interruptions.append(number)
     sys.exit(128 + number)
+
+
+def _leave_interrupted() -> NoReturn:
+    tell_interruption()
+    sys.exit(128 + _interruptions[-1])
 
 
 def _check_folder() -> None:

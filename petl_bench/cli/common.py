@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,17 @@ def say_within(width: int | None, *lines: str, indent: str = "  ") -> None:
 def note(message: str) -> None:
     """Print a message that is not a result, on stderr, as one line."""
     print(presentable(message), file=sys.stderr, flush=True)
+
+
+_told: list[str] = []
+
+
+def tell_interruption(message: str = "interrupted") -> None:
+    """Print that the command was interrupted, once in a process: the first message counts."""
+    if not _told:
+        _told.append(message)
+        with suppress(OSError):  # the terminal may be closed
+            note(message)
 
 
 def command(text: str) -> None:

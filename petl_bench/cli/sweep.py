@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petl_bench.cli import completion
-from petl_bench.cli.common import DEFAULT_STORE, duration, note, print_json
+from petl_bench.cli.common import DEFAULT_STORE, duration, note, print_json, tell_interruption
 from petl_bench.cli.configuration import print_configuration
 from petl_bench.cli.devices import device_line
 from petl_bench.cli.options import JsonOption, StoreOption
@@ -138,7 +138,7 @@ def _run(
         done = f"{progress.count - progress.failed} of {progress.total} runs are done and kept"
         raise StoreError(f"{error}; {done}; the same command continues from there") from error
     except (KeyboardInterrupt, SystemExit):
-        note("interrupted: finished runs are kept; the same command continues from there")
+        tell_interruption("interrupted: finished runs are kept; the same command continues from there")
         raise
     finally:
         outcomes.close()

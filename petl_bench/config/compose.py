@@ -25,7 +25,7 @@ LATE = ("task", *PLAIN)
 GRIDS = "grids"
 """Key of a sweep's file that is no part of the configuration: a list of grids (config/grids.py)."""
 WHOLE = ("adapter", "backbone", "head", "launcher", "protocol", "quantizer", "tuned")
-"""Groups whose options are set after composing as well, where no override changes one of their settings."""
+"""Groups whose options are set after composing as well, where nothing changes one of their settings."""
 
 
 @plugins.cached
@@ -46,8 +46,11 @@ def configuration(lines: Mapping[str, str]) -> dict[str, Any]:
 
 def _whole(lines: Mapping[str, str]) -> set[str]:
     """Return the chosen groups whose options can be set after composing."""
+    by_sweep = group_config("sweep", value_of(lines["sweep"])) if "sweep" in lines else {}
     return {
-        group for group in WHOLE if group in lines and not any(key.startswith(f"{group}.") for key in lines)
+        group
+        for group in WHOLE
+        if group in lines and group not in by_sweep and not any(key.startswith(f"{group}.") for key in lines)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,10 @@ def _content(path: Path) -> dict[str, Any]:
 def _read(path: Path, modified: int) -> dict[str, Any]:
     where = _where(path)
     content = read_yaml(path, where, get_yaml_loader())
+    if content and path.parent.name == "sweep" and not _HEADER.match(read_text(path, SETTINGS_LIMIT, where)):
+        raise UserError(
+            f"{where}: its first line must be `# @package _global_`; else it would have no effect"
+        )
     content = {} if content is None else content  # nothing but comments
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{where}: expected lines KEY: VALUE")
@@ -175,6 +180,8 @@ def _read(path: Path, modified: int) -> dict[str, Any]:
         raise UserError(f"{where}: {first_paragraph(error)}") from error
 
 
+_HEADER = re.compile(r"\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+"""First line of the file of a sweep, without which Hydra puts its content where nothing reads it."""
 _NEEDED: Mapping[str, Mapping[str, type]] = {
     "backbone": {"name": str},
     "head": {"name": str, "quantized": bool},

@@ -8,15 +8,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from petl_bench.config.compose import GRIDS
-from petl_bench.config.files import group_config
+from petl_bench.config.files import group_config, groups
+from petl_bench.config.keys import PLAIN, suggested
 from petl_bench.config.overrides import alternatives, literal
 from petl_bench.errors import UserError
+from petl_bench.types import methods
 
 MOST_RUNS = 100_000
 """Maximum number of combinations, beyond which an override is a mistake."""
 
 
-def of_sweep(name: str, adapters: Collection[str]) -> list[dict[str, str]]:
+def of_sweep(name: str, adapters: Collection[str], axes: Collection[str]) -> list[dict[str, str]]:
     """Return the axes that each grid of a sweep has besides those of the whole sweep.
 
     A sweep without grids is one grid without such axes.
@@ -24,30 +26,40 @@ def of_sweep(name: str, adapters: Collection[str]) -> list[dict[str, str]]:
     Args:
         name: name of the sweep.
         adapters: methods that the user chose, to which each grid is reduced; empty if none were chosen.
+        axes: keys of the axes of the whole sweep.
 
     Raises:
-        UserError: the file states anything but dictionaries of axes with an adapter, two grids of a method
-            have different axes, or no grid has one of the chosen methods.
+        UserError: the file states what would have no effect, anything but dictionaries of axes with an
+            adapter, an axis of the whole sweep in a grid, two grids of a method with different axes, or no
+            grid has one of the chosen methods.
     """
-    stated = group_config("sweep", name).get(GRIDS)
-    if stated is None:
+    where, content = f"conf/sweep/{name}.yaml", group_config("sweep", name)
+    known = {*groups(), *PLAIN, "data", GRIDS, "hydra", "defaults"} - {"sweep"}
+    for key in content:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}: {suggested(key, known)}")
+    if "sweep" in axes:
+        raise UserError(f"{where}: sweep is no axis, because a sweep holds no other one")
+    if GRIDS not in content:
         return [{}]
-    where = f"conf/sweep/{name}.yaml: {GRIDS}"
-    if not isinstance(stated, list) or not all(isinstance(grid, Mapping) for grid in stated):
+    stated, where = content[GRIDS], f"{where}: {GRIDS}"
+    if not isinstance(stated, list) or not stated or not all(isinstance(grid, Mapping) for grid in stated):
         raise UserError(f"{where} must be a list of dictionaries KEY: VALUES")
-    grids = [{str(key): _text(value) for key, value in grid.items()} for grid in stated]
-    methods: dict[str, set[str]] = {}
-    for grid in grids:
+    found = [{str(key): _text(value) for key, value in grid.items()} for grid in stated]
+    of_method: dict[str, set[str]] = {}
+    for grid in found:
         if "adapter" not in grid:
             raise UserError(f"{where}: a grid states no adapter")
-        for adapter in _methods(grid):
-            if methods.setdefault(adapter, {*grid}) != {*grid}:
+        if twice := next((key for key in grid if key in {*axes, "sweep"}), None):
+            raise UserError(f"{where}: a grid cannot state {twice}, which belongs to the whole sweep")
+        for adapter in _methods(grid, where):
+            if of_method.setdefault(adapter, {*grid}) != {*grid}:
                 raise UserError(f"{where}: the grids of adapter={adapter} must have the same axes")
     for adapter in adapters:
-        if adapter not in methods:
-            raise UserError(f"sweep={name} has no adapter={adapter}: it has {', '.join(sorted(methods))}")
-    kept = [[name for name in _methods(grid) if not adapters or name in adapters] for grid in grids]
-    return [{**grid, "adapter": ",".join(names)} for grid, names in zip(grids, kept, strict=True) if names]
+        if adapter not in of_method:
+            raise UserError(f"sweep={name} has no adapter={adapter}: it has {', '.join(sorted(of_method))}")
+    kept = [[name for name in _methods(grid, where) if not adapters or name in adapters] for grid in found]
+    return [{**grid, "adapter": ",".join(names)} for grid, names in zip(found, kept, strict=True) if names]
 
 
 def _text(value: Any) -> str:
@@ -55,8 +67,36 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else literal(value)
 
 
-def _methods(grid: Mapping[str, str]) -> list[str]:
-    return [str(name) for name in alternatives(grid["adapter"], ())]
+def _methods(grid: Mapping[str, str], where: str) -> list[str]:
+    """Return the methods of a grid.
+
+    Raises:
+        UserError: it states none.
+    """
+    found = alternatives(grid["adapter"], [*methods()])
+    if not found or not all(isinstance(name, str) and name for name in found):
+        raise UserError(f"{where}: adapter: {grid['adapter']}: write names, as in adapter: lora,linear")
+    return found
+
+
+ONE_OF_A_SWEEP = ("data.cache", "data.cache_gb")
+"""Settings, besides those of the launcher, that all runs of a sweep share."""
+
+
+def check_shared(parts: Sequence[Mapping[str, Sequence[str]]]) -> None:
+    """Refuse several values of a setting that all runs of a sweep share, of which one alone would be used.
+
+    Args:
+        parts: lines `key=value` of the axes of each grid, by key.
+
+    Raises:
+        UserError: there are several.
+    """
+    for key in dict.fromkeys(key for part in parts for key in part):
+        if key.partition(".")[0] == "launcher" or key in ONE_OF_A_SWEEP:
+            held = [part.get(key, ()) for part in parts]
+            if len(held[0]) != 1 or any(lines != held[0] for lines in held):
+                raise UserError(f"{key}: all runs of a sweep share one value; give one, for all grids")
 
 
 def combinations(

@@ -114,7 +114,8 @@ def _expand(overrides: list[str]) -> Plan:
     )
     sweep = _lines("sweep", parsed, [f"sweep={default_options()['sweep']}"])[0].partition("=")[2]
     adapters = [line.partition("=")[2] for line in _lines("adapter", parsed, [])]
-    parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters)]
+    parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters, axes)]
+    grids.check_shared(parts)
     _check_keys({*parsed}.union(*parts), default)
     origins_of = [Origins(parsed, part, sweep) for part in parts]
     for line in {line for part in parts for line in part.get(presets.GROUP, [])}:

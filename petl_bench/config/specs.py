@@ -13,7 +13,7 @@ from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.origins import LEARNED, METHOD, SEARCH
 from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
-from petl_bench.errors import UserError
+from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import (
     COMPRESSIONS,
     CONTAINERS,
@@ -197,6 +197,8 @@ def _parts(groups: str) -> _Parts:
     adapter = values["adapter"]
     name = adapter.pop("name")
     defaults = method(name).defaults
+    for key in adapter.keys() - defaults.keys():  # the file of a sweep states it for all methods
+        raise UserError(f"adapter.{key}: is no setting of adapter={name}: {did_you_mean(key, defaults)}")
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     train = values["train"]
     backbone = _backbone(values["backbone"], train["normalization"] == "backbone")
