@@ -1,4 +1,4 @@
-"""Blocks of pages about chosen rows of a kept result: comparisons of pairs, and rows by bytes."""
+"""Blocks of pages about chosen rows of a kept result: pairs, rows by bytes, and changed rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.dev.chosen_rows import by_size, compared
+from petl_bench.dev.chosen_rows import by_size, changed_one_at_a_time, compared
 from petl_bench.dev.documentation import Documentation
 from petl_bench.errors import UserError
 from petl_bench.report import Report
@@ -58,3 +58,23 @@ def test_a_difference_is_that_of_the_means_over_tasks(demo: Report) -> None:
 def test_refused(demo: Report, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         compared(demo, text)
+
+
+def test_a_changed_row_stands_below_the_one_that_it_differs_from_in_one_setting() -> None:
+    report = Documentation(Path(__file__).parent.parent).report("leave_one_out")
+    table = cells(changed_one_at_a_time(report))
+    names = {"start 0.0", "not dropout=0.0", "head linear", "container safetensors"}
+    changes = {"nothing", "statistics exact", "statistics shortest", *names}
+    for base in (row for row in table if row[1] == "nothing"):
+        own = [row for row in table if row[0] == base[0]]
+        assert own[0] == base
+        assert base[-1] == "-"
+        assert {row[1] for row in own} <= changes
+        for row in own[1:]:
+            shown = [float(text.split()[0]) for text in (row[5], base[5])]
+            assert float(row[6]) == pytest.approx(shown[0] - shown[1], abs=0.11)  # of rounded means
+
+
+def test_without_one_such_row_there_is_no_table(demo: Report) -> None:
+    with pytest.raises(UserError, match="linear h0: 1 rows, of which 1 differ from each other one"):
+        changed_one_at_a_time(demo)

@@ -1,13 +1,16 @@
-"""Parts of a report about chosen rows: comparisons of pairs, and a table in the order of bytes."""
+"""Parts of a report about chosen rows: comparisons of pairs, and tables by bytes and by what was changed."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from petl_bench.errors import UserError
 from petl_bench.report import Report
 from petl_bench.report.grid import percent
-from petl_bench.report.labels import BLANK, label
+from petl_bench.report.labels import BLANK, label, setting, shown_settings
 from petl_bench.report.pairs import Pair
 from petl_bench.report.pareto import PARETO, front
+from petl_bench.report.settings import NAMED_BY_VALUE
 from petl_bench.report.statistics import Comparison, compare
 from petl_bench.report.t_tests import Tested
 from petl_bench.report.tables import Row, Table
@@ -35,6 +38,63 @@ def by_size(report: Report, which: str) -> str:
         shown = [percent(row.groups[group]) for group in table.groups]
         lines.append([label(row, table), *sizes, percent(row.mean_of_groups) + mark, *shown])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def changed_one_at_a_time(report: Report) -> str:
+    """Return bytes and accuracy of changed configurations beside the one that they change, in Markdown.
+
+    The rows of one method and hidden size are one configuration and others that differ from it in one
+    setting each. It comes first, and the others follow with differences from it.
+
+    Args:
+        report: a report with one table.
+
+    Raises:
+        UserError: there is no such configuration, or there are several.
+    """
+    table = _only_table(report)
+    names = [name for name in shown_settings(table) if name != "hidden"]
+    lines = [["Configuration", "Changed", "adapter bytes", "head bytes", "file bytes", GROUPS, "difference"]]
+    lines.append([":--", ":--", *["--:"] * (len(lines[0]) - 2)])
+    for adapter, hidden in dict.fromkeys((row.key["adapter"], row.key["hidden"]) for row in table.rows):
+        rows = [row for row in table.rows if (row.key["adapter"], row.key["hidden"]) == (adapter, hidden)]
+        bases = [
+            row
+            for row in rows
+            if all(len(_changes(row, other, names)) == 1 for other in rows if other is not row)
+        ]
+        if len(bases) != 1 or len(rows) < 3:
+            raise UserError(
+                f"{adapter} h{hidden}: {len(rows)} rows, of which {len(bases)} differ from each other one in "
+                "exactly one setting; it must be one of three or more"
+            )
+        (base,) = bases
+        for row in [base, *(row for row in rows if row is not base)]:
+            changes = ", ".join(_changes(base, row, names)) or "nothing"
+            lines.append([f"{adapter} h{hidden}", changes, *_sizes_and_accuracy(row), _difference(row, base)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _changes(base: Row, row: Row, names: Sequence[str]) -> list[str]:
+    """Return the settings of a row that differ from those of another, in words."""
+    found = []
+    for name in names:
+        before, after = setting(base, name), setting(row, name)
+        if before != after:
+            named = name in NAMED_BY_VALUE
+            found.append(f"not {before}" if after == BLANK else after if named else f"{name} {after}")
+    return found
+
+
+def _sizes_and_accuracy(row: Row) -> list[str]:
+    sizes = [f"{row.bytes[name]:,.0f}" for name in ("bytes_adapter", "bytes_head", "bytes_file")]
+    return [*sizes, percent(row.mean_of_groups)]
+
+
+def _difference(row: Row, base: Row) -> str:
+    """Return the difference of the means of groups in points."""
+    one, other = row.mean_of_groups.mean, base.mean_of_groups.mean
+    return BLANK if one is None or other is None or row is base else f"{100 * (one - other):+.1f}"
 
 
 def _only_table(report: Report) -> Table:

@@ -8,6 +8,7 @@ the two is replaced. `KINDS` maps each kind to the function that makes its text:
     figure NAME KIND        its figure of that kind, drawn to `docs/figures/NAME-KIND.svg`
     compare NAME PAIRS      comparisons of pairs of rows, `A B; C D`, each by columns `adapter=lora,bits=1`
     by_size NAME WHICH      its rows, smallest file first: `all`, the Pareto `front`, or by columns
+    changed NAME            its rows beside the one from which each differs in one setting
     search NAME ADAPTER     accuracies of settings of a method on held-out training images
     output ARGUMENTS        what `petl-bench ARGUMENTS` prints
     settings GROUP          the settings whose keys begin with GROUP; `run`: those without a prefix
@@ -36,7 +37,7 @@ from typing import Any
 
 from petl_bench.config.keys import keys
 from petl_bench.data import manifests
-from petl_bench.dev.chosen_rows import by_size, compared
+from petl_bench.dev.chosen_rows import by_size, changed_one_at_a_time, compared
 from petl_bench.dev.method_tables import (
     index_table,
     published_table,
@@ -123,6 +124,10 @@ def _by_size(documentation: Documentation, page: Path, arguments: str) -> str:
     return by_size(documentation.report(name), which)
 
 
+def _changed(documentation: Documentation, page: Path, arguments: str) -> str:
+    return changed_one_at_a_time(documentation.report(arguments))
+
+
 def _search(documentation: Documentation, page: Path, arguments: str) -> str:
     name, adapter = arguments.split()
     held = map(json.loads, (documentation.root / RESULTS / f"{name}.jsonl").read_text().splitlines())
@@ -190,6 +195,7 @@ KINDS: Mapping[str, Kind] = {
     "figure": _figure,
     "compare": _compare,
     "by_size": _by_size,
+    "changed": _changed,
     "search": _search,
     "output": _output,
     "settings": _settings,
