@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import petl_bench
+from petl_bench.cli.idle import unused
+from petl_bench.config import plan
 from petl_bench.run import distillation
 from petl_bench.store import ADAPTER, ROW, SEARCH
 from petl_bench.types import COMPRESSIONS
@@ -148,6 +150,11 @@ def test_a_plan_counts_trainings_and_names_settings_that_the_compression_fixes(t
         ("lora", ["ptq", "--bits", "2", "train.epochs=3"], "give settings of the file alone"),
         ("lora", ["ptq", "--bits", "2", "--weights", "w.npz"], "a run states its weights"),
         ("lora", ["ptq", "--bits", "2", "bits=4"], "bits=4: bits=2 is given already"),
+        (
+            "lora",
+            ["ptq", "--bits", "2", "--threads", "2", "launcher.threads=1"],
+            "launcher.threads=1 is given",
+        ),
         ("lora", ["compeft", "--kept", "0.1", "kept=0.5"], "kept=0.5: kept=0.1 is given already"),
         ("lora", ["ptq", "--bits", "2", "compress=compeft"], "compress=ptq is given already"),
         ("lora", ["ptq", "--bits", "2", "packing=raw", "packing=coded"], "packing=raw is given already"),
@@ -179,14 +186,25 @@ def test_files_that_are_no_runs_are_compressed_with_given_strengths(
     assert "name the file to write with --out" in error_of(run("ptq", "--bits", 2))
     assert "give --kept" in error_of(run("compeft", "--out", out))
     assert "name a run" in error_of(run("bitdelta", "--out", out))
+    for how in ("ptq", "loraquant"):
+        given = ("--kept", 0.5) if how == "loraquant" else ()
+        assert "a whole number, 1 to 8" in error_of(run(how, "--bits", 32, *given, "--out", out))
     assert "settings are for runs" in error_of(run("ptq", "seed=3", "--bits", 2, "--out", out))
-    (found,) = json_lines(run("compeft", "--kept", 0.1, "--strength", 3, "--out", out).stdout)
+    (found,) = json_lines(run("compeft", "--kept", 0.1, "--strength", 3, "--threads", 1, "--out", out).stdout)
     assert (found["run_id"], found["acc"]) == (None, None)
     assert out.stat().st_size == found["bytes_file"]
     assert found["bytes_source"] == file.stat().st_size
     assert "exists already" in error_of(run("ptq", "--bits", 2, "--out", out))
     file.write_bytes(out.read_bytes())
     assert "is compressed already" in error_of(run("ptq", "--bits", 2, "--out", tmp_path / "x"))
+
+
+def test_methods_that_a_compression_leaves_as_trained_are_named() -> None:
+    given = ["adapter=bitfit,full,lora", "compress=none,ptq", "bits=4", "scale=1"]
+    said = "compress=ptq leaves bitfit, full as trained, since nothing of them gets fewer than 32 bits"
+    assert unused(given, plan(["sweep=none", "task=digits", *given]).runs) == [
+        f"{said}; float_bits rounds the floats of bitfit, full"
+    ]
 
 
 def test_an_interrupted_compression_leaves_no_run(store_copy: Path) -> None:

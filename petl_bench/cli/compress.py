@@ -11,10 +11,19 @@ import typer
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import DEFAULT_STORE, note, print_json, say, waiting
 from petl_bench.cli.compress_settings import compress_file, refuse_codes, settings_of
-from petl_bench.cli.options import JsonOption, OutOption, StoreOption, WeightsOption, check_store
+from petl_bench.cli.options import (
+    JsonOption,
+    OutOption,
+    StoreOption,
+    ThreadsOption,
+    WeightsOption,
+    check_store,
+    check_threads,
+)
 from petl_bench.cli.planning import Existing
 from petl_bench.cli.show import misfits
 from petl_bench.cli.sweep import sweep
+from petl_bench.device import cores_here
 from petl_bench.errors import UserError
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, ROW, Store, find_run
@@ -80,6 +89,7 @@ def compress(
     out: OutOption = None,
     store: StoreOption = DEFAULT_STORE,
     weights: WeightsOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compress a trained adapter, without training it again.
@@ -87,7 +97,7 @@ def compress(
     The compressed run is an ordinary run of the same store: its file is reloaded and evaluated once on test,
     and its row names the run that it was made from. What is not given is chosen on val, by a model that is
     trained without val for it. The store needs the run at 32 bits. --out writes the file to another place as
-    well.
+    well, and --threads stands for the setting launcher.threads, which is 1 unless given.
 
     An adapter file that is no run is compressed into the file --out, and nothing is evaluated; all strengths
     must be given.
@@ -102,13 +112,15 @@ def compress(
     if out is not None and not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder; make it first")
     check_store(store, run)
+    check_threads(threads)
     if path.is_file():
-        result = compress_file(path, how.value, given, settings or [], out, weights)
+        result = compress_file(path, how.value, given, settings or [], out, weights, threads)
         found = [result]
     else:
         if weights is not None:
             raise UserError(f"--backbone-weights {weights}: a run states its weights; leave it out")
-        found = _run(str(path), Store(store), how.value, given, settings or [], out)
+        own = [] if threads is None else [f"launcher.threads={threads or cores_here()}"]
+        found = _run(str(path), Store(store), how.value, given, [*(settings or []), *own], out)
     for result in found:
         if json:
             print_json("compress/1", result)

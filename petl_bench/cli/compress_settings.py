@@ -7,6 +7,7 @@ from typing import Any
 
 from petl_bench.atomic import write_atomic
 from petl_bench.cli.common import note, waiting
+from petl_bench.cli.options import use_threads
 from petl_bench.errors import UserError, counted
 from petl_bench.types import COLUMNS, COMPRESSIONS, FLOAT_BITS, RunSpec, check_range, declarations, method
 
@@ -64,6 +65,7 @@ def compress_file(
     settings: list[str],
     out: Path | None,
     weights: str | None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Compress an adapter file that is no run.
 
@@ -79,6 +81,7 @@ def compress_file(
     with waiting("loading torch"):
         from petl_bench.run.refiling import compressed_file
         from petl_bench.use import read
+    use_threads(threads)
     trained = read(path, weights)
     facts = trained.facts.model
     if facts.compress != "none":
@@ -107,7 +110,7 @@ def compress_file(
 
 
 def _whole(text: str) -> int:
-    if not str(text).isdecimal():
+    if not str(text).isdecimal() or not 1 <= int(text) <= 8:
         raise UserError(f"--bits {text}: must be a whole number, 1 to 8")
     return int(text)
 

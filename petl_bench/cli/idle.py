@@ -89,6 +89,7 @@ def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
     Runs that are planned only because compressed runs are made from them have no part in this.
     """
     given = {override.partition("=")[0]: override for override in overrides}
+    left = _left_as_trained(given, specs)
     compressed = [spec for spec in specs if spec.compressed]
     if compressed and NOT_COMPRESSED not in given.get("compress", NOT_COMPRESSED).partition("=")[2].split(
         ","
@@ -99,12 +100,41 @@ def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
         if {"scale", "protocol.scales"} <= given.keys()
         else []
     )
-    return both + [
-        f"{given[key]} has no effect: {why}"
-        for key, (used, why) in _USED.items()
-        if given.get(key, "compress=none") != "compress=none"
-        and not any(used(spec) or _follows(given[key], spec) for spec in specs)
-    ]
+    return (
+        left
+        + both
+        + [
+            f"{given[key]} has no effect: {why}"
+            for key, (used, why) in _USED.items()
+            if given.get(key, "compress=none") != "compress=none"
+            and not any(used(spec) or _follows(given[key], spec) for spec in specs)
+        ]
+    )
+
+
+def _left_as_trained(given: Mapping[str, str], specs: Collection[RunSpec]) -> list[str]:
+    """Return a sentence for each way of compressing that only some methods of a plan have a use for.
+
+    Args:
+        given: overrides by key.
+        specs: the planned runs.
+    """
+    ways = [how for how in given.get("compress", "=").partition("=")[2].split(",") if how in COMPRESSIONS]
+    found = []
+    for how in ways:
+        used = {spec.adapter.name for spec in specs if spec.compress == how}
+        left = [name for name in dict.fromkeys(spec.adapter.name for spec in specs) if name not in used]
+        if not used or not left:
+            continue
+        hint = ""
+        if how == "ptq" and "float_bits" not in given:
+            floats = [name for name in left if "float_bits" not in method(name).unused]
+            hint = f"; float_bits rounds the floats of {', '.join(floats)}" if floats else ""
+        found.append(
+            f"compress={how} leaves {', '.join(left)} as trained, since nothing of "
+            f"{'it' if len(left) == 1 else 'them'} gets fewer than 32 bits{hint}"
+        )
+    return found
 
 
 def idle(specs: Iterable[RunSpec]) -> list[str]:
