@@ -278,6 +278,20 @@ def test_mistakes_are_one_message(
     assert not os.listdir(tmp_path)
 
 
+def test_runs_of_one_name_are_told_apart_by_their_settings(store_copy: Path) -> None:
+    shelf = Store(store_copy)
+    run_id = pick(store_copy, task="digits", adapter="lora", bits=1)["run_id"]
+    spec = shelf.spec(run_id)
+    sealed = dataclasses.replace(spec.protocol, name="sealed", scales=(1.0, 10.0))
+    other = dataclasses.replace(spec, protocol=sealed, train=dataclasses.replace(spec.train, lr=0.25))
+    shelf.fail("0" * 12, other, {"message": "made up", "cause": "error"})
+    found = quickly("store", "ls", "--store", store_copy).stdout.splitlines()
+    told = {line.split()[0]: " ".join(line.split()[1:]) for line in found if "lora-h16-b1-s0" in line}
+    name = "digits/lora-h16-b1-s0"
+    assert told["0" * 12].startswith(f"{name} protocol=sealed protocol.scales=[1,10] train.lr=0.25")
+    assert told[run_id].startswith(f"{name} protocol=fixed protocol.scales=[] train.lr=")
+
+
 def test_log_carries_the_readable_name(finished_store: Path) -> None:
     row = pick(finished_store, task="digits", adapter="lora", bits=1)
     assert "digits/lora-h16-b1-s0" in (finished_store / row["run_id"] / LOG).read_text()

@@ -15,7 +15,7 @@ from petl_bench.cli.roots import in_words, read_roots, refuse_unused
 from petl_bench.errors import UserError, counted
 from petl_bench.files import ADAPTER_LIMIT, read_bytes
 from petl_bench.store import ADAPTER, PREDICTIONS, Store, find_run
-from petl_bench.types import DataSettings, readable_name
+from petl_bench.types import DataSettings, distinct_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +64,9 @@ def compare(
     if json:
         print_json("compare/1", result)
         return
-    for letter, (shelf, run_id), held in zip("AB", runs, (a, b), strict=True):
-        named = f"{run_id} {readable_name(shelf.spec(run_id))}"
+    names = distinct_names({run_id: shelf.spec(run_id) for shelf, run_id in runs})
+    for letter, (_, run_id), held in zip("AB", runs, (a, b), strict=True):
+        named = f"{run_id} {names[run_id]}"
         say(f"{letter}  {named}: {held.correct} of {held.images} right ({100 * held.accuracy:.2f} %)")
     say(
         f"right in both {found.both}, only in A {found.only_a}, only in B {found.only_b}, in neither "

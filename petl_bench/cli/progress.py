@@ -12,7 +12,7 @@ from petl_bench.cli.common import command, duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
 from petl_bench.errors import counted, presentable
 from petl_bench.store import Store
-from petl_bench.types import Outcome, ResultRow, RunSpec, readable_name
+from petl_bench.types import Outcome, ResultRow, RunSpec, distinct_names, readable_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,7 @@ class Progress:
     def __init__(self, todo: Mapping[str, RunSpec], kept: Iterable[ResultRow], store: Store) -> None:
         self.kinds = {run_id: kind_of(spec) for run_id, spec in todo.items()}
         self.left, self.done = Counter(self.kinds.values()), Counter[Kind]()
+        self.names = distinct_names(todo)
         self.claims = store.claims
         self.costs = Costs()
         for row in kept:
@@ -67,7 +68,7 @@ class Progress:
         self.failed += outcome.row is None
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.count)
-        self.say(f"[{self.count}/{self.total}] {_line(outcome)}")
+        self.say(f"[{self.count}/{self.total}] {_line(outcome, self.names[outcome.run_id])}")
         if self.bar is None and self.kinds and time.monotonic() - self.said >= EVERY:
             self.said = time.monotonic()
             self.say(f"{self.count} of {self.total} done, {self.state()}")
@@ -139,10 +140,10 @@ def label(outcome: Outcome) -> str:
     return f"{outcome.run_id} {readable_name(outcome.spec)}"
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, name: str) -> str:
     elsewhere = " (by another sweep)" if outcome.elsewhere else ""
     if outcome.row is None:
-        return f"{label(outcome)}: FAILED: {outcome.error}{elsewhere}"
+        return f"{outcome.run_id} {name}: FAILED: {outcome.error}{elsewhere}"
     row = outcome.row
     seconds = duration(row.seconds_search + row.seconds_train + row.seconds_eval)
-    return f"{label(outcome)}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}{elsewhere}"
+    return f"{outcome.run_id} {name}: acc {row.acc:.4f}, {row.bytes_file} bytes, {seconds}{elsewhere}"

@@ -14,17 +14,18 @@ from petl_bench.cli.filters import selected
 from petl_bench.cli.options import FilterOption, JsonOption, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import EVENTS, ClaimedError, Store
-from petl_bench.types import ResultRow, readable_name, row_to_dict
+from petl_bench.types import ResultRow, RunSpec, distinct_names, readable_name, row_to_dict
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run of a store in any state; the row is that of a finished one."""
+    """A run of a store in any state; the row is that of a finished one, and an unfinished one has no spec."""
 
     run_id: str
     state: str
     name: str
     row: ResultRow | None
+    spec: RunSpec | None = None
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -64,11 +65,18 @@ def ls(
     if not found:
         note(f"store {store}: holds no run")
         return
-    width = max(len(entry.name) for entry in found)
+    names = _names(found)
+    width = max(map(len, names.values()))
     for entry in found:
         row = entry.row
         facts = f"{100 * row.acc:5.1f} %  {row.bytes_file:>11,} bytes" if row else entry.state
-        say(f"{entry.run_id}  {entry.name:<{width}}  {facts}")
+        say(f"{entry.run_id}  {names[entry.run_id]:<{width}}  {facts}")
+
+
+def _names(runs: list[Entry]) -> dict[str, str]:
+    """Return the names of runs by run_id, with settings where several would have one name."""
+    distinct = distinct_names({entry.run_id: entry.spec for entry in runs if entry.spec is not None})
+    return {entry.run_id: distinct.get(entry.run_id, entry.name) for entry in runs}
 
 
 SHORT = ("run_id", "name", "state")
@@ -126,12 +134,13 @@ def _entry(store: Store, name: str, running: bool) -> Entry | None:
     if not store.holds_run(name):
         return None
     try:
-        label = readable_name(store.spec(name))
+        spec = store.spec(name)
+        label = readable_name(spec)
     except DamagedError:
-        label = _started(store, name)
+        spec, label = None, _started(store, name)
     state = store.state(name).replace("missing", "unfinished")
     row = store.row(name) if state == "done" else None
-    return Entry(name, "running" if running else state, label, row)
+    return Entry(name, "running" if running else state, label, row, spec)
 
 
 def _started(store: Store, run_id: str) -> str:
@@ -154,8 +163,9 @@ def _ask(chosen: list[Entry], store: object) -> None:
     Raises:
         UserError: there is no terminal, or the answer is not yes.
     """
+    names = _names(chosen)
     for entry in chosen[:20]:
-        note(f"  {entry.run_id} {entry.name} ({entry.state})")
+        note(f"  {entry.run_id} {names[entry.run_id]} ({entry.state})")
     if len(chosen) > 20:
         note(f"  and {len(chosen) - 20} more")
     question = f"Delete {counted(len(chosen), 'run')} of {store} for good?"

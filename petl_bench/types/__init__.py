@@ -32,7 +32,7 @@ from petl_bench.types.method_facts import (
     method,
     methods,
 )
-from petl_bench.types.names import readable_folder, readable_name
+from petl_bench.types.names import distinct_names, readable_folder, readable_name
 from petl_bench.types.parts import (
     CONTAINERS,
     FLOAT_BITS,
@@ -126,6 +126,7 @@ __all__ = [
     "completed",
     "declarations",
     "digest_of",
+    "distinct_names",
     "identity_of",
     "method",
     "methods",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from petl_bench.types.method_facts import changed_text
 from petl_bench.types.run import RunSpec
@@ -14,7 +18,8 @@ def readable_name(spec: RunSpec) -> str:
     """Return a name such as `digits/lora-h8-b1-s0`.
 
     It holds the task, the method, its hidden size, bits and seed, and each other setting of the run that
-    differs from its default. Two runs may have the same name, for example if their recipes differ.
+    differs from its default. Two runs may have the same name, for example if their recipes differ; see
+    `distinct_names`.
     """
     parts = [spec.adapter.name]
     if spec.hidden:
@@ -27,6 +32,49 @@ def readable_name(spec: RunSpec) -> str:
             parts += [f"{name}={value}"] if value != known.default else []
     parts += changed_text(spec.adapter).split()
     return f"{spec.task.name}/{'-'.join([*parts, f's{spec.seed}'])}"
+
+
+MOST_DIFFERENCES = 3
+"""Settings that are named where runs of one readable name differ in them."""
+
+
+def distinct_names(specs: Mapping[str, RunSpec]) -> dict[str, str]:
+    """Return the readable names of runs; where several have one name, with the settings that tell them apart.
+
+    For example, `digits/lora-h8-b1-s0 protocol=sealed`. A setting is named where its value is not that of
+    most of these runs; of many such settings the first ones are named.
+
+    Args:
+        specs: the runs by run_id.
+    """
+    names = {run_id: readable_name(spec) for run_id, spec in specs.items()}
+    for name in [name for name, count in Counter(names.values()).items() if count > 1]:
+        settings = {i: dict(_flat(asdict(spec))) for i, spec in specs.items() if names[i] == name}
+        usual = {}
+        for key in dict.fromkeys(key for held in settings.values() for key in held):
+            ((value, count),) = Counter(_in_words(held.get(key)) for held in settings.values()).most_common(1)
+            usual[key] = value if 2 * count > len(settings) else None
+        for run_id, held in settings.items():
+            texts = {key: _in_words(held.get(key)) for key in usual}
+            own = [f"{key}={text}" for key, text in texts.items() if text != usual[key]]
+            more = ["..."] if len(own) > MOST_DIFFERENCES else []
+            names[run_id] = " ".join([name, *own[:MOST_DIFFERENCES], *more])
+    return names
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings by their keys as in overrides; `protocol` instead of `protocol.name`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield (prefix + key).removesuffix(".name"), value
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_in_words, value))}]"
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 LONGEST = 120
