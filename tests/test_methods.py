@@ -38,6 +38,10 @@ def reference(name):
     return importlib.import_module(f"tests.reference.methods.{name}")
 
 
+FORMS = [(name, form) for name in ADAPTERS for form in ({}, *getattr(reference(name), "OPTIONS", ()))]
+every_form = pytest.mark.parametrize(("name", "settings"), FORMS)
+
+
 def some_images(count=4):
     return torch.from_numpy(tiny.split(count).images).float() / 255
 
@@ -65,9 +69,9 @@ def bits_of(name, bits):
     return method(name).unused.get("bits", bits)
 
 
-@every_method
-def test_forward_and_gradients_agree_with_the_plain_reference(name):
-    spec, adapted = model(name)
+@every_form
+def test_forward_and_gradients_agree_with_the_plain_reference(name, settings):
+    spec, adapted = model(name, **settings)
     stirred(adapted)
     held = {key: value.clone().requires_grad_() for key, value in adapted.adapter.latents.items()}
     held |= {
@@ -157,10 +161,10 @@ def test_a_reloaded_model_computes_in_bfloat16(name):
     assert 0 < (found - expected).norm() <= 0.05 * expected.norm()
 
 
-@every_method
-def test_a_reloaded_model_depends_on_no_random_numbers_of_torch(name, monkeypatch):
+@every_form
+def test_a_reloaded_model_depends_on_no_random_numbers_of_torch(name, settings, monkeypatch):
     """Frozen random parts, which files do not hold, must not change with the release of torch."""
-    spec, adapted = model(name, bits_of(name, 1))
+    spec, adapted = model(name, bits_of(name, 1), **settings)
     file = adapted.file({"seed": "3"})
     images = some_images()
     with torch.no_grad():
@@ -169,7 +173,10 @@ def test_a_reloaded_model_depends_on_no_random_numbers_of_torch(name, monkeypatc
         # Seed 0 is that of the random weights of this test's backbone.
         monkeypatch.setattr(torch, "manual_seed", lambda seed: seed_torch(seed and seed + 12345))
         found = restore(spec, file, "here").eval()(images)
+        _, again = model(name, bits_of(name, 1), **settings)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    first, second = (dump(packing.AdapterFile({}, held.adapter.store(), [])) for held in (adapted, again))
+    assert first == second
 
 
 @every_method

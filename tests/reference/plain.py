@@ -8,6 +8,7 @@ Each adapter method has a module of its name in tests/reference/methods, which i
                                            settings, trainable parameters, how to arrive at them by hand);
                                            (least, most) where only a range is known
     IDENTITY                               False if the initial model differs from the frozen one
+    OPTIONS                                settings beside the defaults for which Model is written, too
 """
 
 import math

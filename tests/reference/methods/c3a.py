@@ -13,6 +13,7 @@ STATED = [
     (1, {"block": 768}, 18_432, "24 projections of one kernel of 768"),
     (1, {"block": 128}, 110_592, "24 projections of 6 * 6 kernels of 128"),
 ]
+OPTIONS = [{"block": 16}]
 
 
 def counts(dim, depth, hidden, settings):

@@ -16,6 +16,7 @@ STATED = [
     (1, {"numbers": 3000}, 72_000, "24 projections of 3000, as in Chaos96/fourierft for ViT-B"),
     (1, {"numbers": 2592, "transform": "haar"}, 62_208, "24 projections of 2592, the default of WaveFT"),
 ]
+OPTIONS = [{"transform": "haar"}, {"transform": "none"}]
 
 
 def counts(dim, depth, hidden, settings):

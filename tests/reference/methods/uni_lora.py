@@ -16,6 +16,7 @@ STATED = [
     (4, {"numbers": 256}, 256, "theta_d_length of peft, for r = 4"),
     (4, {"numbers": 1024, "projection": "dense"}, 1024, "the vector alone"),
 ]
+OPTIONS = [{"projection": "dense"}]
 PARTS = ("q", "v")
 
 

@@ -1,6 +1,7 @@
 """VeRA (arXiv 2310.11454) on q and v: W + s diag(b) B diag(d) A with one frozen pair A, B.
 
-Source: huggingface/peft, tuners/vera. A and B are uniform within 1 / sqrt(columns), from SHAKE-256 words.
+Source: huggingface/peft, tuners/vera and tuners/pvera. A and B are uniform within 1 / sqrt(columns), from
+SHAKE-256 words.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ STATED = [
     (256, {}, 24_576, "24 projections of 256 + 768"),
     (256, {"probabilistic": True}, 30_720, "24 projections of 2 * 256 + 768"),
 ]
+OPTIONS = [{"probabilistic": True}]
 
 
 def counts(dim, depth, hidden, settings):
@@ -36,10 +38,14 @@ class Model(Plain):
         if not name.endswith("qkv"):
             return y
         i = int(name.split(".")[1])
-        a = frozen("A", self.hidden, self.dim, self.seed)
+        # PVeRA: the second half of A and d is the logarithm of a variance, without effect in evaluation.
+        rows = self.hidden * (2 if self.settings["probabilistic"] else 1)
+        a = frozen("A", rows, self.dim, self.seed)[: self.hidden]
         b = frozen("B", self.dim, self.hidden, self.seed)
         q, v = (
-            ((x @ a.T) * self.tensors["d"][2 * i + part]) @ b.T * self.tensors["b"][2 * i + part]
+            ((x @ a.T) * self.tensors["d"][2 * i + part][: self.hidden])
+            @ b.T
+            * self.tensors["b"][2 * i + part]
             for part in (0, 1)
         )
         return y + self.scale * torch.cat([q, torch.zeros_like(q), v], -1)
