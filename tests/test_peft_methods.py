@@ -9,7 +9,7 @@ from torch import nn
 from petl_bench.adapters import Attached
 from petl_bench.adapters.c3a import CirculantDelta, circulant
 from petl_bench.adapters.decomposed import Start
-from petl_bench.adapters.delta import ComputedPair, DeltaLinear
+from petl_bench.adapters.delta import ComputedPair, DeltaLinear, LowRank
 from petl_bench.adapters.dora import Directed
 from petl_bench.adapters.fourierft import TRANSFORMS, TransformedDelta
 from petl_bench.adapters.hira import MultipliedDelta
@@ -86,6 +86,14 @@ def agree(module, layer):
 
 def pair():
     return some(RANK, INPUTS), some(OUTPUTS, RANK)
+
+
+def test_lora(peft, base):
+    down, up = pair()
+    layer = twin(peft, base, peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=["site"]))
+    put(layer.lora_A["default"].weight, down)
+    put(layer.lora_B["default"].weight, up)
+    agree(DeltaLinear(base, LowRank(linear(down), linear(up), 2.0, 0.0)), layer)
 
 
 def test_vera(peft, base):
