@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_a_difference_is_that_of_the_means_over_tasks(demo: Report) -> None:
     (linear,) = [row.mean_of_tasks.mean for row in demo.tables[0].rows if row.key["adapter"] == "linear"]
     assert float(difference) == pytest.approx(100 * (means["lora"] - linear), abs=0.051)
     assert over_tasks.endswith("undecided")  # five tasks cannot decide at 5 %: 2 / 2**5 is more
+
+
+def test_a_space_within_a_value_is_written_as_plus(tmp_path: Path) -> None:
+    kept = Path(__file__).parent.parent / ".readme" / "demo.jsonl"
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["settings"] = {1: "a=1 b=2", 4: "a=1"}.get(row["bits"], "")
+    (tmp_path / ".readme").mkdir()
+    (tmp_path / ".readme" / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    two = Documentation(tmp_path).report("two")
+    chosen = [row for row in two.tables[0].rows if row.key["settings"] == "a=1 b=2"]
+    assert len(cells(by_size(two, "settings=a=1+b=2"))) == len(chosen) == 2
 
 
 @pytest.mark.parametrize(

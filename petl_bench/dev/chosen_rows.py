@@ -111,7 +111,7 @@ def compared(report: Report, text: str) -> str:
     Args:
         report: a report with one table.
         text: pairs `A B; C D`. Each configuration is written as columns of its row, joined by commas:
-            `adapter=lora,hidden=4,bits=1`.
+            `adapter=lora,hidden=4,bits=1`. A space within a value is written as `+`.
 
     Raises:
         UserError: the report has several tables, or a configuration is not exactly one row of it.
@@ -160,5 +160,5 @@ def _row(table: Table, text: str) -> Row:
 
 def _rows(table: Table, text: str) -> list[Row]:
     """Return the rows with the columns of a text such as `adapter=lora,bits=1`."""
-    wanted = dict(part.partition("=")[::2] for part in text.split(","))
+    wanted = {key: value.replace("+", " ") for key, _, value in (p.partition("=") for p in text.split(","))}
     return [row for row in table.rows if all(str(row.key.get(key)) == value for key, value in wanted.items())]
