@@ -54,7 +54,7 @@ def tuned_table(names: Iterable[str]) -> str:
         own = [table for table in tables if table["adapter"] in wanted and not _copied(table)]
         for table in own:
             others = [key for key in table if key not in ("adapter", "note", "scales", "lrs")]
-            told = "".join(f", `{key}={table[key]}`" for key in others)
+            told = "".join(f", `{key}={_text(table[key])}`" for key in others)
             found += [
                 (f"`{table['adapter']}`{preset}{told}", kind, table[f"{kind}s"])
                 for kind in ("scale", "lr")
@@ -83,7 +83,7 @@ def published_table(names: Iterable[str]) -> str:
     for table in group_config("tuned", "vtab")["tables"]:
         if table["adapter"] not in wanted:
             continue
-        place = [f"`{key}={str(v).lower()}`" for key, v in table.items() if key.startswith("adapter.")]
+        place = [f"`{key}={_text(v)}`" for key, v in table.items() if key.startswith("adapter.")]
         chosen = [f"`{each}`" for each in table["note"].removeprefix("chosen with ").split()]
         for scale in sorted(set(table["scales"].values())):
             tasks = [task.removeprefix("vtab_") for task, s in table["scales"].items() if s == scale]
@@ -129,7 +129,11 @@ def _numbers(cost: Cost) -> list[str]:
 
 
 def _value(value: object) -> str:
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return f"`{_text(value)}`"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _markdown(rows: list[list[str]]) -> str:
