@@ -199,6 +199,17 @@ def test_files_that_are_no_runs_are_compressed_with_given_strengths(
     assert "is compressed already" in error_of(run("ptq", "--bits", 2, "--out", tmp_path / "x"))
 
 
+def test_files_of_methods_that_do_not_fit_a_compression_are_refused(
+    finished_store: Path, tmp_path: Path
+) -> None:
+    name = pick(finished_store, task="digits", adapter="adaptformer", bits=32)["run_id"]
+    file, out = tmp_path / "own.safetensors", tmp_path / "small.safetensors"
+    file.write_bytes((finished_store / name / ADAPTER).read_bytes())
+    done = quickly("compress", file, "--how", "loraquant", "--kept", 0.9, "--out", out)
+    assert "needs an adapter of low-rank updates" in error_of(done)
+    assert not out.exists()
+
+
 def test_methods_that_a_compression_leaves_as_trained_are_named() -> None:
     given = ["adapter=bitfit,full,lora", "compress=none,ptq", "bits=4", "scale=1"]
     said = "compress=ptq leaves bitfit, full as trained, since nothing of them gets fewer than 32 bits"

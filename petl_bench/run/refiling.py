@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from petl_bench import packing
+from petl_bench.model.compression import FORMS
 from petl_bench.packing import AdapterFile
 from petl_bench.run.compressing import Source, filed
 from petl_bench.run.metadata import sizes
@@ -34,9 +35,10 @@ def compressed_file(
     }
     settings = own | fixed
     compressed = replace(model, compress=how, **settings)
-    tensors = Source(model, file, where).compressed(
-        compressed, chosen.get("kept", 0.0), chosen.get("strength", 0.0)
-    )
+    source = Source(model, file, where)
+    if how in FORMS:
+        FORMS[how].check(source.start.adapter, source.start.network)
+    tensors = source.compressed(compressed, chosen.get("kept", 0.0), chosen.get("strength", 0.0))
     stated = {"bits": str(compressed.bits), "quantizer": compressed.quantizer, "compress": how}
     if compressed.float_bits != model.float_bits:
         stated["float_bits"] = str(compressed.float_bits)
