@@ -227,3 +227,15 @@ def test_settings_that_a_method_does_not_use_are_blank(tmp_path: Path) -> None:
     names = table[0].index("hidden"), table[0].index("bits"), table[0].index("float_bits")
     cells = [[row[0], *(row[column] for column in names)] for row in table[2:5]]
     assert cells == [["ia3", "-", "1", "-"], ["ln_tune", "-", "-", "1"], ["ln_tune", "-", "-", "8"]]
+
+
+def test_the_way_of_compressing_is_shown_for_methods_of_floats_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for overrides in (["compress=none,ptq", "float_bits=1"], ["compress=compeft", "kept=0.2"]):
+        for spec in plan(["sweep=none", "task=digits", "adapter=bitfit", *overrides]).runs:
+            store.put(spec, make_row(spec, 0.5, kept=spec.kept), b"adapter")
+    lines = quickly("report", "--store", tmp_path, "--format", "markdown").stdout.splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    names = [table[0].index(name) for name in ("float_bits", "compress", "kept")]
+    cells = {tuple(row[column] for column in names) for row in table[2:5]}
+    assert cells == {("1", "none", "-"), ("1", "ptq", "-"), ("2", "compeft", "0.2")}
