@@ -81,8 +81,8 @@ def _changes(base: Row, row: Row, names: Sequence[str]) -> list[str]:
     for name in names:
         before, after = setting(base, name), setting(row, name)
         if before != after:
-            named = name in NAMED_BY_VALUE
-            found.append(f"not {before}" if after == BLANK else after if named else f"{name} {after}")
+            label_of = "" if name in NAMED_BY_VALUE else f"{name} "
+            found.append(f"not {label_of}{before}" if after == BLANK else f"{label_of}{after}")
     return found
 
 
