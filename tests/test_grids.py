@@ -123,6 +123,26 @@ def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, 
     assert "its first line must be `# @package _global_`" in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        ("train", "# @package _global_\nepochs: 3\n", "@package is for the files of sweeps"),
+        ("train", "epochs: 3\n", "missing batch_size"),
+        ("tuned", "tables:\n- {adapter: lora, hiden: 3, scales: {digits: 1}}\n", "unknown key 'hiden'"),
+        ("tuned", "tables:\n- {adapter: lora, lr: {digits: 1}}\n", "unknown key 'lr': did you mean 'lrs'"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    tmp_path: Path, group: str, text: str, message: str
+) -> None:
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf" / group / "mine.yaml").write_text(text)
+    given = ["sweep=none", "task=digits", "adapter=lora", "protocol=fixed", f"{group}=mine"]
+    done = quickly("sweep", "--dry-run", "--config-dir", tmp_path, *given, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
 def test_each_run_can_be_planned_alone() -> None:
     found = plan(["sweep=frontier", "seed=1", "task=surfaces"])
     for spec, lines in list(zip(found.runs, found.alone, strict=True))[::7]:

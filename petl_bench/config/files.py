@@ -203,7 +203,10 @@ def check_files(errors: bool = False) -> None:
     _check_plugins()
     for path in (path for folder in folders() for path in sorted(folder.rglob("*.yaml"))):
         where = _where(path)
-        if errors or b"&" in read_bytes(path, SETTINGS_LIMIT, where):
+        content = read_bytes(path, SETTINGS_LIMIT, where)
+        if b"@package" in content and path.parent.name != "sweep":
+            raise UserError(f"{where}: @package is for the files of sweeps; leave it out")
+        if errors or b"&" in content:
             _content(path)
             try:
                 path.read_text(encoding="utf-8")  # as Hydra does

@@ -201,8 +201,8 @@ def _parts(groups: str) -> _Parts:
         raise UserError(f"adapter.{key}: is no setting of adapter={name}: {did_you_mean(key, defaults)}")
     settings = {key: like(defaults[key], value, f"adapter.{key}") for key, value in adapter.items()}
     train = values["train"]
-    backbone = _backbone(values["backbone"], train["normalization"] == "backbone")
-    if train["normalization"] == "backbone":
+    backbone = _backbone(values["backbone"], train.get("normalization") == "backbone")
+    if train.get("normalization") == "backbone":
         train["normalization"] = backbone.normalization
     protocol = typed(ProtocolSpec, values["protocol"], "protocol.")
     grids: dict[str, Any] = {
@@ -273,6 +273,9 @@ def _about(adapter: AdapterSpec, head: str, hidden: int, bits: int) -> dict[str,
     return {"adapter": adapter.name, "head": head, "hidden": hidden, "bits": bits, **settings}
 
 
+_OF_TABLE = ("adapter", "head", "hidden", "bits", "scales", "lrs", "note")
+
+
 def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the tables of conf/tuned.
 
@@ -282,6 +285,10 @@ def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     try:
         tables = values["tuned"]["tables"]
         for table in tables:
+            if unknown := [key for key in table if key not in _OF_TABLE and not key.startswith("adapter.")]:
+                raise UserError(
+                    f"tuned.tables: unknown key {unknown[0]!r}: {did_you_mean(unknown[0], _OF_TABLE)}"
+                )
             for what in ("scales", "lrs"):
                 for value in table.get(what, {}).values():
                     float(value)
