@@ -19,8 +19,8 @@ install: .venv/installed ## make .venv with everything in it
 	$(BIN)/uv pip install --quiet --python .venv -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install ## run the default sweep into ./results and print the report
-	$(BIN)/petl-bench sweep --store results
+demo: install ## run the demo sweep into ./results and print the report
+	$(BIN)/petl-bench sweep sweep=demo --store results
 	$(BIN)/petl-bench report --store results
 
 test: install ## run all tests but a few that take long

@@ -117,7 +117,7 @@ def warm_up() -> None:
 
     Image.preinit()
     small = ["sweep=none", "task=vtab_clevr_count,digits", "adapter=linear,adaptformer,lora"]
-    for overrides in ([], ["sweep=demo"], small, [*small, "protocol=fixed", "scale=1"]):
+    for overrides in ([], ["sweep=default"], small, [*small, "protocol=fixed", "scale=1"]):
         for spec in plan(overrides).runs:
             sources(spec)
 

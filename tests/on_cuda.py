@@ -142,14 +142,14 @@ def briefly(tree: Tree, name: str, family: str, precision: str) -> dict[str, obj
     return {"steps": len(losses), "waits": dict(DEVICES.last_step.waits), "images": scored.images}
 
 
-def main(folder: str, family: str, whole: str, *methods: str) -> None:
+def main(folder: str, family: str, methods: str) -> None:
     timm.layers.set_fused_attn(enable=False)  # fused, the two devices add up in different orders
     trees = [made(Path(folder) / kind, sizes) for kind, sizes in (("whole", SIZES), ("brief", FEW))]
     pretended_cuda.install(allowed={1})
     training.sources = lambda spec: {}  # digests of the source code take as long as a step
-    for precision, chosen in json.loads(whole).items():
-        for name in methods:
-            kind, tree = (found, trees[0]) if name in chosen else (briefly, trees[1])
+    for precision, (whole, brief) in json.loads(methods).items():
+        for name in whole + brief:
+            kind, tree = (found, trees[0]) if name in whole else (briefly, trees[1])
             try:
                 result = kind(tree, name, family, precision)
             except Exception:

@@ -26,7 +26,7 @@ def cells(text: str) -> list[list[str]]:
 
 def test_rows_are_in_the_order_of_bytes_and_the_front_gains_with_each(demo: Report) -> None:
     every, front = cells(by_size(demo, "all")), cells(by_size(demo, "front"))
-    assert len(every) == 7  # linear, and two methods at three bit-widths
+    assert len(every) == 5  # linear, and two methods at two bit-widths
     sizes = [int(row[2].replace(",", "")) for row in every]
     assert sizes == sorted(sizes)
     assert [row[0] for row in front] == [row[0] for row in every if row[3].endswith("§")]
@@ -39,7 +39,7 @@ def test_a_difference_is_that_of_the_means_over_tasks(demo: Report) -> None:
     ((first, _, second, _, difference, over_tasks, *_),) = cells(
         compared(demo, "adapter=lora,bits=1 adapter=linear")
     )
-    assert (first, second) == ("lora h16, 1 bit", "linear")
+    assert (first, second) == ("lora h16, 1 bit, dropout=0.0, start 0.02", "linear")
     means = {
         row.key["adapter"]: row.mean_of_tasks.mean for row in demo.tables[0].rows if row.key["bits"] == 1
     }
@@ -63,7 +63,7 @@ def test_a_space_within_a_value_is_written_as_plus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("adapter=lora adapter=linear", "adapter=lora is 3 rows of the table"),
+        ("adapter=lora adapter=linear", "adapter=lora is 2 rows of the table"),
         ("adapter=houlsby adapter=linear", "adapter=houlsby is 0 rows"),
         ("adapter=linear", "expected two configurations"),
     ],

@@ -52,7 +52,7 @@ KINDS = {name: overrides for name, overrides in SPECS.items() if not name.starts
         "backbone.options={window_size: [4, 4], qk_norm: true, init_values: 1e-5, act_layer: '1', a: null}",
     ],
     "few-shot with a search": ["sweep=none", "task=fgvc_pets", "shots=16", "data.root=/x", "bits=8"],
-    "the demo": ["task=surfaces", "adapter=lora", "bits=4"],
+    "the default sweep": ["task=surfaces", "adapter=lora", "bits=4"],
 }
 """Overrides of one run each."""
 

@@ -60,7 +60,7 @@ def default() -> Plan:
 
 def test_the_default_plan_is_the_embedded_suite(default: Plan) -> None:
     # 5 tasks x (linear once, for it has no bits, + 2 adapters x 3 widths) = 35
-    widths = yaml.safe_load((CONF_DIR / "sweep" / "demo.yaml").read_text())["hydra"]["sweeper"]["params"]
+    widths = yaml.safe_load((CONF_DIR / "sweep" / "default.yaml").read_text())["hydra"]["sweeper"]["params"]
     bits = [int(text) for text in str(widths["bits"]).split(",")]
     assert len(bits) == 3
     expected = [(t, "linear", 32) for t in TASKS]

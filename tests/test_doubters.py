@@ -45,7 +45,7 @@ SEALED = ["sweep=none", "task=digits", "adapter=lora"]
         ([*FIXED[:2], "adapter=linear", "protocol=fixed"], "method", TUNED),
         ([*FIXED[:2], "adapter=adapter_plus", "protocol=fixed"], "learned", TUNED),
         ([*FIXED, "train=vtab"], TUNED, stamp("train", "vtab")),
-        (["task=digits", "adapter=lora", "bits=1", "preset=released"], TUNED, RECIPE),  # sweep=demo
+        (["task=digits", "adapter=lora", "bits=1", "preset=released"], TUNED, RECIPE),  # sweep=default
         ([*FIXED, "preset=compact"], stamp("tuned", "pocket_compact"), RECIPE),
         (SEALED, "search on val", RECIPE),
         ([*SEALED, "protocol.lrs=[0.1,0.2]"], "search on val", "search on val"),

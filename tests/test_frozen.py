@@ -74,9 +74,9 @@ SPECS = {
     "tree": [*ONE[::2], "task=tree", "split_seed=7", "data.images=40"],
     "folder": [*ONE[::2], "task=folder"],
     "seed": [*ONE, "seed=41"],
-    **{f"sweep {name}": [f"sweep={name}"] for name in options("sweep") if name not in ("none", "demo")},
-    "sweep demo": ["sweep=demo", "preset=released", "train.batch_size=32"],
-    "preset compact": ["sweep=demo", "preset=compact", "train.batch_size=32"],
+    **{f"sweep {name}": [f"sweep={name}"] for name in options("sweep") if name not in ("none", "default")},
+    "sweep default": ["sweep=default", "preset=released", "train.batch_size=32"],
+    "preset compact": ["sweep=default", "preset=compact", "train.batch_size=32"],
 }
 """Name -> overrides."""
 

@@ -83,7 +83,8 @@ def test_a_report_fits(name: str, width: int) -> None:
 def test_what_all_rows_share_is_in_the_title() -> None:
     text = for_terminal(report_of("demo"), 80)
     title, table = text.split("\n\n")[:2]
-    assert title.endswith("hidden 16, tasks 5/5, seeds 1")
+    shared = "settings dropout=0.0, hidden 16, start 0.02, tasks 5/5, seeds 1"
+    assert " ".join(title.split()).endswith(shared)
     assert "hidden" not in table
 
 

@@ -147,7 +147,7 @@ def test_the_plan_tells_ways_to_fewer_bytes_apart(tmp_path):
 
 
 def test_a_rate_weight_without_epochs_to_act_in_is_refused():
-    refused = quickly("sweep", "--dry-run", "train.epochs=1", "rate_weight=0.1")  # demo warms up for 1
+    refused = quickly("sweep", "--dry-run", "train.epochs=1", "rate_weight=0.1")  # default warms up for 1
     assert "warm-up" in error_of(refused)
 
 

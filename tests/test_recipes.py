@@ -74,12 +74,12 @@ def test_a_sweep_warns_where_pixels_are_not_those_of_the_pretraining(
 
 @pytest.mark.parametrize("task", OWN)
 def test_own_data_are_searched_unless_told_otherwise(task: str) -> None:
-    """The demo's axes, its five epochs and its tuned scales are those of the bundled suite."""
+    """The axes of `default`, its five epochs and its tuned scales are those of the bundled suite."""
     (spec,) = plan([f"task={task}"]).runs
     assert (spec.protocol.name, spec.scale, spec.train.epochs) == ("sealed", None, 100)
     assert len(spec.candidates) == 5
     assert plan(["sweep=none", f"task={task}"]).runs == [spec]
-    assert {run.protocol.name for run in plan([f"task={task}", "sweep=demo", "scale=1"]).runs} == {"fixed"}
+    assert {run.protocol.name for run in plan([f"task={task}", "sweep=default", "scale=1"]).runs} == {"fixed"}
     assert plan([f"task={task}", "protocol=fixed", "scale=2"]).runs[0].protocol.name == "fixed"
     assert all("sweep=none" in alone for alone in plan([f"task={task}", "bits=1,32"]).alone)
 

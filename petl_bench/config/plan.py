@@ -71,8 +71,8 @@ class Plan:
 def plan(overrides: Sequence[str]) -> Plan:
     """Expand overrides in Hydra's grammar into validated runs.
 
-    Overrides replace the axes of the chosen sweep, by default `sweep=demo`. Runs that differ only in settings
-    that their method does not use are one run.
+    Overrides replace the axes of the chosen sweep, by default `sweep=default`. Runs that differ only in
+    settings that their method does not use are one run.
 
     Raises:
         UserError: an override cannot be read, names an unknown key or option, or has a bad value.

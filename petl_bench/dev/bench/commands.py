@@ -115,11 +115,11 @@ def report_10000(setting: Setting) -> Timing:
         return timed(setting, 3, note, ["report", "--store", str(store)])
 
 
-@case("sweep_demo", "the demo sweep: petl-bench sweep", target=60)
+@case("sweep_demo", "the demo sweep: petl-bench sweep sweep=demo", target=60)
 def sweep_demo(setting: Setting) -> Timing:
-    """Time the 35 runs of the demo with as many processes as the launcher uses."""
-    chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else []
-    note = "one run of one epoch" if setting.quick else "35 runs"
+    """Time the 25 runs of the demo with as many processes as the launcher uses."""
+    chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else ["sweep=demo"]
+    note = "one run of one epoch" if setting.quick else "25 runs of ten epochs"
     wall = partial(seconds_of, device="cpu")
     return timed(setting, 1, note, ["sweep", *chosen, f"launcher.device={setting.device}"], wall)
 
@@ -128,7 +128,9 @@ SHARING = 4
 """Processes that share a GPU where the gain of that is measured."""
 
 
-@case("pool", "the demo sweep with launcher=pool compared with launcher=local", 0.65, meaning="pool / local")
+@case(
+    "pool", "the default sweep with launcher=pool compared with launcher=local", 0.65, meaning="pool / local"
+)
 def pool(setting: Setting) -> Timing:
     """Time the same runs, with one thread each, in several processes and in one.
 
