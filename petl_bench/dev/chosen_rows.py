@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from petl_bench.errors import UserError
 from petl_bench.report import Report
 from petl_bench.report.grid import percent
-from petl_bench.report.labels import BLANK, label, setting, shown_settings
+from petl_bench.report.labels import label
 from petl_bench.report.pairs import Pair
 from petl_bench.report.pareto import PARETO, front
 from petl_bench.report.settings import NAMED_BY_VALUE
 from petl_bench.report.statistics import Comparison, compare
 from petl_bench.report.t_tests import Tested
-from petl_bench.report.tables import Row, Table
+from petl_bench.report.tables import BLANK, Row, Table, setting
 
 GROUPS = "mean of groups"
 """Title of the column of the mean of groups."""
@@ -53,7 +53,7 @@ def changed_one_at_a_time(report: Report) -> str:
         UserError: there is no such configuration, or there are several.
     """
     table = _only_table(report)
-    names = [name for name in shown_settings(table) if name != "hidden"]
+    names = [name for name in table.shown_settings if name != "hidden"]
     lines = [["Configuration", "Changed", "adapter bytes", "head bytes", "file bytes", GROUPS, "difference"]]
     lines.append([":--", ":--", *["--:"] * (len(lines[0]) - 2)])
     for adapter, hidden in dict.fromkeys((row.key["adapter"], row.key["hidden"]) for row in table.rows):

@@ -7,9 +7,9 @@ from string import ascii_lowercase
 
 from petl_bench.report.averages import Statistic
 from petl_bench.report.grid import Column, Grid, text_column
-from petl_bench.report.labels import BLANK, label, title
+from petl_bench.report.labels import label, title
 from petl_bench.report.published import SUITE, PublishedRow
-from petl_bench.report.tables import Row, Table
+from petl_bench.report.tables import BLANK, Row, Table
 
 TITLE = "Published (cited, not run here)"
 FULL_PRECISION = 32

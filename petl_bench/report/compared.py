@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from petl_bench.errors import counted
 from petl_bench.report.averages import Statistic
 from petl_bench.report.grid import Column, Grid, percent_column, text_column
-from petl_bench.report.labels import BLANK, label
+from petl_bench.report.labels import label
 from petl_bench.report.power import CHANCE, Design, Power
 from petl_bench.report.statistics import Comparison
-from petl_bench.report.tables import Row, Table
+from petl_bench.report.tables import BLANK, Row, Table
 
 _BY_WIDTH = "Fewer bits compared with the most bits"
 Texts = Mapping[str, Callable[[Comparison], str]]

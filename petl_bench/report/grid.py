@@ -8,9 +8,8 @@ from itertools import groupby
 
 from petl_bench.errors import counted
 from petl_bench.report.averages import Statistic
-from petl_bench.report.labels import BLANK, setting, shown_settings
 from petl_bench.report.pareto import PARETO, front
-from petl_bench.report.tables import BYTES, Row, Table
+from petl_bench.report.tables import BLANK, BYTES, Row, Table, setting
 from petl_bench.report.variants import TRIED
 
 SIZES = ["adapter bytes", "adapter raw", "head bytes", "overhead bytes", "file bytes"]
@@ -121,7 +120,7 @@ def percent_column(name: str, values: Sequence[Statistic], over: str = "") -> Co
 
 def label_columns(table: Table) -> list[Column]:
     """Return the columns that say what a row is: adapter, hidden, bits, and settings in which rows differ."""
-    names = ["adapter", *shown_settings(table)]
+    names = ["adapter", *table.shown_settings]
     return [text_column(name, [setting(row, name) for row in table.rows]) for name in names]
 
 

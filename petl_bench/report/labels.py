@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from petl_bench.errors import counted
-from petl_bench.report.settings import ALWAYS_SHOWN, NAMED_BY_VALUE, OFF_BY_DEFAULT, USUAL, WITHOUT_ADAPTER
+from petl_bench.report.settings import NAMED_BY_VALUE, USUAL
 from petl_bench.report.suites import part_name
-from petl_bench.report.tables import Row, Table
+from petl_bench.report.tables import BLANK, Row, Table, setting
 from petl_bench.report.variants import TRIED
-from petl_bench.types import methods
 
-BLANK = "-"
-"""Text of a cell without a value."""
 PEEK = "†"
 """Mark of accuracies that are the best of several evaluations on the test images."""
 
@@ -64,7 +61,7 @@ def label(row: Row, table: Table, without: Collection[str] = ()) -> str:
         table: the table, whose rows the label tells apart.
         without: settings to leave out; such a part of a label has no mark.
     """
-    shown = {name: setting(row, name) for name in shown_settings(table) if name not in without}
+    shown = {name: setting(row, name) for name in table.shown_settings if name not in without}
     parts = [] if "adapter" in without else [str(row.key["adapter"])]
     if shown.pop("hidden", BLANK) != BLANK:
         parts = [" ".join([*parts, f"h{row.key['hidden']}"])]
@@ -74,27 +71,6 @@ def label(row: Row, table: Table, without: Collection[str] = ()) -> str:
         text if name in NAMED_BY_VALUE else f"{name} {text}" for name, text in shown.items() if text != BLANK
     ]
     return ", ".join(parts) + (f" {TRIED}" if row.tried and not without else "")
-
-
-def setting(row: Row, name: str) -> str:
-    """Return a setting as text, BLANK where the method does not have it."""
-    if row.key["hidden"] == 0 and name not in WITHOUT_ADAPTER:
-        return BLANK
-    if name == "quantizer" and row.key["quantizer"] == "none":
-        return BLANK
-    if (known := methods().get(row.key["adapter"])) and name in known.unused:
-        return BLANK
-    if row.key[name] in (None, "") or (name in OFF_BY_DEFAULT and not row.key[name]):
-        return BLANK
-    return str(row.key[name])
-
-
-def shown_settings(table: Table) -> list[str]:
-    """Return the settings that have a column: bits and hidden always, others where rows differ in them."""
-    names = [name for name in table.rows[0].key if name != "adapter"]
-    varied = {name for name in names if len({setting(row, name) for row in table.rows} - {BLANK}) > 1}
-    varied |= {name for name in OFF_BY_DEFAULT if any(row.key[name] for row in table.rows)}
-    return [name for name in names if name in varied | ALWAYS_SHOWN]
 
 
 def printable(text: str) -> str:

@@ -9,8 +9,8 @@ from pylatexenc.latexencode import unicode_to_latex
 from petl_bench.report.cited import footnotes, published_grids
 from petl_bench.report.content import Report
 from petl_bench.report.grid import Cell, Column, Grid
-from petl_bench.report.labels import BLANK
 from petl_bench.report.sections import Section
+from petl_bench.report.tables import BLANK
 
 PREAMBLE = "% In the preamble: \\usepackage{booktabs} \\usepackage{adjustbox}"
 MANY = 10

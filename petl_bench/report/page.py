@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from petl_bench.errors import counted
 from petl_bench.report.grid import Grid
-from petl_bench.report.labels import BLANK, PEEK
+from petl_bench.report.labels import PEEK
 from petl_bench.report.page_rows import SHOWN, WORDS, embedded, provenance
 from petl_bench.report.sections import Section
+from petl_bench.report.tables import BLANK
 from petl_bench.types import ResultRow
 
 HEADLINE = "mean of groups"

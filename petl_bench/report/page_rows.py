@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from petl_bench.errors import counted
-from petl_bench.report.labels import BLANK
+from petl_bench.report.tables import BLANK
 from petl_bench.store import ADAPTER, SPEC
 from petl_bench.types import ResultRow
 

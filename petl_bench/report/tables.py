@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -25,10 +26,20 @@ from petl_bench.report.averages import (
 )
 from petl_bench.report.consistency import inconsistencies, mixed_machines
 from petl_bench.report.lines import BY_TASK, told_apart
-from petl_bench.report.settings import REPETITIONS, SEPARATED, TABLE_SETTINGS
+from petl_bench.report.settings import (
+    ALWAYS_SHOWN,
+    OFF_BY_DEFAULT,
+    REPETITIONS,
+    SEPARATED,
+    TABLE_SETTINGS,
+    WITHOUT_ADAPTER,
+)
 from petl_bench.report.suites import Task, suite_tasks
 from petl_bench.report.variants import Variants, remark, variants
-from petl_bench.types import Manifest, ResultRow
+from petl_bench.types import Manifest, ResultRow, methods
+
+BLANK = "-"
+"""Text of a cell without a value."""
 
 UNKNOWN = -1
 """Placeholder for the image size of an old row whose spec is lost."""
@@ -100,6 +111,27 @@ class Table:
     @property
     def groups(self) -> list[str]:
         return list(dict.fromkeys(task.group for task in self.tasks))
+
+    @cached_property
+    def shown_settings(self) -> list[str]:
+        """Settings that have a column: bits and hidden always, others where rows differ in them."""
+        names = [name for name in self.rows[0].key if name != "adapter"]
+        varied = {name for name in names if len({setting(row, name) for row in self.rows} - {BLANK}) > 1}
+        varied |= {name for name in OFF_BY_DEFAULT if any(row.key[name] for row in self.rows)}
+        return [name for name in names if name in varied | ALWAYS_SHOWN]
+
+
+def setting(row: Row, name: str) -> str:
+    """Return a setting as text, BLANK where the method does not have it."""
+    if row.key["hidden"] == 0 and name not in WITHOUT_ADAPTER:
+        return BLANK
+    if name == "quantizer" and row.key["quantizer"] == "none":
+        return BLANK
+    if (known := methods().get(row.key["adapter"])) and name in known.unused:
+        return BLANK
+    if row.key[name] in (None, "") or (name in OFF_BY_DEFAULT and not row.key[name]):
+        return BLANK
+    return str(row.key[name])
 
 
 def tabulate(
