@@ -20,7 +20,7 @@ from petl_bench.report.pairs import by_width
 from petl_bench.report.pareto import pareto
 from petl_bench.report.tables import tabulate
 from petl_bench.types import ResultRow
-from tests.test_figures import MARGIN, drawn, points, quantizers, rows_for, stores
+from tests.test_figures import MARGIN, drawn, points, quantizers, rows_for, store
 
 GROUPS = {
     "natural": ["digits"],
@@ -56,7 +56,7 @@ def test_pareto_front(sizes: list[tuple[float, float]]) -> None:
 
 
 def test_accuracy_against_bytes() -> None:
-    rows = stores()["pocket"]
+    rows = store("pocket")
     figure = drawn(rows)["pocket-fixed-accuracy-bytes"]
     sheet = figure.draw()
     found = points(sheet)
@@ -99,7 +99,7 @@ def test_accuracy_against_bytes() -> None:
 
 @pytest.mark.parametrize(("count", "named"), [(10, r"h16, \d+ bits?"), (11, r"a\d+ h16, \d+ bits?")])
 def test_points_of_more_methods_than_marks_tell_apart_are_named_in_full(count: int, named: str) -> None:
-    lora = [row for row in stores()["pocket"] if row.adapter == "lora"]
+    lora = [row for row in store("pocket") if row.adapter == "lora"]
     rows = [replace(row, adapter=f"a{number}") for number in range(count) for row in lora]
     sheet = drawn(rows)["pocket-fixed-accuracy-bytes"].draw()
     texts = [text.get_text() for text in sheet.findobj(Annotation)]
@@ -110,7 +110,7 @@ def test_points_of_more_methods_than_marks_tell_apart_are_named_in_full(count: i
 
 
 def test_where_points_crowd_a_second_panel_shows_them_with_numbers() -> None:
-    lora = [row for row in stores()["pocket"] if row.adapter == "lora" and row.bits == 1]
+    lora = [row for row in store("pocket") if row.adapter == "lora" and row.bits == 1]
     rows = [
         replace(row, adapter=f"a{number}", acc=row_acc(number), bytes_file=1000 * number)
         for number in range(1, 13)
@@ -147,7 +147,7 @@ def of_setting(rows: Iterable[ResultRow], text: str) -> list[ResultRow]:
 
 
 def test_accuracy_against_bits() -> None:
-    rows = [row for row in stores()["pocket"] if row.adapter != "linear"]
+    rows = [row for row in store("pocket") if row.adapter != "linear"]
     found = points(drawn(rows)["pocket-fixed-accuracy-bits"].draw())
     assert set(found) == {"adaptformer h16", "lora h16"}
     for name, curve in found.items():
@@ -223,7 +223,7 @@ def test_a_curve_at_a_budget_keeps_to_its_quantizer_and_rate_weight() -> None:
 
 
 def test_accuracy_against_hidden_size_at_a_budget() -> None:
-    rows = stores()["grid"]
+    rows = store("grid")
     curves = points(drawn(rows)["pocket-fixed-accuracy-hidden"].draw())
     assert curves
     budgets = set()
@@ -258,7 +258,7 @@ def test_accuracy_against_hidden_size_at_a_budget() -> None:
 
 
 def test_accuracy_against_shots() -> None:
-    rows = [replace(row, recipe=f"recipe{row.shots}") for row in stores()["shots"]]
+    rows = [replace(row, recipe=f"recipe{row.shots}") for row in store("shots")]
     figure = drawn(rows)["fgvc-fixed-accuracy-shots"]
     assert "recipe" not in figure.title
     assert "shot," not in figure.title
@@ -277,13 +277,13 @@ def test_accuracy_against_shots() -> None:
 
 
 def test_two_recipes_of_the_same_shots_have_figures_of_their_own() -> None:
-    rows = [row for row in stores()["shots"] if row.shots < 4 and row.bits == 1]
+    rows = [row for row in store("shots") if row.shots < 4 and row.bits == 1]
     both = [*rows, *(replace(row, recipe="other") for row in rows)]
     assert sum(name.endswith("accuracy-shots") for name in drawn(both)) == 2
 
 
 def test_differences_by_task() -> None:
-    rows = stores()["vtab"]
+    rows = store("vtab")
     figure = drawn(rows)["vtab-fixed-task-differences"]
     axes = figure.draw().axes[0]
     known = sorted({m.position: m for m in manifests().values() if m.suite == "vtab"}.items())

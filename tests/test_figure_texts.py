@@ -18,7 +18,7 @@ from petl_bench.data import manifests
 from petl_bench.report.figures import Figure, figures
 from petl_bench.report.figures.style import MARKERS, lightened, looks
 from petl_bench.report.tables import tabulate
-from tests.test_figures import MARGIN, Ranks, drawn, points, ranking, rows_for, stores
+from tests.test_figures import MARGIN, Ranks, drawn, points, ranking, rows_for, store
 
 
 def ranked_figure(ranks: Ranks | None) -> list[Figure]:
@@ -52,7 +52,7 @@ def test_a_diagram_says_where_no_test_could_show_differences() -> None:
         ("pocket", 14, "5 tasks are too few to show differences among 14: one bar joins all"),
         ("vtab", 24, ""),  # 276 * 2 / 524288
     ]:
-        tables, _ = tabulate(stores()[name], manifests())
+        tables, _ = tabulate(store(name), manifests())
         ranks = ranking([f"line {n}" for n in range(count)], [1.0 + n for n in range(count)], count)
         found = figures(tables[:1], MARGIN, {0: ranks})
         (figure,) = [figure for figure in found if figure.name.endswith("critical-difference")]
@@ -108,7 +108,7 @@ def tick_texts(axis: mpl.axis.Axis) -> list[Text]:
 @pytest.mark.parametrize("name", ["pocket", "grid", "shots", "vtab", "hostile", "quantizers", "scales"])
 @pytest.mark.sampled(2)
 def test_every_text_can_be_read(name: str) -> None:
-    found = drawn(stores()[name])
+    found = drawn(store(name))
     for figure in [figure for part, figure in found.items() if not re.search("shots-(2|4|8|16)-", part)]:
         sheet = figure.draw()
         texts = texts_of(sheet)
@@ -150,7 +150,7 @@ def test_series_differ_without_colour(families: int, variants: int) -> None:
 
 
 def test_bits_are_told_by_lightness() -> None:
-    axes = drawn(stores()["pocket"])["pocket-fixed-accuracy-bytes"].draw().axes[0]
+    axes = drawn(store("pocket"))["pocket-fixed-accuracy-bytes"].draw().axes[0]
     fills = {str(part.get_label()): part.lines[0].get_markerfacecolor() for part in axes.containers}
     for name in ("adaptformer", "lora"):
         few, some, many = (luminance(fills[f"{name} h16, {bits}"]) for bits in ("1 bit", "4 bits", "32 bits"))

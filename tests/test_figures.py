@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from xml.etree import ElementTree
@@ -98,24 +98,27 @@ VTAB = ["sweep=none", "task=glob(vtab_*)", "adapter=adaptformer,lora", "bits=1,3
 
 
 @cache
-def stores() -> dict[str, list[ResultRow]]:
-    grid, pocket = rows_for(*GRID), rows_for(*POCKET)
-    return {
-        "pocket": pocket,
-        "grid": grid,
-        "shots": rows_for(*SHOTS),
-        "vtab": rows_for(*VTAB),
-        "hostile": [
-            replace(row, adapter=f"{HOSTILE} {row.adapter} of somebody else", backbone="WWWW_MMMM" * 8)
-            for row in grid
-            if row.hidden in (0, 8, 16) and row.bits in (1, 32)
-        ],
-        "quantizers": [*pocket, *quantizers("bits=1,2,4,32", "hidden=1,4,16", "seed=0")],
-        "scales": [
-            replace(row, scale=scale) for row in grid if 0 < row.hidden < 9 for scale in (0.1, 1.0, 10.0)
-        ],
-        "two": [row for row in pocket if row.adapter == "lora" and row.bits < 32],
-    }
+def store(name: str) -> list[ResultRow]:
+    """Return the made-up results of a store."""
+    return STORES[name]()
+
+
+STORES: dict[str, Callable[[], list[ResultRow]]] = {
+    "pocket": lambda: rows_for(*POCKET),
+    "grid": lambda: rows_for(*GRID),
+    "shots": lambda: rows_for(*SHOTS),
+    "vtab": lambda: rows_for(*VTAB),
+    "hostile": lambda: [
+        replace(row, adapter=f"{HOSTILE} {row.adapter} of somebody else", backbone="WWWW_MMMM" * 8)
+        for row in store("grid")
+        if row.hidden in (0, 8, 16) and row.bits in (1, 32)
+    ],
+    "quantizers": lambda: [*store("pocket"), *quantizers("bits=1,2,4,32", "hidden=1,4,16", "seed=0")],
+    "scales": lambda: [
+        replace(row, scale=scale) for row in store("grid") if 0 < row.hidden < 9 for scale in (0.1, 1.0, 10.0)
+    ],
+    "two": lambda: [row for row in store("pocket") if row.adapter == "lora" and row.bits < 32],
+}
 
 
 def points(sheet: Sheet) -> dict[str, list[tuple[float, float]]]:
@@ -132,15 +135,15 @@ def points(sheet: Sheet) -> dict[str, list[tuple[float, float]]]:
 
 def test_which_figures_a_store_has() -> None:
     usual = ["accuracy-bytes", "accuracy-bits", "critical-difference", "task-differences"]
-    assert list(drawn(stores()["pocket"])) == [f"pocket-fixed-{name}" for name in usual]
-    assert list(drawn(stores()["grid"])) == [
+    assert list(drawn(store("pocket"))) == [f"pocket-fixed-{name}" for name in usual]
+    assert list(drawn(store("grid"))) == [
         f"pocket-fixed-{name}"
         for name in [*usual[:2], "accuracy-hidden", *usual[2:], "task-differences-2", "task-differences-3"]
     ]
-    few = list(drawn(stores()["shots"]))
+    few = list(drawn(store("shots")))
     tables = [f"fgvc-fixed-shots-{shots}-{name}" for shots in (1, 2, 4, 8, 16) for name in usual]
     assert few == [*tables, "fgvc-fixed-accuracy-shots"]
-    assert set(drawn(stores()["two"])) == {
+    assert set(drawn(store("two"))) == {
         "pocket-fixed-accuracy-bytes",
         *(f"pocket-fixed-{n}" for n in usual[1::2]),
     }
@@ -148,7 +151,7 @@ def test_which_figures_a_store_has() -> None:
 
 def test_strange_stores_have_fewer_figures_and_no_fault() -> None:
     assert figures([], MARGIN) == []
-    lora = [row for row in stores()["pocket"] if row.adapter == "lora"]
+    lora = [row for row in store("pocket") if row.adapter == "lora"]
     assert drawn([row for row in lora if row.bits == 1]) == {}
     holed = [row for row in lora if row.bits == 1 or row.task == "digits"]
     assert drawn(holed) == {}  # one line has a mean of groups
@@ -168,7 +171,7 @@ KINDS = {"pocket": ["bytes", "bits", "difference", "differences"], "grid": ["hid
 @pytest.mark.sampled(1)
 def test_files_of_figures(name: str) -> None:
     """One figure of each kind."""
-    first, again = drawn(stores()[name]), drawn(stores()[name])
+    first, again = drawn(store(name)), drawn(store(name))
     for kind in KINDS[name]:
         found = next(figure for figure in first.values() if figure.name.endswith(f"-{kind}"))
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", found.name)
@@ -191,20 +194,20 @@ def test_no_figure_is_left_in_pyplot() -> None:
     from matplotlib import pyplot as plt
 
     before = dict(mpl.rcParams)
-    assert drawn(stores()["pocket"])["pocket-fixed-critical-difference"].svg()
+    assert drawn(store("pocket"))["pocket-fixed-critical-difference"].svg()
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
 
 
 def test_suites_whose_names_no_file_can_have_stay_apart() -> None:
-    rows = [replace(row, suite=suite) for suite in ("own/$a", "own <a>", "Ж") for row in stores()["two"]]
+    rows = [replace(row, suite=suite) for suite in ("own/$a", "own <a>", "Ж") for row in store("two")]
     names = list(drawn(rows))
     assert len(names) == 9
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
 
 
 def test_names_alike_but_in_their_middle_stay_apart() -> None:
-    twins = [replace(row, adapter="a" * 20 + letter + "b" * 20) for letter in "xy" for row in stores()["two"]]
+    twins = [replace(row, adapter="a" * 20 + letter + "b" * 20) for letter in "xy" for row in store("two")]
     (bits,) = [figure for name, figure in drawn(twins).items() if name.endswith("accuracy-bits")]
     assert len(points(bits.draw())) == 2
     assert all(len(name) < 40 for name in points(bits.draw()))
