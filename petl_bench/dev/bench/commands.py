@@ -115,7 +115,7 @@ def report_10000(setting: Setting) -> Timing:
         return timed(setting, 3, note, ["report", "--store", str(store)])
 
 
-@case("sweep_demo", "the demo sweep: petl-bench sweep sweep=demo", target=60)
+@case("sweep_demo", "the demo sweep: petl-bench sweep sweep=demo", target=90)
 def sweep_demo(setting: Setting) -> Timing:
     """Time the 25 runs of the demo with as many processes as the launcher uses."""
     chosen = [*ONE, "adapter=adaptformer", "bits=1"] if setting.quick else ["sweep=demo"]
