@@ -12,7 +12,7 @@ from petl_bench.cli.common import command, duration, note
 from petl_bench.cli.estimate import Costs, Kind, kind_of, remaining
 from petl_bench.errors import counted, presentable
 from petl_bench.store import Store
-from petl_bench.types import Outcome, ResultRow, RunSpec, distinct_names, readable_name
+from petl_bench.types import Outcome, ResultRow, RunSpec, names_in_sweep, readable_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ class Progress:
     def __init__(self, todo: Mapping[str, RunSpec], kept: Iterable[ResultRow], store: Store) -> None:
         self.kinds = {run_id: kind_of(spec) for run_id, spec in todo.items()}
         self.left, self.done = Counter(self.kinds.values()), Counter[Kind]()
-        self.names = distinct_names(todo)
+        self.names = names_in_sweep(todo)
         self.claims = store.claims
         self.costs = Costs()
         for row in kept:

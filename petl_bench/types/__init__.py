@@ -32,7 +32,7 @@ from petl_bench.types.method_facts import (
     method,
     methods,
 )
-from petl_bench.types.names import distinct_names, readable_folder, readable_name
+from petl_bench.types.names import distinct_names, names_in_sweep, readable_folder, readable_name
 from petl_bench.types.parts import (
     CONTAINERS,
     FLOAT_BITS,
@@ -131,6 +131,7 @@ __all__ = [
     "method",
     "methods",
     "named",
+    "names_in_sweep",
     "readable_folder",
     "readable_name",
     "require",

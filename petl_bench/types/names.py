@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,21 +21,47 @@ def readable_name(spec: RunSpec) -> str:
     differs from its default. Two runs may have the same name, for example if their recipes differ; see
     `distinct_names`.
     """
+    return _name(spec, _changed(spec))
+
+
+def _name(spec: RunSpec, settings: Iterable[str]) -> str:
     parts = [spec.adapter.name]
     if spec.hidden:
         parts += [f"h{spec.hidden}", f"b{spec.bits}"]
     if spec.task.shots:
         parts += [f"{spec.task.shots}shot", f"draw{spec.task.split_seed}"]
+    return f"{spec.task.name}/{'-'.join([*parts, *settings, f's{spec.seed}'])}"
+
+
+def _changed(spec: RunSpec) -> list[str]:
+    """Return the settings of a run, as `name=value`, that differ from their defaults."""
+    parts = []
     for name, known in declarations(RunSettings).items():
         if known.column in ("table", "row") and name not in ("hidden", "bits", "quantizer"):
             value = getattr(spec, name)
             parts += [f"{name}={value}"] if value != known.default else []
-    parts += changed_text(spec.adapter).split()
-    return f"{spec.task.name}/{'-'.join([*parts, f's{spec.seed}'])}"
+    return parts + changed_text(spec.adapter).split()
 
 
 MOST_DIFFERENCES = 3
 """Settings that are named where runs of one readable name differ in them."""
+
+
+def names_in_sweep(specs: Mapping[str, RunSpec]) -> dict[str, str]:
+    """Return the names of `distinct_names` without the settings that all of several runs of a method share.
+
+    Args:
+        specs: the runs of the sweep by run_id.
+    """
+    runs, changed = Counter(spec.adapter.name for spec in specs.values()), Counter[tuple[str, str]]()
+    for spec in specs.values():
+        changed.update((spec.adapter.name, setting) for setting in _changed(spec))
+    names = {}
+    for run_id, spec in specs.items():
+        method = spec.adapter.name
+        own = [text for text in _changed(spec) if runs[method] == 1 or changed[method, text] < runs[method]]
+        names[run_id] = _name(spec, own)
+    return _told_apart(names, specs)
 
 
 def distinct_names(specs: Mapping[str, RunSpec]) -> dict[str, str]:
@@ -47,7 +73,10 @@ def distinct_names(specs: Mapping[str, RunSpec]) -> dict[str, str]:
     Args:
         specs: the runs by run_id.
     """
-    names = {run_id: readable_name(spec) for run_id, spec in specs.items()}
+    return _told_apart({run_id: readable_name(spec) for run_id, spec in specs.items()}, specs)
+
+
+def _told_apart(names: dict[str, str], specs: Mapping[str, RunSpec]) -> dict[str, str]:
     for name in [name for name, count in Counter(names.values()).items() if count > 1]:
         settings = {i: dict(_flat(asdict(spec))) for i, spec in specs.items() if names[i] == name}
         usual = {}
