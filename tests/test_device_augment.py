@@ -69,6 +69,19 @@ def test_a_batch_has_the_pixels_of_timm_and_pillow(
     assert torch.equal(found, expected)
 
 
+def test_an_empty_crop_of_an_image_of_few_pixels_is_black() -> None:
+    """Crops of such an image may have no pixel; they go together with others, and alone."""
+    made, empty = transform(KINDS["plain"], 16), 0
+    for seed in range(40):
+        images = [picture("noise", 1, 1 + seed % 2, seed), picture("noise", 9, 7, seed)]
+        expected, found = both(made, images, seed)
+        assert torch.equal(found, expected)
+        alone, at_once = both(made, images[:1], seed)
+        assert torch.equal(at_once, alone)
+        empty += alone.unique().numel() == 3  # black in each channel, normalized
+    assert empty
+
+
 @pytest.mark.parametrize("name", list(STEPS))
 def test_each_operation_has_the_pixels_of_pillow(name: str) -> None:
     """At all strengths and in both directions, on noise, on black and white, and on grey ramps."""

@@ -37,7 +37,9 @@ def resized(crops: Tensor, sizes: Tensor, size: int) -> Tensor:
     count, height, width, channels = crops.shape
     images = crops.permute(0, 3, 1, 2).reshape(count, channels * height, width)
     images = _weighted(images, _weights(sizes[:, 1], size, width))  # (n, 3 H, size)
-    images = images.view(count, channels, height, size).transpose(2, 3).reshape(count, -1, height)
+    images = (
+        images.view(count, channels, height, size).transpose(2, 3).reshape(count, channels * size, height)
+    )
     images = _weighted(images, _weights(sizes[:, 0], size, height))
     return images.view(count, channels, size, size).transpose(2, 3).contiguous()
 
@@ -64,7 +66,8 @@ def _weights(old: Tensor, new: int, longest: int) -> Tensor:
     first, last = torch.trunc(centre - reach + 0.5), torch.trunc(centre + reach + 0.5)
     used = (source >= first) & (source < torch.minimum(last, old[:, None, None]))
     values = torch.where(used, _cubic((source - centre + 0.5) * (1 / widened)[:, None, None]), 0.0)
-    scaled = values / values.sum(2, keepdim=True) * (1 << PRECISION)
+    sums = values.sum(2, keepdim=True)
+    scaled = values / torch.where(sums == 0, 1.0, sums) * (1 << PRECISION)  # an empty crop is black
     return torch.trunc(scaled + torch.where(scaled < 0, -0.5, 0.5))
 
 
