@@ -52,7 +52,7 @@ def test_a_space_within_a_value_is_written_as_plus(tmp_path: Path) -> None:
     kept = Path(__file__).parent.parent / ".readme" / "demo.jsonl"
     rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["settings"] = {1: "a=1 b=2", 4: "a=1"}.get(row["bits"], "")
+        row["settings"] = {1: "a=1 b=2", 32: "a=1"}.get(row["bits"], "")
     (tmp_path / ".readme").mkdir()
     (tmp_path / ".readme" / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     two = Documentation(tmp_path).report("two")

@@ -24,7 +24,7 @@ from tests import golden
 from tests.conftest import error_of, json_lines, petl, quickly
 from tests.reference import released
 from tests.reference.adapted import Reference
-from tests.test_adapter_file import PAYLOADS, adapter_entries, head_entries, size
+from tests.test_adapter_sizes import PAYLOADS, adapter_entries, head_entries, size
 from tests.trees import vtab_task
 
 METADATA = {

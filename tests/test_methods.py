@@ -19,7 +19,7 @@ from petl_bench.model import assemble, restore
 from petl_bench.packing import dump, load
 from petl_bench.types import BackboneSpec, method
 from tests import tiny
-from tests.test_adapter_file import LONGEST, overhead_of_the_longest_metadata
+from tests.test_adapter_sizes import LONGEST, overhead_of_the_longest_metadata
 
 DIM, DEPTH = 48, 2  # of tests.tiny.BACKBONE
 every_method = pytest.mark.parametrize("name", list(ADAPTERS))
