@@ -15,7 +15,6 @@ from petl_bench.cli.options import (
     JsonOption,
     OutOption,
     StoreOption,
-    ThreadsOption,
     WeightsOption,
     check_store,
     check_threads,
@@ -89,7 +88,12 @@ def compress(
     out: OutOption = None,
     store: StoreOption = DEFAULT_STORE,
     weights: WeightsOption = None,
-    threads: ThreadsOption = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", help="CPU threads; 0 stands for all cores, the default of a file; a run has 1."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Compress a trained adapter, without training it again.
@@ -97,7 +101,7 @@ def compress(
     The compressed run is an ordinary run of the same store: its file is reloaded and evaluated once on test,
     and its row names the run that it was made from. What is not given is chosen on val, by a model that is
     trained without val for it. The store needs the run at 32 bits. --out writes the file to another place as
-    well, and --threads stands for the setting launcher.threads, which is 1 unless given.
+    well, and --threads stands for the setting launcher.threads.
 
     An adapter file that is no run is compressed into the file --out, and nothing is evaluated; all strengths
     must be given.

@@ -100,16 +100,13 @@ def unused(overrides: Iterable[str], specs: Collection[RunSpec]) -> list[str]:
         if {"scale", "protocol.scales"} <= given.keys()
         else []
     )
-    return (
-        left
-        + both
-        + [
-            f"{given[key]} has no effect: {why}"
-            for key, (used, why) in _USED.items()
-            if given.get(key, "compress=none") != "compress=none"
-            and not any(used(spec) or _follows(given[key], spec) for spec in specs)
-        ]
-    )
+    without_use = [
+        f"{given[key]} has no effect: {why}"
+        for key, (used, why) in _USED.items()
+        if given.get(key, "compress=none") != "compress=none"
+        and not any(used(spec) or _follows(given[key], spec) for spec in specs)
+    ]
+    return [*left, *both, *without_use]
 
 
 def _left_as_trained(given: Mapping[str, str], specs: Collection[RunSpec]) -> list[str]:

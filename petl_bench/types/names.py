@@ -77,8 +77,13 @@ def distinct_names(specs: Mapping[str, RunSpec]) -> dict[str, str]:
 
 
 def _told_apart(names: dict[str, str], specs: Mapping[str, RunSpec]) -> dict[str, str]:
-    for name in [name for name, count in Counter(names.values()).items() if count > 1]:
-        settings = {i: dict(_flat(asdict(spec))) for i, spec in specs.items() if names[i] == name}
+    alike: dict[str, list[str]] = {}
+    for run_id, name in names.items():
+        alike.setdefault(name, []).append(run_id)
+    for name, run_ids in alike.items():
+        if len(run_ids) == 1:
+            continue
+        settings = {run_id: dict(_flat(asdict(specs[run_id]))) for run_id in run_ids}
         usual = {}
         for key in dict.fromkeys(key for held in settings.values() for key in held):
             ((value, count),) = Counter(_in_words(held.get(key)) for held in settings.values()).most_common(1)
