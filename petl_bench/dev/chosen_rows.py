@@ -94,7 +94,11 @@ def _sizes_and_accuracy(row: Row) -> list[str]:
 def _difference(row: Row, base: Row) -> str:
     """Return the difference of the means of groups in points."""
     one, other = row.mean_of_groups.mean, base.mean_of_groups.mean
-    return BLANK if one is None or other is None or row is base else f"{100 * (one - other):+.1f}"
+    return (
+        BLANK
+        if one is None or other is None or row is base
+        else f"{round(100 * (one - other), 1) + 0.0:+.1f}"
+    )
 
 
 def _only_table(report: Report) -> Table:
