@@ -29,7 +29,8 @@ def main() -> None:
 
 def _interrupted(number: int, frame: object) -> None:
     """Exit at Ctrl-C during the imports; the command line has a handler of its own."""
-    print("interrupted", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # the terminal may be closed
+        print("interrupted", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_refused(demo: Report, text: str, message: str) -> None:
 def test_a_changed_row_stands_below_the_one_that_it_differs_from_in_one_setting() -> None:
     report = Documentation(Path(__file__).parent.parent).report("leave_one_out")
     table = cells(changed_one_at_a_time(report))
-    names = {"not start 0.02", "not dropout=0.0", "head linear", "container safetensors"}
+    names = {"without start 0.02", "without dropout=0.0", "head linear", "container safetensors"}
     changes = {"nothing", "statistics exact", "statistics shortest", *names}
     for base in (row for row in table if row[1] == "nothing"):
         own = [row for row in table if row[0] == base[0]]
@@ -86,6 +87,21 @@ def test_a_changed_row_stands_below_the_one_that_it_differs_from_in_one_setting(
         for row in own[1:]:
             shown = [float(text.split()[0]) for text in (row[5], base[5])]
             assert float(row[6]) == pytest.approx(shown[0] - shown[1], abs=0.11)  # of rounded means
+    kept = Path(__file__).parent.parent / ".readme" / "leave_one_out.jsonl"
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    for head, found in (
+        ("bits2", table[0]),
+        ("linear", next(row for row in table if row[1] == "head linear")),
+    ):
+        own = [
+            row
+            for row in rows
+            if (row["adapter"], row["hidden"], row["head"]) == ("adaptformer", 4, head)
+            if (row["start"], row["settings"]) == (0.02, "dropout=0.0")
+            if (row["statistics"], row["container"]) == ("short", "short")
+        ]
+        sizes = [fmean(row[name] for row in own) for name in ("bytes_adapter", "bytes_head", "bytes_file")]
+        assert found[2:5] == [f"{size:,.0f}" for size in sizes]
 
 
 def test_without_one_such_row_there_is_no_table(demo: Report) -> None:

@@ -15,6 +15,7 @@ import torch
 import petl_bench
 from petl_bench.cli.idle import unused
 from petl_bench.config import plan
+from petl_bench.config.specs import uncompressed
 from petl_bench.run import distillation
 from petl_bench.store import ADAPTER, ROW, SEARCH
 from petl_bench.types import COMPRESSIONS
@@ -216,6 +217,15 @@ def test_methods_that_a_compression_leaves_as_trained_are_named() -> None:
     assert unused(given, plan(["sweep=none", "task=digits", *given]).runs) == [
         f"{said}; float_bits rounds the floats of bitfit, full"
     ]
+
+
+@pytest.mark.parametrize("adapter", ["adaptformer", "lora"])
+def test_a_compressed_run_has_the_scale_of_its_training_at_32_bits(adapter: str) -> None:
+    """Tables of conf/tuned for the preset `compact` have another scale at few bits (10 and 30)."""
+    given = ["sweep=demo", "task=digits", f"adapter={adapter}", "bits=2,32", "compress=none,ptq"]
+    trained, compressed, whole = plan(given).runs
+    assert (trained.scale, compressed.scale, whole.scale) == (30.0, 10.0, 10.0)
+    assert whole in uncompressed(compressed)
 
 
 def test_an_interrupted_compression_leaves_no_run(store_copy: Path) -> None:

@@ -90,6 +90,15 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
         ("grid:\n- {adapter: lora}\n", [], "two.yaml: unknown key 'grid': did you mean 'grids'"),
         ("grids:\n- {adapter: lora, launcher: local}\n- {adapter: linear, launcher: pool}\n", [], ONE),
         (TWO, ["launcher.workers=1,2"], ONE),
+        (
+            "head: {name: linear}\n",
+            ["head=binary"],
+            "two.yaml: head: options are chosen by an axis, head: NAME",
+        ),
+        ("preset: compact\n", [], "two.yaml: preset: options are chosen by an axis"),
+        ("task: surfaces\n", [], "two.yaml: task: options are chosen by an axis"),
+        ("backbone: pocket\n", [], "two.yaml: backbone: options are chosen by an axis"),
+        ("defaults: [frontier]\n", [], "two.yaml: unknown key 'defaults'"),
         ("adapter: {rank: 2}\n", ["adapter=linear"], "adapter.rank: is no setting of adapter=linear"),
     ],
 )
@@ -114,9 +123,9 @@ def test_settings_of_a_sweep_hold_for_all_options_of_their_group(tmp_path: Path)
     assert found == [0.25, 0.25]
 
 
-@pytest.mark.parametrize("text", [AXES.partition("\n")[2], "# Mine.\n" + AXES])
+@pytest.mark.parametrize("text", [AXES.partition("\n")[2], "# Mine.\n" + AXES, "\ufeff" + AXES])
 def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, text: str) -> None:
-    """Hydra reads the package of a file from its first line alone."""
+    """Hydra reads the package of a file from its first line alone, which no byte order mark may precede."""
     (folder(tmp_path, "") / "conf" / "sweep" / "two.yaml").write_text(text)
     done = quickly("sweep", "--dry-run", "--config-dir", tmp_path, "sweep=two", cwd=tmp_path)
     assert done.returncode == 2
@@ -130,6 +139,11 @@ def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, 
         ("train", "epochs: 3\n", "missing batch_size"),
         ("tuned", "tables:\n- {adapter: lora, hiden: 3, scales: {digits: 1}}\n", "unknown key 'hiden'"),
         ("tuned", "tables:\n- {adapter: lora, lr: {digits: 1}}\n", "unknown key 'lr': did you mean 'lrs'"),
+        (
+            "tuned",
+            "tables:\n- {adapter: bitfit, lrs: {digit: 1}}\n",
+            "unknown task 'digit': did you mean 'digits'",
+        ),
     ],
 )
 def test_options_that_would_have_no_effect_are_refused(

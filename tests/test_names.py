@@ -26,13 +26,23 @@ def test_settings_that_differ_are_named() -> None:
         "digits/lora-h16-b1-head=binary-s0",
     ]
     assert named("task=digits", "adapter=lora,linear", "bits=1", "head=binary") == [
-        "digits/lora-h16-b1-head=binary-s0",  # the only run of its method is named in full
-        "digits/linear-head=binary-s0",
+        "digits/lora-h16-b1-s0",
+        "digits/linear-s0",
+    ]
+    assert named("task=digits", "adapter=lora", "bits=1", "head=binary") == [
+        "digits/lora-h16-b1-head=binary-s0",  # a single run is named in full
     ]
 
 
 def test_runs_of_one_readable_name_are_told_apart_by_what_it_lacks() -> None:
     fixed, searched = named("task=digits", "adapter=lora", "bits=1", "protocol=fixed,sealed")
+    many = [
+        "train.lr=0.1,0.2,0.3",
+        "train.weight_decay=0,1,2",
+        "train.drop_path=0,0.1,0.2",
+        "train.min_lr=0,1e-7,1e-6",
+    ]
+    assert len(named("task=digits", "adapter=lora", "bits=1", "scale=2.0,2.0000001", *many)) == 2 * 3**4
     for name, protocol in ((fixed, "fixed"), (searched, "sealed")):
         assert name.startswith("digits/lora-h16-b1-s0 ")
         assert f" protocol={protocol}" in name

@@ -39,12 +39,12 @@ def note(message: str) -> None:
 _told: list[str] = []
 
 
-def tell_interruption(message: str = "interrupted") -> None:
-    """Print that the command was interrupted, once in a process: the first message counts."""
-    if not _told:
+def tell_interruption(message: str = "") -> None:
+    """Print that the command was interrupted; without a message, only if nothing has said so yet."""
+    if message or not _told:
         _told.append(message)
         with suppress(OSError):  # the terminal may be closed
-            note(message)
+            note(message or "interrupted")
 
 
 def command(text: str) -> None:

@@ -124,7 +124,7 @@ def _left_as_trained(given: Mapping[str, str], specs: Collection[RunSpec]) -> li
         if not used or not left:
             continue
         hint = ""
-        if how == "ptq" and "float_bits" not in given:
+        if how == "ptq":
             floats = [name for name in left if "float_bits" not in method(name).unused]
             hint = f"; float_bits rounds the floats of {', '.join(floats)}" if floats else ""
         found.append(

@@ -98,7 +98,7 @@ def rm(
 ) -> None:
     """Delete runs of a store, after asking; runs that are being executed are never deleted.
 
-    The runs are given by name, or by filters that all of them fulfill, e.g. --filter state=failed.
+    The runs are given by run_id, or by filters that all of them fulfill, e.g. --filter state=failed.
     """
     shelf = Store(store)
     if bool(runs) == bool(filters):

@@ -13,7 +13,7 @@ from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.overrides import literal
 from petl_bench.config.plan import plan
 from petl_bench.config.recipes import flat, nearest_recipe, recipe, recipe_of_suite
-from petl_bench.config.specs import tuned_value
+from petl_bench.config.tuned import tuned_value
 from petl_bench.errors import UserError
 from petl_bench.types import (
     BackboneSpec,

@@ -122,14 +122,14 @@ def options(group: str) -> list[str]:
 
 
 def description(group: str, name: str) -> str:
-    """Return one sentence about an option: of its declaration, or the first comment of its file."""
+    """Return one sentence about an option: of its declaration, or the first of its file's comments."""
     if group == "adapter" and name in methods():
         return method(name).description
     if group == "launcher" and name in LAUNCHERS:
         return (LAUNCHERS.get(name).__doc__ or "").partition("\n")[0]
     lines = read_text(file_of(group, name), SETTINGS_LIMIT).splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
-    return comments[0] if comments else ""
+    return re.split(r"(?<=\.)\s", " ".join(comments), maxsplit=1)[0]
 
 
 def group_config(group: str, name: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _read(path: Path, modified: int) -> dict[str, Any]:
     where = _where(path)
     content = read_yaml(path, where, get_yaml_loader())
-    if content and path.parent.name == "sweep" and not _HEADER.match(read_text(path, SETTINGS_LIMIT, where)):
+    if content and path.parent.name == "sweep" and not _HEADER.match(read_bytes(path, SETTINGS_LIMIT, where)):
         raise UserError(
             f"{where}: its first line must be `# @package _global_`; else it would have no effect"
         )
@@ -180,7 +180,7 @@ def _read(path: Path, modified: int) -> dict[str, Any]:
         raise UserError(f"{where}: {first_paragraph(error)}") from error
 
 
-_HEADER = re.compile(r"\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+_HEADER = re.compile(rb"\s*#\s*@package +_global_\s*$", re.MULTILINE)
 """First line of the file of a sweep, without which Hydra puts its content where nothing reads it."""
 _NEEDED: Mapping[str, Mapping[str, type]] = {
     "backbone": {"name": str},

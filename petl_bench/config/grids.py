@@ -11,9 +11,12 @@ from petl_bench.config.compose import GRIDS
 from petl_bench.config.files import group_config, groups
 from petl_bench.config.keys import PLAIN, suggested
 from petl_bench.config.overrides import alternatives, literal
+from petl_bench.config.presets import GROUP
 from petl_bench.errors import UserError
 from petl_bench.types import methods
 
+OF_OPTION = {"name", "quantized"}
+"""Keys of the options themselves, which the option that an override chooses could not replace."""
 MOST_RUNS = 100_000
 """Maximum number of combinations, beyond which an override is a mistake."""
 
@@ -34,12 +37,7 @@ def of_sweep(name: str, adapters: Collection[str], axes: Collection[str]) -> lis
             grid has one of the chosen methods.
     """
     where, content = f"conf/sweep/{name}.yaml", group_config("sweep", name)
-    known = {*groups(), *PLAIN, "data", GRIDS, "hydra", "defaults"} - {"sweep"}
-    for key in content:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}: {suggested(key, known)}")
-    if "sweep" in axes:
-        raise UserError(f"{where}: sweep is no axis, because a sweep holds no other one")
+    _check_content(where, content, axes)
     if GRIDS not in content:
         return [{}]
     stated, where = content[GRIDS], f"{where}: {GRIDS}"
@@ -60,6 +58,31 @@ def of_sweep(name: str, adapters: Collection[str], axes: Collection[str]) -> lis
             raise UserError(f"sweep={name} has no adapter={adapter}: it has {', '.join(sorted(of_method))}")
     kept = [[name for name in _methods(grid, where) if not adapters or name in adapters] for grid in found]
     return [{**grid, "adapter": ",".join(names)} for grid, names in zip(found, kept, strict=True) if names]
+
+
+def _check_content(where: str, content: Mapping[str, Any], axes: Collection[str]) -> None:
+    """Check that everything that the file of a sweep states has an effect.
+
+    Options of groups are axes, because one in the body of the file would count more than the user's choice.
+
+    Args:
+        where: the file, for messages.
+        content: its content.
+        axes: keys of the axes of the whole sweep.
+
+    Raises:
+        UserError: it has an unknown key, an option of a group outside the axes, or a sweep as an axis.
+    """
+    known = {*groups(), *PLAIN, "data", GRIDS, "hydra"} - {"sweep"}
+    for key, value in content.items():
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}: {suggested(key, known)}")
+        if key in groups() and (key == GROUP or not isinstance(value, Mapping) or OF_OPTION & value.keys()):
+            raise UserError(
+                f"{where}: {key}: options are chosen by an axis, {key}: NAME under hydra.sweeper.params"
+            )
+    if "sweep" in axes:
+        raise UserError(f"{where}: sweep is no axis, because a sweep holds no other one")
 
 
 def _text(value: Any) -> str:

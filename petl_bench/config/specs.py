@@ -13,6 +13,7 @@ from petl_bench.config.keys import FEW_SHOT, PLAIN
 from petl_bench.config.origins import LEARNED, METHOD, SEARCH
 from petl_bench.config.schema import like
 from petl_bench.config.tasks import plan_task
+from petl_bench.config.tuned import TABLES, facts_of, tuned, tuned_scale
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import (
     COMPRESSIONS,
@@ -61,10 +62,11 @@ def run_spec(config: Mapping[str, Any], lr_is_chosen: bool) -> tuple[RunSpec, Or
     settings |= {name: value for name, value in unused.items() if name in settings}
     scale_from, lr_from = "scale", "protocol.lrs" if parts.one_rate else "train.lr"
     if protocol.name != "sealed":
-        about = _about(parts.adapter, settings["head"], chosen.hidden, settings["bits"])
+        bits = settings["bits"] if settings["compress"] == NOT_COMPRESSED else FLOAT_BITS  # as it is trained
+        about = facts_of(parts.adapter, settings["head"], chosen.hidden, bits)
         if settings["scale"] is None:
-            settings["scale"], scale_from = _tuned_scale(config, about, task.name), TABLES
-        if not lr_is_chosen and (lr := _tuned(config, "lrs", about, task.name)) is not None:
+            settings["scale"], scale_from = tuned_scale(config, about, task.name), TABLES
+        if not lr_is_chosen and (lr := tuned(config, "lrs", about, task.name)) is not None:
             train, lr_from = replace(train, lr=lr), TABLES
     if settings["scale"] is None and len(protocol.scales) == 1:
         settings["scale"], scale_from = protocol.scales[0], "protocol.scales"
@@ -141,43 +143,10 @@ def uncompressed(spec: RunSpec) -> list[RunSpec]:
     return [held, *(replace(held, container=other) for other in CONTAINERS if other != held.container)]
 
 
-TABLES = "tuned.tables"
-
-
 _Plain = make_dataclass(
     "_Plain", [(name, get_type_hints(TaskSpec if name in FEW_SHOT else RunSettings)[name]) for name in PLAIN]
 )
 """The settings whose keys have no prefix."""
-
-
-def _tuned_scale(config: Mapping[str, Any], about: Mapping[str, Any], task: str) -> float:
-    """Return the scale of conf/tuned.
-
-    Raises:
-        UserError: there is none.
-    """
-    scale = _tuned(config, "scales", about, task)
-    if scale is None:
-        said = _text({key: about[key] for key in ("adapter", "head", "hidden")})
-        known = [
-            {key: table[key] for key in about if table.get(key, about[key]) != about[key]}
-            for table in _tables(config)
-            if table.get("adapter", about["adapter"]) == about["adapter"] and task in table.get("scales", {})
-        ]
-        nearest = [_text(other) for other in known if len(other) == min(map(len, known))]
-        raise UserError(
-            f"conf/tuned has no scale for {said} task={task}{', only for ' if nearest else ''}"
-            f"{' or '.join(nearest)}: give one, for example scale=1.0, "
-            "or let it be chosen on val: protocol=sealed"
-        )
-    return scale
-
-
-def _text(settings: Mapping[str, Any]) -> str:
-    """Return settings as overrides, for example `adapter=lora hidden=4`."""
-    return " ".join(
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -239,61 +208,3 @@ def _backbone(values: Mapping[str, Any], normalized: bool) -> BackboneSpec:
     from petl_bench.backbones.creation import normalization
 
     return replace(backbone, normalization=normalization(backbone.name))
-
-
-def _tuned(values: Mapping[str, Any], what: str, about: Mapping[str, Any], task: str) -> float | None:
-    """Return the scale or learning rate of the first table of conf/tuned that fits the run and has one.
-
-    Args:
-        what: `scales` or `lrs`.
-        about: settings of the run that a table may be restricted to.
-    """
-    for table in _tables(values):
-        fits = all(table.get(key, value) == value for key, value in about.items())
-        if fits and task in (found := table.get(what, {})):
-            return float(found[task])
-    return None
-
-
-def tuned_value(spec: RunSpec, what: str, file: str) -> float | None:
-    """Return the scale or learning rate that a file of conf/tuned has for a run; None if it has none.
-
-    Args:
-        what: `scales` or `lrs`.
-        file: name of the file.
-    """
-    hidden = PLAIN["hidden"].default if "hidden" in method(spec.adapter.name).unused else spec.hidden
-    values = {"tuned": group_config("tuned", file)}
-    return _tuned(values, what, _about(spec.adapter, spec.head, hidden, spec.bits), spec.task.name)
-
-
-def _about(adapter: AdapterSpec, head: str, hidden: int, bits: int) -> dict[str, Any]:
-    """Return the settings of a run that a table of conf/tuned may be restricted to."""
-    settings = {f"adapter.{key}": value for key, value in adapter.settings.items()}
-    return {"adapter": adapter.name, "head": head, "hidden": hidden, "bits": bits, **settings}
-
-
-_OF_TABLE = ("adapter", "head", "hidden", "bits", "scales", "lrs", "note")
-
-
-def _tables(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the tables of conf/tuned.
-
-    Raises:
-        UserError: they do not have the form of such tables.
-    """
-    try:
-        tables = values["tuned"]["tables"]
-        for table in tables:
-            if unknown := [key for key in table if key not in _OF_TABLE and not key.startswith("adapter.")]:
-                raise UserError(
-                    f"tuned.tables: unknown key {unknown[0]!r}: {did_you_mean(unknown[0], _OF_TABLE)}"
-                )
-            for what in ("scales", "lrs"):
-                for value in table.get(what, {}).values():
-                    float(value)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            "tuned.tables: expected a list of {adapter: NAME, scales: {TASK: 1.0}, lrs: {TASK: 0.001}}"
-        ) from error
-    return list(tables)

@@ -82,7 +82,7 @@ def _changes(base: Row, row: Row, names: Sequence[str]) -> list[str]:
         before, after = setting(base, name), setting(row, name)
         if before != after:
             label_of = "" if name in NAMED_BY_VALUE else f"{name} "
-            found.append(f"not {label_of}{before}" if after == BLANK else f"{label_of}{after}")
+            found.append(f"without {label_of}{before}" if after == BLANK else f"{label_of}{after}")
     return found
 
 

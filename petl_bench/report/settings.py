@@ -72,6 +72,7 @@ WITHOUT_ADAPTER = (
         "settings",
         "searched",
         "float_bits",
+        "statistics",
         "compress",
         "kept",
         "strength",

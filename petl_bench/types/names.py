@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -44,23 +44,29 @@ def _changed(spec: RunSpec) -> list[str]:
 
 
 MOST_DIFFERENCES = 3
-"""Settings that are named where runs of one readable name differ in them."""
+"""Settings that are named where runs of one readable name differ in them, if these tell them apart."""
 
 
 def names_in_sweep(specs: Mapping[str, RunSpec]) -> dict[str, str]:
-    """Return the names of `distinct_names` without the settings that all of several runs of a method share.
+    """Return the names of `distinct_names` without settings that tell no two runs of a sweep apart.
+
+    A setting is left out if all runs share it whose methods have runs with this setting. A single run has its
+    whole name.
 
     Args:
         specs: the runs of the sweep by run_id.
     """
-    runs, changed = Counter(spec.adapter.name for spec in specs.values()), Counter[tuple[str, str]]()
-    for spec in specs.values():
-        changed.update((spec.adapter.name, setting) for setting in _changed(spec))
-    names = {}
+    changed = {run_id: _changed(spec) for run_id, spec in specs.items()}
+    runs, with_setting = Counter(spec.adapter.name for spec in specs.values()), Counter[tuple[str, str]]()
     for run_id, spec in specs.items():
-        method = spec.adapter.name
-        own = [text for text in _changed(spec) if runs[method] == 1 or changed[method, text] < runs[method]]
-        names[run_id] = _name(spec, own)
+        with_setting.update((spec.adapter.name, text) for text in changed[run_id])
+    named = {text for (method, text), count in with_setting.items() if count < runs[method]}
+    values = Counter(text.partition("=")[0] for text in {text for _, text in with_setting})
+    named |= {text for _, text in with_setting if values[text.partition("=")[0]] > 1 or len(specs) == 1}
+    names = {
+        run_id: _name(spec, [text for text in changed[run_id] if text in named])
+        for run_id, spec in specs.items()
+    }
     return _told_apart(names, specs)
 
 
@@ -81,23 +87,34 @@ def _told_apart(names: dict[str, str], specs: Mapping[str, RunSpec]) -> dict[str
     for run_id, name in names.items():
         alike.setdefault(name, []).append(run_id)
     for name, run_ids in alike.items():
-        if len(run_ids) == 1:
-            continue
-        settings = {run_id: dict(_flat(asdict(specs[run_id]))) for run_id in run_ids}
-        usual = {}
-        for key in dict.fromkeys(key for held in settings.values() for key in held):
-            ((value, count),) = Counter(_in_words(held.get(key)) for held in settings.values()).most_common(1)
-            usual[key] = value if 2 * count > len(settings) else None
-        for run_id, held in settings.items():
-            texts = {key: _in_words(held.get(key)) for key in usual}
-            own = [f"{key}={text}" for key, text in texts.items() if text != usual[key]]
-            more = ["..."] if len(own) > MOST_DIFFERENCES else []
-            names[run_id] = " ".join([name, *own[:MOST_DIFFERENCES], *more])
+        if len(run_ids) > 1:
+            own = _differences([specs[run_id] for run_id in run_ids])
+            short = [texts[:MOST_DIFFERENCES] for texts in own]
+            if len({*map(tuple, short)}) == len({*map(tuple, own)}):
+                own = [
+                    [*texts[:MOST_DIFFERENCES], *(["..."] if len(texts) > MOST_DIFFERENCES else [])]
+                    for texts in own
+                ]
+            for run_id, texts in zip(run_ids, own, strict=True):
+                names[run_id] = " ".join([name, *texts])
     return names
 
 
+def _differences(specs: Sequence[RunSpec]) -> list[list[str]]:
+    """Return the settings of each run, as `key=value`, that are not those of most of the runs."""
+    held = [{key: _in_words(value) for key, value in _flat(asdict(spec))} for spec in specs]
+    usual = {}
+    for key in dict.fromkeys(key for values in held for key in values):
+        ((value, count),) = Counter(values.get(key, "null") for values in held).most_common(1)
+        usual[key] = value if 2 * count > len(held) else None
+    return [
+        [f"{key}={values.get(key, 'null')}" for key in usual if values.get(key, "null") != usual[key]]
+        for values in held
+    ]
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested settings by their keys as in overrides; `protocol` instead of `protocol.name`."""
+    """Yield nested settings by their keys, joined with dots; `protocol` instead of `protocol.name`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -108,7 +125,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_in_words, value))}]"
-    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "null" if value is None else str(value)
 
 
 LONGEST = 120
