@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from petl_bench.data import manifest_files, manifests
 from petl_bench.errors import UserError
 from petl_bench.types import DataSettings, Manifest, TaskSpec
 from tests.test_suites import recipe
+
+BUNDLED = manifest_files.MANIFEST_DIR
 
 
 @pytest.fixture
@@ -131,6 +134,7 @@ def test_a_task_is_planned_without_looking_at_files() -> None:
 
 
 def test_no_tuned_scale_is_said_with_the_way_out(manifest_dir: Path) -> None:
+    shutil.copytree(BUNDLED, manifest_dir, dirs_exist_ok=True)  # tasks that tables of conf/tuned name
     facts = yaml.safe_load((manifest_dir / "digits.yaml").read_text()) | {"name": "figures"}
     (manifest_dir / "figures.yaml").write_text(yaml.safe_dump(facts))
     for protocol in ("fixed", "peek"):

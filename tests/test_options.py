@@ -19,6 +19,7 @@ OTHER_MEANINGS = {
     "--classes": {"convert"},  # a number; in `show` what is added
     "--root": {"data verify", "data prepare", "data info"},  # which are about data, not about runs
     "--task": {"convert"},  # written to the file; in `eval` what is evaluated on
+    "--threads": {"compress"},  # for a run, the setting launcher.threads
     "--to": {"convert"},  # other forms than `export`
 }
 """Options that mean something else in some commands."""
