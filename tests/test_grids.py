@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from petl_bench.config import plan
 from tests.conftest import json_lines, quickly
@@ -81,6 +84,7 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
             "the grids of adapter=lora must have the same axes",
         ),
         ("grids:\n- {adapter: lora, widths: 3}\n", [], "unknown key 'widths'"),
+        ("grids:\n- {adapter: lora, head: [linear]}\n", [], "unknown head '[linear]': did you mean 'linear'"),
         ("grids:\n- {adapter: lorra}\n", [], "unknown adapter 'lorra': did you mean 'lora'"),
         ("grids: []\n", [], "conf/sweep/two.yaml: grids must be a list"),
         ("grids:\n", [], "conf/sweep/two.yaml: grids must be a list"),
@@ -123,6 +127,23 @@ def test_settings_of_a_sweep_hold_for_all_options_of_their_group(tmp_path: Path)
     assert found == [0.25, 0.25]
 
 
+@settings(max_examples=10)
+@given(epochs=st.integers(1, 12))
+def test_fewer_epochs_shorten_the_warm_up_where_a_sweep_states_them_too(epochs: int) -> None:
+    """As the same override does: the recipe of the bundled tasks has 6 epochs, 2 of them of warm-up."""
+    with tempfile.TemporaryDirectory() as at:
+        folder(Path(at), "").joinpath("conf/sweep/two.yaml").write_text(AXES.replace("2\n", f"{epochs}\n"))
+        mine = ["--config-dir", at, "task=digits", "seed=0", "adapter=linear"]
+        one, other = (
+            quickly("sweep", "--cfg", "--json", *mine, *chosen, cwd=Path(at))
+            for chosen in (["sweep=two"], ["sweep=none", "protocol=fixed", f"train.epochs={epochs}"])
+        )
+    (row,), (as_override,) = json_lines(one.stdout), json_lines(other.stdout)
+    assert row["train"]["epochs"] == epochs
+    assert row["train"]["warmup_epochs"] == (2 if epochs >= 4 else 2 * epochs // 6)
+    assert row["train"] == as_override["train"]
+
+
 @pytest.mark.parametrize("text", [AXES.partition("\n")[2], "# Mine.\n" + AXES, "\ufeff" + AXES])
 def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, text: str) -> None:
     """Hydra reads the package of a file from its first line alone, which no byte order mark may precede."""
@@ -155,6 +176,15 @@ def test_options_that_would_have_no_effect_are_refused(
     done = quickly("sweep", "--dry-run", "--config-dir", tmp_path, *given, cwd=tmp_path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("tasks", ["vtab_cifar", "fgvc_pets", "pocket19_digits", "digits,vtab_cifar"])
+def test_tasks_of_other_suites_have_no_axes_of_the_bundled_tasks(tasks: str) -> None:
+    """The short training of the sweep `default` is none for them."""
+    assert (
+        plan([f"task={tasks}", "data.root=x"]).runs
+        == plan(["sweep=none", f"task={tasks}", "data.root=x"]).runs
+    )
 
 
 def test_each_run_can_be_planned_alone() -> None:

@@ -58,13 +58,19 @@ def _whole(lines: Mapping[str, str]) -> set[str]:
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a composed configuration. A recipe with fewer epochs has a shorter warm-up."""
     config, given = _overridden(overrides), {line.partition("=")[0] for line in overrides}
-    if "train.epochs" in given and "train.warmup_epochs" not in given:
-        whole = _composed(tuple(line for line in overrides if not line.startswith("train.")))["train"]
-        config["train"] |= {
-            name: value
-            for name, value in shortened_warm_up(whole, config["train"].get("epochs")).items()
-            if f"train.{name}" not in given
-        }
+    chosen = next((value_of(line) for line in overrides if line.startswith("sweep=")), None)
+    of_sweep = group_config("sweep", chosen or default_options()["sweep"]).get("train", {})
+    lines = [line for line in overrides if not line.startswith("train.")]
+    if not isinstance(of_sweep, Mapping) or "train.warmup_epochs" in given:
+        return config
+    if "train.epochs" in given:
+        whole = _composed(tuple(lines))
+    elif "epochs" in of_sweep and "warmup_epochs" not in of_sweep:
+        whole = _composed((*(line for line in lines if not line.startswith("sweep=")), "sweep=none"))
+    else:
+        return config
+    warm_up = shortened_warm_up(whole["train"], config["train"].get("epochs"))
+    config["train"] |= {name: value for name, value in warm_up.items() if f"train.{name}" not in given}
     return config
 
 

@@ -106,8 +106,8 @@ def _expand(overrides: list[str]) -> Plan:
         if key in parsed:
             raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
         parsed[key] = override
-    _check_options(parsed)
-    if "sweep" not in parsed and _own(parsed):
+    _check_options({key: values_of(parsed[key]) for key in groups() & parsed.keys()})
+    if "sweep" not in parsed and _other_suite(parsed):
         parsed["sweep"] = parser.parse_override("sweep=none")
     default, axes = composed_sweep(
         *(o.input_line or "" for o in parsed.values() if o.get_key_element() == "sweep")
@@ -115,6 +115,8 @@ def _expand(overrides: list[str]) -> Plan:
     sweep = _lines("sweep", parsed, [f"sweep={default_options()['sweep']}"])[0].partition("=")[2]
     adapters = [line.partition("=")[2] for line in _lines("adapter", parsed, [])]
     parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters, axes)]
+    for part in parts:
+        _check_options(part)
     grids.check_shared(parts)
     _check_keys({*parsed}.union(*parts), default)
     origins_of = [Origins(parsed, part, sweep) for part in parts]
@@ -175,10 +177,11 @@ def _axes_of(
     return {o.get_key_element(): values_of(o) for o in [*parse(parser, own), *given.values()]}
 
 
-def _own(parsed: Mapping[str, Override]) -> bool:
-    """Return whether a task of the plan is the user's own data, for which the default sweep is not meant."""
+def _other_suite(parsed: Mapping[str, Override]) -> bool:
+    """Return whether a chosen task is of another suite than those of the default sweep."""
     tasks = values_of(parsed["task"]) if "task" in parsed else []
-    return any(manifests()[task.partition("=")[2]].suite == "own" for task in tasks)
+    of_default = manifests()[default_options()["task"]].suite
+    return any(manifests()[task.partition("=")[2]].suite != of_default for task in tasks)
 
 
 def _of_suite(task: str, preset: str) -> dict[str, str]:
@@ -188,10 +191,10 @@ def _of_suite(task: str, preset: str) -> dict[str, str]:
     return {"train": f"train={recipe_of_suite(suite)}", "tuned": f"tuned={tuned}"}
 
 
-def _check_options(parsed: Mapping[str, Override]) -> None:
-    """Refuse overrides of a group that name an option which does not exist."""
-    for key in groups() & parsed.keys():
-        for name in (value.split("=", 1)[1] for value in values_of(parsed[key])):
+def _check_options(lines: Mapping[str, Sequence[str]]) -> None:
+    """Refuse lines `key=value` of a group, by key, that name an option which does not exist."""
+    for key in groups() & lines.keys():
+        for name in (line.split("=", 1)[1] for line in lines[key]):
             if name not in options(key):
                 raise unknown_option(key, name)
 
