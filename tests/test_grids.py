@@ -144,6 +144,15 @@ def test_fewer_epochs_shorten_the_warm_up_where_a_sweep_states_them_too(epochs: 
     assert row["train"] == as_override["train"]
 
 
+def test_a_lag_that_a_sweep_states_stays_where_its_warm_up_is_shortened(tmp_path: Path) -> None:
+    """The recipe `vtab` has 100 epochs, 10 of them of warm-up, and a lag of 1: a tenth of 8 epochs is 0."""
+    at = folder(tmp_path, "")
+    at.joinpath("conf/sweep/two.yaml").write_text(AXES.replace("2\n", "8\n  schedule_lag: 3\n"))
+    given = ["sweep=two", "task=digits", "seed=0", "train=vtab", "adapter=linear", "--config-dir", at]
+    (row,) = json_lines(quickly("sweep", "--cfg", "--json", *given, cwd=at).stdout)
+    assert [row["train"][key] for key in ("epochs", "warmup_epochs", "schedule_lag")] == [8, 0, 3]
+
+
 @pytest.mark.parametrize("text", [AXES.partition("\n")[2], "# Mine.\n" + AXES, "\ufeff" + AXES])
 def test_a_sweep_whose_settings_would_have_no_effect_is_refused(tmp_path: Path, text: str) -> None:
     """Hydra reads the package of a file from its first line alone, which no byte order mark may precede."""

@@ -48,7 +48,7 @@ ALONE = {
 
 
 def only_alone(file: str, before: bytes, after: bytes) -> bool:
-    """Whether a file differs in nothing that another one tells."""
+    """Return whether a changed file differs only in what no other file of the run states."""
     if file == ROW:
         old, new = (vars(row_from_dict(json.loads(data))) for data in (before, after))
         return {name for name in old if old[name] != new[name]} <= ALONE

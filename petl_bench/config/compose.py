@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from petl_bench import plugins
 from petl_bench.config.files import CONF_DIR, group_config, groups, options
 from petl_bench.config.keys import FREE, PLAIN
+from petl_bench.config.recipes import recipe
 from petl_bench.config.schema import container
 from petl_bench.errors import UserError, did_you_mean
 from petl_bench.types import shortened_warm_up
@@ -57,20 +58,21 @@ def _whole(lines: Mapping[str, str]) -> set[str]:
 @plugins.cached
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Return a composed configuration. A recipe with fewer epochs has a shorter warm-up."""
-    config, given = _overridden(overrides), {line.partition("=")[0] for line in overrides}
-    chosen = next((value_of(line) for line in overrides if line.startswith("sweep=")), None)
-    of_sweep = group_config("sweep", chosen or default_options()["sweep"]).get("train", {})
-    lines = [line for line in overrides if not line.startswith("train.")]
-    if not isinstance(of_sweep, Mapping) or "train.warmup_epochs" in given:
+    config, given = _overridden(overrides), {line.partition("=")[0]: line for line in overrides}
+    if "train.warmup_epochs" in given:
         return config
+    options_of = {group: value_of(given[group]) for group in ("sweep", "train") if group in given}
+    chosen, stated = default_options() | options_of, {*given}
+    by_sweep = group_config("sweep", chosen["sweep"]).get("train") or {}
     if "train.epochs" in given:
-        whole = _composed(tuple(lines))
-    elif "epochs" in of_sweep and "warmup_epochs" not in of_sweep:
-        whole = _composed((*(line for line in lines if not line.startswith("sweep=")), "sweep=none"))
+        whole = _composed(tuple(line for line in overrides if not line.startswith("train.")))["train"]
+    elif "epochs" in by_sweep and "warmup_epochs" not in by_sweep:
+        whole = recipe(chosen["train"])
+        stated |= {f"train.{name}" for name in by_sweep}
     else:
         return config
-    warm_up = shortened_warm_up(whole["train"], config["train"].get("epochs"))
-    config["train"] |= {name: value for name, value in warm_up.items() if f"train.{name}" not in given}
+    warm_up = shortened_warm_up(whole, config["train"].get("epochs"))
+    config["train"] |= {name: value for name, value in warm_up.items() if f"train.{name}" not in stated}
     return config
 
 
