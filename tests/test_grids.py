@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petl_bench.config import plan
+from petl_bench.cli.idle import unused
+from petl_bench.config import options, plan
 from tests.conftest import json_lines, quickly
 
 AXES = """# @package _global_
@@ -104,10 +105,20 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
         ("backbone: pocket\n", [], "two.yaml: backbone: options are chosen by an axis"),
         ("defaults: [frontier]\n", [], "two.yaml: unknown key 'defaults'"),
         ("adapter: {rank: 2}\n", ["adapter=linear"], "adapter.rank: is no setting of adapter=linear"),
+        ("train.lr: 1\n", [], "FILE: train.lr: write it in its group, as train: {lr: 1}"),
+        ("bits: 3x\n", [], "FILE: bits='3x': expected a whole number"),
+        (
+            "bits: 1,2\n",
+            [],
+            "expected a whole number; several values are an axis, under hydra.sweeper.params",
+        ),
+        ("grids:\n- {adapter: lora, hidden: x}\n", [], "FILE: hidden='x': expected a whole number"),
+        ("bits: 3x\n", ["bits=4x"], "error: bits='4x': expected a whole number"),
     ],
 )
 def test_refused(tmp_path: Path, grids: str, overrides: list[str], message: str) -> None:
     at = folder(tmp_path, grids)
+    message = message.replace("FILE", str(at / "conf" / "sweep" / "two.yaml"))
     done = quickly("sweep", "--dry-run", "--config-dir", at, "sweep=two", *overrides, cwd=at)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
@@ -125,6 +136,45 @@ def test_settings_of_a_sweep_hold_for_all_options_of_their_group(tmp_path: Path)
     done = quickly("sweep", "--cfg", "--json", "sweep=two", *given, cwd=tmp_path)
     found = [row["adapter"]["settings"]["dropout"] for row in json_lines(done.stdout)]
     assert found == [0.25, 0.25]
+
+
+def _warnings(at: Path, *overrides: str) -> str:
+    done = quickly("sweep", "--dry-run", "--config-dir", at, "sweep=two", *overrides, cwd=at)
+    assert done.returncode == 0
+    return " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("grids", "said"),
+    [
+        (
+            "grids:\n- {adapter: linear, hidden: 4}\n",
+            "hidden=4 has no effect: the adapter has no hidden units",
+        ),
+        (
+            "grids:\n- {adapter: 'linear,ssf', bits: '1,4'}\n",
+            "bits=1,4 has no effect: the adapter has no matrices",
+        ),
+        (
+            "train: {average: {every: 2}}\n",
+            "train.average.every=2 has no effect: train.average.checkpoints is 0",
+        ),
+        ("data: {root: /x}\n", "data.root=/x has no effect: the images of bundled tasks are in the package"),
+    ],
+)
+def test_what_a_sweep_states_without_effect_is_named(tmp_path: Path, grids: str, said: str) -> None:
+    """As the same override would be, unless overrides leave only some of the runs of the file."""
+    at = folder(tmp_path, "")
+    file = at / "conf" / "sweep" / "two.yaml"
+    file.write_text((AXES if "train:" not in grids else AXES.partition("train:")[0]) + grids)
+    assert f"warning: {file}: {said}" in _warnings(at, "seed=3")
+    assert "has no effect" not in _warnings(at, "task=digits")
+
+
+@pytest.mark.parametrize("sweep", [name for name in options("sweep") if name not in ("vtab", "fgvc")])
+def test_bundled_sweeps_state_nothing_without_effect(sweep: str) -> None:
+    planned = plan([f"sweep={sweep}", *(["task=digits"] if sweep in ("none", "paper") else [])])
+    assert unused(planned.by_file, planned.runs) == []
 
 
 @settings(max_examples=10)

@@ -33,6 +33,15 @@ def test_without_quantization_there_is_no_quantizer() -> None:
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match=r"bits is given twice.*bits=1,2"):
         plan([*ONE, "bits=1", "bits=2"])
+    with pytest.raises(UserError, match=r"task is given twice: write task=digits,surfaces$"):
+        plan(["task=digits", "task=surfaces"])
+    with pytest.raises(UserError, match=r"sweep is given twice: one sweep at a time$"):
+        plan(["sweep=demo", "sweep=none"])
+
+
+def test_a_pattern_without_glob_is_told_how_patterns_are_written() -> None:
+    with pytest.raises(UserError, match=r"'task=glob\(pocket19_\*\)', which matches 19 names"):
+        plan(["task=digits,pocket19_*"])
 
 
 @pytest.mark.parametrize("levels", [17, 30, 60, 120, 300, 3000])

@@ -108,7 +108,11 @@ def prepare(overrides: Sequence[str], store: Path, existing: Existing, plan_only
         )
         jobs = _with_sources({job.run_id: job for job in held}, shelf, store)
     runs = {i: job.spec for i, job in jobs.items()}
-    for warning in [*_warnings([*runs.values()]), *unused(overrides, runs.values()), *warnings]:
+    without_use = [
+        *unused(overrides, runs.values()),
+        *(f"{planned.file}: {sentence}" for sentence in unused(planned.by_file, runs.values())),
+    ]
+    for warning in [*_warnings([*runs.values()]), *without_use, *warnings]:
         note(f"warning: {warning}")
     if warning := device_warning(planned.launcher):
         note(f"warning: {warning}")

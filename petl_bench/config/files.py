@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -20,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from petl_bench import plugins
 from petl_bench.config.schema import container, first_paragraph
 from petl_bench.data import manifests
-from petl_bench.errors import UserError, did_you_mean
+from petl_bench.errors import UserError, counted, did_you_mean
 from petl_bench.files import SETTINGS_LIMIT, read_bytes, read_text, read_yaml
 from petl_bench.types import LAUNCHERS, declarations, method, methods
 
@@ -90,6 +91,11 @@ _TABLES = {"adapter": "ADAPTERS", "launcher": "LAUNCHERS"}
 """Registries of the groups whose options plug-ins declare in Python."""
 
 
+def place_of(group: str, name: str) -> str:
+    """Return the path of an option's file for messages; that of a plug-in in full."""
+    return _where(file_of(group, name))
+
+
 def _where(path: Path) -> str:
     """Return the path of a file of conf/ for messages; that of a plug-in in full."""
     return f"conf/{path.relative_to(CONF_DIR)}" if path.is_relative_to(CONF_DIR) else str(path)
@@ -147,6 +153,11 @@ def group_config(group: str, name: str) -> dict[str, Any]:
 
 def unknown_option(group: str, name: str) -> UserError:
     """Return the error of an option that does not exist, with the faults of plug-ins that might have it."""
+    if found := fnmatch.filter(options(group), name):
+        return UserError(
+            f"unknown {group} {name!r}: a pattern is written '{group}=glob({name})', which matches "
+            f"{counted(len(found), 'name')}"
+        )
     why = plugins.explained(_TABLES.get(group, ""), name, did_you_mean(name, options(group)))
     return UserError(f"unknown {group} {name!r}: {why}")
 

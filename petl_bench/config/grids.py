@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from petl_bench.config.compose import GRIDS
-from petl_bench.config.files import group_config, groups
+from petl_bench.config.files import group_config, groups, place_of
 from petl_bench.config.keys import PLAIN, suggested
 from petl_bench.config.overrides import alternatives, literal
 from petl_bench.config.presets import GROUP
@@ -36,7 +36,7 @@ def of_sweep(name: str, adapters: Collection[str], axes: Collection[str]) -> lis
             adapter, an axis of the whole sweep in a grid, two grids of a method with different axes, or no
             grid has one of the chosen methods.
     """
-    where, content = f"conf/sweep/{name}.yaml", group_config("sweep", name)
+    where, content = place_of("sweep", name), group_config("sweep", name)
     _check_content(where, content, axes)
     if GRIDS not in content:
         return [{}]
@@ -75,6 +75,9 @@ def _check_content(where: str, content: Mapping[str, Any], axes: Collection[str]
     """
     known = {*groups(), *PLAIN, "data", GRIDS, "hydra"} - {"sweep"}
     for key, value in content.items():
+        group, _, setting = key.partition(".")
+        if setting and group in known:
+            raise UserError(f"{where}: {key}: write it in its group, as {group}: {{{setting}: {value}}}")
         if key not in known:
             raise UserError(f"{where}: unknown key {key!r}: {suggested(key, known)}")
         if key in groups() and (key == GROUP or not isinstance(value, Mapping) or OF_OPTION & value.keys()):
@@ -83,6 +86,35 @@ def _check_content(where: str, content: Mapping[str, Any], axes: Collection[str]
             )
     if "sweep" in axes:
         raise UserError(f"{where}: sweep is no axis, because a sweep holds no other one")
+
+
+def stated(name: str, parts: Sequence[Mapping[str, Sequence[str]]], given: Collection[str]) -> list[str]:
+    """Return the settings that the file of a sweep states and no override replaces, as `key=value`.
+
+    Args:
+        name: name of the sweep.
+        parts: lines `key=value` of the axes of each grid, by key.
+        given: keys of the overrides that the user gave.
+    """
+    lines: dict[str, list[str]] = {}
+    for key, line in ((key, line) for part in parts for key, values in part.items() for line in values):
+        lines.setdefault(key, []).append(line.partition("=")[2])
+    body = {key: value for key, value in group_config("sweep", name).items() if key not in (GRIDS, "hydra")}
+    of_body = {key: [str(value)] for key, value in _leaves(body)}
+    return [
+        f"{key}={','.join(dict.fromkeys(values))}"
+        for key, values in (of_body | lines).items()
+        if key not in given
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of nested settings, such as `train.lr`, and their values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

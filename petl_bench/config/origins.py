@@ -35,6 +35,10 @@ class Origins:
         self.given, self.by_sweep, self.sweep = {*given}, {*axes, *own, *stated}, sweep
         self.stamped = cache(_stamped)  # a file that is edited is read again by the next plan
 
+    def states(self, key: str) -> bool:
+        """Return whether the value of a setting comes from the file of the sweep."""
+        return key in self.by_sweep and key not in self.given
+
     def origin(self, keys: Origin, options_of: Mapping[str, str]) -> Origin:
         """Return where the scale and the learning rate of a run come from.
 

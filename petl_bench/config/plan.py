@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ from petl_bench.config.files import (
     groups,
     let_hydra_see_plugins,
     options,
+    place_of,
     store_declared,
     unknown_option,
 )
@@ -66,6 +68,11 @@ class Plan:
     """Where the scale and the learning rate of each of the runs come from."""
     launcher: LauncherSettings
     cache: Cache
+    by_file: list[str]
+    """Settings that the file of the sweep states, as `key=value` or `key=a,b`; none where overrides change
+    the runs."""
+    file: str
+    """The file of the sweep, for messages."""
 
 
 def plan(overrides: Sequence[str]) -> Plan:
@@ -100,12 +107,7 @@ def plan(overrides: Sequence[str]) -> Plan:
 
 def _expand(overrides: list[str]) -> Plan:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed: dict[str, Override] = {}
-    for override in parse(parser, overrides):
-        key = override.get_key_element()
-        if key in parsed:
-            raise UserError(f"{key} is given twice; several values go together: {key}=1,2")
-        parsed[key] = override
+    parsed = _parsed(parser, overrides)
     _check_options({key: values_of(parsed[key]) for key in groups() & parsed.keys()})
     if "sweep" not in parsed and _other_suite(parsed):
         parsed["sweep"] = parser.parse_override("sweep=none")
@@ -114,6 +116,7 @@ def _expand(overrides: list[str]) -> Plan:
     )
     sweep = _lines("sweep", parsed, [f"sweep={default_options()['sweep']}"])[0].partition("=")[2]
     adapters = [line.partition("=")[2] for line in _lines("adapter", parsed, [])]
+    file = place_of("sweep", sweep)
     parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters, axes)]
     for part in parts:
         _check_options(part)
@@ -137,9 +140,16 @@ def _expand(overrides: list[str]) -> Plan:
         }
         usual = {**overrides_of_suite(task, preset), **chosen_together}
         config = configuration({"task": f"task={task}", **usual, **lines})
-        spec, keys = run_spec(
-            config, lr_is_chosen=bool({"train", "train.lr"} & {*parts[number], *chosen_together})
-        )
+        try:
+            spec, keys = run_spec(
+                config, lr_is_chosen=bool({"train", "train.lr"} & {*parts[number], *chosen_together})
+            )
+        except UserError as error:
+            key, value = _named(str(error))
+            if not origins.states(key):
+                raise
+            hint = "; several values are an axis, under hydra.sweeper.params" if "," in value else ""
+            raise UserError(f"{file}: {error}{hint}") from error
         if spec not in runs:
             options_of = {"protocol": default_options()["protocol"], **usual, **lines}
             options_of = {group: options_of[group].rpartition("=")[2] for group in CHOOSING}
@@ -153,7 +163,33 @@ def _expand(overrides: list[str]) -> Plan:
             "precision=auto is resolved by the device of this machine, but the runs go to other machines: "
             "choose precision=bf16 or precision=fp32"
         )
-    return Plan(specs, alone, found, launcher, typed(DataSettings, config["data"], "data.").decoded)
+    cache_of_images = typed(DataSettings, config["data"], "data.").decoded
+    as_in_file = all(key in ("sweep", "seed") or key.startswith("launcher") for key in parsed)
+    by_file = grids.stated(sweep, parts, parsed) if as_in_file else []
+    return Plan(specs, alone, found, launcher, cache_of_images, by_file, file)
+
+
+def _parsed(parser: OverridesParser, overrides: Sequence[str]) -> dict[str, Override]:
+    """Return the parsed overrides by their keys.
+
+    Raises:
+        UserError: one cannot be used, or a key is given twice.
+    """
+    found: dict[str, Override] = {}
+    for override in parse(parser, overrides):
+        key = override.get_key_element()
+        if key in found:
+            values = (line.partition("=")[2] for o in (found[key], override) for line in values_of(o))
+            advice = "one sweep at a time" if key == "sweep" else f"write {key}={','.join(values)}"
+            raise UserError(f"{key} is given twice: {advice}")
+        found[key] = override
+    return found
+
+
+def _named(message: str) -> tuple[str, str]:
+    """Return the setting that an error begins with, and the value if it is a text, as in `bits='3x': ...`."""
+    found = re.match(r"([\w.]+)(?:='([^']*)')?", message)
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def _lines(key: str, parsed: Mapping[str, Override], default: list[str]) -> list[str]:

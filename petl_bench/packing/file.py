@@ -25,7 +25,7 @@ from petl_bench.packing.layout import (
 )
 from petl_bench.packing.section import Section, SectionFormat
 from petl_bench.packing.statistics_in_bits import MOST_BITS
-from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor
+from petl_bench.packing.tensors import STATISTIC_SIZES, Entry, StoredTensor, round_statistic
 
 FORMATS = {
     (compressed, shared, in_bits): str(2 + compressed + 2 * shared + 4 * in_bits)
@@ -74,6 +74,12 @@ class AdapterFile:
         adapter = [tensor.with_statistic_size(statistic_size) for tensor in self.adapter]
         head = [tensor.with_statistic_size(statistic_size) for tensor in self.head]
         return replace(self, adapter=adapter, head=head, statistic_size=statistic_size, mantissa=None)
+
+    def with_fewest_exact_bytes(self) -> AdapterFile:
+        """Return the file with all means and stds in the fewest bytes that change none of them."""
+        values = [v for t in (*self.adapter, *self.head) if t.codes is not None for v in (t.mean, t.std)]
+        fitting = (s for s in sorted(STATISTIC_SIZES) if all(round_statistic(v, s) == v for v in values))
+        return self.with_statistic_size(next(fitting, STATISTIC_SIZES[0]))
 
     def with_mantissa(self, bits: int) -> AdapterFile:
         """Return the file with all means and stds in bits, with `bits` bits of mantissa.

@@ -43,6 +43,7 @@ def compressed_file(
     if compressed.float_bits != model.float_bits:
         stated["float_bits"] = str(compressed.float_bits)
     result = filed(file.metadata | stated, tensors, file, how, coded=True, short=file.short)
+    result = result.with_fewest_exact_bytes()  # fewer might change predictions, which need images
     data = packing.dump(result)
     columns: dict[str, object] = {
         "compress": how,
