@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def _read_file(path: Path, where: str) -> Manifest:
     return manifest
 
 
+@functools.cache
 def read_manifest(text: str, where: str) -> Manifest:
     """Return the manifest of a YAML text.
 

@@ -8,7 +8,8 @@ of plug-ins. These files import torch, which takes seconds; planning and reports
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,19 +124,22 @@ def changed_text(adapter: AdapterSpec) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(changed(adapter).items()))
 
 
-def _read(path: Path, text: str) -> Iterator[DeclaredMethod]:
-    """Yield the methods of one source file."""
+@functools.cache
+def _read(path: Path, text: str) -> tuple[DeclaredMethod, ...]:
+    """Return the methods of one source file."""
     if "@adapter(" not in text:
-        return
+        return ()
+    found = []
     try:
         body = ast.parse(text).body
         classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
         for node in body:
             for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "adapter":
-                    yield _declared(call, classes)
+                    found.append(_declared(call, classes))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: a fact of a method must be a literal of this file: {error}") from error
+    return tuple(found)
 
 
 def _declared(call: ast.Call, classes: Mapping[str, ast.ClassDef]) -> DeclaredMethod:
