@@ -6,6 +6,7 @@ import os
 import platform
 import warnings
 from ctypes.util import find_library
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def find_device(name: str, key: str = "launcher.device=") -> str:
     Raises:
         UserError: torch has no such device on this machine.
     """
-    if name == "cpu" or (name == "auto" and not gpu_files() and not _driver()):
+    if name == "cpu" or (name == "auto" and not gpu_files() and not _driver(_libraries())):
         return "cpu"  # without importing torch, which takes seconds
     import torch
 
@@ -94,11 +95,19 @@ def gpu_files() -> list[str]:
     return sorted(str(path) for pattern in _GPU_FILES for path in Path("/").glob(pattern[1:]))
 
 
-def _driver() -> bool:
-    """Return whether the library of a GPU's driver is found, where the linker or LD_LIBRARY_PATH has it."""
+def _libraries() -> str:
+    return os.environ.get("LD_LIBRARY_PATH", "")
+
+
+@cache
+def _driver(libraries: str) -> bool:
+    """Return whether the library of a GPU's driver is found by the linker, or in the folders `libraries`.
+
+    Looking for it starts several programs, so each process does so once.
+    """
     if any(find_library(name) for name in _DRIVERS):
         return True
-    folders = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    folders = [Path(folder) for folder in libraries.split(os.pathsep) if folder]
     return any(any(folder.glob(files)) for folder in folders for files in _DRIVERS.values())
 
 
