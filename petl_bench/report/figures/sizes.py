@@ -79,8 +79,8 @@ def accuracy_bytes(table: Table, stem: str, context: str) -> Figure | None:
     return Figure(
         f"{stem}-accuracy-bytes",
         f"Accuracy against bytes: {context}",
-        f"Mean of group accuracies in percent of {len(drawn)} methods against the bytes of one task's file "
-        f"on a logarithmic axis, with error bars of one standard deviation over seeds where there are "
+        f"Mean of group accuracies in percent of {len(drawn)} configurations against the bytes of one task's "
+        f"file on a logarithmic axis, with error bars of one standard deviation over seeds where there are "
         f"several. The Pareto front: {listed(best)}.",
         paint,
     )
