@@ -168,7 +168,7 @@ def _parts(
         yield columns, widths
         return
     lead, rest = list(columns[:labels]), columns[labels:]
-    most = min(width // 2, width - GAP - max((_widths(column)[0] for column in rest), default=0))
+    most = min(width // 2, width - GAP - max(_widths(column)[0] for column in rest)) if rest else width
     own = _shrunk(lead, most)
     if own is None:
         lead = [_joined(lead)]

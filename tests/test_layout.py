@@ -51,6 +51,12 @@ def test_a_table_fits_and_loses_nothing(table: tuple[list[Column], int], width: 
         assert {*words([*column.cells])} <= {*words(lines)}
 
 
+def test_a_table_of_labels_alone_takes_the_whole_width() -> None:
+    columns = [Column(f"c{number}", ["x" * 30, "y" * 30], left=True) for number in range(4)]
+    lines = table_lines(columns, 4, 80)
+    assert max(map(len, lines)) > 60  # two of the texts and their names side by side
+
+
 @hypothesis.given(line=strategies.text("ab ", max_size=300), width=strategies.integers(1, 200))
 def test_a_line_is_wrapped_at_spaces(line: str, width: int) -> None:
     lines = wrapped(line, width, "")
@@ -91,6 +97,8 @@ def test_what_all_rows_share_is_in_the_title() -> None:
 COMMANDS = [
     ["report", "--store", "STORE"],
     ["sweep", "--dry-run", "--store", "STORE", *SWEEP, "hidden=8,16"],
+    ["sweep", "--dry-run", "--store", "STORE", "sweep=frontier", "seed=0", "task=digits"],
+    ["store", "ls", "--store", "STORE"],
     ["inspect", "RUN"],
     *(["ls", kind] for kind in ("adapters", "tasks", "keys", "sweeps", "backbones")),
 ]

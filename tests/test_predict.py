@@ -97,7 +97,10 @@ def test_images_that_cannot_be_read_are_named_and_skipped(run: Path, tmp_path: P
         (["RUN", "good.png", "--top", "11"], "--top=11 is out of range: it must be at most 10"),
         (["RUN", "good.png", "--top", "0"], "--top=0 is out of range"),
         (["RUN", "good.png", "--batch-size", "0"], "--batch-size=0 is out of range"),
-        (["RUN", "good.png", "--threads", "-1"], "--threads=-1 is out of range"),
+        (
+            ["RUN", "good.png", "--threads", "-1"],
+            "--threads=-1 is out of range: it must be 0 for all cores, or at least 1, at most 1,024",
+        ),
         (["RUN", "good.png", "--device", "moon"], "device=moon: torch has no such device"),
         (["RUN", "good.png", "--precision", "fp8"], "precision='fp8'"),
         (["RUN", "good.png", "--resize", "squash"], "resize='squash'"),

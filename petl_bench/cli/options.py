@@ -10,7 +10,7 @@ import typer
 from petl_bench.cli import completion
 from petl_bench.cli.common import DEFAULT_STORE
 from petl_bench.errors import UserError
-from petl_bench.types import DataSettings, ProcessSettings, check_range, declarations
+from petl_bench.types import DataSettings, ProcessSettings, declarations, require
 
 StoreOption = Annotated[
     Path, typer.Option("--store", help="Directory of the runs and their results.", show_default=True)
@@ -94,7 +94,8 @@ def check_threads(threads: int | None) -> None:
     Raises:
         UserError: it is out of range.
     """
-    check_range(declarations(ProcessSettings)["threads"], threads or None, "--threads")
+    known = declarations(ProcessSettings)["threads"]
+    require(not threads or known.allows(threads), "--threads", threads, f"0 for all cores, or {known.right}")
 
 
 def use_threads(threads: int | None) -> None:

@@ -14,7 +14,7 @@ from petl_bench.cli.filters import selected
 from petl_bench.cli.options import FilterOption, JsonOption, StoreOption
 from petl_bench.errors import DamagedError, UserError, counted
 from petl_bench.store import EVENTS, ClaimedError, Store
-from petl_bench.types import ResultRow, RunSpec, distinct_names, readable_name, row_to_dict
+from petl_bench.types import ResultRow, RunSpec, names_in_sweep, readable_name, row_to_dict
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def ls(
 
 
 def _names(runs: list[Entry]) -> dict[str, str]:
-    """Return the names of runs by run_id, with settings where several would have one name."""
-    distinct = distinct_names({entry.run_id: entry.spec for entry in runs if entry.spec is not None})
+    """Return the names of runs by run_id, with the settings that tell some of them apart."""
+    distinct = names_in_sweep({entry.run_id: entry.spec for entry in runs if entry.spec is not None})
     return {entry.run_id: distinct.get(entry.run_id, entry.name) for entry in runs}
 
 
