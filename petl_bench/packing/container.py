@@ -80,8 +80,11 @@ def opened(data: bytes, where: str) -> Opened:
     """
     if data.startswith(MAGIC):
         return _opened_short(data, where)
-    if data[: len(MAGIC) - 1] == MAGIC[:-1]:
-        raise UserError(f"{where}: a short adapter file of another version; this one reads {MAGIC[-1]}")
+    if data.startswith(MAGIC[:-1]) and len(data) >= len(MAGIC):
+        raise UserError(
+            f"{where}: a short adapter file of another version, {data[len(MAGIC) - 1]}; this petl-bench "
+            f"reads {MAGIC[-1]}"
+        )
     try:
         ((_, tensor),) = deserialize(data)
         length = int.from_bytes(data[:8], "little")
