@@ -150,6 +150,9 @@ def test_a_rate_that_was_tuned_does_not_split_a_row(tmp_path: Path) -> None:
     (line,) = rated(tmp_path, "task=digits,surfaces", "adapter=lora", tables)
     assert "lr" not in line
     assert report_of(tmp_path)["warnings"] == ["learning rates differ: 0.25 to 0.5"]
+    rated(tmp_path, "task=digits", "adapter=linear,adaptformer", "train.lr=0.125")
+    said = "learning rates differ: 0.125 to 0.5 (adaptformer, linear: 0.125; lora: 0.25 to 0.5)"
+    assert [line for line in report_of(tmp_path)["warnings"] if "rates differ" in line] == [said]
 
 
 def test_rates_that_were_given_are_rows_of_one_table(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def _print(facts: dict[str, Any]) -> None:
     facts["bits_per_weight"] = "-" if average is None else f"{average:.3f}"
     facts["class_names"] = ", ".join(facts["class_names"]) or "not stated"
     facts["resize"] = facts["resize"] or "not stated"
-    form = "mantissa_bits" if facts["statistics"] is not None else "statistics"
-    del facts[form]  # statistics are in bytes or in bits
+    size, mantissa = facts["statistics"], facts.pop("mantissa_bits")
+    facts["statistics"] = f"{size} bytes each" if mantissa is None else f"{mantissa} bits of mantissa each"
     width = terminal_width()
     say_within(width, *(f"{key:<18} {value}" for key, value in facts.items()), indent=" " * 19)
     columns = {

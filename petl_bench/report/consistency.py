@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pandas as pd
 
 from petl_bench.errors import counted
@@ -59,9 +61,23 @@ def inconsistencies(frame: pd.DataFrame, rates: bool) -> list[str]:
                 f"the {name} of {given} of {counted(len(frame), 'run')} was given on the command line"
             )
     if rates and frame["lr"].nunique() > 1:
-        low, high = frame["lr"].min(), frame["lr"].max()
-        notes.append(f"learning rates differ: {low:g} to {high:g}")
+        notes.append(f"learning rates differ: {_in_words(frame['lr'])}{_by_method(frame)}")
     return notes
+
+
+def _in_words(rates: pd.Series[float]) -> str:
+    low, high = rates.min(), rates.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _by_method(frame: pd.DataFrame) -> str:
+    """Return the learning rates of each method in brackets, where two or three sets of methods differ."""
+    methods: dict[str, list[str]] = defaultdict(list)
+    for adapter, rates in frame.groupby("adapter")["lr"]:
+        methods[_in_words(rates)].append(str(adapter))
+    if not 2 <= len(methods) <= 3:
+        return ""
+    return f" ({'; '.join(', '.join(names) + f': {rates}' for rates, names in methods.items())})"
 
 
 def mixed_machines(runs: pd.DataFrame, row: str) -> list[str]:
