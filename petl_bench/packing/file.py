@@ -78,7 +78,8 @@ class AdapterFile:
     def with_fewest_exact_bytes(self) -> AdapterFile:
         """Return the file with all means and stds in the fewest bytes that change none of them."""
         values = [v for t in (*self.adapter, *self.head) if t.codes is not None for v in (t.mean, t.std)]
-        fitting = (s for s in sorted(STATISTIC_SIZES) if all(round_statistic(v, s) == v for v in values))
+        sizes = sorted(STATISTIC_SIZES) if values else []
+        fitting = (s for s in sizes if all(round_statistic(v, s) == v for v in values))
         return self.with_statistic_size(next(fitting, STATISTIC_SIZES[0]))
 
     def with_mantissa(self, bits: int) -> AdapterFile:

@@ -70,7 +70,7 @@ SAME_NUMBERS = {
     "0f169a57": "a40a4c5d",  # quantizer l1_median and lloyd_max
     "554b1a60": "c4b702ef",  # quantizer minmax
     "be904e06": "033f2e34",  # quantizer l1_median and minmax
-    "356293c1": "a61bb243",  # training
+    "594f5cc7": "a61bb243",  # training
 }
 """Digests of today's code that computes exactly the numbers of earlier code, and the digests of that code,
 which rows keep. Only changes that leave all frozen adapter files and rows as they are have entries."""
