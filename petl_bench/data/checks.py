@@ -58,8 +58,8 @@ def list_problems(task: TaskSpec, manifest: Manifest, listings: Mapping[str, Lis
         if not listing.names and not listing.faults:
             there = len({name for other in listings.values() for name in other.names})
             message = (
-                f"no image is left for {part}; data.images={task.drawn} of {counted(there, 'image')} are drawn "
-                "for training: choose fewer than there are"
+                f"no image is left for {part}; data.images={task.drawn} of {counted(there, 'image')} are "
+                "drawn for training: choose fewer than there are"
             )
             yield Problem(task.name, part, "empty_list", str(listing.source), message)
         yield from count_problem(task, part, listing, _sizes(task, manifest, part, listing))
