@@ -56,6 +56,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(address: str) -> Callable[[], object]:
     """Serve until stdin is closed; returns in each process that was asked for, what that process runs."""
+    gc.disable()  # the imports leave little to collect, and many objects to search
     for name in PRELOADED:
         with contextlib.suppress(Exception):  # said by the process that needs it
             importlib.import_module(name)
@@ -63,6 +64,7 @@ def main(address: str) -> Callable[[], object]:
         warm_up()
     gc.collect()
     gc.freeze()  # collections in the processes leave these objects, and their shared pages, alone
+    gc.enable()
     return serve(listening(address), 0)
 
 
