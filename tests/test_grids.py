@@ -113,6 +113,12 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
             "expected a whole number; several values are an axis, under hydra.sweeper.params",
         ),
         ("grids:\n- {adapter: lora, hidden: x}\n", [], "FILE: hidden='x': expected a whole number"),
+        ("grids:\n- {adapter: lora, bits: 'range(0)'}\n", [], "FILE: 'bits=range(0)' matches nothing"),
+        ("grids:\n- {adapter: lora, head: two}\n", [], "FILE: unknown head 'two'"),
+        ("grids:\n- {adapter: lora, bits: '1,,2'}\n", [], "FILE: override 'bits=1,,2' cannot be read"),
+        (TWO, ["bits=range(0)"], "error: 'bits=range(0)' matches nothing"),
+        (TWO, ["head=two"], "error: unknown head 'two'"),
+        (TWO, ["bits=1,,2"], "error: override 'bits=1,,2' cannot be read"),
         ("bits: 3x\n", ["bits=4x"], "error: bits='4x': expected a whole number"),
     ],
 )

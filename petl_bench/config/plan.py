@@ -92,10 +92,7 @@ def plan(overrides: Sequence[str]) -> Plan:
         try:
             return _expand(list(overrides))
         except OverrideParseException as error:
-            raise UserError(
-                f"override {error.override!r} cannot be read: expected KEY=VALUE or KEY=A,B, with special "
-                f"characters in quotes ({first_paragraph(error)})"
-            ) from error
+            raise UserError(_unreadable(error)) from error
         except UserError:
             raise
         except Exception as error:
@@ -117,9 +114,7 @@ def _expand(overrides: list[str]) -> Plan:
     sweep = _lines("sweep", parsed, [f"sweep={default_options()['sweep']}"])[0].partition("=")[2]
     adapters = [line.partition("=")[2] for line in _lines("adapter", parsed, [])]
     file = place_of("sweep", sweep)
-    parts = [_axes_of(parser, parsed, axes, grid) for grid in grids.of_sweep(sweep, adapters, axes)]
-    for part in parts:
-        _check_options(part)
+    parts = _parts(parser, parsed, axes, grids.of_sweep(sweep, adapters, axes), file)
     grids.check_shared(parts)
     _check_keys({*parsed}.union(*parts), default)
     origins_of = [Origins(parsed, part, sweep) for part in parts]
@@ -182,8 +177,43 @@ def _parsed(parser: OverridesParser, overrides: Sequence[str]) -> dict[str, Over
             values = (line.partition("=")[2] for o in (found[key], override) for line in values_of(o))
             advice = "one sweep at a time" if key == "sweep" else f"write {key}={','.join(values)}"
             raise UserError(f"{key} is given twice: {advice}")
+        values_of(override)  # refuses what has none
         found[key] = override
     return found
+
+
+def _parts(
+    parser: OverridesParser,
+    parsed: Mapping[str, Override],
+    axes: Mapping[str, str],
+    own: Sequence[Mapping[str, str]],
+    file: str,
+) -> list[dict[str, list[str]]]:
+    """Return the lines `key=value` of the axes of each grid.
+
+    Args:
+        parser: parser of overrides.
+        parsed: overrides by key, checked.
+        axes: axes of the whole sweep.
+        own: axes of each grid.
+        file: the file of the sweep, for messages.
+    """
+    try:
+        parts = [_axes_of(parser, parsed, axes, grid) for grid in own]
+        for part in parts:
+            _check_options(part)
+    except OverrideParseException as error:
+        raise UserError(f"{file}: {_unreadable(error)}") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return parts
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    return (
+        f"override {error.override!r} cannot be read: expected KEY=VALUE or KEY=A,B, with special characters "
+        f"in quotes ({first_paragraph(error)})"
+    )
 
 
 def _named(message: str) -> tuple[str, str]:
