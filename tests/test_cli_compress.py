@@ -197,6 +197,7 @@ def test_files_that_are_no_runs_are_compressed_with_given_strengths(
     assert found["bytes_source"] == file.stat().st_size
     (facts,) = json_lines(quickly("inspect", out, "--json").stdout)
     assert facts["statistics"] == 2  # a size of six bits and three times it fit two bytes exactly
+    assert "\nstatistics         2 bytes each\n" in quickly("inspect", out).stdout
     assert "exists already" in error_of(run("ptq", "--bits", 2, "--out", out))
     file.write_bytes(out.read_bytes())
     assert "is compressed already" in error_of(run("ptq", "--bits", 2, "--out", tmp_path / "x"))
