@@ -116,6 +116,7 @@ def test_overrides_replace_axes_of_all_grids_and_choose_among_methods(tmp_path: 
         ("grids:\n- {adapter: lora, bits: 'range(0)'}\n", [], "FILE: 'bits=range(0)' matches nothing"),
         ("grids:\n- {adapter: lora, head: two}\n", [], "FILE: unknown head 'two'"),
         ("grids:\n- {adapter: lora, bits: '1,,2'}\n", [], "FILE: override 'bits=1,,2' cannot be read"),
+        ("  augment: {mixup: -1}\n", [], "FILE: train.augment.mixup=-1.0 is out of range"),
         (TWO, ["bits=range(0)"], "error: 'bits=range(0)' matches nothing"),
         (TWO, ["head=two"], "error: unknown head 'two'"),
         (TWO, ["bits=1,,2"], "error: override 'bits=1,,2' cannot be read"),

@@ -35,8 +35,10 @@ def test_a_key_given_twice_is_refused() -> None:
         plan([*ONE, "bits=1", "bits=2"])
     with pytest.raises(UserError, match=r"task is given twice: write task=digits,surfaces$"):
         plan(["task=digits", "task=surfaces"])
-    with pytest.raises(UserError, match=r"sweep is given twice: one sweep at a time$"):
+    with pytest.raises(UserError, match=r"sweep is given twice: choose one$"):
         plan(["sweep=demo", "sweep=none"])
+    with pytest.raises(UserError, match=r"seed is given twice: write seed=1$"):
+        plan(["seed=1", "seed=1"])
 
 
 def test_a_pattern_without_glob_is_told_how_patterns_are_written() -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from functools import cache
 
+from petl_bench.config.compose import flat_keys
 from petl_bench.config.files import file_of, group_config
 from petl_bench.errors import UserError
 from petl_bench.files import SETTINGS_LIMIT, read_bytes
@@ -30,9 +31,7 @@ class Origins:
 
     def __init__(self, given: Collection[str], axes: Collection[str], sweep: str) -> None:
         own = group_config("sweep", sweep)
-        parts = {key: value for key, value in own.items() if isinstance(value, Mapping)}
-        stated = {f"{group}.{name}" for group, part in parts.items() for name in part}
-        self.given, self.by_sweep, self.sweep = {*given}, {*axes, *own, *stated}, sweep
+        self.given, self.by_sweep, self.sweep = {*given}, {*axes, *flat_keys(own)}, sweep
         self.stamped = cache(_stamped)  # a file that is edited is read again by the next plan
 
     def states(self, key: str) -> bool:

@@ -175,7 +175,8 @@ def _parsed(parser: OverridesParser, overrides: Sequence[str]) -> dict[str, Over
         key = override.get_key_element()
         if key in found:
             values = (line.partition("=")[2] for o in (found[key], override) for line in values_of(o))
-            advice = "one sweep at a time" if key == "sweep" else f"write {key}={','.join(values)}"
+            several = f"write {key}={','.join(dict.fromkeys(values))}"
+            advice = "choose one" if key == "sweep" or key.startswith("launcher") else several
             raise UserError(f"{key} is given twice: {advice}")
         values_of(override)  # refuses what has none
         found[key] = override
