@@ -169,9 +169,8 @@ def test_a_killed_fork_server_is_replaced_and_its_processes_go_on(tmp_path: Path
     store = tmp_path / "store"
     with start(store) as process:
         wait_until(lambda: servers_of(process))
-        os.kill(
-            servers_of(process)[0], signal.SIGKILL
-        )  # mostly before any process, so that another is needed
+        # Mostly before any process of it, so that another server is needed.
+        os.kill(servers_of(process)[0], signal.SIGKILL)
         process.stdout.readline()
         at_first: dict[str, int] = {}
         wait_until(lambda: at_first.update(at_work(store)) or at_first)
