@@ -12,6 +12,7 @@ from petl_bench.config.files import group_config, groups, place_of
 from petl_bench.config.keys import PLAIN, suggested
 from petl_bench.config.overrides import alternatives, literal
 from petl_bench.config.presets import GROUP
+from petl_bench.config.recipes import flat
 from petl_bench.errors import UserError
 from petl_bench.types import methods
 
@@ -100,21 +101,12 @@ def stated(name: str, parts: Sequence[Mapping[str, Sequence[str]]], given: Colle
     for key, line in ((key, line) for part in parts for key, values in part.items() for line in values):
         lines.setdefault(key, []).append(line.partition("=")[2])
     body = {key: value for key, value in group_config("sweep", name).items() if key not in (GRIDS, "hydra")}
-    of_body = {key: [str(value)] for key, value in _leaves(body)}
+    of_body = {key: [str(value)] for key, value in flat(body)}
     return [
         f"{key}={','.join(dict.fromkeys(values))}"
         for key, values in (of_body | lines).items()
         if key not in given
     ]
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys of nested settings, such as `train.lr`, and their values."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:
